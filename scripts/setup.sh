@@ -1,0 +1,47 @@
+# Sourced by the other scripts: installs what is missing and sets the paths. Safe to run again.
+# shellcheck shell=bash
+set -euo pipefail
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$ROOT"
+export DEBIAN_FRONTEND=noninteractive
+
+say() { printf '\033[1m%s\033[0m\n' "$*" >&2; }
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"; return; fi
+  command -v sudo >/dev/null || die "not root and no sudo: run as root, or install first: $*"
+  sudo "$@"
+}
+
+# need_packages PKG...: installs with apt those that dpkg does not have.
+need_packages() {
+  local missing=() p
+  for p in "$@"; do
+    dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'install ok installed' || missing+=("$p")
+  done
+  [ ${#missing[@]} = 0 ] && return
+  command -v apt-get >/dev/null || die "install these packages first: ${missing[*]}"
+  say "installing: ${missing[*]}"
+  # A policy that forbids service starts: the tests and demos run their own copies.
+  local policy=/usr/sbin/policy-rc.d made=no
+  if [ ! -e "$policy" ]; then printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null; as_root chmod +x "$policy"; made=yes; fi
+  as_root apt-get update -qq
+  as_root apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  if [ "$made" = yes ]; then as_root rm -f "$policy"; fi
+}
+
+need_cargo() {
+  [ -f "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"
+  if ! command -v cargo >/dev/null; then
+    if command -v rustup >/dev/null || { apt-cache show rustup >/dev/null 2>&1 && need_packages rustup; }; then
+      rustup toolchain install "$(toolchain)" --profile minimal --component rustfmt,clippy
+    else
+      die "cargo is missing. Install rustup (https://rustup.rs), then: rustup toolchain install $(toolchain)"
+    fi
+  fi
+}
+toolchain() { sed -n 's/^channel = "\(.*\)"/\1/p' "$ROOT/rust-toolchain.toml"; }
+
+need_packages build-essential cmake pkg-config
+need_cargo
