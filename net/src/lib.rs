@@ -1,1 +1,16 @@
-//! Stub.
+//! The daemons' kernel edge: the secured link, keys and tickets at rest, the clock that counts
+//! sleep, news of network paths, the status server, configuration files and the log.
+//!
+//! What decides lives in `stp-proto`; this crate knows nothing of frames, sessions or positions.
+//! It moves bytes between a socket and its caller, and says in plain words who is to blame when
+//! it cannot. Unsafe code is allowed here, and kept to the one small file that needs it
+//! (`link/tcp_info.rs`).
+
+pub mod clock;
+pub mod config;
+pub mod key;
+pub mod link;
+pub mod log;
+pub mod paths;
+pub mod seal;
+pub mod status;

@@ -1,0 +1,112 @@
+//! News of network paths: which links, addresses and routes this machine has.
+//!
+//! The kernel tells of every change through rtnetlink. What exactly changed is not read: changes
+//! come in bursts (link up, address, route), a broker asks the same two questions after each of
+//! them, "does my link still leave from an address I have?" and "which address would I leave from
+//! now?", and the routing table itself answers both ([`source_for`]).
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
+};
+use tokio::io::unix::AsyncFd;
+
+/// How long the network must be quiet after a change before it is reported.
+const QUIET: Duration = Duration::from_millis(50);
+/// A burst is reported after this long even if it goes on.
+const BURST_MAX: Duration = Duration::from_millis(500);
+
+/// Tells of changes of links, addresses and routes.
+#[derive(Debug)]
+pub struct Watch {
+    socket: AsyncFd<OwnedFd>,
+}
+
+impl Watch {
+    /// Begins to watch the network namespace this thread is in. Needs a tokio runtime.
+    pub fn new() -> io::Result<Self> {
+        let groups = libc::RTMGRP_LINK
+            | libc::RTMGRP_IPV4_IFADDR
+            | libc::RTMGRP_IPV6_IFADDR
+            | libc::RTMGRP_IPV4_ROUTE
+            | libc::RTMGRP_IPV6_ROUTE;
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let route = SockProtocol::NetlinkRoute;
+        let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, route)?;
+        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups.cast_unsigned()))?;
+        Ok(Self {
+            socket: AsyncFd::new(fd)?,
+        })
+    }
+
+    /// Waits for a change, and then until the burst it belongs to is over (50 ms of quiet).
+    pub async fn changed(&mut self) -> io::Result<()> {
+        self.news().await?;
+        let burst_end = tokio::time::Instant::now() + BURST_MAX;
+        loop {
+            let quiet = tokio::time::Instant::now() + QUIET;
+            match tokio::time::timeout_at(quiet.min(burst_end), self.news()).await {
+                Ok(news) => news?,
+                Err(_) => return Ok(()),
+            }
+        }
+    }
+
+    /// Waits for messages and drops them all.
+    async fn news(&self) -> io::Result<()> {
+        let mut ready = self.socket.readable().await?;
+        let mut message = [0; 8192];
+        for _ in 0..256 {
+            let taken = ready.try_io(|socket| {
+                match recv(socket.as_raw_fd(), &mut message, MsgFlags::MSG_DONTWAIT) {
+                    // The queue overran: something changed, and that is all we want to know.
+                    Ok(_) | Err(Errno::ENOBUFS | Errno::EINTR) => Ok(()),
+                    Err(errno) => Err(errno.into()),
+                }
+            });
+            match taken {
+                Ok(result) => result?,
+                Err(_would_block) => break,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The local address from which this machine would now reach `peer`; an error if there is no path.
+/// No packet is sent.
+pub fn source_for(peer: SocketAddr) -> io::Result<IpAddr> {
+    let any: IpAddr = match peer {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let probe = UdpSocket::bind((any, 0))?;
+    probe.connect(peer)?;
+    Ok(probe.local_addr()?.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_left_from_loopback() {
+        let peer = "127.0.0.1:9".parse().expect("an address");
+        assert_eq!(
+            source_for(peer).expect("loopback is up"),
+            IpAddr::from([127, 0, 0, 1])
+        );
+    }
+
+    #[tokio::test]
+    async fn a_quiet_network_reports_nothing() {
+        let mut watch = Watch::new().expect("rtnetlink needs no rights");
+        let news = tokio::time::timeout(Duration::from_millis(20), watch.changed()).await;
+        assert!(news.is_err() || news.is_ok_and(|news| news.is_ok()));
+    }
+}
