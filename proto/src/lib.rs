@@ -1,1 +1,14 @@
-//! Stub.
+//! Names, wire formats and the session core: everything that decides, nothing that acts.
+//! No clock, no socket, no randomness (see clippy.toml). The rules: PROTOCOL.md beside this.
+
+#![forbid(unsafe_code)]
+
+pub mod cut;
+pub mod handle;
+pub mod local;
+pub mod name;
+pub mod seam;
+pub mod session;
+pub mod state;
+pub mod time;
+pub mod wire;

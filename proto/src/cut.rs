@@ -1,0 +1,232 @@
+//! Cuts: pairs of positions both ends agree on (checkpoints of KTH 3.4.1, repaired as in A2.4).
+//!
+//! The thesis loses bytes when checkpoints collide or their answers are lost (flaws F1 and F2). The
+//! repair: one round at a time (request, answer, confirm), a tie-break, and a cut that is only
+//! tentative is never offered at a resume. Retransmission does not depend on cuts: it starts at the
+//! peer's receive position. This file is pure agreement; positions are the session's.
+
+use crate::session::Side;
+
+/// Number of a cut, modulo 3.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Id(u8);
+
+impl Id {
+    /// The id of the cut every session starts with.
+    pub const FIRST: Id = Id(0);
+
+    /// 0, 1 or 2.
+    pub fn new(number: u8) -> Option<Id> {
+        (number < 3).then_some(Id(number))
+    }
+
+    /// The number.
+    pub fn number(self) -> u8 {
+        self.0
+    }
+
+    /// The id after this one.
+    #[must_use]
+    pub fn next(self) -> Id {
+        Id((self.0 + 1) % 3)
+    }
+}
+
+/// A pair of positions, as one end sees it: what it sent, what it received.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Cut {
+    /// Number.
+    pub id: Id,
+    /// Position in this end's outgoing stream.
+    pub sent: u64,
+    /// Position in this end's incoming stream.
+    pub received: u64,
+}
+
+impl Cut {
+    /// The same cut as the other end sees it.
+    #[must_use]
+    pub fn turned(self) -> Cut {
+        Cut { id: self.id, sent: self.received, received: self.sent }
+    }
+}
+
+/// Where the pending cut is in its round.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Phase {
+    /// Both hold it.
+    Idle,
+    /// This end proposed it: tentative.
+    Requested,
+    /// This end accepted it, the peer's confirm is not here yet.
+    Answered,
+}
+
+/// The peer broke the rules of agreement.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug, thiserror::Error)]
+pub enum CutError {
+    /// A request whose id does not follow.
+    #[error("peer proposed checkpoint {got}, {expected} is next")]
+    WrongId {
+        /// Received.
+        got: u8,
+        /// Next in line.
+        expected: u8,
+    },
+    /// A request while the confirm of the last round is due.
+    #[error("peer proposed a checkpoint before it confirmed the last one")]
+    Unconfirmed,
+    /// An answer nobody asked for.
+    #[error("peer answered a checkpoint that was not proposed")]
+    NotRequested,
+    /// A confirm nobody waits for.
+    #[error("peer confirmed a checkpoint that was not answered")]
+    NotAnswered,
+    /// The answer repeats another position than was proposed.
+    #[error("peer answered checkpoint position {got}, proposed was {expected}")]
+    WrongPosition {
+        /// Received.
+        got: u64,
+        /// Proposed.
+        expected: u64,
+    },
+}
+
+/// The two newest cuts of one end, and how far the newer one is agreed.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Cuts {
+    /// The newest cut known to be held by both ends with the same positions.
+    pub acked: Cut,
+    /// The one after it.
+    pub pending: Cut,
+    /// How far `pending` is.
+    pub phase: Phase,
+}
+
+impl Cuts {
+    /// The cuts of a session that begins at these positions; the same at both ends (R40).
+    pub fn start(sent: u64, received: u64) -> Cuts {
+        Cuts {
+            acked: Cut { id: Id::FIRST, sent, received },
+            pending: Cut { id: Id::FIRST.next(), sent, received },
+            phase: Phase::Idle,
+        }
+    }
+
+    /// Whether a new cut at these positions can and should be proposed.
+    pub fn may_propose(&self, sent: u64, received: u64) -> bool {
+        self.phase == Phase::Idle
+            && (sent, received) != (self.pending.sent, self.pending.received)
+    }
+
+    /// R41: proposes a cut at these positions.
+    pub fn propose(&mut self, sent: u64, received: u64) -> Option<Cut> {
+        if !self.may_propose(sent, received) {
+            return None;
+        }
+        self.acked = self.pending;
+        self.pending = Cut { id: self.pending.id.next(), sent, received };
+        self.phase = Phase::Requested;
+        Some(self.pending)
+    }
+
+    /// R42: the peer proposes a cut at its sent position `peer_sent`; ours is `sent`. Returns the
+    /// cut to answer with, or nothing when our own proposal stands (the peer will answer that).
+    pub fn on_request(
+        &mut self,
+        id: Id,
+        peer_sent: u64,
+        sent: u64,
+        side: Side,
+    ) -> Result<Option<Cut>, CutError> {
+        let expected = match self.phase {
+            Phase::Idle => self.pending.id.next(),
+            // Collision (F1): both proposed the successor of the same cut.
+            Phase::Requested => self.pending.id,
+            Phase::Answered => return Err(CutError::Unconfirmed),
+        };
+        if id != expected {
+            return Err(CutError::WrongId { got: id.0, expected: expected.0 });
+        }
+        match (self.phase, side) {
+            (Phase::Requested, Side::Initiator) => return Ok(None),
+            // Our tentative cut is dropped; `acked` is already the peer's pending one.
+            (Phase::Requested, Side::Acceptor) => (),
+            (Phase::Idle | Phase::Answered, _) => self.acked = self.pending,
+        }
+        self.pending = Cut { id, sent, received: peer_sent };
+        self.phase = Phase::Answered;
+        Ok(Some(self.pending))
+    }
+
+    /// R43: the peer answered our proposal. Returns the cut to confirm.
+    pub fn on_answer(
+        &mut self,
+        id: Id,
+        peer_sent: u64,
+        peer_received: u64,
+    ) -> Result<Cut, CutError> {
+        if self.phase != Phase::Requested || id != self.pending.id {
+            return Err(CutError::NotRequested);
+        }
+        if peer_received != self.pending.sent {
+            let expected = self.pending.sent;
+            return Err(CutError::WrongPosition { got: peer_received, expected });
+        }
+        self.pending.received = peer_sent;
+        self.phase = Phase::Idle;
+        Ok(self.pending)
+    }
+
+    /// R44: the peer knows that both hold the pending cut. Returns it.
+    pub fn on_confirm(&mut self, id: Id) -> Result<Cut, CutError> {
+        if self.phase != Phase::Answered || id != self.pending.id {
+            return Err(CutError::NotAnswered);
+        }
+        self.phase = Phase::Idle;
+        Ok(self.pending)
+    }
+
+    /// R45: what may be offered at a resume: never a tentative cut (F2).
+    pub fn offer(&self) -> (Cut, Option<Cut>) {
+        (self.acked, (self.phase != Phase::Requested).then_some(self.pending))
+    }
+
+    /// R46: the newest cut final on both sides with equal id and positions. The arguments are the
+    /// peer's offer as the peer sees it.
+    pub fn common(&self, acked: Cut, pending: Option<Cut>) -> Option<Cut> {
+        let (own_acked, own_pending) = self.offer();
+        let peer = [pending.map(Cut::turned), Some(acked.turned())];
+        [own_pending, Some(own_acked)]
+            .into_iter()
+            .flatten()
+            .find(|own| peer.contains(&Some(*own)))
+    }
+
+    /// The acceptor's side of a resume: a new cut on top of `base`, confirmed by the peer's first
+    /// frame. Returns it.
+    pub fn accept(&mut self, base: Cut, sent: u64, received: u64) -> Cut {
+        self.acked = base;
+        self.pending = Cut { id: base.id.next(), sent, received };
+        self.phase = Phase::Answered;
+        self.pending
+    }
+
+    /// The initiator's side: takes over what the peer answered. False when it does not fit.
+    #[must_use]
+    pub fn adopt(&mut self, base: Cut, new: Cut) -> bool {
+        let (acked, pending) = self.offer();
+        if (base != acked && Some(base) != pending) || new.id != base.id.next() {
+            return false;
+        }
+        self.acked = base;
+        self.pending = new;
+        self.phase = Phase::Idle;
+        true
+    }
+
+    /// The newest cut both ends hold, as far as this end knows.
+    pub fn agreed(&self) -> Cut {
+        if self.phase == Phase::Idle { self.pending } else { self.acked }
+    }
+}

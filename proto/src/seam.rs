@@ -1,0 +1,230 @@
+//! The seam: proof of the bytes a broker already gave to its app, and the check of it on a replica
+//! (A5, DESIGN 3.5, decision D5).
+//!
+//! Every byte runs through xxh3 (fast), every 64 KiB block's digest through SHA-256 (rare). Memory is
+//! constant. The proof guards against replicas that differ by mistake; ticket and link keys guard
+//! against people.
+
+use core::fmt;
+use core::hash::{Hash, Hasher};
+
+use sha2::{Digest, Sha256};
+use xxhash_rust::xxh3::Xxh3Default;
+
+/// Bytes of one block.
+pub const BLOCK: u32 = 65_536;
+
+/// What the broker sends of the down bytes `from..until`.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct SeamProof {
+    /// First position that can be compared.
+    pub from: u64,
+    /// The broker's receive position.
+    pub until: u64,
+    /// Block size, counted from `from`.
+    pub block: u32,
+    /// xxh3-128 of the last complete block; 0 when there is none.
+    pub last: u128,
+    /// xxh3-128 of the bytes after it.
+    pub partial: u128,
+    /// SHA-256(chain || digest) over the digests of all complete blocks, beginning with zeros.
+    pub chain: [u8; 32],
+}
+
+impl SeamProof {
+    /// Complete blocks covered.
+    pub fn blocks(&self) -> u64 {
+        (self.until - self.from) / u64::from(self.block)
+    }
+
+    /// Where the last complete block begins; `from` when there is none.
+    pub fn last_start(&self) -> u64 {
+        self.from + self.blocks().saturating_sub(1) * u64::from(self.block)
+    }
+}
+
+/// The running digest at the broker.
+#[derive(Clone)]
+pub struct Seam {
+    from: u64,
+    position: u64,
+    block: u32,
+    hasher: Xxh3Default,
+    last: u128,
+    chain: [u8; 32],
+}
+
+impl Seam {
+    /// A digest of the bytes from `from` on.
+    pub fn new(from: u64, block: u32) -> Seam {
+        assert!(block > 0, "a block holds bytes");
+        Seam { from, position: from, block, hasher: Xxh3Default::new(), last: 0, chain: [0; 32] }
+    }
+
+    /// First position that is digested.
+    pub fn from(&self) -> u64 {
+        self.from
+    }
+
+    /// The position after the last byte digested.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Takes bytes of the stream that begin at `position`; what lies below the digest is skipped.
+    pub fn update(&mut self, position: u64, mut bytes: &[u8]) {
+        let skip = self.position.saturating_sub(position);
+        let skip = usize::try_from(skip).unwrap_or(usize::MAX).min(bytes.len());
+        bytes = &bytes[skip..];
+        debug_assert!(
+            bytes.is_empty() || position + skip as u64 == self.position,
+            "bytes come in order"
+        );
+        while !bytes.is_empty() {
+            let missing = u64::from(self.block) - self.filled();
+            let take = usize::try_from(missing).unwrap_or(usize::MAX).min(bytes.len());
+            let (now, later) = bytes.split_at(take);
+            self.hasher.update(now);
+            self.position += take as u64;
+            if self.filled() == 0 {
+                self.last = self.hasher.digest128();
+                self.hasher.reset();
+                self.chain = link(&self.chain, self.last);
+            }
+            bytes = later;
+        }
+    }
+
+    /// Bytes of the block that is not complete yet.
+    fn filled(&self) -> u64 {
+        (self.position - self.from) % u64::from(self.block)
+    }
+
+    /// The proof of everything digested so far.
+    pub fn proof(&self) -> SeamProof {
+        SeamProof {
+            from: self.from,
+            until: self.position,
+            block: self.block,
+            last: self.last,
+            partial: self.hasher.digest128(),
+            chain: self.chain,
+        }
+    }
+}
+
+fn link(chain: &[u8; 32], digest: u128) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    hasher.update(chain);
+    hasher.update(digest.to_be_bytes());
+    hasher.finalize().into()
+}
+
+impl PartialEq for Seam {
+    fn eq(&self, other: &Seam) -> bool {
+        self.proof() == other.proof()
+    }
+}
+
+impl Eq for Seam {}
+
+impl Hash for Seam {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.proof().hash(state);
+    }
+}
+
+impl fmt::Debug for Seam {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Seam({}..{})", self.from, self.position)
+    }
+}
+
+/// How much of the prefix a replica must show.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Depth {
+    /// The same strong validator: the last complete block and what follows it.
+    Tail,
+    /// Another validator, the same length: everything from `from` on.
+    Whole,
+}
+
+/// The replica's bytes are not those the app was given.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug, thiserror::Error)]
+pub enum SeamMismatch {
+    /// The last complete block differs.
+    #[error("local copy differs in the block at position {0}")]
+    Block(u64),
+    /// The bytes after it differ.
+    #[error("local copy differs in the bytes from position {0} on")]
+    Partial(u64),
+    /// Some earlier block differs.
+    #[error("local copy differs somewhere between positions {0} and {1}")]
+    Chain(u64, u64),
+    /// The local copy ended before the seam.
+    #[error("local copy ends {0} bytes before the seam")]
+    Short(u64),
+}
+
+/// The check at a replica: push its own bytes from [`Verifier::fetch_from`] on, then finish.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Verifier {
+    proof: SeamProof,
+    depth: Depth,
+    seam: Seam,
+}
+
+impl Verifier {
+    /// A check against `proof`.
+    pub fn new(proof: SeamProof, depth: Depth) -> Verifier {
+        let from = match depth {
+            Depth::Tail => proof.last_start(),
+            Depth::Whole => proof.from,
+        };
+        let seam = Seam::new(from, proof.block);
+        Verifier { proof, depth, seam }
+    }
+
+    /// The position of the first byte to push.
+    pub fn fetch_from(&self) -> u64 {
+        self.seam.from()
+    }
+
+    /// Bytes still to push before [`Verifier::finish`].
+    pub fn missing(&self) -> u64 {
+        self.proof.until - self.seam.position()
+    }
+
+    /// Takes the replica's bytes in order. Returns how many belong before the seam; what is left of
+    /// `bytes` is the stream's continuation. Fails as soon as the last block is seen to differ.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<usize, SeamMismatch> {
+        let take = usize::try_from(self.missing()).unwrap_or(usize::MAX).min(bytes.len());
+        self.seam.update(self.seam.position(), &bytes[..take]);
+        let last_start = self.proof.last_start();
+        let last_end = self.proof.from + self.proof.blocks() * u64::from(self.proof.block);
+        let passed = last_end > self.proof.from && self.seam.position() == last_end;
+        if passed && self.seam.proof().last != self.proof.last {
+            return Err(SeamMismatch::Block(last_start));
+        }
+        Ok(take)
+    }
+
+    /// The verdict.
+    pub fn finish(self) -> Result<(), SeamMismatch> {
+        if self.missing() > 0 {
+            return Err(SeamMismatch::Short(self.missing()));
+        }
+        let own = self.seam.proof();
+        let blocks_end = self.proof.from + self.proof.blocks() * u64::from(self.proof.block);
+        if self.proof.blocks() > 0 && own.last != self.proof.last {
+            return Err(SeamMismatch::Block(self.proof.last_start()));
+        }
+        if own.partial != self.proof.partial {
+            return Err(SeamMismatch::Partial(blocks_end));
+        }
+        if self.depth == Depth::Whole && own.chain != self.proof.chain {
+            return Err(SeamMismatch::Chain(self.proof.from, blocks_end));
+        }
+        Ok(())
+    }
+}

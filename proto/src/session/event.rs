@@ -1,0 +1,250 @@
+//! What goes into a session and what comes out: the contract with its driver.
+
+use core::time::Duration;
+
+use crate::cut::Cut;
+use crate::handle::Handle;
+use crate::time::Instant;
+use crate::wire::{DenyReason, ResumeDenial, TransferReason};
+
+/// Which end of the session this is.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Side {
+    /// The broker: opened the session, dials.
+    Initiator,
+    /// The server: never dials (D7).
+    Acceptor,
+}
+
+/// A link's number, given by the driver. Numbers grow and are never used twice.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LinkId(pub u64);
+
+/// Where a new link leads.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Peer {
+    /// To the server that holds the session (or, before it is established, any).
+    Same,
+    /// To another one: the session is transferred.
+    Other,
+}
+
+/// What happened.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Input {
+    /// The link asked for by [`Output::Dial`] is there. (Ignored by an acceptor: its links come
+    /// with their first record.)
+    LinkUp {
+        /// Its number.
+        link: LinkId,
+        /// Where it leads.
+        peer: Peer,
+    },
+    /// Bytes came in on the link, though no whole record yet: a sign of life.
+    LinkAlive {
+        /// Its number.
+        link: LinkId,
+    },
+    /// The link broke or ended.
+    LinkLost {
+        /// Its number.
+        link: LinkId,
+    },
+    /// The dial came to nothing.
+    DialFailed,
+    /// A path appeared or the address changed. If the driver knows that the attached link is dead,
+    /// it says [`Input::LinkLost`] first.
+    PathChanged,
+    /// The near side ended its stream.
+    NearFin,
+    /// The near side aborted.
+    NearReset,
+    /// The near side closed both ways: nobody reads any more.
+    NearGone,
+    /// The user stops the session.
+    Suspend,
+    /// The user lets it go on.
+    Resume,
+    /// The session shall end now, for this reason ([`super::code`]).
+    Abort {
+        /// Reason, told to the peer.
+        code: u32,
+    },
+    /// The driver chose another server, or wants an attempt at once.
+    Retry,
+    /// The deadline of [`Output::Wait`] passed.
+    Timeout,
+}
+
+/// What the driver is to do.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Output {
+    /// One frame was appended to `out`; send it on `link`.
+    Frame {
+        /// Where to.
+        link: LinkId,
+    },
+    /// Bring a link up. Replaces a dial under way. Answer: LinkUp or DialFailed.
+    Dial,
+    /// The session is done with the link.
+    Detach {
+        /// Which.
+        link: LinkId,
+        /// What becomes of it.
+        how: Detach,
+    },
+    /// Toward the app or service.
+    ShutNear(ShutNear),
+    /// For the status, the log, the verdict of the driver.
+    Event(Event),
+    /// Nothing more now; [`Input::Timeout`] at the deadline.
+    Wait(Option<Instant>),
+}
+
+/// What becomes of a link the session is done with.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Detach {
+    /// Close it at once.
+    Close,
+    /// Flush, shut down writing, read to the end, close (A2.8).
+    Linger,
+    /// Nothing of this session is in flight on it in either direction: another may use it (D8).
+    Reuse,
+}
+
+/// How the near side ends.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub enum ShutNear {
+    /// End of stream; the other direction goes on.
+    Fin,
+    /// Abort.
+    Reset {
+        /// Why.
+        code: u32,
+    },
+}
+
+/// Kinds of attempts (D6).
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Attempt {
+    /// The session begins.
+    Connect,
+    /// It goes on at the same server.
+    Resume,
+    /// It goes on at another one.
+    Transfer,
+}
+
+/// Why a link was lost.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub enum LostCause {
+    /// The driver said so.
+    Broken,
+    /// No sign of life (D9).
+    Silent,
+    /// An attempt was not answered in time.
+    Unanswered,
+}
+
+/// An attempt was refused.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Denied {
+    /// CONNECT_DENIED.
+    Connect {
+        /// [`Attempt::Connect`] or [`Attempt::Transfer`].
+        attempt: Attempt,
+        /// Why.
+        why: DenyReason,
+        /// Not before.
+        retry_after: Duration,
+        /// For a person.
+        text: String,
+    },
+    /// RESUME_DENIED, or an answer whose positions do not fit (mismatch).
+    Resume(ResumeDenial),
+}
+
+/// How a session ended.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub enum ClosedWhy {
+    /// Every byte and both ends of stream arrived.
+    Clean,
+    /// Aborted at this end.
+    ResetHere {
+        /// Why.
+        code: u32,
+    },
+    /// Aborted at the other end.
+    ResetByPeer {
+        /// Why.
+        code: u32,
+    },
+}
+
+/// What the driver should know.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Event {
+    /// Initiator: the first CONNECT_OK came.
+    Established {
+        /// The server's name.
+        server: String,
+    },
+    /// An attempt was refused. The core waits (slowly); Retry, Abort or a new link goes on.
+    Denied(Denied),
+    /// A link is attached.
+    Attached {
+        /// Which.
+        link: LinkId,
+        /// How it came.
+        attempt: Attempt,
+        /// Time without a link before; zero for the first.
+        gap: Duration,
+        /// Bytes this end sends again.
+        again: u64,
+        /// This end's receive position.
+        received: u64,
+    },
+    /// Initiator: a transfer succeeded; the old server may be told CLOSE RST with these handles.
+    Moved {
+        /// SH_B at the old server.
+        old: Handle,
+    },
+    /// The attached link, or that of an attempt, is gone.
+    Lost {
+        /// Which.
+        link: LinkId,
+        /// Why.
+        cause: LostCause,
+    },
+    /// The session is suspended.
+    Suspended {
+        /// Whose user did it.
+        by_peer: bool,
+    },
+    /// Both ends hold this cut.
+    Acknowledged(Cut),
+    /// Initiator: a newer ticket is held.
+    TicketStored {
+        /// Up position it covers.
+        covers: u64,
+        /// Whether it allows a transfer.
+        transferable: bool,
+    },
+    /// Initiator: the server wants to be left.
+    TransferWanted {
+        /// Why.
+        reason: TransferReason,
+        /// For a person.
+        text: String,
+    },
+    /// Acceptor: the broker stays.
+    Stays {
+        /// Why.
+        reason: TransferReason,
+    },
+    /// The session is over and nothing is left to tell the peer. The last event.
+    Closed {
+        /// How.
+        why: ClosedWhy,
+    },
+}

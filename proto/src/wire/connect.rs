@@ -1,0 +1,359 @@
+//! CONNECT and its two answers. CONNECT opens a session, or (mode transfer) brings one over from
+//! another server. It is idempotent on (client key, SH_A): a repeated one gets the same CONNECT_OK.
+
+use core::time::Duration;
+
+use super::frame::{Fields, Put, Raw, bounded, kind, write};
+use super::{SEAM_PROOF_MAX, WireError, put_seam, read_seam};
+use crate::handle::Handle;
+use crate::seam::SeamProof;
+
+/// The version of the protocol spoken here.
+pub const VERSION: u16 = 2;
+/// Longest service or endpoint name, and longest server id.
+pub const NAME_MAX: usize = 255;
+/// Longest ticket (D4).
+pub const TICKET_MAX: usize = 15_000;
+/// Longest text that explains a refusal.
+pub const REASON_MAX: usize = 200;
+
+/// CONNECT: the first frame of a link that opens or brings over a session.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Connect<'a> {
+    /// Protocol version, [`VERSION`].
+    pub version: u16,
+    /// SH_A, chosen by the initiator.
+    pub handle: Handle,
+    /// Number of this attempt (R20): the acceptor takes only a greater one than it has seen.
+    pub epoch: u32,
+    /// Optional abilities; none is defined yet.
+    pub features: u32,
+    /// Receive buffer of the initiator, from its receive position on.
+    pub window: u64,
+    /// The service asked for, `service.object@domain`.
+    pub service: &'a str,
+    /// The endpoint that asks; may be empty.
+    pub endpoint: &'a str,
+    /// New session, or one that comes over.
+    pub mode: ConnectMode<'a>,
+}
+
+/// What a CONNECT wants.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum ConnectMode<'a> {
+    /// A session that begins.
+    New,
+    /// A session that goes on from another server.
+    Transfer(TransferRequest<'a>),
+}
+
+/// What a broker tells the server that shall continue a session (A7, D4, D5).
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct TransferRequest<'a> {
+    /// The newest ticket, as the last server sealed it. None: nothing was ever ticketed.
+    pub ticket: Option<&'a [u8]>,
+    /// The up position the ticket covers; the new server's up stream starts there.
+    pub covers: u64,
+    /// The broker's receive position: the first down byte it still wants.
+    pub down: u64,
+    /// The first up byte the broker still has.
+    pub up_from: u64,
+    /// The end of what was ever transmitted up.
+    pub up_sent: u64,
+    /// Whether the app has ended its up stream.
+    pub up_fin: bool,
+    /// Highest epoch seen or used before this attempt.
+    pub epoch: u32,
+    /// Proof of the down bytes the broker holds.
+    pub seam: Option<SeamProof>,
+}
+
+impl<'a> Connect<'a> {
+    pub(crate) fn read(raw: Raw<'a>) -> Result<Connect<'a>, WireError> {
+        raw.check_flags(0)?;
+        let mut f = Fields(raw.payload);
+        let version = f.u16("version")?;
+        if version != VERSION {
+            // What follows may look different; a server answers DenyReason::Version.
+            return Ok(Connect { version, ..Connect::unknown(f.handle("handle")?) });
+        }
+        let connect = Connect {
+            version,
+            handle: f.handle("handle")?,
+            epoch: f.u32("epoch")?,
+            features: f.u32("features")?,
+            window: f.u64("window")?,
+            service: f.text("service", NAME_MAX)?,
+            endpoint: f.text("endpoint", NAME_MAX)?,
+            mode: if f.bool("mode")? {
+                ConnectMode::Transfer(TransferRequest::read(&mut f)?)
+            } else {
+                ConnectMode::New
+            },
+        };
+        f.end()?;
+        if connect.handle.is_none() {
+            return Err(WireError::BadValue("handle"));
+        }
+        Ok(connect)
+    }
+
+    fn unknown(handle: Handle) -> Connect<'static> {
+        Connect {
+            version: 0,
+            handle,
+            epoch: 0,
+            features: 0,
+            window: 0,
+            service: "",
+            endpoint: "",
+            mode: ConnectMode::New,
+        }
+    }
+
+    /// Appends the frame. Names longer than [`NAME_MAX`] are the caller's mistake and are cut.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        write(out, kind::CONNECT, 0, |p| {
+            p.put_u16(self.version);
+            p.put_handle(self.handle);
+            p.put_u32(self.epoch);
+            p.put_u32(self.features);
+            p.put_u64(self.window);
+            p.put_bytes(bounded(self.service, NAME_MAX).as_bytes());
+            p.put_bytes(bounded(self.endpoint, NAME_MAX).as_bytes());
+            match &self.mode {
+                ConnectMode::New => p.put_u8(0),
+                ConnectMode::Transfer(request) => {
+                    p.put_u8(1);
+                    request.put(p);
+                }
+            }
+        });
+    }
+}
+
+impl<'a> TransferRequest<'a> {
+    fn read(f: &mut Fields<'a>) -> Result<TransferRequest<'a>, WireError> {
+        let ticket = match f.bytes("ticket", TICKET_MAX)? {
+            [] => None,
+            ticket => Some(ticket),
+        };
+        let request = TransferRequest {
+            ticket,
+            covers: f.u64("covers")?,
+            down: f.u64("down")?,
+            up_from: f.u64("up_from")?,
+            up_sent: f.u64("up_sent")?,
+            up_fin: f.bool("up_fin")?,
+            epoch: f.u32("epoch")?,
+            seam: read_seam(f)?,
+        };
+        if request.up_from > request.up_sent || request.covers > request.up_sent {
+            return Err(WireError::BadValue("up_sent"));
+        }
+        Ok(request)
+    }
+
+    fn put(&self, p: &mut Vec<u8>) {
+        const { assert!(TICKET_MAX + 2 * NAME_MAX + SEAM_PROOF_MAX + 128 < super::FRAME_MAX) };
+        p.put_bytes(self.ticket.unwrap_or_default());
+        p.put_u64(self.covers);
+        p.put_u64(self.down);
+        p.put_u64(self.up_from);
+        p.put_u64(self.up_sent);
+        p.put_u8(u8::from(self.up_fin));
+        p.put_u32(self.epoch);
+        put_seam(p, self.seam.as_ref());
+    }
+}
+
+/// CONNECT_OK: the server has the session.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct ConnectOk<'a> {
+    /// SH_A, as in the CONNECT.
+    pub initiator: Handle,
+    /// SH_B, chosen by the acceptor.
+    pub acceptor: Handle,
+    /// The epoch of the CONNECT that is answered.
+    pub epoch: u32,
+    /// Abilities both have.
+    pub features: u32,
+    /// Up position from which the acceptor wants bytes.
+    pub up: u64,
+    /// Down position at which the acceptor starts.
+    pub down: u64,
+    /// Absolute up limit.
+    pub limit: u64,
+    /// How long the acceptor keeps a session without a link.
+    pub hold: Duration,
+    /// How long the acceptor remembers a closed one.
+    pub tombstone: Duration,
+    /// The server's name, for status.
+    pub server: &'a str,
+}
+
+impl<'a> ConnectOk<'a> {
+    pub(crate) fn read(raw: Raw<'a>) -> Result<ConnectOk<'a>, WireError> {
+        raw.check_flags(0)?;
+        let mut f = Fields(raw.payload);
+        let ok = ConnectOk {
+            initiator: f.handle("initiator")?,
+            acceptor: f.handle("acceptor")?,
+            epoch: f.u32("epoch")?,
+            features: f.u32("features")?,
+            up: f.u64("up")?,
+            down: f.u64("down")?,
+            limit: f.u64("limit")?,
+            hold: Duration::from_secs(f.u32("hold")?.into()),
+            tombstone: Duration::from_secs(f.u32("tombstone")?.into()),
+            server: f.text("server", NAME_MAX)?,
+        };
+        f.end()?;
+        if ok.acceptor.is_none() {
+            return Err(WireError::BadValue("acceptor"));
+        }
+        Ok(ok)
+    }
+
+    /// Appends the frame.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let seconds = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+        write(out, kind::CONNECT_OK, 0, |p| {
+            p.put_handle(self.initiator);
+            p.put_handle(self.acceptor);
+            p.put_u32(self.epoch);
+            p.put_u32(self.features);
+            p.put_u64(self.up);
+            p.put_u64(self.down);
+            p.put_u64(self.limit);
+            p.put_u32(seconds(self.hold));
+            p.put_u32(seconds(self.tombstone));
+            p.put_bytes(bounded(self.server, NAME_MAX).as_bytes());
+        });
+    }
+}
+
+/// Why a server does not take a session.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug, thiserror::Error)]
+pub enum DenyReason {
+    /// It serves as much as it can.
+    #[error("overloaded")]
+    Overloaded,
+    /// It does not have what is asked for.
+    #[error("not here")]
+    NotHere,
+    /// Its copy differs from what the app was already given (D5).
+    #[error("its copy differs from what was already delivered")]
+    Seam,
+    /// The ticket is too old.
+    #[error("ticket expired")]
+    Expired,
+    /// Ticket and request contradict each other, or positions do not fit.
+    #[error("ticket and request do not match")]
+    Mismatch,
+    /// The request may not be repeated.
+    #[error("the request may not be repeated")]
+    Unsafe,
+    /// The service itself could not be reached; its errno.
+    #[error("service refused, errno {0}")]
+    Refused(u16),
+    /// This client's key is not welcome.
+    #[error("client not authorized")]
+    Unauthorized,
+    /// Another protocol version.
+    #[error("protocol version not spoken")]
+    Version,
+    /// It is about to stop.
+    #[error("draining")]
+    Draining,
+    /// It failed.
+    #[error("internal error")]
+    Internal,
+}
+
+impl DenyReason {
+    fn code(self) -> (u8, u16) {
+        match self {
+            DenyReason::Overloaded => (1, 0),
+            DenyReason::NotHere => (2, 0),
+            DenyReason::Seam => (3, 0),
+            DenyReason::Expired => (4, 0),
+            DenyReason::Mismatch => (5, 0),
+            DenyReason::Unsafe => (6, 0),
+            DenyReason::Refused(errno) => (7, errno),
+            DenyReason::Unauthorized => (8, 0),
+            DenyReason::Version => (9, 0),
+            DenyReason::Draining => (10, 0),
+            DenyReason::Internal => (11, 0),
+        }
+    }
+
+    fn from_code(code: u8, errno: u16) -> Option<DenyReason> {
+        Some(match code {
+            1 => DenyReason::Overloaded,
+            2 => DenyReason::NotHere,
+            3 => DenyReason::Seam,
+            4 => DenyReason::Expired,
+            5 => DenyReason::Mismatch,
+            6 => DenyReason::Unsafe,
+            7 => DenyReason::Refused(errno),
+            8 => DenyReason::Unauthorized,
+            9 => DenyReason::Version,
+            10 => DenyReason::Draining,
+            11 => DenyReason::Internal,
+            _ => return None,
+        })
+    }
+}
+
+/// CONNECT_DENIED.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct ConnectDenied<'a> {
+    /// SH_A of the CONNECT.
+    pub handle: Handle,
+    /// Why.
+    pub why: DenyReason,
+    /// Not before this time again; zero: no statement.
+    pub retry_after: Duration,
+    /// For a person.
+    pub text: &'a str,
+}
+
+impl<'a> ConnectDenied<'a> {
+    pub(crate) fn read(raw: Raw<'a>) -> Result<ConnectDenied<'a>, WireError> {
+        raw.check_flags(0)?;
+        let mut f = Fields(raw.payload);
+        let handle = f.handle("handle")?;
+        let code = f.u8("why")?;
+        let errno = f.u16("errno")?;
+        let retry_after = Duration::from_millis(f.u32("retry_after")?.into());
+        let text = f.text("text", REASON_MAX)?;
+        f.end()?;
+        let why = DenyReason::from_code(code, errno).ok_or(WireError::BadValue("why"))?;
+        Ok(ConnectDenied { handle, why, retry_after, text })
+    }
+
+    /// Appends the frame.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let (code, errno) = self.why.code();
+        let clean: String = self.text.chars().filter(|c| !c.is_control()).collect();
+        write(out, kind::CONNECT_DENIED, 0, |p| {
+            p.put_handle(self.handle);
+            p.put_u8(code);
+            p.put_u16(errno);
+            p.put_u32(u32::try_from(self.retry_after.as_millis()).unwrap_or(u32::MAX));
+            p.put_bytes(bounded(&clean, REASON_MAX).as_bytes());
+        });
+    }
+}
+
+/// CONNECT_DENIED by a server before a session exists.
+pub fn encode_connect_denied(
+    handle: Handle,
+    why: DenyReason,
+    retry_after: Duration,
+    text: &str,
+    out: &mut Vec<u8>,
+) {
+    ConnectDenied { handle, why, retry_after, text }.encode(out);
+}
