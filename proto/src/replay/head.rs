@@ -1,0 +1,307 @@
+//! Heads of requests and responses, parsed as far as continuing an exchange needs (RFC 9112).
+//!
+//! Whatever two implementations might read differently (two lengths, a length beside chunks,
+//! chunks that are not the last coding) is an error here: the stream is then opaque.
+
+use super::body::Framing;
+
+const HEADERS_MAX: usize = 128;
+
+/// Why a head cannot be followed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HeadError {
+    /// Not HTTP/1.
+    #[error("not an HTTP/1 head: {0}")]
+    Syntax(#[from] httparse::Error),
+    /// The head says two things about the length of its body.
+    #[error("the length of the body is ambiguous: {0}")]
+    Ambiguous(&'static str),
+}
+
+/// What matters of a request head.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestHead {
+    /// The method is GET, HEAD, OPTIONS or TRACE (RFC 9110, 9.2.1).
+    pub safe: bool,
+    /// The method is HEAD: no body follows the response.
+    pub head: bool,
+    /// The method is CONNECT: a success makes the stream opaque.
+    pub connect: bool,
+    /// How long the body is.
+    pub framing: Framing,
+    /// The app means to send another request afterwards.
+    pub keep_alive: bool,
+}
+
+impl RequestHead {
+    /// Parses `bytes` if they hold a whole head; also says how long the head is.
+    pub fn parse(bytes: &[u8]) -> Result<Option<(Self, usize)>, HeadError> {
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let mut request = httparse::Request::new(&mut headers);
+        let httparse::Status::Complete(length) = request.parse(bytes)? else { return Ok(None) };
+        let method = request.method.unwrap_or_default();
+        let fields = Fields::read(request.headers)?;
+        let framing = match (fields.coding, fields.length) {
+            (Coding::None, None | Some(0)) => Framing::Empty,
+            (Coding::None, Some(length)) => Framing::Length(length),
+            (Coding::Chunked, None) => Framing::Chunked,
+            (Coding::Chunked, Some(_)) => return Err(HeadError::Ambiguous("length and chunks")),
+            (Coding::Other, _) => return Err(HeadError::Ambiguous("unknown transfer coding")),
+        };
+        let head = Self {
+            safe: matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE"),
+            head: method == "HEAD",
+            connect: method == "CONNECT",
+            framing,
+            keep_alive: fields.keep_alive(request.version),
+        };
+        Ok(Some((head, length)))
+    }
+
+    /// The request may be executed a second time without the app's knowledge.
+    #[must_use]
+    pub fn repeatable(&self) -> bool {
+        self.safe && self.framing == Framing::Empty
+    }
+}
+
+/// What matters of a response head.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResponseHead {
+    /// The status code.
+    pub status: u16,
+    /// How long the body is.
+    pub framing: Framing,
+    /// The length named in the head, also where no body follows it.
+    pub length: Option<u64>,
+    /// The server will answer another request on this connection.
+    pub keep_alive: bool,
+    /// The entity tag as written, with its quotes and `W/`.
+    pub etag: Option<String>,
+    /// Last-Modified as written.
+    pub modified: Option<String>,
+    /// Content-Encoding as written.
+    pub encoding: Option<String>,
+    /// What a 206 holds; `None` for all else, and for a 206 of several ranges.
+    pub range: Option<ContentRange>,
+}
+
+impl ResponseHead {
+    /// Parses `bytes` if they hold a whole head; also says how long the head is.
+    pub fn parse(bytes: &[u8], to: &RequestHead) -> Result<Option<(Self, usize)>, HeadError> {
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let mut response = httparse::Response::new(&mut headers);
+        let httparse::Status::Complete(length) = response.parse(bytes)? else { return Ok(None) };
+        let status = response.code.unwrap_or_default();
+        let fields = Fields::read(response.headers)?;
+        let bodiless = to.head || status < 200 || matches!(status, 204 | 304);
+        let framing = match (fields.coding, fields.length) {
+            _ if bodiless => Framing::Empty,
+            (Coding::Chunked, Some(_)) => return Err(HeadError::Ambiguous("length and chunks")),
+            (Coding::Chunked, None) => Framing::Chunked,
+            (Coding::None, Some(length)) => Framing::Length(length),
+            (Coding::Other, _) | (Coding::None, None) => Framing::Close,
+        };
+        let text = |name| field(response.headers, name);
+        let range = (status == 206).then(|| text("content-range")).flatten();
+        let head = Self {
+            status,
+            framing,
+            length: fields.length,
+            keep_alive: fields.keep_alive(response.version) && framing != Framing::Close,
+            etag: text("etag"),
+            modified: text("last-modified"),
+            encoding: text("content-encoding"),
+            range: range.as_deref().and_then(ContentRange::parse),
+        };
+        Ok(Some((head, length)))
+    }
+
+    /// The validator that promises equal bytes, if there is one.
+    #[must_use]
+    pub fn strong_etag(&self) -> Option<&str> {
+        self.etag.as_deref().filter(|tag| tag.len() > 2 && tag.starts_with('"'))
+    }
+}
+
+/// `Content-Range: bytes first-last/total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ContentRange {
+    /// First byte of the file that is in the body.
+    pub first: u64,
+    /// Last byte of the file that is in the body.
+    pub last: u64,
+    /// Length of the file; `None` if the server wrote `*`.
+    pub total: Option<u64>,
+}
+
+impl ContentRange {
+    fn parse(text: &str) -> Option<Self> {
+        let (unit, rest) = text.trim().split_once(' ')?;
+        if !unit.eq_ignore_ascii_case("bytes") {
+            return None;
+        }
+        let (range, total) = rest.trim().split_once('/')?;
+        let (first, last) = range.split_once('-')?;
+        let (first, last) = (number(first)?, number(last)?);
+        let total = if total == "*" { None } else { Some(number(total)?) };
+        let sound = first <= last && total.is_none_or(|total| last < total);
+        sound.then_some(Self { first, last, total })
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Coding {
+    None,
+    Chunked,
+    Other,
+}
+
+/// The fields that decide where a message ends.
+struct Fields {
+    length: Option<u64>,
+    coding: Coding,
+    close: bool,
+    keep: bool,
+}
+
+impl Fields {
+    fn read(headers: &[httparse::Header<'_>]) -> Result<Self, HeadError> {
+        let mut fields = Self { length: None, coding: Coding::None, close: false, keep: false };
+        for header in headers {
+            if header.name.eq_ignore_ascii_case("content-length") {
+                let text = std::str::from_utf8(header.value).ok();
+                let length = text.and_then(number).ok_or(HeadError::Ambiguous("no number"))?;
+                if fields.length.is_some_and(|known| known != length) {
+                    return Err(HeadError::Ambiguous("two lengths"));
+                }
+                fields.length = Some(length);
+            } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
+                let chunked = header.value.trim_ascii().eq_ignore_ascii_case(b"chunked");
+                fields.coding = match fields.coding {
+                    Coding::None if chunked => Coding::Chunked,
+                    _ => Coding::Other,
+                };
+            } else if header.name.eq_ignore_ascii_case("connection") {
+                for option in header.value.split(|&byte| byte == b',') {
+                    let option = option.trim_ascii();
+                    fields.close |= option.eq_ignore_ascii_case(b"close");
+                    fields.keep |= option.eq_ignore_ascii_case(b"keep-alive");
+                }
+            }
+        }
+        Ok(fields)
+    }
+
+    fn keep_alive(&self, version: Option<u8>) -> bool {
+        !self.close && (version == Some(1) || self.keep)
+    }
+}
+
+/// The only field of this name; of several, none can be relied on.
+fn field(headers: &[httparse::Header<'_>], name: &str) -> Option<String> {
+    let mut found = headers.iter().filter(|header| header.name.eq_ignore_ascii_case(name));
+    let value = found.next()?.value;
+    if found.next().is_some() {
+        return None;
+    }
+    Some(std::str::from_utf8(value).ok()?.trim().to_owned())
+}
+
+/// Digits only: no sign, no blanks inside.
+fn number(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(text: &str) -> Result<RequestHead, HeadError> {
+        RequestHead::parse(text.as_bytes()).map(|head| head.expect("the head is whole").0)
+    }
+
+    fn response(text: &str) -> Result<ResponseHead, HeadError> {
+        let to = request("GET / HTTP/1.1\r\n\r\n")?;
+        ResponseHead::parse(text.as_bytes(), &to).map(|head| head.expect("the head is whole").0)
+    }
+
+    #[test]
+    fn a_post_and_a_get_with_a_body_may_not_be_repeated() {
+        assert!(request("GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap().repeatable());
+        assert!(request("HEAD / HTTP/1.1\r\nContent-Length: 0\r\n\r\n").unwrap().repeatable());
+        assert!(!request("POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n").unwrap().repeatable());
+        assert!(!request("GET / HTTP/1.1\r\nContent-Length: 1\r\n\r\n").unwrap().repeatable());
+        assert!(!request("DELETE / HTTP/1.1\r\n\r\n").unwrap().repeatable());
+    }
+
+    #[test]
+    fn what_could_be_read_in_two_ways_is_an_error() {
+        for fields in [
+            "Content-Length: 1\r\nContent-Length: 2\r\n",
+            "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n",
+            "Content-Length: +1\r\n",
+            "Content-Length: 1, 1\r\n",
+            "Transfer-Encoding: gzip, chunked\r\n",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+        ] {
+            let text = format!("POST / HTTP/1.1\r\n{fields}\r\n");
+            assert!(matches!(request(&text), Err(HeadError::Ambiguous(_))), "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn bodies_are_framed_as_rfc_9112_says() {
+        let framing = |text: &str| response(text).unwrap().framing;
+        assert_eq!(framing("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n"), Framing::Length(7));
+        assert_eq!(
+            framing("HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n"),
+            Framing::Chunked
+        );
+        assert_eq!(framing("HTTP/1.1 200 OK\r\n\r\n"), Framing::Close);
+        assert_eq!(framing("HTTP/1.1 304 x\r\nContent-Length: 7\r\n\r\n"), Framing::Empty);
+        assert_eq!(framing("HTTP/1.1 204 x\r\n\r\n"), Framing::Empty);
+        assert_eq!(framing("HTTP/1.1 100 Continue\r\n\r\n"), Framing::Empty);
+        let head = request("HEAD / HTTP/1.1\r\n\r\n").unwrap();
+        let text = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n";
+        let (head, _) = ResponseHead::parse(text, &head).unwrap().unwrap();
+        assert_eq!((head.framing, head.length), (Framing::Empty, Some(7)));
+    }
+
+    #[test]
+    fn only_one_sound_range_counts() {
+        let range = |text: &str| {
+            let head = format!("HTTP/1.1 206 x\r\nContent-Length: 1\r\n{text}\r\n");
+            response(&head).unwrap().range
+        };
+        let sound = ContentRange { first: 1, last: 2, total: Some(9) };
+        assert_eq!(range("Content-Range: bytes 1-2/9\r\n"), Some(sound));
+        let open = ContentRange { first: 1, last: 2, total: None };
+        assert_eq!(range("Content-Range: bytes 1-2/*\r\n"), Some(open));
+        assert_eq!(range("Content-Range: bytes 2-1/9\r\n"), None);
+        assert_eq!(range("Content-Range: bytes 1-9/9\r\n"), None);
+        assert_eq!(range("Content-Range: bytes */9\r\n"), None);
+        assert_eq!(range("Content-Range: pages 1-2/9\r\n"), None);
+        assert_eq!(range("Content-Range: bytes 1-2/9\r\nContent-Range: bytes 1-2/9\r\n"), None);
+    }
+
+    #[test]
+    fn a_weak_etag_is_not_strong() {
+        let head = response("HTTP/1.1 200 OK\r\nETag: W/\"1\"\r\n\r\n").unwrap();
+        assert_eq!((head.etag.as_deref(), head.strong_etag()), (Some("W/\"1\""), None));
+        let head = response("HTTP/1.1 200 OK\r\nETag: \"1\"\r\n\r\n").unwrap();
+        assert_eq!(head.strong_etag(), Some("\"1\""));
+    }
+
+    #[test]
+    fn keep_alive_follows_version_and_connection() {
+        let keep = |text: &str| response(text).unwrap().keep_alive;
+        assert!(keep("HTTP/1.1 204 x\r\n\r\n"));
+        assert!(!keep("HTTP/1.1 204 x\r\nConnection: foo, Close\r\n\r\n"));
+        assert!(!keep("HTTP/1.0 204 x\r\n\r\n"));
+        assert!(keep("HTTP/1.0 204 x\r\nConnection: keep-alive\r\n\r\n"));
+        assert!(!keep("HTTP/1.1 200 x\r\n\r\n"), "ends by closing");
+    }
+}

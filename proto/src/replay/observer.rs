@@ -1,0 +1,561 @@
+//! Watches one session's bytes go by between an app and an HTTP/1 server.
+//!
+//! One exchange is under way at a time: bytes of a pipelined request wait ([`Flow::Wait`]) until
+//! the response before it is over. Heads are kept until they are whole, so that a ticket can go
+//! out before the first byte of a response does. Body bytes are only counted.
+
+use super::body::{Body, Framing};
+use super::exchange::Exchange;
+use super::head::{RequestHead, ResponseHead};
+use super::{HEAD_MAX, HEADS_MAX};
+use crate::seam::{BLOCK, Seam, SeamProof};
+
+/// What the next bytes of a direction are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// Part of a head; the observer keeps them until it is whole.
+    Head,
+    /// Body: at least this many bytes may pass before anything else begins.
+    Body(u64),
+    /// The next request, which waits for the exchange before it.
+    Wait,
+    /// Not followed (any more): whatever comes may pass.
+    Opaque,
+}
+
+/// What a step of the up direction came upon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Up {
+    /// Nothing to be done.
+    More,
+    /// A request head is whole: let [`Observer::request_head`] go.
+    Head {
+        /// Up position at which the request begins.
+        begin: u64,
+        /// The request may be executed twice.
+        repeatable: bool,
+    },
+    /// This is not HTTP/1: let [`Observer::take_held_up`] go, then all else.
+    Opaque,
+}
+
+/// What a step of the down direction came upon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Down {
+    /// Nothing to be done.
+    More,
+    /// A head is whole: send a ticket, then let [`Observer::release_head`] go.
+    Head,
+    /// An interim head (1xx) is whole: let [`Observer::take_held_down`] go.
+    Interim,
+    /// This is not HTTP/1, or not from here on: let [`Observer::take_held_down`] go, then all.
+    Opaque,
+}
+
+/// What it means that the server closed now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Nothing is missing, or it cannot be told: the app sees the end.
+    Fair,
+    /// The request may be sent once more: nothing was answered.
+    Unanswered,
+    /// A response was cut that can be continued.
+    Cut,
+    /// A response was cut that cannot be continued.
+    Lost,
+}
+
+/// One direction of the exchange under way.
+#[derive(Debug)]
+struct Message<H> {
+    /// Position of its first byte.
+    at: u64,
+    /// The head, as far as it has come.
+    raw: Vec<u8>,
+    head: Option<H>,
+    body: Body,
+}
+
+impl<H> Message<H> {
+    fn new(at: u64) -> Self {
+        Self { at, raw: Vec::new(), head: None, body: Body::new(Framing::Empty) }
+    }
+
+    fn over(&self) -> bool {
+        self.head.is_some() && self.body.over()
+    }
+}
+
+/// The observer of one session.
+#[derive(Debug)]
+pub struct Observer {
+    /// Up bytes taken.
+    up: u64,
+    /// Down bytes that may be let go.
+    down: u64,
+    request: Message<RequestHead>,
+    response: Message<ResponseHead>,
+    /// Interim heads of this exchange have been let go.
+    interim: bool,
+    /// The response can be continued.
+    continuable: bool,
+    /// A whole response head waits for [`Observer::release_head`].
+    held: bool,
+    seam: Option<Seam>,
+    opaque: Option<&'static str>,
+    closing: bool,
+    ended: bool,
+}
+
+impl Observer {
+    /// Between two exchanges, at these positions.
+    #[must_use]
+    pub fn new(up: u64, down: u64) -> Self {
+        Self {
+            up,
+            down,
+            request: Message::new(up),
+            response: Message::new(down),
+            interim: false,
+            continuable: false,
+            held: false,
+            seam: None,
+            opaque: None,
+            closing: false,
+            ended: false,
+        }
+    }
+
+    /// After a request that has not been answered; `up` is where the request ends.
+    ///
+    /// `None` if `request` is not one whole request head.
+    #[must_use]
+    pub fn asked(up: u64, down: u64, request: &[u8]) -> Option<Self> {
+        let (head, length) = RequestHead::parse(request).ok()??;
+        if length != request.len() {
+            return None;
+        }
+        let mut observer = Self::new(up, down);
+        observer.request = Message {
+            at: up.checked_sub(u64::try_from(length).ok()?)?,
+            raw: request.to_vec(),
+            body: Body::new(head.framing),
+            head: Some(head),
+        };
+        Some(observer)
+    }
+
+    /// Inside a response, `down` being at or behind the end of its head. `seam` has seen all of
+    /// its body before `down`, if anything.
+    #[must_use]
+    pub fn inside(
+        up: u64,
+        down: u64,
+        (request, response, head_at): (&[u8], &[u8], u64),
+        seam: Option<Seam>,
+    ) -> Option<Self> {
+        let mut observer = Self::asked(up, head_at, request)?;
+        let (taken, event) = observer.down(response);
+        if taken != response.len() || event != Down::Head || !observer.continuable {
+            return None;
+        }
+        let passed = down.checked_sub(observer.body_at())?;
+        let length = match observer.response.head.as_ref()?.framing {
+            Framing::Length(length) => length,
+            _ => 0,
+        };
+        observer.response.body = Body::new(Framing::Length(length.checked_sub(passed)?));
+        observer.seam = seam.or(observer.seam.take());
+        observer.held = false;
+        observer.down = down;
+        observer.finish();
+        Some(observer)
+    }
+
+    /// After the last exchange: the server has closed.
+    #[must_use]
+    pub fn closed(up: u64, down: u64) -> Self {
+        Self { closing: true, ..Self::new(up, down) }
+    }
+
+    /// No exchange is under way; part of a request head may be there.
+    #[must_use]
+    pub fn idle(&self) -> bool {
+        self.opaque.is_none() && self.request.head.is_none()
+    }
+
+    /// No other request will be answered.
+    #[must_use]
+    pub fn closing(&self) -> bool {
+        self.closing
+    }
+
+    /// Why the stream is not followed any more.
+    #[must_use]
+    pub fn opaque(&self) -> Option<&'static str> {
+        self.opaque
+    }
+
+    /// An exchange came to its end since the last call.
+    pub fn take_ended(&mut self) -> bool {
+        std::mem::take(&mut self.ended)
+    }
+
+    /// Positions of what has been taken (up) and let go (down).
+    #[must_use]
+    pub fn positions(&self) -> (u64, u64) {
+        (self.up, self.down)
+    }
+
+    /// What the next up bytes are.
+    #[must_use]
+    pub fn up_flow(&self) -> Flow {
+        if self.opaque.is_some() || self.closing {
+            Flow::Opaque
+        } else if self.request.head.is_none() {
+            Flow::Head
+        } else if self.request.body.over() {
+            Flow::Wait
+        } else {
+            Flow::Body(self.request.body.at_least())
+        }
+    }
+
+    /// What the next down bytes are.
+    #[must_use]
+    pub fn down_flow(&self) -> Flow {
+        if self.held {
+            Flow::Wait
+        } else if self.opaque.is_some() || self.closing {
+            Flow::Opaque
+        } else if self.response.head.is_none() || self.response.body.over() {
+            Flow::Head
+        } else if let Some(Framing::Length(_)) = self.response.head.as_ref().map(|h| h.framing) {
+            Flow::Body(self.response.body.at_least())
+        } else {
+            // No other request is at the server, so nothing but this body can come.
+            Flow::Body(u64::MAX)
+        }
+    }
+
+    /// How many of these body bytes belong to the request under way.
+    #[must_use]
+    pub fn up_room(&self, slices: &[&[u8]]) -> usize {
+        let mut body = self.request.body;
+        let mut room = 0;
+        for slice in slices {
+            let taken = body.take(slice);
+            room += taken;
+            if taken < slice.len() {
+                break;
+            }
+        }
+        room
+    }
+
+    /// Takes bytes of the app from the front of `bytes`: part of one head or of one body.
+    pub fn up(&mut self, bytes: &[u8]) -> (usize, Up) {
+        match self.up_flow() {
+            Flow::Opaque => {
+                self.up += count(bytes.len());
+                (bytes.len(), Up::More)
+            }
+            Flow::Wait => (0, Up::More),
+            Flow::Head => self.up_head(bytes),
+            Flow::Body(_) => {
+                let taken = self.request.body.take(bytes);
+                self.up += count(taken);
+                if self.request.body.broken() {
+                    self.become_opaque("a request's chunks cannot be followed");
+                    return (taken, Up::Opaque);
+                }
+                self.finish();
+                (taken, Up::More)
+            }
+        }
+    }
+
+    fn up_head(&mut self, bytes: &[u8]) -> (usize, Up) {
+        let before = self.request.raw.len();
+        let taken = head_end(&self.request.raw, bytes).unwrap_or(bytes.len());
+        self.request.raw.extend_from_slice(&bytes[..taken]);
+        self.up += count(taken);
+        let parsed = if worth_a_look(before, &bytes[..taken]) {
+            RequestHead::parse(&self.request.raw)
+        } else {
+            Ok(None)
+        };
+        match parsed {
+            Ok(Some((head, length))) if length == self.request.raw.len() => {
+                let repeatable = head.repeatable();
+                self.request.body = Body::new(head.framing);
+                self.request.head = Some(head);
+                self.response = Message::new(self.down);
+                (taken, Up::Head { begin: self.request.at, repeatable })
+            }
+            Ok(None) if self.request.raw.len() <= HEAD_MAX => (taken, Up::More),
+            Ok(None) => self.not_http(taken, "a request head is too long"),
+            Ok(Some(_)) => self.not_http(taken, "a request head ends in two places"),
+            Err(_) => self.not_http(taken, "not an HTTP/1 request"),
+        }
+    }
+
+    fn not_http(&mut self, taken: usize, why: &'static str) -> (usize, Up) {
+        self.become_opaque(why);
+        (taken, Up::Opaque)
+    }
+
+    /// Takes bytes of the server from the front of `bytes`: part of one head or of one body.
+    pub fn down(&mut self, bytes: &[u8]) -> (usize, Down) {
+        match self.down_flow() {
+            Flow::Opaque => {
+                self.down += count(bytes.len());
+                (bytes.len(), Down::More)
+            }
+            Flow::Wait => (0, Down::More),
+            Flow::Head if self.request.head.is_none() || self.response.head.is_some() => {
+                self.become_opaque("the server spoke unasked");
+                (0, Down::Opaque)
+            }
+            Flow::Head => self.down_head(bytes),
+            Flow::Body(_) => {
+                let taken = self.response.body.take(bytes);
+                if let Some(seam) = &mut self.seam {
+                    seam.update(self.down, &bytes[..taken]);
+                }
+                self.down += count(taken);
+                if self.response.body.broken() {
+                    self.become_opaque("a response's chunks cannot be followed");
+                    return (taken, Down::Opaque);
+                }
+                self.finish();
+                (taken, Down::More)
+            }
+        }
+    }
+
+    fn down_head(&mut self, bytes: &[u8]) -> (usize, Down) {
+        let before = self.response.raw.len();
+        let taken = head_end(&self.response.raw, bytes).unwrap_or(bytes.len());
+        self.response.raw.extend_from_slice(&bytes[..taken]);
+        let Some(request) = &self.request.head else { return (0, Down::Opaque) };
+        let parsed = if worth_a_look(before, &bytes[..taken]) {
+            ResponseHead::parse(&self.response.raw, request)
+        } else {
+            Ok(None)
+        };
+        let why = match parsed {
+            Ok(Some((head, length))) if length == self.response.raw.len() => {
+                return (taken, self.response_head_whole(head));
+            }
+            Ok(None) if self.response.raw.len() <= HEAD_MAX => return (taken, Down::More),
+            Ok(None) => "a response head is too long",
+            Ok(Some(_)) => "a response head ends in two places",
+            Err(_) => "not an HTTP/1 response",
+        };
+        self.become_opaque(why);
+        (taken, Down::Opaque)
+    }
+
+    fn response_head_whole(&mut self, head: ResponseHead) -> Down {
+        let connected = self.request.head.as_ref().is_some_and(|request| request.connect)
+            && (200..300).contains(&head.status);
+        if head.status == 101 || connected {
+            self.become_opaque("the protocol was changed");
+            return Down::Opaque;
+        }
+        if head.status < 200 {
+            self.interim = true;
+            return Down::Interim;
+        }
+        self.continuable = self.continuable_with(&head);
+        self.response.body = Body::new(head.framing);
+        self.seam = self.continuable.then(|| Seam::new(self.body_at(), BLOCK));
+        self.response.head = Some(head);
+        self.held = true;
+        Down::Head
+    }
+
+    /// The response head that has just become whole, to be let go now.
+    pub fn release_head(&mut self) -> Vec<u8> {
+        let head = if self.continuable {
+            self.response.raw.clone()
+        } else {
+            std::mem::take(&mut self.response.raw)
+        };
+        self.down += count(head.len());
+        self.held = false;
+        self.finish();
+        head
+    }
+
+    /// Down position of the first byte of the body.
+    fn body_at(&self) -> u64 {
+        self.response.at + count(self.response.raw.len())
+    }
+
+    fn continuable_with(&self, head: &ResponseHead) -> bool {
+        self.request.head.as_ref().is_some_and(RequestHead::repeatable)
+            && matches!(head.framing, Framing::Empty | Framing::Length(_))
+            && (head.status != 206 || head.range.is_some())
+            && self.request.raw.len() + self.response.raw.len() <= HEADS_MAX
+    }
+
+    /// The server closed its side; what does that mean?
+    #[must_use]
+    pub fn ending(&self) -> Ending {
+        if self.opaque.is_some() || self.closing || self.request.head.is_none() {
+            return Ending::Fair;
+        }
+        let repeatable = self.request.head.as_ref().is_some_and(RequestHead::repeatable);
+        if self.response.head.is_none() {
+            let untouched = self.response.raw.is_empty() && !self.interim;
+            return if repeatable && untouched { Ending::Unanswered } else { Ending::Lost };
+        }
+        if self.response.body.until_close() {
+            Ending::Fair
+        } else if self.continuable {
+            Ending::Cut
+        } else {
+            Ending::Lost
+        }
+    }
+
+    /// The head of the request under way, once it is whole.
+    #[must_use]
+    pub fn request_head(&self) -> &[u8] {
+        &self.request.raw
+    }
+
+    /// Up bytes that were kept as a head and are none, or not a whole one.
+    pub fn take_held_up(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.request.raw)
+    }
+
+    /// Down bytes that were kept as a head and are none, or an interim one.
+    pub fn take_held_down(&mut self) -> Vec<u8> {
+        let held = std::mem::take(&mut self.response.raw);
+        self.down += count(held.len());
+        self.response.at = self.down;
+        held
+    }
+
+    /// What a ticket for the present moment says; `None` if the exchange cannot be continued.
+    #[must_use]
+    pub fn exchange(&self) -> Option<Exchange> {
+        if self.opaque.is_some() {
+            None
+        } else if self.response_under_way() {
+            self.continuable.then(|| Exchange::Response {
+                request: self.request.raw.clone(),
+                response: self.response.raw.clone(),
+                head_at: self.response.at,
+            })
+        } else if self.interim || self.unsafe_request() {
+            None
+        } else {
+            Some(Exchange::Idle { close: self.closing })
+        }
+    }
+
+    /// Up to which up position such a ticket covers; without a ticket, what need not be kept.
+    #[must_use]
+    pub fn covers(&self) -> u64 {
+        let answered = self.request.head.is_some() && self.response_under_way();
+        if answered || self.opaque.is_some() || self.unsafe_request() {
+            self.up
+        } else {
+            self.request.at
+        }
+    }
+
+    /// First down position that can be compared on a replica.
+    #[must_use]
+    pub fn seam_from(&self) -> u64 {
+        self.seam.as_ref().map_or(self.down, Seam::from)
+    }
+
+    /// Proof of the body let go so far.
+    #[must_use]
+    pub fn proof(&self) -> Option<SeamProof> {
+        self.seam.as_ref().map(Seam::proof)
+    }
+
+    /// The digest of the body let go so far, to go on with.
+    pub fn take_seam(&mut self) -> Option<Seam> {
+        self.seam.take()
+    }
+
+    /// Up bytes may be acknowledged without a ticket: they may not be repeated anyway.
+    #[must_use]
+    pub fn unsafe_request(&self) -> bool {
+        self.request.head.as_ref().is_some_and(|head| !head.repeatable())
+    }
+
+    /// A final response head has been let go and the exchange is not over.
+    #[must_use]
+    pub fn response_under_way(&self) -> bool {
+        self.request.head.is_some() && self.response.head.is_some()
+    }
+
+    fn become_opaque(&mut self, why: &'static str) {
+        self.opaque = Some(why);
+        self.seam = None;
+        self.continuable = false;
+    }
+
+    /// Ends the exchange if both messages have gone by.
+    fn finish(&mut self) {
+        let (Some(request), Some(response)) = (&self.request.head, &self.response.head) else {
+            return;
+        };
+        let keep = request.keep_alive && response.keep_alive;
+        if self.held || !self.response.over() || (keep && !self.request.over()) {
+            return;
+        }
+        self.closing = !keep;
+        self.request = Message::new(self.up);
+        self.response = Message::new(self.down);
+        (self.interim, self.continuable, self.seam) = (false, false, None);
+        self.ended = true;
+    }
+}
+
+/// Where a head that goes on with `bytes` ends: behind its first empty line that follows
+/// anything at all.
+fn head_end(before: &[u8], bytes: &[u8]) -> Option<usize> {
+    let blank = |byte: &u8| matches!(byte, b'\r' | b'\n');
+    let started = before.iter().any(|byte| !blank(byte));
+    let mut from = 0;
+    if !started {
+        from = bytes.iter().position(|byte| !blank(byte))?;
+    }
+    // The last bytes before decide whether the line is empty so far.
+    let mut empty = started && {
+        let line = before.strip_suffix(b"\r").unwrap_or(before);
+        line.ends_with(b"\n")
+    };
+    let mut cr = started && before.ends_with(b"\r");
+    for (at, &byte) in bytes.iter().enumerate().skip(from) {
+        match byte {
+            b'\n' if empty => return Some(at + 1),
+            b'\n' => empty = true,
+            b'\r' if !cr => {
+                cr = true;
+                continue;
+            }
+            _ => empty = false,
+        }
+        cr = false;
+    }
+    None
+}
+
+/// A head is parsed when a line may have ended, and early, so that what is not HTTP is not kept.
+fn worth_a_look(before: usize, bytes: &[u8]) -> bool {
+    before < 32 || bytes.contains(&b'\n') || (before + bytes.len()).is_power_of_two()
+}
+
+fn count(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,375 @@
+//! How a response goes on from another answer to the same question.
+//!
+//! With a strong validator the replica is asked for the rest from the last complete block on
+//! (`Range` with `If-Range`): the same validator then needs only that block compared. Without
+//! one, or when it differs, the whole prefix is fetched and compared. A differing length, a
+//! differing weak validator or an answer of another kind is refused.
+
+use super::body::Framing;
+use super::exchange::Exchange;
+use super::head::{ContentRange, RequestHead, ResponseHead};
+use super::splice::Splice;
+use crate::seam::{BLOCK, Depth, SeamProof, Verifier};
+
+/// Why an exchange cannot be continued here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// The request does not fit the ticket, or the replica's answer is of another kind.
+    Mismatch,
+    /// The replica holds other bytes.
+    Seam,
+    /// The replica does not hold the file.
+    NotHere,
+    /// It cannot be continued without doing something twice.
+    Unsafe,
+}
+
+/// A refusal, with the reason in words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct Refusal {
+    /// What kind.
+    pub kind: RefusalKind,
+    /// For the log and the status: short, and with the numbers that broke it.
+    pub text: String,
+}
+
+impl Refusal {
+    /// A refusal of this kind.
+    pub fn new(kind: RefusalKind, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into() }
+    }
+}
+
+fn mismatch(text: impl Into<String>) -> Refusal {
+    Refusal::new(RefusalKind::Mismatch, text)
+}
+
+/// What may be continued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// Accept an answer of equal length whose strong validator differs, or that has none, if the
+    /// whole prefix is equal.
+    pub compare_prefix: bool,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { compare_prefix: true }
+    }
+}
+
+/// What a server does that goes on with a session.
+#[derive(Debug)]
+pub enum Plan {
+    /// Nothing is under way.
+    Fresh,
+    /// Nothing is under way and nothing more will be answered.
+    Closed,
+    /// None of the response has reached the app's side: ask again and pass on whatever comes.
+    Again {
+        /// The request head.
+        request: Vec<u8>,
+    },
+    /// The response has been received whole, but perhaps for the end of its head.
+    Complete {
+        /// What is missing of it.
+        head_rest: Vec<u8>,
+        /// Nothing more will be answered.
+        close: bool,
+    },
+    /// The service must be asked for the rest.
+    Ask(Box<Ask>),
+}
+
+/// A question to the replica's own server, and how its answer is judged.
+#[derive(Debug)]
+pub struct Ask {
+    /// The request to be sent.
+    pub request: Vec<u8>,
+    /// What the app lacks of the response head.
+    pub head_rest: Vec<u8>,
+    question: RequestHead,
+    original: ResponseHead,
+    /// Where the body lies in the file.
+    first: u64,
+    /// Length of the body.
+    length: u64,
+    /// Body bytes the app has, and from which of them on the replica was asked.
+    have: u64,
+    from: u64,
+    proof: Option<SeamProof>,
+    policy: Policy,
+}
+
+impl Plan {
+    /// Plans how to go on at down position `have`, `at` being the ticket's own down position.
+    pub fn make(
+        exchange: &Exchange,
+        at: u64,
+        have: u64,
+        proof: Option<SeamProof>,
+        policy: Policy,
+    ) -> Result<Self, Refusal> {
+        let (request, response, head_at) = match exchange {
+            Exchange::Idle { .. } if have != at => {
+                let text = format!(
+                    "{} bytes of a response without known length have been received",
+                    have.saturating_sub(at)
+                );
+                return Err(Refusal::new(RefusalKind::Unsafe, text));
+            }
+            Exchange::Idle { close: true } => return Ok(Self::Closed),
+            Exchange::Idle { close: false } => return Ok(Self::Fresh),
+            Exchange::Response { request, response, head_at } => (request, response, *head_at),
+        };
+        let broken = || mismatch("the ticket holds no exchange that can be continued");
+        let (question, length) =
+            RequestHead::parse(request).ok().flatten().ok_or_else(broken)?;
+        let (original, head_length) =
+            ResponseHead::parse(response, &question).ok().flatten().ok_or_else(broken)?;
+        let partial = original.status == 206;
+        if length != request.len()
+            || head_length != response.len()
+            || !question.repeatable()
+            || original.range.is_some() != partial
+        {
+            return Err(broken());
+        }
+        let Some(passed) = have.checked_sub(head_at) else {
+            return Err(mismatch(format!("received {have}, but the response begins at {head_at}")));
+        };
+        if passed == 0 {
+            return Ok(Self::Again { request: request.clone() });
+        }
+        let passed_head = usize::try_from(passed).unwrap_or(usize::MAX).min(response.len());
+        let head_rest = response[passed_head..].to_vec();
+        let body_have = passed - u64::try_from(passed_head).unwrap_or(passed);
+        let body = match original.framing {
+            Framing::Empty => 0,
+            Framing::Length(length) => length,
+            Framing::Chunked | Framing::Close => return Err(broken()),
+        };
+        if body_have > body {
+            return Err(mismatch(format!("received {body_have} bytes of a body of {body}")));
+        }
+        if body_have == body {
+            let close = !(question.keep_alive && original.keep_alive);
+            return Ok(Self::Complete { head_rest, close });
+        }
+        let body_at = head_at + u64::try_from(response.len()).unwrap_or(0);
+        let proof = sound(proof, body_at, have)?;
+        let ask = Ask::new(request, question, original, (body, body_have), proof, policy)?;
+        Ok(Self::Ask(Box::new(Ask { head_rest, ..ask })))
+    }
+}
+
+/// The proof, if it is one of the body between these positions.
+fn sound(
+    proof: Option<SeamProof>,
+    body_at: u64,
+    have: u64,
+) -> Result<Option<SeamProof>, Refusal> {
+    if have <= body_at {
+        return Ok(None);
+    }
+    let proof = proof.ok_or_else(|| Refusal::new(RefusalKind::Seam, "no digest was sent"))?;
+    if (proof.from, proof.until, proof.block) != (body_at, have, BLOCK) {
+        let (from, until, block) = (proof.from, proof.until, proof.block);
+        return Err(mismatch(format!(
+            "the digest covers {from}..{until} by {block}, not {body_at}..{have} by {BLOCK}"
+        )));
+    }
+    Ok(Some(proof))
+}
+
+impl Ask {
+    fn new(
+        request: &[u8],
+        question: RequestHead,
+        original: ResponseHead,
+        (length, have): (u64, u64),
+        proof: Option<SeamProof>,
+        policy: Policy,
+    ) -> Result<Self, Refusal> {
+        let first = original.range.map_or(0, |range| range.first);
+        let spans = original.range.is_none_or(|range| range.last - range.first + 1 == length);
+        if !spans {
+            return Err(mismatch("the range of the response is not as long as its body"));
+        }
+        let strong = original.strong_etag();
+        if strong.is_none() && !policy.compare_prefix {
+            return Err(mismatch("the response has no strong validator"));
+        }
+        let ranged = matches!(original.status, 200 | 206);
+        let from = match (&proof, strong) {
+            (Some(proof), Some(_)) if ranged => proof.last_start() - proof.from,
+            _ => 0,
+        };
+        let last = first + (length - 1);
+        let mut fields = String::new();
+        if ranged && (from > 0 || original.status == 206) {
+            fields = format!("Range: bytes={}-{last}\r\n", first + from);
+            if let Some(etag) = strong {
+                fields.push_str(&format!("If-Range: {etag}\r\n"));
+            }
+        }
+        let request = if ranged { rewrite(request, &fields) } else { request.to_vec() };
+        let head_rest = Vec::new();
+        Ok(Self { request, head_rest, question, original, first, length, have, from, proof, policy })
+    }
+
+    /// Judges the head of the replica's answer.
+    ///
+    /// `Ok(None)` while the head is not whole (or an interim one has to be dropped: its length is
+    /// then given).
+    pub fn judge(&self, bytes: &[u8]) -> Result<Judged, Refusal> {
+        let parsed = ResponseHead::parse(bytes, &self.question);
+        let Some((answer, length)) = parsed.map_err(|error| mismatch(error.to_string()))? else {
+            return if bytes.len() <= super::HEAD_MAX {
+                Ok(Judged::Partial)
+            } else {
+                Err(mismatch("the answer's head is too long"))
+            };
+        };
+        if answer.status < 200 && answer.status != 101 {
+            return Ok(Judged::Interim(length));
+        }
+        self.splice(&answer).map(|splice| Judged::Splice(length, Box::new(splice)))
+    }
+
+    fn splice(&self, answer: &ResponseHead) -> Result<Splice, Refusal> {
+        let original = &self.original;
+        let whole = match original.range {
+            Some(range) => range.total,
+            None => Some(self.length),
+        };
+        let Framing::Length(body) = answer.framing else {
+            return Err(self.not_this(answer, "without a length"));
+        };
+        // Where the answer's body lies in the original's file.
+        let begin = match (answer.status, answer.range) {
+            (206, Some(range)) => self.begin_of(range, body, whole, answer)?,
+            (200, None) if original.status == 206 => 0,
+            (status, None) if status == original.status && status != 206 => 0,
+            _ => return Err(self.not_this(answer, "which does not fit")),
+        };
+        if answer.status != 206 && whole.is_some_and(|whole| whole != body) {
+            let text = format!("length {body}, not {}", whole.unwrap_or(0));
+            return Err(Refusal::new(RefusalKind::Seam, text));
+        }
+        let end = self.first + self.length;
+        if begin.checked_add(body).is_none_or(|reach| reach < end) {
+            return Err(mismatch(format!("the answer ends at {}, not {end}", begin + body)));
+        }
+        if answer.encoding != original.encoding {
+            return Err(mismatch("another content encoding"));
+        }
+        let depth = self.compare(answer)?;
+        let check = self.proof.clone().map(|proof| Verifier::new(proof, depth));
+        let from = match (&check, &self.proof) {
+            (Some(check), Some(proof)) => check.fetch_from() - proof.from,
+            _ => self.have,
+        };
+        let Some(skip) = (self.first + from).checked_sub(begin) else {
+            return Err(Refusal::new(RefusalKind::Seam, "another file, and not from its beginning"));
+        };
+        let excess = begin + body - end;
+        Ok(Splice::new(
+            skip,
+            check,
+            (self.length - self.have, excess),
+            answer.keep_alive && self.question.keep_alive,
+        ))
+    }
+
+    /// A 206 must be the range asked for, of a file of the same length.
+    fn begin_of(
+        &self,
+        range: ContentRange,
+        body: u64,
+        whole: Option<u64>,
+        answer: &ResponseHead,
+    ) -> Result<u64, Refusal> {
+        if range.total != whole {
+            let text = format!("total length {:?}, not {whole:?}", range.total);
+            return Err(Refusal::new(RefusalKind::Seam, text));
+        }
+        let asked = (self.first + self.from, self.first + self.length - 1);
+        let ranged = self.from > 0 || self.original.status == 206;
+        if !ranged || (range.first, range.last) != asked || body != asked.1 - asked.0 + 1 {
+            return Err(self.not_this(answer, "for another range"));
+        }
+        if self.original.strong_etag() != answer.strong_etag() {
+            return Err(Refusal::new(RefusalKind::Seam, "part of another version"));
+        }
+        Ok(range.first)
+    }
+
+    /// How much of what the app has the answer must show.
+    fn compare(&self, answer: &ResponseHead) -> Result<Depth, Refusal> {
+        let refuse = |text: String| Err(Refusal::new(RefusalKind::Seam, text));
+        let (had, has) = (&self.original, answer);
+        match (had.strong_etag(), has.strong_etag()) {
+            (Some(had), Some(has)) if had == has => Ok(Depth::Tail),
+            (Some(had), _) if !self.policy.compare_prefix => {
+                refuse(format!("another version: {} is not {had}", named(has)))
+            }
+            // The head has gone out with a promise that this body would not keep.
+            (Some(had), _) if self.have == 0 => {
+                refuse(format!("another version: {} is not {had}", named(has)))
+            }
+            (None, _) if had.etag.is_some() && had.etag != has.etag => refuse(format!(
+                "another version: {} is not {}",
+                named(has),
+                named(had)
+            )),
+            (None, _) if self.have == 0 && had.modified != has.modified => {
+                refuse("another modification time".to_owned())
+            }
+            _ => Ok(Depth::Whole),
+        }
+    }
+
+    fn not_this(&self, answer: &ResponseHead, what: &str) -> Refusal {
+        let kind = match answer.status {
+            403 | 404 | 410 => RefusalKind::NotHere,
+            _ => RefusalKind::Mismatch,
+        };
+        let (got, had) = (answer.status, self.original.status);
+        Refusal::new(kind, format!("the service answered {got} {what} (the app has a {had})"))
+    }
+}
+
+fn named(head: &ResponseHead) -> &str {
+    head.etag.as_deref().unwrap_or("no validator")
+}
+
+/// What [`Ask::judge`] found.
+#[derive(Debug)]
+pub enum Judged {
+    /// The head is not whole yet.
+    Partial,
+    /// An interim head of this length, to be dropped.
+    Interim(usize),
+    /// A head of this length that fits; its body is to be fed to the splice.
+    Splice(usize, Box<Splice>),
+}
+
+/// The request again, with `fields` in place of what makes it conditional or ranged.
+fn rewrite(request: &[u8], fields: &str) -> Vec<u8> {
+    const DROPPED: [&[u8]; 4] =
+        [b"range", b"if-range", b"if-none-match", b"if-modified-since"];
+    let mut rewritten = Vec::with_capacity(request.len() + fields.len());
+    for line in request.split_inclusive(|&byte| byte == b'\n') {
+        let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
+        let empty = line.trim_ascii().is_empty();
+        if empty && !rewritten.is_empty() {
+            rewritten.extend_from_slice(fields.as_bytes());
+            rewritten.extend_from_slice(b"\r\n");
+        } else if !empty && !DROPPED.iter().any(|dropped| name.eq_ignore_ascii_case(dropped)) {
+            rewritten.extend_from_slice(line);
+        }
+    }
+    rewritten
+}

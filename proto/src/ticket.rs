@@ -1,0 +1,297 @@
+//! What a ticket says (DESIGN 3.4, STP 7): everything a server needs that goes on with a session
+//! it has never seen.
+//!
+//! A ticket is plain data here. It is sealed and opened elsewhere, bound to the client's key: the
+//! client can neither read nor change it, and nobody else can use it. The claims are JSON.
+//!
+//! Deliberately not here: cryptography, and the clock. Times are seconds since 1970, given by
+//! the caller.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+
+use crate::handle::Handle;
+use crate::replay::Exchange;
+
+/// Clocks of the cluster's servers may differ by this much.
+pub const LEEWAY_S: u64 = 120;
+
+/// Longest sealed ticket.
+pub const SEALED_MAX: usize = 15_000;
+
+/// Longest claims: sealing encodes them twice as base64 and adds about 200 bytes.
+pub const CLAIMS_MAX: usize = 8_250;
+
+/// The version written into tickets.
+const VERSION: u8 = 1;
+
+/// The claims of a ticket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Claims {
+    /// Format of the claims.
+    #[serde(rename = "v")]
+    version: u8,
+    /// The cluster whose servers may open it.
+    #[serde(rename = "aud")]
+    pub audience: String,
+    /// The service, `service.object@domain`.
+    pub service: String,
+    /// The client's public key.
+    #[serde(with = "key")]
+    pub client: [u8; 32],
+    /// The handle that the broker chose for the session.
+    #[serde(with = "handle")]
+    pub handle: Handle,
+    /// When it was made.
+    #[serde(rename = "iat")]
+    pub issued: u64,
+    /// When it ends.
+    #[serde(rename = "exp")]
+    pub expires: u64,
+    /// Unique.
+    #[serde(rename = "jti", with = "handle")]
+    pub id: Handle,
+    /// Up position: every byte below is dealt with by this ticket.
+    pub up: u64,
+    /// Down position before whose data it was sent.
+    pub down: u64,
+    /// The exchange under way there.
+    pub exchange: Exchange,
+}
+
+/// Whose session it is: the part of the claims that never changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// The cluster.
+    pub audience: String,
+    /// The service.
+    pub service: String,
+    /// The client's public key.
+    pub client: [u8; 32],
+    /// The broker's handle of the session.
+    pub handle: Handle,
+}
+
+/// Why claims cannot be written, read or accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TicketError {
+    /// The heads are too long.
+    #[error("the claims have {0} bytes, more than {CLAIMS_MAX}")]
+    TooLong(usize),
+    /// It is not one of ours.
+    #[error("not the claims of a ticket: {0}")]
+    Malformed(String),
+    /// Another format.
+    #[error("ticket format {0}, not {VERSION}")]
+    Version(u8),
+    /// Past its time.
+    #[error("the ticket expired {0} s ago")]
+    Expired(u64),
+    /// From a clock that is ahead.
+    #[error("the ticket is from {0} s in the future")]
+    Future(u64),
+    /// For something or somebody else.
+    #[error("the ticket is for another {0}")]
+    Foreign(&'static str),
+    /// The positions do not fit.
+    #[error("{0}")]
+    Positions(String),
+}
+
+impl Claims {
+    /// Claims for `holder`, valid for `life` seconds.
+    #[must_use]
+    pub fn new(
+        holder: &Holder,
+        id: Handle,
+        (now, life): (u64, u64),
+        (up, down): (u64, u64),
+        exchange: Exchange,
+    ) -> Self {
+        Self {
+            version: VERSION,
+            audience: holder.audience.clone(),
+            service: holder.service.clone(),
+            client: holder.client,
+            handle: holder.handle,
+            issued: now,
+            expires: now.saturating_add(life),
+            id,
+            up,
+            down,
+            exchange,
+        }
+    }
+
+    /// The bytes to be sealed.
+    ///
+    /// # Errors
+    /// [`TicketError::TooLong`]: the exchange then cannot be continued elsewhere.
+    pub fn encode(&self) -> Result<Vec<u8>, TicketError> {
+        let bytes = serde_json::to_vec(self).expect("plain data is always JSON");
+        if bytes.len() > CLAIMS_MAX {
+            return Err(TicketError::TooLong(bytes.len()));
+        }
+        Ok(bytes)
+    }
+
+    /// Reads what was sealed.
+    pub fn decode(bytes: &[u8]) -> Result<Self, TicketError> {
+        if bytes.len() > CLAIMS_MAX {
+            return Err(TicketError::TooLong(bytes.len()));
+        }
+        let claims: Self = serde_json::from_slice(bytes)
+            .map_err(|error| TicketError::Malformed(error.to_string()))?;
+        if claims.version != VERSION {
+            return Err(TicketError::Version(claims.version));
+        }
+        Ok(claims)
+    }
+
+    /// Checks the ticket against the request (STP 10): who asks for what, at which positions.
+    ///
+    /// `have` is the down position of the app's side, `up_from` the first up byte it will send
+    /// again.
+    pub fn check(
+        &self,
+        holder: &Holder,
+        now: u64,
+        (have, up_from): (u64, u64),
+    ) -> Result<(), TicketError> {
+        let ended = self.expires.saturating_add(LEEWAY_S);
+        if now > ended {
+            return Err(TicketError::Expired(now - self.expires));
+        }
+        if self.issued > now.saturating_add(LEEWAY_S) {
+            return Err(TicketError::Future(self.issued - now));
+        }
+        let foreign = [
+            (self.audience != holder.audience, "cluster"),
+            (self.service != holder.service, "service"),
+            (self.client != holder.client, "client"),
+            (self.handle != holder.handle, "session"),
+        ];
+        if let Some((_, what)) = foreign.iter().find(|(differs, _)| *differs) {
+            return Err(TicketError::Foreign(what));
+        }
+        if have < self.down {
+            let text = format!("received {have}, but the ticket was sent at {}", self.down);
+            return Err(TicketError::Positions(text));
+        }
+        if up_from > self.up {
+            let text = format!(
+                "the app's bytes {}..{up_from} are gone and no ticket covers them",
+                self.up
+            );
+            return Err(TicketError::Positions(text));
+        }
+        Ok(())
+    }
+}
+
+mod key {
+    use super::{Engine, URL_SAFE_NO_PAD};
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(key: &[u8; 32], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&URL_SAFE_NO_PAD.encode(key))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(Error::custom)?;
+        bytes.try_into().map_err(|_| Error::custom("a key has 32 bytes"))
+    }
+}
+
+mod handle {
+    use super::Handle;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(handle: &Handle, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(handle)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Handle, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holder() -> Holder {
+        Holder {
+            audience: "example".into(),
+            service: "www.mirror@example.org".into(),
+            client: [7; 32],
+            handle: Handle([1; 16]),
+        }
+    }
+
+    fn claims(response: usize) -> Claims {
+        let exchange = Exchange::Response {
+            request: b"GET /\xff HTTP/1.1\r\n\r\n".to_vec(),
+            response: vec![b'x'; response],
+            head_at: 5,
+        };
+        Claims::new(&holder(), Handle([2; 16]), (1_000_000, 3600), (20, 5), exchange)
+    }
+
+    #[test]
+    fn claims_come_back_as_they_were() {
+        let claims = claims(300);
+        assert_eq!(Claims::decode(&claims.encode().unwrap()), Ok(claims));
+    }
+
+    #[test]
+    fn what_cannot_be_sealed_in_time_is_refused() {
+        assert!(claims(7_000).encode().is_ok());
+        assert!(matches!(claims(9_000).encode(), Err(TicketError::TooLong(9_000..))));
+        assert!(matches!(Claims::decode(&[b' '; 9_000]), Err(TicketError::TooLong(9_000))));
+    }
+
+    #[test]
+    fn unknown_fields_and_versions_are_refused() {
+        let text = String::from_utf8(claims(0).encode().unwrap()).unwrap();
+        let other = text.replace("\"v\":1", "\"v\":2");
+        assert_eq!(Claims::decode(other.as_bytes()), Err(TicketError::Version(2)));
+        let more = text.replace("\"v\":1", "\"v\":1,\"x\":1");
+        assert!(matches!(Claims::decode(more.as_bytes()), Err(TicketError::Malformed(_))));
+        assert!(matches!(Claims::decode(b"{}"), Err(TicketError::Malformed(_))));
+    }
+
+    #[test]
+    fn a_ticket_serves_only_its_holder() {
+        let check = |holder: &Holder| claims(0).check(holder, 1_000_000, (5, 20));
+        assert_eq!(check(&holder()), Ok(()));
+        let other = Holder { audience: "other".into(), ..holder() };
+        assert_eq!(check(&other), Err(TicketError::Foreign("cluster")));
+        let other = Holder { service: "ftp.mirror@example.org".into(), ..holder() };
+        assert_eq!(check(&other), Err(TicketError::Foreign("service")));
+        let other = Holder { client: [8; 32], ..holder() };
+        assert_eq!(check(&other), Err(TicketError::Foreign("client")));
+        let other = Holder { handle: Handle([9; 16]), ..holder() };
+        assert_eq!(check(&other), Err(TicketError::Foreign("session")));
+    }
+
+    #[test]
+    fn clocks_may_differ_by_the_leeway_and_no_more() {
+        let check = |now| claims(0).check(&holder(), now, (5, 20));
+        assert_eq!(check(1_000_000 - 120), Ok(()));
+        assert_eq!(check(1_000_000 - 121), Err(TicketError::Future(121)));
+        assert_eq!(check(1_003_600 + 120), Ok(()));
+        assert_eq!(check(1_003_600 + 121), Err(TicketError::Expired(121)));
+    }
+
+    #[test]
+    fn positions_must_be_covered() {
+        let check = |positions| claims(0).check(&holder(), 1_000_000, positions);
+        assert_eq!(check((500, 0)), Ok(()));
+        assert!(matches!(check((4, 20)), Err(TicketError::Positions(_))));
+        assert!(matches!(check((5, 21)), Err(TicketError::Positions(_))));
+    }
+}
