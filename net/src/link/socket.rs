@@ -1,0 +1,130 @@
+//! The TCP socket of a link: its options, and reads and writes that never wait.
+
+use std::io::{self, Read};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+/// More unsent bytes than this wait with us, where they can still be replaced, and not in the
+/// kernel.
+const NOTSENT_LOWAT: u32 = 256 * 1024;
+
+/// Where a link shall leave the machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Bind {
+    /// The local address.
+    pub address: Option<IpAddr>,
+    /// The network interface, by name.
+    pub interface: Option<String>,
+}
+
+/// How links are made, at either end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkOptions {
+    /// For the connection and the handshake together.
+    pub timeout: Duration,
+    /// How long the kernel waits for an acknowledgement before it gives the link up
+    /// (TCP_USER_TIMEOUT): the last resort behind the session's own heartbeat.
+    pub user_timeout: Duration,
+    /// The congestion control by name, if the kernel has it; else the kernel's own choice.
+    pub congestion: Option<String>,
+    /// For dialling only.
+    pub bind: Option<Bind>,
+}
+
+impl Default for LinkOptions {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(10),
+            user_timeout: Duration::from_secs(10),
+            congestion: None,
+            bind: None,
+        }
+    }
+}
+
+/// Sets what every link needs.
+pub(super) fn prepare(socket: &SockRef<'_>, options: &LinkOptions) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_user_timeout(Some(options.user_timeout))?;
+    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
+    if let Some(name) = &options.congestion
+        && let Err(error) = socket.set_tcp_congestion(name.as_bytes())
+    {
+        say_once(name, &error);
+    }
+    Ok(())
+}
+
+/// A kernel without the congestion control asked for is no reason to have no link.
+fn say_once(name: &str, error: &io::Error) {
+    static SAID: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    let mut said = SAID.lock();
+    if said.len() < 16 && !said.iter().any(|known| known == name) {
+        said.push(name.to_owned());
+        tracing::info!(congestion = name, %error, "congestion control not available, using the system's");
+    }
+}
+
+/// A socket that is ready to connect to `addr`.
+pub(super) fn outgoing(addr: SocketAddr, options: &LinkOptions) -> io::Result<Socket> {
+    let domain = Domain::for_address(addr);
+    let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    prepare(&SockRef::from(&socket), options)?;
+    if let Some(bind) = &options.bind {
+        if let Some(interface) = &bind.interface {
+            socket.bind_device(Some(interface.as_bytes()))?;
+        }
+        if let Some(address) = bind.address {
+            socket.bind(&SocketAddr::new(address, 0).into())?;
+        }
+    }
+    Ok(socket)
+}
+
+/// Reads once. `WouldBlock` when nothing is there; 0 at the end.
+pub(super) fn receive(tcp: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut received = 0;
+    // As tokio's own reads do: a short read has emptied the socket, so the next wait needs no
+    // further call to find that out. An end of the stream is never forgotten.
+    let once = tcp.try_io(Interest::READABLE, || {
+        received = (&*SockRef::from(tcp)).read(buffer)?;
+        let emptied = received > 0 && received < buffer.len();
+        if emptied {
+            Err(io::ErrorKind::WouldBlock.into())
+        } else {
+            Ok(())
+        }
+    });
+    if received > 0 {
+        Ok(received)
+    } else {
+        once.map(|()| 0)
+    }
+}
+
+/// Writes once. `WouldBlock` when nothing was taken.
+pub(super) fn send(tcp: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    let mut taken = 0;
+    let once = tcp.try_io(Interest::WRITABLE, || {
+        taken = SockRef::from(tcp).send_with_flags(bytes, libc::MSG_NOSIGNAL)?;
+        if taken < bytes.len() {
+            Err(io::ErrorKind::WouldBlock.into())
+        } else {
+            Ok(())
+        }
+    });
+    if taken > 0 {
+        Ok(taken)
+    } else {
+        once.map(|()| 0)
+    }
+}
+
+pub(super) fn shut_write(tcp: &TcpStream) -> io::Result<()> {
+    SockRef::from(tcp).shutdown(std::net::Shutdown::Write)
+}
