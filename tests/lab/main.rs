@@ -1,1 +1,5 @@
-//! Real programs over emulated paths.
+//! Real programs over emulated paths: first the ground alone, then Session on it.
+//!
+//! Every test makes its own namespaces and may run beside all others.
+
+mod baseline;
