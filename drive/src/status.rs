@@ -1,0 +1,107 @@
+//! A session's published snapshot. It is written by the session's loop and read by the status
+//! server; it never reaches into the data path.
+
+use std::collections::VecDeque;
+
+use parking_lot::Mutex;
+use serde::Serialize;
+
+/// How many happenings of a session are kept for the status.
+const HISTORY_MAX: usize = 64;
+
+/// One thing that happened to a session.
+#[derive(Clone, Debug, Serialize)]
+pub struct History {
+    /// Milliseconds since the session began.
+    pub at_ms: u64,
+    /// What happened, one word: `established`, `lost`, `attached`, `denied`, …
+    pub what: &'static str,
+    /// Why, for a person.
+    pub cause: String,
+    /// Milliseconds from the loss of the last link to this attachment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gap_ms: Option<u64>,
+    /// The server before, if it changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from_server: Option<String>,
+    /// The server after.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to_server: Option<String>,
+    /// The received position at that moment.
+    pub at_byte: u64,
+}
+
+/// Numbers of a session, as of the last publication.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Snapshot {
+    /// The state's name.
+    pub state: &'static str,
+    /// Highest epoch seen.
+    pub epoch: u32,
+    /// Positions of both directions.
+    pub positions: Positions,
+    /// Bytes that the peer has not acknowledged.
+    pub unacknowledged: u64,
+    /// Received bytes that the near side has not taken.
+    pub undelivered: u64,
+    /// Smoothed round-trip time of the newest link, milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// Delivered to the near side, bytes a second, over the last publications.
+    pub rate_in: u64,
+    /// Taken from the near side, bytes a second.
+    pub rate_out: u64,
+    /// `address → address` of the newest link.
+    pub link: Option<String>,
+    /// The last checkpoint that both ends hold, `id sent received`.
+    pub last_checkpoint: Option<String>,
+    /// Whether the session could go on at another server now, or why not.
+    pub transferable: String,
+}
+
+/// The positions that a person may ask for. All are byte counts from the session's start.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Positions {
+    /// Everything below was acknowledged by the peer.
+    pub una: u64,
+    /// Next to transmit.
+    pub nxt: u64,
+    /// Taken from the near side.
+    pub end: u64,
+    /// Received.
+    pub rcv: u64,
+    /// Delivered to the near side.
+    pub dlv: u64,
+}
+
+/// Shared between a session's loop and the status server.
+#[derive(Debug, Default)]
+pub struct SessionStatus {
+    inner: Mutex<(Snapshot, VecDeque<History>)>,
+}
+
+impl SessionStatus {
+    /// The last published numbers.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.inner.lock().0.clone()
+    }
+
+    /// What happened, oldest first, bounded.
+    #[must_use]
+    pub fn history(&self) -> Vec<History> {
+        self.inner.lock().1.iter().cloned().collect()
+    }
+
+    /// Adds something that happened.
+    pub fn record(&self, entry: History) {
+        let mut inner = self.inner.lock();
+        if inner.1.len() == HISTORY_MAX {
+            inner.1.pop_front();
+        }
+        inner.1.push_back(entry);
+    }
+
+    pub(crate) fn publish(&self, snapshot: Snapshot) {
+        self.inner.lock().0 = snapshot;
+    }
+}
