@@ -35,10 +35,7 @@ impl Links {
     }
 
     pub(crate) fn get_mut(&mut self, id: LinkId) -> Option<&mut Link> {
-        self.list
-            .iter_mut()
-            .find(|(other, _)| *other == id)
-            .map(|(_, link)| link)
+        self.list.iter_mut().find(|(other, _)| *other == id).map(|(_, link)| link)
     }
 
     pub(crate) fn take(&mut self, id: LinkId) -> Option<Link> {

@@ -139,8 +139,7 @@ impl<N: Near, F: Far> Driver<N, F> {
             }
             let deadline = self.publish_or_later(now(), deadline);
             arm(sleep.as_mut(), deadline);
-            self.wait(&mut wake, sleep.as_mut(), deadline.is_some())
-                .await;
+            self.wait(&mut wake, sleep.as_mut(), deadline.is_some()).await;
             self.handle(now(), &mut wake);
         }
     }
@@ -248,11 +247,7 @@ impl<N: Near, F: Far> Driver<N, F> {
         std::future::poll_fn(|cx| {
             self.poll_wake(cx, wake);
             wake.deadline = armed && sleep.as_mut().poll(cx).is_ready();
-            if wake.any() {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
+            if wake.any() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
@@ -309,8 +304,7 @@ impl<N: Near, F: Far> Driver<N, F> {
 
     fn link_up(&mut self, now: Instant, link: Link, peer: Peer) {
         let id = self.links.add(link);
-        self.session
-            .handle_input(now, Input::LinkUp { link: id, peer });
+        self.session.handle_input(now, Input::LinkUp { link: id, peer });
     }
 
     /// Reads once from a link and hands what arrived to the near side.
@@ -329,8 +323,7 @@ impl<N: Near, F: Far> Driver<N, F> {
         };
         let closed = records.closed();
         if records.is_empty() {
-            self.session
-                .handle_input(now, Input::LinkAlive { link: id });
+            self.session.handle_input(now, Input::LinkAlive { link: id });
         }
         let mut arrived = Vec::new();
         for record in records.iter() {
@@ -436,10 +429,8 @@ impl<N: Near, F: Far> Driver<N, F> {
         let at = self.session.positions();
         let elapsed = (now - self.published.at).as_secs_f64().max(1e-3);
         let rate = |new: u64, old: u64| ((new - old.min(new)) as f64 / elapsed) as u64;
-        let (rate_in, rate_out) = (
-            rate(at.delivered, self.published.delivered),
-            rate(at.end, self.published.taken),
-        );
+        let (rate_in, rate_out) =
+            (rate(at.delivered, self.published.delivered), rate(at.end, self.published.taken));
         let link = if last { None } else { self.links.newest() };
         self.status.publish(Snapshot {
             state: state_name(self.session.state()),
@@ -453,27 +444,21 @@ impl<N: Near, F: Far> Driver<N, F> {
             },
             unacknowledged: at.end - at.una,
             undelivered: self.session.undelivered() as u64,
-            rtt_ms: link
-                .and_then(|l| l.tcp_info().ok())
-                .map(|i| f64::from(i.rtt_us) / 1e3),
+            rtt_ms: link.and_then(|l| l.tcp_info().ok()).map(|i| f64::from(i.rtt_us) / 1e3),
             rate_in,
             rate_out,
             link: link.map(|l| format!("{} → {}", l.local_addr(), l.peer_addr())),
             last_checkpoint: self
                 .session
                 .last_checkpoint()
-                .map(|cut| format!("{} {} {}", cut.id, cut.sent, cut.received)),
+                .map(|cut| format!("{} {} {}", cut.id.0, cut.sent, cut.received)),
             transferable: match self.session.transferable() {
                 Ok(()) => "yes".to_owned(),
                 Err(why) => why.to_string(),
             },
         });
-        self.published = Published {
-            at: now,
-            delivered: at.delivered,
-            taken: at.end,
-            stale: false,
-        };
+        self.published =
+            Published { at: now, delivered: at.delivered, taken: at.end, stale: false };
     }
 }
 
