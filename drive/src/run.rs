@@ -451,7 +451,7 @@ impl<N: Near, F: Far> Driver<N, F> {
             last_checkpoint: self
                 .session
                 .last_checkpoint()
-                .map(|cut| format!("{} {} {}", cut.id.0, cut.sent, cut.received)),
+                .map(|cut| format!("sent {} received {}", cut.sent, cut.received)),
             transferable: match self.session.transferable() {
                 Ok(()) => "yes".to_owned(),
                 Err(why) => why.to_string(),

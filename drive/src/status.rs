@@ -52,7 +52,7 @@ pub struct Snapshot {
     pub rate_out: u64,
     /// `address → address` of the newest link.
     pub link: Option<String>,
-    /// The last checkpoint that both ends hold, `id sent received`.
+    /// The last checkpoint that both ends hold.
     pub last_checkpoint: Option<String>,
     /// Whether the session could go on at another server now, or why not.
     pub transferable: String,
