@@ -1,0 +1,51 @@
+//! What the broker is asked for, one value per question.
+
+use std::net::IpAddr;
+
+use stp_proto::local::wire::Resolved;
+use tokio::sync::oneshot;
+
+use super::AppSocket;
+
+/// A question of an app that the broker must decide; the others are answered by the listener.
+#[derive(Debug)]
+pub enum Request {
+    /// A connect to a routed destination.
+    Open(AppSocket),
+    /// A name that is routed, or one of ours.
+    Resolve(ResolveRequest),
+    /// The name behind a virtual address.
+    Name(NameRequest),
+}
+
+/// A name to be turned into a virtual address. Dropped without an answer it says "try again".
+#[derive(Debug)]
+pub struct ResolveRequest {
+    /// The host name as the app wrote it.
+    pub host: String,
+    /// The port it is wanted for, where the app said one.
+    pub port: Option<u16>,
+    pub(super) reply: oneshot::Sender<Resolved>,
+}
+
+impl ResolveRequest {
+    /// Answers. Whether anybody still waits for it does not matter.
+    pub fn answer(self, resolved: Resolved) {
+        let _nobody_waits = self.reply.send(resolved);
+    }
+}
+
+/// A virtual address whose name is wanted: the app connects to a port that is not routed.
+#[derive(Debug)]
+pub struct NameRequest {
+    /// The virtual address.
+    pub address: IpAddr,
+    pub(super) reply: oneshot::Sender<Option<String>>,
+}
+
+impl NameRequest {
+    /// Answers, with nothing when the address was never given out.
+    pub fn answer(self, host: Option<String>) {
+        let _nobody_waits = self.reply.send(host);
+    }
+}

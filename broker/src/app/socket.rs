@@ -1,0 +1,352 @@
+//! The broker's end of one app's socket.
+
+use std::fs;
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, OwnedFd};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use rustix::net::RecvFlags;
+use stp_proto::local::Cookie;
+use stp_proto::local::wire::{FILLER, FILLER_END, Open, Verdict};
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+
+use super::read::{self, Ended, Got};
+use super::verdict::Verdicts;
+
+/// More filler than this nobody sends: the largest send buffer the kernel gives.
+const FILLER_BYTES_MAX: usize = 64 << 20;
+const FILLER_PIECE: usize = 16 << 10;
+
+/// Whether the app's direction has ended, and how.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AppEnd {
+    /// It goes on.
+    Open,
+    /// The app has shut its writing side; it may still read.
+    Fin,
+    /// The app closed in order: nobody reads any more either.
+    Gone,
+    /// The app aborted: closed with bytes unread, or with `SO_LINGER` {1, 0}.
+    Reset,
+}
+
+/// How the direction towards the app ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shut {
+    /// In order; the app may go on writing.
+    Fin,
+    /// Both directions at once, and the app learns this errno.
+    Reset {
+        /// What its calls fail with.
+        errno: i32,
+    },
+}
+
+/// The program at the other end.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AppInfo {
+    /// Its process id at the time of its connect.
+    pub pid: i32,
+    /// Its user.
+    pub uid: u32,
+    /// The kernel's short name for it; empty when it had ended already.
+    pub comm: String,
+}
+
+/// The broker's end of what an app believes to be a TCP connection.
+///
+/// It begins with the connect under way: the app waits until [`AppSocket::poll_establish`] has
+/// gone through, or until [`AppSocket::refuse`]. Dropped at any time, it is an abort.
+#[derive(Debug)]
+pub struct AppSocket {
+    stream: Option<UnixStream>,
+    open: Open,
+    info: AppInfo,
+    reserved: Option<OwnedFd>,
+    ledger: Ledger,
+    filler: usize,
+    established: bool,
+    held: bool,
+    end: AppEnd,
+    fin_sent: bool,
+    taken: u64,
+    delivered: u64,
+}
+
+/// This socket's line in the table of verdicts; closed once.
+struct Ledger {
+    verdicts: Verdicts,
+    cookie: Cookie,
+    closed: bool,
+}
+
+impl Ledger {
+    fn close(&mut self, verdict: Verdict) {
+        if !std::mem::replace(&mut self.closed, true) {
+            self.verdicts.end(self.cookie, verdict, Instant::now());
+        }
+    }
+}
+
+impl std::fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ledger").field("cookie", &self.cookie).finish_non_exhaustive()
+    }
+}
+
+impl AppSocket {
+    /// Nothing when the cookie is in use, which no honest shim brings about.
+    pub(super) fn new(
+        stream: UnixStream,
+        open: Open,
+        info: AppInfo,
+        reserved: Option<OwnedFd>,
+        verdicts: &Verdicts,
+    ) -> Option<AppSocket> {
+        let ledger = Ledger { verdicts: verdicts.clone(), cookie: open.cookie, closed: false };
+        verdicts.open(open.cookie, open.flags.abortive).then(|| AppSocket {
+            stream: Some(stream),
+            open,
+            info,
+            reserved,
+            ledger,
+            filler: 0,
+            established: false,
+            held: false,
+            end: AppEnd::Open,
+            fin_sent: false,
+            taken: 0,
+            delivered: 0,
+        })
+    }
+
+    /// What the app asked for.
+    #[must_use]
+    pub fn open(&self) -> &Open {
+        &self.open
+    }
+
+    /// Who asks.
+    #[must_use]
+    pub fn info(&self) -> &AppInfo {
+        &self.info
+    }
+
+    /// The TCP socket the app had made, bound to the address and port it believes to have. It
+    /// keeps the port from being given to others for as long as this socket lives, unless taken.
+    pub fn take_reserved(&mut self) -> Option<OwnedFd> {
+        self.reserved.take()
+    }
+
+    /// Whether the app's direction has ended. Bytes before the end have all been read then.
+    #[must_use]
+    pub fn end(&self) -> AppEnd {
+        self.end
+    }
+
+    /// Bytes taken from the app, and bytes its socket has accepted.
+    #[must_use]
+    pub fn positions(&self) -> (u64, u64) {
+        (self.taken, self.delivered)
+    }
+
+    /// Tells the app that its connect has succeeded: reads the filler away.
+    ///
+    /// Ready with an error when the app has gone meanwhile or sent something else; the socket is
+    /// of no use then. Nothing is lost when the caller stops polling.
+    pub fn poll_establish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.established {
+            return Poll::Ready(Ok(()));
+        }
+        self.report(0, 0);
+        loop {
+            let stream = self.stream.as_ref().ok_or(ErrorKind::NotConnected)?;
+            ready!(stream.poll_read_ready(cx))?;
+            match stream.try_io(Interest::READABLE, || eat_filler(stream)) {
+                Ok((eaten, end)) => {
+                    self.filler += eaten;
+                    if end {
+                        // The end byte stays in the queue, as the first byte held back.
+                        (self.established, self.held) = (true, true);
+                        return Poll::Ready(Ok(()));
+                    }
+                    if self.filler > FILLER_BYTES_MAX {
+                        return Poll::Ready(Err(ErrorKind::InvalidData.into()));
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// As [`AppSocket::poll_establish`].
+    ///
+    /// # Errors
+    /// The app has gone meanwhile, or sent something else than filler.
+    pub async fn establish(&mut self) -> io::Result<()> {
+        std::future::poll_fn(|cx| self.poll_establish(cx)).await
+    }
+
+    /// Whether the app has given up its connect; to be asked while the session is being set up.
+    #[must_use]
+    pub fn has_given_up(&self) -> bool {
+        let Some(stream) = &self.stream else { return true };
+        matches!(read::ended(stream.as_fd()), Ok(Some(Ended::Gone | Ended::Reset)) | Err(_))
+    }
+
+    /// Tells the app that its connect has failed.
+    pub fn refuse(mut self, errno: i32) {
+        self.ledger.close(Verdict::Refused(errno));
+    }
+
+    /// Keeps what the app may ask of the session from time to time: the link's smoothed round-trip
+    /// time, 0 when there is no link, and the bytes not acknowledged by the far end.
+    pub fn report(&self, rtt_us: u32, unacknowledged: u32) {
+        let verdict = Verdict::Established { rtt_us, unacknowledged };
+        if !self.ledger.closed {
+            self.ledger.verdicts.set(self.ledger.cookie, verdict);
+        }
+    }
+
+    /// Ready when [`AppSocket::try_read`] may make progress. After the app's end it never is.
+    pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.stream {
+            Some(stream) if self.established && self.end == AppEnd::Open => {
+                stream.poll_read_ready(cx)
+            }
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Ready when [`AppSocket::try_write`] may make progress.
+    pub fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.stream {
+            Some(stream) if self.established => stream.poll_write_ready(cx),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Reads some of what the app wrote, never waiting. `Ok(0)` means the app's direction has
+    /// ended: [`AppSocket::end`] says how.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is nothing now; readiness is cleared then.
+    pub fn try_read(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let Some(stream) = &self.stream else { return Ok(0) };
+        if !self.established {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        if self.end != AppEnd::Open {
+            return Ok(0);
+        }
+        let held = &mut self.held;
+        let got = stream.try_io(Interest::READABLE, || {
+            match read::fresh(stream.as_fd(), held, bufs)? {
+                Got::Nothing => Err(ErrorKind::WouldBlock.into()),
+                got => Ok(got),
+            }
+        })?;
+        match got {
+            Got::Bytes(count) => {
+                self.taken += count as u64;
+                Ok(count)
+            }
+            Got::Nothing => Err(ErrorKind::WouldBlock.into()),
+            Got::End(end) => {
+                let abortive = self.ledger.verdicts.is_abortive(self.ledger.cookie);
+                self.end = match end {
+                    Ended::Fin => AppEnd::Fin,
+                    Ended::Gone if !abortive => AppEnd::Gone,
+                    Ended::Gone | Ended::Reset => AppEnd::Reset,
+                };
+                Ok(0)
+            }
+        }
+    }
+
+    /// Gives the app some bytes, never waiting.
+    ///
+    /// # Errors
+    /// `WouldBlock` when its queue is full; `BrokenPipe` when nobody reads any more.
+    pub fn try_write(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        if !self.established {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let stream = self.stream.as_ref().ok_or(ErrorKind::BrokenPipe)?;
+        let count = stream.try_write_vectored(bufs)?;
+        self.delivered += count as u64;
+        Ok(count)
+    }
+
+    /// Ends the direction towards the app.
+    pub fn shut(&mut self, how: Shut) {
+        match how {
+            Shut::Fin => {
+                let Some(stream) = &self.stream else { return };
+                // Only this direction: the app may go on writing, as with TCP. The descriptor is
+                // kept, because closing it would look like an abort (SHIM.md 2, first line).
+                if !std::mem::replace(&mut self.fin_sent, true) {
+                    let _gone_already = rustix::net::shutdown(stream, rustix::net::Shutdown::Write);
+                }
+            }
+            Shut::Reset { errno } if self.established => {
+                self.ledger.close(Verdict::Reset(errno));
+                self.stream = None;
+                self.reserved = None;
+            }
+            Shut::Reset { errno } => {
+                self.ledger.close(Verdict::Refused(errno));
+                self.stream = None;
+                self.reserved = None;
+            }
+        }
+    }
+
+    /// Ends both directions in order: all has been read, all has been delivered.
+    pub fn close(mut self) {
+        self.shut(Shut::Fin);
+        if let Some(stream) = &self.stream {
+            read::drop_held(stream.as_fd(), &mut self.held);
+        }
+        self.ledger.close(Verdict::Closed);
+    }
+}
+
+impl Drop for AppSocket {
+    fn drop(&mut self) {
+        let verdict = match (self.established, self.end) {
+            (false, _) => Verdict::Refused(rustix::io::Errno::CONNREFUSED.raw_os_error()),
+            (true, _) if self.fin_sent && self.end != AppEnd::Open => Verdict::Closed,
+            (true, _) => Verdict::Reset(rustix::io::Errno::CONNRESET.raw_os_error()),
+        };
+        self.ledger.close(verdict);
+    }
+}
+
+/// Eats filler up to the end byte, which stays; says how many bytes and whether the end is there.
+fn eat_filler(stream: &UnixStream) -> io::Result<(usize, bool)> {
+    let mut piece = [0; FILLER_PIECE];
+    let flags = RecvFlags::DONTWAIT;
+    let (_, seen) = rustix::net::recv(stream, &mut piece[..], flags | RecvFlags::PEEK)?;
+    let filler = piece[..seen].iter().take_while(|byte| **byte == FILLER).count();
+    let end = match piece[..seen].get(filler) {
+        None if seen == 0 => return Err(ErrorKind::ConnectionAborted.into()),
+        None => false,
+        Some(&FILLER_END) => true,
+        Some(_) => return Err(ErrorKind::InvalidData.into()),
+    };
+    if filler > 0 {
+        let (_, eaten) = rustix::net::recv(stream, &mut piece[..filler], flags)?;
+        debug_assert_eq!(eaten, filler, "what was looked at is still there");
+    }
+    Ok((filler, end))
+}
+
+/// The kernel's short name of a process; empty when it has ended.
+pub(super) fn comm(pid: i32) -> String {
+    let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    comm.trim_end().chars().filter(|c| !c.is_control()).collect()
+}
