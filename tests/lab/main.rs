@@ -3,3 +3,7 @@
 //! Every test makes its own namespaces and may run beside all others.
 
 mod baseline;
+mod crowd;
+mod download;
+mod hostile;
+mod world;
