@@ -18,10 +18,7 @@ const GIB: u64 = 1 << 30;
 
 fn main() -> anyhow::Result<()> {
     let gib: u64 = std::env::args().nth(1).map_or(Ok(4), |text| text.parse())?;
-    println!(
-        "{:<14}{:>9}{:>16}{:>18}",
-        "", "GB/s", "send s/GiB", "receive s/GiB"
-    );
+    println!("{:<14}{:>9}{:>16}{:>18}", "", "GB/s", "send s/GiB", "receive s/GiB");
     for _ in 0..3 {
         report("plain TCP", gib * GIB, plain(gib * GIB)?);
         report("link, send", gib * GIB, secured(gib * GIB, false)?);
@@ -61,11 +58,7 @@ fn both(
     let sender = thread::spawn(move || send().map(|()| thread_cpu()));
     let send_cpu = sender.join().expect("the sender does not panic")?;
     let receive_cpu = receiver.join().expect("the receiver does not panic")?;
-    Ok(Cost {
-        wall: begun.elapsed(),
-        send_cpu,
-        receive_cpu,
-    })
+    Ok(Cost { wall: begun.elapsed(), send_cpu, receive_cpu })
 }
 
 fn plain(bytes: u64) -> anyhow::Result<Cost> {
@@ -89,10 +82,7 @@ fn plain(bytes: u64) -> anyhow::Result<Cost> {
 }
 
 fn secured(bytes: u64, compose: bool) -> anyhow::Result<Cost> {
-    let (server, client) = (
-        Tls::new(&Identity::generate()),
-        Tls::new(&Identity::generate()),
-    );
+    let (server, client) = (Tls::new(&Identity::generate()), Tls::new(&Identity::generate()));
     let key = server.public_key();
     let listener = TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;
@@ -105,9 +95,7 @@ fn secured(bytes: u64, compose: bool) -> anyhow::Result<Cost> {
     };
     let receive = move || {
         on_this_thread(async move {
-            let (tcp, _) = tokio::net::TcpListener::from_std(listener)?
-                .accept()
-                .await?;
+            let (tcp, _) = tokio::net::TcpListener::from_std(listener)?.accept().await?;
             let link = Link::accept(tcp, &server, &LinkOptions::default()).await?;
             receive_all(link, bytes).await
         })
@@ -116,10 +104,7 @@ fn secured(bytes: u64, compose: bool) -> anyhow::Result<Cost> {
 }
 
 fn on_this_thread(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?
-        .block_on(work)
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }
 
 async fn send_all(mut link: Link, bytes: u64, compose: bool) -> anyhow::Result<()> {
@@ -150,10 +135,7 @@ async fn receive_all(mut link: Link, bytes: u64) -> anyhow::Result<()> {
         poll_fn(|cx| link.poll_readable(cx)).await?;
         match link.try_read() {
             Ok(records) => {
-                received += records
-                    .iter()
-                    .map(|record| record.len() as u64)
-                    .sum::<u64>();
+                received += records.iter().map(|record| record.len() as u64).sum::<u64>();
                 if records.closed() {
                     break;
                 }

@@ -24,24 +24,14 @@ mod tests {
         let start = now_us();
         std::thread::sleep(std::time::Duration::from_millis(20));
         let gone = now_us() - start;
-        assert!(
-            (20_000..2_000_000).contains(&gone),
-            "{gone} us for a sleep of 20 ms"
-        );
+        assert!((20_000..2_000_000).contains(&gone), "{gone} us for a sleep of 20 ms");
     }
 
     #[test]
     fn time_counts_from_the_boot_of_the_machine_and_includes_its_sleep() {
         let uptime = std::fs::read_to_string("/proc/uptime").expect("proc is mounted");
-        let seconds: f64 = uptime
-            .split(' ')
-            .next()
-            .and_then(|s| s.parse().ok())
-            .expect("a number");
+        let seconds: f64 = uptime.split(' ').next().and_then(|s| s.parse().ok()).expect("a number");
         let now = now_us() as f64 / 1e6;
-        assert!(
-            (now - seconds).abs() < 5.0,
-            "{now} against an uptime of {seconds}"
-        );
+        assert!((now - seconds).abs() < 5.0, "{now} against an uptime of {seconds}");
     }
 }

@@ -18,9 +18,8 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The twelve bytes that stand before an Ed25519 key in a SubjectPublicKeyInfo (RFC 8410).
-const SPKI_PREFIX: [u8; 12] = [
-    0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
-];
+const SPKI_PREFIX: [u8; 12] =
+    [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 const KEY_FILE_MAX: u64 = 16 * 1024;
 const SCHEME: &str = "ed25519:";
 
@@ -70,15 +69,10 @@ impl FromStr for PublicKey {
     type Err = BadPublicKey;
 
     fn from_str(text: &str) -> Result<Self, BadPublicKey> {
-        let encoded = text
-            .strip_prefix(SCHEME)
-            .ok_or_else(|| BadPublicKey::Scheme(text.into()))?;
+        let encoded = text.strip_prefix(SCHEME).ok_or_else(|| BadPublicKey::Scheme(text.into()))?;
         let bytes = URL_SAFE_NO_PAD.decode(encoded.trim_end_matches('='));
-        let key = bytes
-            .ok()
-            .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-        key.map(Self)
-            .ok_or_else(|| BadPublicKey::Bytes(encoded.into()))
+        let key = bytes.ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+        key.map(Self).ok_or_else(|| BadPublicKey::Bytes(encoded.into()))
     }
 }
 
@@ -90,9 +84,7 @@ impl Serialize for PublicKey {
 
 impl<'de> Deserialize<'de> for PublicKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -137,9 +129,7 @@ pub struct Identity {
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Identity")
-            .field("public", &self.public)
-            .finish_non_exhaustive()
+        f.debug_struct("Identity").field("public", &self.public).finish_non_exhaustive()
     }
 }
 
@@ -149,10 +139,7 @@ impl Identity {
     pub fn generate() -> Self {
         let pair = Ed25519KeyPair::generate().expect("the system's randomness does not fail");
         let pkcs8 = pair.to_pkcs8v1().expect("a generated key can be written");
-        Self {
-            public: public_of(&pair),
-            pkcs8: pkcs8.as_ref().to_vec(),
-        }
+        Self { public: public_of(&pair), pkcs8: pkcs8.as_ref().to_vec() }
     }
 
     /// Reads the PEM (PKCS #8) file at `path`, or makes an identity and writes it there.
@@ -196,26 +183,16 @@ impl Identity {
             .and_then(|rest| rest.strip_suffix("-----END PRIVATE KEY-----"))
             .ok_or_else(|| malformed("no PRIVATE KEY block"))?;
         let body: String = body.split_whitespace().collect();
-        let pkcs8 = STANDARD
-            .decode(body)
-            .map_err(|_| malformed("the block is not base64"))?;
+        let pkcs8 = STANDARD.decode(body).map_err(|_| malformed("the block is not base64"))?;
         let pair = Ed25519KeyPair::from_pkcs8(&pkcs8)
             .or_else(|_| Ed25519KeyPair::from_pkcs8_maybe_unchecked(&pkcs8))
             .map_err(|_| malformed("the block is not an Ed25519 private key"))?;
-        Ok(Self {
-            public: public_of(&pair),
-            pkcs8,
-        })
+        Ok(Self { public: public_of(&pair), pkcs8 })
     }
 }
 
 fn public_of(pair: &Ed25519KeyPair) -> PublicKey {
-    PublicKey(
-        pair.public_key()
-            .as_ref()
-            .try_into()
-            .expect("an Ed25519 public key has 32 bytes"),
-    )
+    PublicKey(pair.public_key().as_ref().try_into().expect("an Ed25519 public key has 32 bytes"))
 }
 
 /// The secrets that seal tickets for any server of a cluster: the first line of the file seals,
@@ -240,35 +217,24 @@ impl ClusterKey {
     #[must_use]
     pub fn generate() -> Self {
         let mut key = [0; 32];
-        SystemRandom::new()
-            .fill(&mut key)
-            .expect("the system's randomness does not fail");
+        SystemRandom::new().fill(&mut key).expect("the system's randomness does not fail");
         Self { keys: vec![key] }
     }
 
     /// Reads a file of one key per line (32 bytes in base64; `#` begins a comment).
     pub fn load(path: &Path) -> Result<Self, KeyError> {
-        Self::parse(&read_secret(path)?).map_err(|what| KeyError::Malformed {
-            path: path.into(),
-            what,
-        })
+        Self::parse(&read_secret(path)?)
+            .map_err(|what| KeyError::Malformed { path: path.into(), what })
     }
 
     /// Writes a new key to a new file, mode 0600; an existing file is left alone and an error.
     pub fn create(path: &Path) -> Result<Self, KeyError> {
         if path.exists() {
             let source = io::Error::from(io::ErrorKind::AlreadyExists);
-            return Err(KeyError::Io {
-                action: "create",
-                path: path.into(),
-                source,
-            });
+            return Err(KeyError::Io { action: "create", path: path.into(), source });
         }
         let key = Self::generate();
-        write_secret(
-            path,
-            format!("{}\n", STANDARD.encode(key.keys[0])).as_bytes(),
-        )?;
+        write_secret(path, format!("{}\n", STANDARD.encode(key.keys[0])).as_bytes())?;
         Ok(key)
     }
 
@@ -292,15 +258,9 @@ impl ClusterKey {
             if line.is_empty() {
                 continue;
             }
-            let bytes = STANDARD
-                .decode(line)
-                .ok()
-                .and_then(|b| <[u8; 32]>::try_from(b).ok());
+            let bytes = STANDARD.decode(line).ok().and_then(|b| <[u8; 32]>::try_from(b).ok());
             keys.push(bytes.ok_or_else(|| {
-                format!(
-                    "line {} is not 32 bytes in base64 (44 characters)",
-                    number + 1
-                )
+                format!("line {} is not 32 bytes in base64 (44 characters)", number + 1)
             })?);
         }
         match keys.len() {
@@ -313,37 +273,21 @@ impl ClusterKey {
 
 /// Reads a small private text file; refuses one that others can read.
 pub(crate) fn read_secret(path: &Path) -> Result<String, KeyError> {
-    let failed = |source| KeyError::Io {
-        action: "read",
-        path: path.into(),
-        source,
-    };
+    let failed = |source| KeyError::Io { action: "read", path: path.into(), source };
     let file = File::open(path).map_err(failed)?;
     let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o7777;
     if mode & 0o077 != 0 {
-        return Err(KeyError::Exposed {
-            path: path.into(),
-            mode,
-        });
+        return Err(KeyError::Exposed { path: path.into(), mode });
     }
     let mut text = String::new();
-    file.take(KEY_FILE_MAX)
-        .read_to_string(&mut text)
-        .map_err(failed)?;
+    file.take(KEY_FILE_MAX).read_to_string(&mut text).map_err(failed)?;
     Ok(text)
 }
 
 /// Writes a private file whole or not at all. If another process made it first, theirs stays.
 pub(crate) fn write_secret(path: &Path, content: &[u8]) -> Result<(), KeyError> {
-    let failed = |source| KeyError::Io {
-        action: "write",
-        path: path.into(),
-        source,
-    };
-    let folder = path
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let failed = |source| KeyError::Io { action: "write", path: path.into(), source };
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !folder.exists() {
         let mut builder = fs::DirBuilder::new();
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
@@ -352,12 +296,8 @@ pub(crate) fn write_secret(path: &Path, content: &[u8]) -> Result<(), KeyError> 
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let draft = folder.join(format!(".{name}.{}", std::process::id()));
     let result = (|| {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&draft)?;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
         file.write_all(content)?;
         file.sync_all()?;
         match fs::hard_link(&draft, path) {

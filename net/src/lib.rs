@@ -3,8 +3,7 @@
 //!
 //! What decides lives in `stp-proto`; this crate knows nothing of frames, sessions or positions.
 //! It moves bytes between a socket and its caller, and says in plain words who is to blame when
-//! it cannot. Unsafe code is allowed here, and kept to the one small file that needs it
-//! (`link/tcp_info.rs`).
+//! it cannot. Unsafe code is allowed here, and kept to two calls (`link/tcp_info.rs`, `paths.rs`).
 
 pub mod clock;
 pub mod config;

@@ -57,9 +57,7 @@ mod tests {
 
     #[test]
     fn a_bad_filter_is_refused_with_its_origin_and_a_good_one_taken() {
-        let error = filter(Some("stp_net=louder"))
-            .expect_err("no such level")
-            .to_string();
+        let error = filter(Some("stp_net=louder")).expect_err("no such level").to_string();
         assert!(error.starts_with("--log: \"stp_net=louder\""), "{error}");
         filter(Some("info,stp_net=trace")).expect("a filter");
     }

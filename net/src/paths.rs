@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
 };
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// How long the network must be quiet after a change before it is reported.
@@ -39,9 +40,10 @@ impl Watch {
         let route = SockProtocol::NetlinkRoute;
         let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, route)?;
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups.cast_unsigned()))?;
-        Ok(Self {
-            socket: AsyncFd::new(fd)?,
-        })
+        // SAFETY: the `OwnedFd` owns an open descriptor, and nobody closes or replaces it while it
+        // is inside.
+        let socket = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+        Ok(Self { socket: socket? })
     }
 
     /// Waits for a change, and then until the burst it belongs to is over (50 ms of quiet).
@@ -97,10 +99,7 @@ mod tests {
     #[test]
     fn loopback_is_left_from_loopback() {
         let peer = "127.0.0.1:9".parse().expect("an address");
-        assert_eq!(
-            source_for(peer).expect("loopback is up"),
-            IpAddr::from([127, 0, 0, 1])
-        );
+        assert_eq!(source_for(peer).expect("loopback is up"), IpAddr::from([127, 0, 0, 1]));
     }
 
     #[tokio::test]

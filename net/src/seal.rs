@@ -53,9 +53,7 @@ struct KeyId {
 #[must_use]
 pub fn seal(cluster: &ClusterKey, claims: &[u8], client: &PublicKey) -> Vec<u8> {
     let key = symmetric(&cluster.keys()[0]);
-    let payload = json(&Payload {
-        data: URL_SAFE_NO_PAD.encode(claims),
-    });
+    let payload = json(&Payload { data: URL_SAFE_NO_PAD.encode(claims) });
     let footer = footer_of(&key);
     LocalToken::encrypt(&key, &payload, Some(&footer), Some(&assertion(client)))
         .expect("the payload is not empty and the system's randomness does not fail")
@@ -91,19 +89,13 @@ fn symmetric(key: &[u8; 32]) -> SymmetricKey<V4> {
 
 fn footer_of(key: &SymmetricKey<V4>) -> Vec<u8> {
     let mut kid = String::new();
-    Id::from(key)
-        .fmt(&mut kid)
-        .expect("writing to a string does not fail");
+    Id::from(key).fmt(&mut kid).expect("writing to a string does not fail");
     json(&KeyId { kid })
 }
 
 fn key_id_in(footer: &[u8]) -> String {
     let named = serde_json::from_slice::<KeyId>(footer).map(|footer| footer.kid);
-    named
-        .unwrap_or_else(|_| "without a name".into())
-        .chars()
-        .take(64)
-        .collect()
+    named.unwrap_or_else(|_| "without a name".into()).chars().take(64).collect()
 }
 
 /// What a ticket is bound to beside its key: the purpose and the client.
@@ -130,10 +122,7 @@ mod tests {
         for claims in [&b""[..], b"{}", &[0, 255, 128, 10], &[7; 4_000]] {
             let ticket = seal(&cluster, claims, &client);
             assert!(ticket.starts_with(b"v4.local."));
-            assert_eq!(
-                open(&cluster, &ticket, &client).expect("its own ticket"),
-                claims
-            );
+            assert_eq!(open(&cluster, &ticket, &client).expect("its own ticket"), claims);
         }
         assert!(seal(&cluster, &[1; 8_000], &client).len() <= TICKET_MAX);
     }
@@ -142,10 +131,7 @@ mod tests {
     fn a_stolen_ticket_opens_for_nobody_else() {
         let (cluster, owner, thief) = (ClusterKey::generate(), client(), client());
         let ticket = seal(&cluster, b"claims", &owner);
-        assert_eq!(
-            open(&cluster, &ticket, &thief),
-            Err(OpenError::Refused(thief))
-        );
+        assert_eq!(open(&cluster, &ticket, &thief), Err(OpenError::Refused(thief)));
     }
 
     #[test]
@@ -163,14 +149,8 @@ mod tests {
         let (client, old) = (client(), ClusterKey::generate());
         let ticket = seal(&old, b"claims", &client);
         let new = ClusterKey::generate().with_older(&old);
-        assert_eq!(
-            open(&new, &ticket, &client).expect("the older key"),
-            b"claims"
-        );
-        assert!(
-            open(&old, &seal(&new, b"claims", &client), &client).is_err(),
-            "the first seals"
-        );
+        assert_eq!(open(&new, &ticket, &client).expect("the older key"), b"claims");
+        assert!(open(&old, &seal(&new, b"claims", &client), &client).is_err(), "the first seals");
     }
 
     #[test]
@@ -183,10 +163,7 @@ mod tests {
             assert!(open(&cluster, &altered, &client).is_err(), "byte {at}");
         }
         for length in 0..ticket.len() {
-            assert!(
-                open(&cluster, &ticket[..length], &client).is_err(),
-                "cut at {length}"
-            );
+            assert!(open(&cluster, &ticket[..length], &client).is_err(), "cut at {length}");
         }
         assert_eq!(
             open(&cluster, &vec![b'a'; TICKET_MAX + 1], &client),

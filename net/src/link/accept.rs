@@ -58,14 +58,7 @@ pub enum AcceptError {
 }
 
 /// The kinds of [`AcceptError`], in the order of their counters.
-const REASONS: [&str; 6] = [
-    "timeout",
-    "lost",
-    "garbage",
-    "no_key",
-    "key_refused",
-    "overloaded",
-];
+const REASONS: [&str; 6] = ["timeout", "lost", "garbage", "no_key", "key_refused", "overloaded"];
 
 impl AcceptError {
     /// One word per kind, for the counters and the status.
@@ -94,19 +87,15 @@ impl From<Failure> for AcceptError {
                 source: io::Error::new(io::ErrorKind::UnexpectedEof, closed.to_string()),
             },
             Failure::NoKey => Self::NoKey,
-            Failure::Alert(alert) if blames_key(alert) => Self::PeerRefused {
-                alert: format!("{alert:?}"),
-            },
-            Failure::Alert(alert) => Self::Garbage {
-                what: format!("ended the handshake with alert {alert:?}"),
-            },
+            Failure::Alert(alert) if blames_key(alert) => {
+                Self::PeerRefused { alert: format!("{alert:?}") }
+            }
+            Failure::Alert(alert) => {
+                Self::Garbage { what: format!("ended the handshake with alert {alert:?}") }
+            }
             Failure::NotTls(what) => Self::Garbage { what },
-            Failure::WrongKey(wrong) => Self::Garbage {
-                what: wrong.to_string(),
-            },
-            Failure::Tls(error) => Self::Garbage {
-                what: format!("is no STP client: {error}"),
-            },
+            Failure::WrongKey(wrong) => Self::Garbage { what: wrong.to_string() },
+            Failure::Tls(error) => Self::Garbage { what: format!("is no STP client: {error}") },
         }
     }
 }
@@ -123,9 +112,7 @@ impl Link {
         socket::prepare(&SockRef::from(&tcp), options).map_err(lost)?;
         let done = timeout(options.timeout, handshake::accept(&tcp, tls.server()))
             .await
-            .map_err(|_| AcceptError::TimedOut {
-                after: options.timeout,
-            })??;
+            .map_err(|_| AcceptError::TimedOut { after: options.timeout })??;
         Self::new(tcp, tls.public_key(), done).map_err(lost)
     }
 }
@@ -168,9 +155,7 @@ impl Acceptor {
     pub async fn accept(&self, tcp: TcpStream) -> Result<Link, AcceptError> {
         let result = match self.pending.try_acquire() {
             Ok(_permit) => Link::accept(tcp, &self.tls, &self.options).await,
-            Err(_) => Err(AcceptError::Overloaded {
-                pending: self.pending_max,
-            }),
+            Err(_) => Err(AcceptError::Overloaded { pending: self.pending_max }),
         };
         match &result {
             Ok(_) => &self.accepted,
@@ -190,11 +175,7 @@ impl Acceptor {
     #[must_use]
     pub fn refused(&self) -> Vec<(&'static str, u64)> {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        REASONS
-            .iter()
-            .copied()
-            .zip(self.refused.iter().map(count))
-            .collect()
+        REASONS.iter().copied().zip(self.refused.iter().map(count)).collect()
     }
 }
 

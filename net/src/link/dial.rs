@@ -159,11 +159,7 @@ impl Link {
         options: &LinkOptions,
     ) -> Result<Self, DialError> {
         let begun = Instant::now();
-        let timed_out = |during| DialError::TimedOut {
-            addr,
-            during,
-            after: options.timeout,
-        };
+        let timed_out = |during| DialError::TimedOut { addr, during, after: options.timeout };
         let tcp = timeout(options.timeout, connect(addr, options))
             .await
             .map_err(|_| timed_out("connect"))??;
@@ -184,63 +180,43 @@ async fn connect(addr: SocketAddr, options: &LinkOptions) -> Result<TcpStream, D
         source,
     })?;
     let connecting = TcpSocket::from_std_stream(socket.into()).connect(addr);
-    connecting
-        .await
-        .map_err(|source| match source.raw_os_error() {
-            Some(libc::ECONNREFUSED) => DialError::Refused { addr },
-            Some(libc::ETIMEDOUT) => DialError::TimedOut {
-                addr,
-                during: "connect",
-                after: options.timeout,
-            },
-            Some(libc::ECONNRESET) => DialError::Lost { addr, source },
-            Some(libc::EPERM | libc::EACCES | libc::EMFILE | libc::ENFILE | libc::ENOBUFS) => {
-                DialError::Local {
-                    addr,
-                    action: "connect",
-                    source,
-                }
-            }
-            _ => DialError::Unreachable { addr, source },
-        })
+    connecting.await.map_err(|source| match source.raw_os_error() {
+        Some(libc::ECONNREFUSED) => DialError::Refused { addr },
+        Some(libc::ETIMEDOUT) => {
+            DialError::TimedOut { addr, during: "connect", after: options.timeout }
+        }
+        Some(libc::ECONNRESET) => DialError::Lost { addr, source },
+        Some(libc::EPERM | libc::EACCES | libc::EMFILE | libc::ENFILE | libc::ENOBUFS) => {
+            DialError::Local { addr, action: "connect", source }
+        }
+        _ => DialError::Unreachable { addr, source },
+    })
 }
 
 fn blame(addr: SocketAddr, ours: PublicKey, failure: Failure) -> DialError {
     match failure {
         Failure::Io(source) if source.raw_os_error() == Some(libc::ETIMEDOUT) => {
-            DialError::TimedOut {
-                addr,
-                during: "handshake",
-                after: Duration::ZERO,
-            }
+            DialError::TimedOut { addr, during: "handshake", after: Duration::ZERO }
         }
         Failure::Io(source) => DialError::Lost { addr, source },
         closed @ Failure::Closed(_) => {
             let source = io::Error::new(io::ErrorKind::UnexpectedEof, closed.to_string());
             DialError::Lost { addr, source }
         }
-        Failure::WrongKey(wrong) => DialError::WrongKey {
-            addr,
-            expected: wrong.expected,
-            found: wrong.found,
-        },
-        Failure::Alert(alert) if blames_key(alert) => DialError::PeerRefused {
-            addr,
-            alert: format!("{alert:?}"),
-            ours,
-        },
+        Failure::WrongKey(wrong) => {
+            DialError::WrongKey { addr, expected: wrong.expected, found: wrong.found }
+        }
+        Failure::Alert(alert) if blames_key(alert) => {
+            DialError::PeerRefused { addr, alert: format!("{alert:?}"), ours }
+        }
         Failure::Alert(alert) => DialError::Misbehaved {
             addr,
             what: format!("ended the handshake with alert {alert:?}"),
         },
         Failure::NotTls(what) => DialError::Misbehaved { addr, what },
-        Failure::NoKey => DialError::Misbehaved {
-            addr,
-            what: "showed no key".into(),
-        },
-        Failure::Tls(error) => DialError::Misbehaved {
-            addr,
-            what: format!("is no STP server: {error}"),
-        },
+        Failure::NoKey => DialError::Misbehaved { addr, what: "showed no key".into() },
+        Failure::Tls(error) => {
+            DialError::Misbehaved { addr, what: format!("is no STP server: {error}") }
+        }
     }
 }

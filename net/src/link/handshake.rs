@@ -99,12 +99,7 @@ pub(super) async fn begin(
     let rest = drive(tcp, &mut tls).await?;
     let peer = agreed(tls.alpn_protocol(), tls.peer_certificates())?;
     let (secrets, keys) = tls.dangerous_into_kernel_connection()?;
-    Ok(Done {
-        peer,
-        secrets,
-        keys: Keys::Client(keys),
-        rest,
-    })
+    Ok(Done { peer, secrets, keys: Keys::Client(keys), rest })
 }
 
 /// The server's end of [`begin`].
@@ -115,19 +110,12 @@ pub(super) async fn accept(
     let rest = drive(tcp, &mut tls).await?;
     let peer = agreed(tls.alpn_protocol(), tls.peer_certificates())?;
     let (secrets, keys) = tls.dangerous_into_kernel_connection()?;
-    Ok(Done {
-        peer,
-        secrets,
-        keys: Keys::Server(keys),
-        rest,
-    })
+    Ok(Done { peer, secrets, keys: Keys::Server(keys), rest })
 }
 
 fn agreed(alpn: Option<&[u8]>, keys: Option<&[CertificateDer<'_>]>) -> Result<PublicKey, Failure> {
     if alpn != Some(tls::ALPN) {
-        return Err(Failure::NotTls(
-            "speaks TLS, but not our protocol (ALPN \"stp/1\")".into(),
-        ));
+        return Err(Failure::NotTls("speaks TLS, but not our protocol (ALPN \"stp/1\")".into()));
     }
     let key = keys.and_then(|keys| keys.first()).ok_or(Failure::NoKey)?;
     Ok(tls::ed25519(key)?)
@@ -209,9 +197,7 @@ impl Flight {
                 return Err(Failure::Closed(self.taken));
             }
             _ => {
-                return Err(Failure::NotTls(
-                    "sent data before the handshake was over".into(),
-                ));
+                return Err(Failure::NotTls("sent data before the handshake was over".into()));
             }
         };
         self.inbox.drain(..discard);
@@ -285,9 +271,7 @@ fn encode<D>(mut data: EncodeTlsData<'_, D>, out: &mut Vec<u8>) {
         data.encode(&mut [])
     {
         out.resize(at + required_size, 0);
-        let written = data
-            .encode(&mut out[at..])
-            .expect("it gets the room it asked for");
+        let written = data.encode(&mut out[at..]).expect("it gets the room it asked for");
         out.truncate(at + written);
     }
 }

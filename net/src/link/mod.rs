@@ -149,9 +149,7 @@ impl<'a> Records<'a> {
     /// The plaintext of each record, in order; never an empty one.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
         let bytes = self.bytes;
-        self.ranges
-            .iter()
-            .map(move |range| &bytes[range.start as usize..range.end as usize])
+        self.ranges.iter().map(move |range| &bytes[range.start as usize..range.end as usize])
     }
 
     /// How many.
@@ -189,12 +187,7 @@ impl fmt::Debug for Link {
 impl Link {
     /// A link over a connection that has shaken hands.
     fn new(tcp: TcpStream, ours: PublicKey, done: Done) -> io::Result<Self> {
-        let Done {
-            peer,
-            secrets,
-            keys,
-            rest,
-        } = done;
+        let Done { peer, secrets, keys, rest } = done;
         let (local, remote) = (tcp.local_addr()?, tcp.peer_addr()?);
         let mut inbox = Inbox::default();
         if !rest.is_empty() {
@@ -284,11 +277,7 @@ impl Link {
                 self.fail(error)?;
             }
         }
-        Ok(Records {
-            bytes: &self.inbox.bytes,
-            ranges: &self.inbox.records,
-            closed: self.closed,
-        })
+        Ok(Records { bytes: &self.inbox.bytes, ranges: &self.inbox.records, closed: self.closed })
     }
 
     /// Seals one record of at most [`RECORD_MAX`] bytes into the out-buffer.
@@ -424,10 +413,8 @@ impl Link {
                 Ok(())
             }
             (kind, body) => {
-                let what = format!(
-                    "a record of type {kind} and {} bytes is not expected",
-                    body.len()
-                );
+                let what =
+                    format!("a record of type {kind} and {} bytes is not expected", body.len());
                 Err(LinkError::Misbehaved(what))
             }
         }
@@ -440,10 +427,7 @@ impl Link {
         }
         let name = format!("{alert:?}");
         Err(if dial::blames_key(alert) {
-            LinkError::KeyRefused {
-                ours: self.ours,
-                alert: name,
-            }
+            LinkError::KeyRefused { ours: self.ours, alert: name }
         } else {
             LinkError::Alert(name)
         })
@@ -458,25 +442,17 @@ impl Link {
             let _ = self.try_flush();
         }
         self.failed = Some(error.clone());
-        if self.inbox.records.is_empty() {
-            Err(error)
-        } else {
-            Ok(())
-        }
+        if self.inbox.records.is_empty() { Err(error) } else { Ok(()) }
     }
 
     fn alert(&mut self, level: u8, alert: AlertDescription) {
-        self.seal(kind::ALERT, |out| {
-            out.extend_from_slice(&[level, alert.into()])
-        });
+        self.seal(kind::ALERT, |out| out.extend_from_slice(&[level, alert.into()]));
     }
 
     /// Changes the key of our direction (RFC 8446, 4.6.3).
     fn update_our_key(&mut self) {
         self.owed = Owed::Nothing;
-        self.seal(kind::HANDSHAKE, |out| {
-            out.extend_from_slice(&[KEY_UPDATE, 0, 0, 1, 0])
-        });
+        self.seal(kind::HANDSHAKE, |out| out.extend_from_slice(&[KEY_UPDATE, 0, 0, 1, 0]));
         let next = self.keys.next_to_send();
         let (count, secrets) = next.expect("TLS 1.3 derives the next key from the last");
         self.sealer = Sealer::new((count, &secrets));
@@ -496,10 +472,7 @@ impl Link {
         match body.expect("the writer only appends") {
             0 => self.out.truncate(start),
             length => {
-                assert!(
-                    length <= RECORD_MAX,
-                    "{length} bytes are more than one record takes"
-                );
+                assert!(length <= RECORD_MAX, "{length} bytes are more than one record takes");
                 self.sealer.seal(&mut self.out, start, kind);
             }
         }

@@ -61,10 +61,7 @@ impl Half {
         let key = UnboundKey::new(algorithm, &key.as_ref()[..algorithm.key_len()]);
         Self {
             key: LessSafeKey::new(key.expect("the key has the length of its algorithm")),
-            iv: iv
-                .as_ref()
-                .try_into()
-                .expect("TLS 1.3 nonces have 12 bytes"),
+            iv: iv.as_ref().try_into().expect("TLS 1.3 nonces have 12 bytes"),
             sequence,
         }
     }
@@ -102,21 +99,13 @@ impl Sealer {
         let header = header(length);
         out[start..body].copy_from_slice(&header);
         let nonce = self.0.nonce();
-        let tag = self
-            .0
-            .key
-            .seal_in_place_separate_tag(nonce, Aad::from(header), &mut out[body..]);
-        out.extend_from_slice(
-            tag.expect("a record is far below what the cipher takes")
-                .as_ref(),
-        );
+        let tag = self.0.key.seal_in_place_separate_tag(nonce, Aad::from(header), &mut out[body..]);
+        out.extend_from_slice(tag.expect("a record is far below what the cipher takes").as_ref());
     }
 }
 
 fn header(length: usize) -> [u8; HEADER] {
-    let [high, low] = u16::try_from(length)
-        .expect("a record is shorter than 64 KiB")
-        .to_be_bytes();
+    let [high, low] = u16::try_from(length).expect("a record is shorter than 64 KiB").to_be_bytes();
     [kind::DATA, 3, 3, high, low]
 }
 
@@ -138,10 +127,7 @@ impl Opener {
         let plain = self.0.key.open_in_place(nonce, Aad::from(head), body);
         let plain = plain.map_err(|_| BadRecord::Forged(number))?;
         // The content type is the last byte that is not zero; zeros behind it are padding.
-        let at = plain
-            .iter()
-            .rposition(|byte| *byte != 0)
-            .ok_or(BadRecord::Untyped(number))?;
+        let at = plain.iter().rposition(|byte| *byte != 0).ok_or(BadRecord::Untyped(number))?;
         if at > RECORD_MAX {
             return Err(BadRecord::Length(at));
         }

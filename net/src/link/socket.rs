@@ -94,17 +94,9 @@ pub(super) fn receive(tcp: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     let once = tcp.try_io(Interest::READABLE, || {
         received = (&*SockRef::from(tcp)).read(buffer)?;
         let emptied = received > 0 && received < buffer.len();
-        if emptied {
-            Err(io::ErrorKind::WouldBlock.into())
-        } else {
-            Ok(())
-        }
+        if emptied { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
     });
-    if received > 0 {
-        Ok(received)
-    } else {
-        once.map(|()| 0)
-    }
+    if received > 0 { Ok(received) } else { once.map(|()| 0) }
 }
 
 /// Writes once. `WouldBlock` when nothing was taken.
@@ -112,17 +104,9 @@ pub(super) fn send(tcp: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     let mut taken = 0;
     let once = tcp.try_io(Interest::WRITABLE, || {
         taken = SockRef::from(tcp).send_with_flags(bytes, libc::MSG_NOSIGNAL)?;
-        if taken < bytes.len() {
-            Err(io::ErrorKind::WouldBlock.into())
-        } else {
-            Ok(())
-        }
+        if taken < bytes.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
     });
-    if taken > 0 {
-        Ok(taken)
-    } else {
-        once.map(|()| 0)
-    }
+    if taken > 0 { Ok(taken) } else { once.map(|()| 0) }
 }
 
 pub(super) fn shut_write(tcp: &TcpStream) -> io::Result<()> {

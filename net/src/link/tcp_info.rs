@@ -1,4 +1,4 @@
-//! A sample of the kernel's TCP_INFO: the one piece of this crate that needs unsafe code.
+//! A sample of the kernel's TCP_INFO, for which no safe wrapper is at hand.
 
 use std::io;
 use std::mem::size_of_val;
@@ -91,8 +91,6 @@ fn parse(raw: &[u8; LENGTH]) -> TcpInfo {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     macro_rules! stands_at {
         ($($field:ident at $offset:literal),+ $(,)?) => {
             $(assert_eq!(std::mem::offset_of!(libc::tcp_info, $field), $offset, stringify!($field));)+

@@ -41,9 +41,7 @@ pub struct Tls {
 
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tls")
-            .field("public", &self.public)
-            .finish_non_exhaustive()
+        f.debug_struct("Tls").field("public", &self.public).finish_non_exhaustive()
     }
 }
 
@@ -67,12 +65,7 @@ impl Tls {
             key.expect("an identity holds an Ed25519 key, which the provider knows"),
         ));
         let server = Arc::new(server_config(&provider, &certified));
-        Arc::new(Self {
-            public,
-            provider,
-            certified,
-            server,
-        })
+        Arc::new(Self { public, provider, certified, server })
     }
 
     /// Who we are to the peer.
@@ -114,12 +107,8 @@ fn server_config(provider: &Arc<CryptoProvider>, certified: &Arc<CertifiedKey>) 
     let mut config = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&TLS13])
         .expect("the suites are of TLS 1.3")
-        .with_client_cert_verifier(Arc::new(AnyKey {
-            provider: provider.clone(),
-        }))
-        .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(
-            certified.clone(),
-        )));
+        .with_client_cert_verifier(Arc::new(AnyKey { provider: provider.clone() }))
+        .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(certified.clone())));
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
@@ -156,10 +145,7 @@ impl ServerCertVerifier for ExpectedKey {
         if found == self.expect {
             return Ok(ServerCertVerified::assertion());
         }
-        let wrong = WrongKey {
-            expected: self.expect,
-            found,
-        };
+        let wrong = WrongKey { expected: self.expect, found };
         Err(CertificateError::Other(OtherError(Arc::new(wrong))).into())
     }
 

@@ -1,0 +1,156 @@
+//! Values that TOML has no type for: sizes, times, addresses.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, de::Error};
+
+/// A number of bytes: `"8MiB"`, `"64k"`, `"1GB"`, or a plain number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteSize(pub u64);
+
+impl ByteSize {
+    /// As a length in memory.
+    #[must_use]
+    pub fn as_usize(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+/// A length of time: `"72h"`, `"3s"`, `"250ms"`, `"1h30m"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span(pub Duration);
+
+/// An IP address and port: `"192.0.2.1:4433"`, `"[2001:db8::1]:4433"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Address(pub SocketAddr);
+
+impl std::str::FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                "{text:?} is not a size; write a number with B, KiB, MiB or GiB, such as \"8MiB\""
+            )
+        };
+        let (number, unit) = split_number(text.trim()).ok_or_else(wrong)?;
+        let factor: u64 = match unit.to_ascii_lowercase().as_str() {
+            "" | "b" => 1,
+            "k" | "kib" => 1 << 10,
+            "m" | "mib" => 1 << 20,
+            "g" | "gib" => 1 << 30,
+            "kb" => 1_000,
+            "mb" => 1_000_000,
+            "gb" => 1_000_000_000,
+            _ => return Err(wrong()),
+        };
+        number.checked_mul(factor).map(Self).ok_or_else(wrong)
+    }
+}
+
+impl std::str::FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                "{text:?} is not a time; write a number with ms, s, m, h or d, such as \"72h\" or \"1h30m\""
+            )
+        };
+        let mut rest = text.trim();
+        let mut total = Duration::ZERO;
+        if rest.is_empty() {
+            return Err(wrong());
+        }
+        while !rest.is_empty() {
+            let (number, tail) = split_number(rest).ok_or_else(wrong)?;
+            let unit_end = tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len());
+            let (unit, tail) = tail.split_at(unit_end);
+            let millis: u64 = match unit {
+                "ms" => 1,
+                "s" => 1_000,
+                "m" | "min" => 60_000,
+                "h" => 3_600_000,
+                "d" => 86_400_000,
+                _ => return Err(wrong()),
+            };
+            let part = number.checked_mul(millis).map(Duration::from_millis);
+            total = part.and_then(|part| total.checked_add(part)).ok_or_else(wrong)?;
+            rest = tail.trim_start();
+        }
+        Ok(Self(total))
+    }
+}
+
+impl std::str::FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|_| {
+            format!("{text:?} is not an IP address with a port, such as \"192.0.2.1:4433\" or \"[2001:db8::1]:4433\"")
+        })
+    }
+}
+
+/// The whole number that begins `text`, and what follows it.
+fn split_number(text: &str) -> Option<(u64, &str)> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    Some((text[..end].parse().ok()?, text[end..].trim_start()))
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a size such as \"8MiB\", or a number of bytes")]
+enum TextOrNumber {
+    Text(String),
+    Number(u64),
+}
+
+impl<'de> Deserialize<'de> for ByteSize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match TextOrNumber::deserialize(deserializer)? {
+            TextOrNumber::Text(text) => text.parse().map_err(D::Error::custom),
+            TextOrNumber::Number(bytes) => Ok(Self(bytes)),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units_and_limits() {
+        for (text, bytes) in
+            [("8MiB", 8 << 20), ("64k", 64 << 10), ("1GB", 1_000_000_000), ("5", 5)]
+        {
+            assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
+        }
+        for bad in ["", "MiB", "-1", "8 furlongs", "99999999999GiB", "1.5MiB"] {
+            assert!(bad.parse::<ByteSize>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn times_have_units_and_limits() {
+        let seconds = |text: &str| text.parse::<Span>().map(|span| span.0.as_secs_f64());
+        assert_eq!(seconds("72h"), Ok(259_200.0));
+        assert_eq!(seconds("1h30m"), Ok(5_400.0));
+        assert_eq!(seconds("250ms"), Ok(0.25));
+        for bad in ["", "h", "3", "3 parsecs", "99999999999999999d", "-1s"] {
+            assert!(bad.parse::<Span>().is_err(), "{bad}");
+        }
+    }
+}
