@@ -42,6 +42,12 @@ fn a_thousand_sessions_survive_a_server_restart_and_a_cut() {
         let sessions = world.broker_status()?["sessions"].as_array().map_or(0, Vec::len);
         ensure!(sessions as u64 == SESSIONS, "the broker has {sessions} sessions");
 
+        scene.say(&format!(
+            "resident: broker {} KiB, server {} KiB",
+            world.broker.process.resident_kib()?,
+            world.servers[0].process()?.resident_kib()?
+        ));
+
         let at = Instant::now();
         world.kill_server(0)?;
         world.restart_server(scene, 0)?;
