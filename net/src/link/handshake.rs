@@ -182,36 +182,38 @@ async fn drive<D: Drive>(tcp: &TcpStream, tls: &mut D) -> Result<Vec<u8>, Failur
 impl Flight {
     fn advance<D: Drive>(&mut self, tls: &mut D) -> Result<Step, Failure> {
         let UnbufferedStatus { discard, state } = tls.process(&mut self.inbox[..self.shown]);
-        let step = match state? {
-            ConnectionState::EncodeTlsData(data) => {
+        let step = match state {
+            Ok(ConnectionState::EncodeTlsData(data)) => {
                 encode(data, &mut self.out);
-                Step::Again
+                Ok(Step::Again)
             }
-            ConnectionState::TransmitTlsData(data) => {
+            Ok(ConnectionState::TransmitTlsData(data)) => {
                 data.done();
-                Step::Again
+                Ok(Step::Again)
             }
-            ConnectionState::BlockedHandshake => Step::NeedsInput,
-            ConnectionState::WriteTraffic(_) => Step::Finished,
-            ConnectionState::PeerClosed | ConnectionState::Closed => {
-                return Err(Failure::Closed(self.taken));
+            Ok(ConnectionState::BlockedHandshake) => Ok(Step::NeedsInput),
+            Ok(ConnectionState::WriteTraffic(_)) => Ok(Step::Finished),
+            Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
+                Err(Failure::Closed(self.taken))
             }
-            _ => {
-                return Err(Failure::NotTls("sent data before the handshake was over".into()));
-            }
+            Ok(_) => Err(Failure::NotTls("sent data before the handshake was over".into())),
+            Err(error) => Err(error.into()),
         };
         self.inbox.drain(..discard);
         self.shown -= discard;
-        Ok(step)
+        step
     }
 
-    /// After an error rustls holds the alert that tells the peer.
+    /// After an error rustls holds the alert that tells the peer, and gives it out first.
     fn encode_alert<D: Drive>(&mut self, tls: &mut D) {
         for _ in 0..4 {
-            let Ok(ConnectionState::EncodeTlsData(data)) = tls.process(&mut []).state else {
+            let UnbufferedStatus { discard, state } = tls.process(&mut self.inbox[..self.shown]);
+            let Ok(ConnectionState::EncodeTlsData(data)) = state else {
                 return;
             };
             encode(data, &mut self.out);
+            self.inbox.drain(..discard);
+            self.shown -= discard;
         }
     }
 

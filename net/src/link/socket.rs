@@ -28,7 +28,9 @@ pub struct LinkOptions {
     /// For the connection and the handshake together.
     pub timeout: Duration,
     /// How long the kernel waits for an acknowledgement before it gives the link up
-    /// (TCP_USER_TIMEOUT): the last resort behind the session's own heartbeat.
+    /// (TCP_USER_TIMEOUT): the last resort behind the session's own heartbeat. A peer that does
+    /// not read for so long loses the link as well; sessions always read, and say how much more
+    /// they take.
     pub user_timeout: Duration,
     /// The congestion control by name, if the kernel has it; else the kernel's own choice.
     pub congestion: Option<String>,

@@ -76,24 +76,25 @@ impl Tls {
 
     /// The client's end of a handshake with the holder of `expect`.
     pub(super) fn client(&self, expect: &PublicKey, peer: IpAddr) -> UnbufferedClientConnection {
+        let name = ServerName::IpAddress(peer.into());
+        UnbufferedClientConnection::new(Arc::new(self.client_config(expect)), name)
+            .expect("this configuration offers all that a ClientHello needs")
+    }
+
+    pub(super) fn client_config(&self, expect: &PublicKey) -> ClientConfig {
+        let verifier = ExpectedKey { expect: *expect, provider: self.provider.clone() };
+        let shown = AlwaysResolvesClientRawPublicKeys::new(self.certified.clone());
         let mut config = ClientConfig::builder_with_provider(self.provider.clone())
             .with_protocol_versions(&[&TLS13])
             .expect("the suites are of TLS 1.3")
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(ExpectedKey {
-                expect: *expect,
-                provider: self.provider.clone(),
-            }))
-            .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(
-                self.certified.clone(),
-            )));
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_client_cert_resolver(Arc::new(shown));
         config.resumption = Resumption::disabled();
         config.enable_sni = false;
         config.enable_secret_extraction = true;
         config.alpn_protocols = vec![ALPN.to_vec()];
-        let name = ServerName::IpAddress(peer.into());
-        UnbufferedClientConnection::new(Arc::new(config), name)
-            .expect("this configuration offers all that a ClientHello needs")
+        config
     }
 
     /// The server's end of a handshake.
@@ -115,6 +116,13 @@ fn server_config(provider: &Arc<CryptoProvider>, certified: &Arc<CertifiedKey>) 
     config.enable_secret_extraction = true;
     config.alpn_protocols = vec![ALPN.to_vec()];
     config
+}
+
+#[cfg(test)]
+impl Tls {
+    pub(super) fn server_config(&self) -> Arc<ServerConfig> {
+        self.server.clone()
+    }
 }
 
 /// The server showed another key than the one it is known by.
