@@ -1,1 +1,70 @@
-//! Stub.
+//! The `session` command: runs programs whose TCP connections are sessions, and shows and steers
+//! those sessions.
+//!
+//! It is a thin thing: [`run`] puts the shim into the environment, sees to it that a broker runs,
+//! and becomes the program; everything else asks the broker over its status socket.
+#![forbid(unsafe_code)]
+
+pub mod args;
+pub mod broker;
+pub mod demo;
+pub mod doctor;
+pub mod elf;
+pub mod places;
+pub mod run;
+pub mod show;
+pub mod table;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use args::{Args, Command};
+
+/// The exit code when the command itself, and not the program it runs, has failed.
+pub const FAILED: u8 = 125;
+
+/// Everything that `main` does.
+#[must_use]
+pub fn main() -> ExitCode {
+    match go(Args::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("session: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn go(args: Args) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Command::Run(run) => run::run(&run),
+        Command::Status(status) => show::status(&status),
+        Command::Suspend { id } => broker::act(&id, "suspend"),
+        Command::Resume { id } => broker::act(&id, "resume"),
+        Command::Close { id } => broker::act(&id, "close"),
+        Command::Move { id } => broker::act(&id, "move"),
+        Command::Demo { arguments } => demo::demo(&arguments),
+        Command::Doctor { program } => doctor::doctor(&program),
+        Command::Completions { shell } => {
+            let mut command = Args::command();
+            clap_complete::generate(shell, &mut command, "session", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Args::command()).render(&mut page)?;
+            print(&String::from_utf8_lossy(&page))?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Writes to stdout; that nobody reads it any more is no error.
+pub(crate) fn print(text: &str) -> std::io::Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}

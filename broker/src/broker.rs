@@ -1,0 +1,397 @@
+//! The broker: its tables, and what it does with what the apps ask for.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use nix::errno::Errno;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use stp_drive::{Command, SessionStatus, Start};
+use stp_net::clock;
+use stp_net::link::{LinkOptions, Tls};
+use stp_proto::handle::Handle;
+use stp_proto::local::wire::Resolved;
+use stp_proto::name::Name;
+use stp_proto::select::{Overloaded, Rank, Refusal};
+use stp_proto::session::{self, Attempt, Session, code};
+use tokio::sync::mpsc;
+
+use crate::app::{AppSocket, Counters as AppCounters, Listener, Request};
+use crate::config::Config;
+use crate::entry::{App, Course, Entry};
+use crate::far::SessionFar;
+use crate::names::{Family, Names};
+use crate::near::AppNear;
+use crate::reach::Pace;
+use crate::routes::host_name;
+use crate::service::Service;
+
+/// Ended sessions kept for the status.
+const ENDED_MAX: usize = 100;
+/// Commands that may wait for a session's loop.
+const INBOX_MAX: usize = 16;
+
+/// What is counted.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Sessions begun.
+    pub opened: AtomicU64,
+    /// Connects refused before a session was begun.
+    pub refused: AtomicU64,
+    /// Sessions that came to an end.
+    pub ended: AtomicU64,
+    /// Links attached to the same server again.
+    pub resumed: AtomicU64,
+    /// Sessions taken to another server.
+    pub transferred: AtomicU64,
+    /// Bytes delivered to apps by sessions that have ended.
+    pub bytes_in: AtomicU64,
+    /// Bytes taken from apps by sessions that have ended.
+    pub bytes_out: AtomicU64,
+    /// Changes of the network.
+    pub network_changes: AtomicU64,
+}
+
+/// Everything the broker has.
+pub struct Broker {
+    /// The configuration.
+    pub config: Config,
+    /// The services, in the configuration's order.
+    pub services: Vec<Arc<Service>>,
+    /// Servers to be left alone for a while: service and place.
+    pub overloaded: Mutex<Overloaded<(usize, Rank)>>,
+    /// What is counted.
+    pub counters: Counters,
+    /// Refusals by servers, by reason.
+    pub refusals: Mutex<BTreeMap<String, u64>>,
+    /// What the app side counts.
+    pub app_counters: Arc<AppCounters>,
+    /// When it began.
+    pub started: Instant,
+    names: Mutex<Names>,
+    sessions: Mutex<BTreeMap<u64, Arc<Entry>>>,
+    session_count: AtomicUsize,
+    ended: Mutex<VecDeque<Value>>,
+    next_id: AtomicU64,
+    random: File,
+}
+
+/// Takes a session off the list when its loop ends, also by a panic.
+struct Listed {
+    broker: Arc<Broker>,
+    entry: Arc<Entry>,
+    reason: Option<String>,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        let reason = self.reason.take();
+        let reason = reason.unwrap_or_else(|| "a bug in the broker; see its log".to_owned());
+        self.broker.session_ended(&self.entry, &reason);
+    }
+}
+
+impl Broker {
+    /// A broker without sessions.
+    ///
+    /// # Errors
+    /// When the system has no randomness.
+    pub fn new(
+        config: Config,
+        tls: &Arc<Tls>,
+        app_counters: Arc<AppCounters>,
+    ) -> std::io::Result<Arc<Broker>> {
+        let options =
+            LinkOptions { congestion: config.congestion.clone(), ..LinkOptions::default() };
+        let pace = Pace { warm_max: config.limits.warm_links, ..Pace::default() };
+        let service = |config| Arc::new(Service::new(config, tls, &options, pace));
+        let names = Names::new(config.virtual_ipv4, config.virtual_ipv6);
+        Ok(Arc::new(Broker {
+            services: config.services.iter().map(service).collect(),
+            overloaded: Mutex::default(),
+            counters: Counters::default(),
+            refusals: Mutex::default(),
+            app_counters,
+            started: Instant::now(),
+            names: Mutex::new(names.expect("the configuration was checked")),
+            sessions: Mutex::default(),
+            session_count: AtomicUsize::new(0),
+            ended: Mutex::default(),
+            next_id: AtomicU64::new(1),
+            random: File::open("/dev/urandom")?,
+            config,
+        }))
+    }
+
+    /// The time on the clock that counts sleep.
+    #[must_use]
+    pub fn now(&self) -> stp_proto::time::Instant {
+        stp_proto::time::Instant(clock::now_us())
+    }
+
+    /// The sessions, by number.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<Arc<Entry>> {
+        self.sessions.lock().values().cloned().collect()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn session_count(&self) -> usize {
+        self.session_count.load(Ordering::Relaxed)
+    }
+
+    /// The last ended sessions, oldest first.
+    #[must_use]
+    pub fn ended(&self) -> Vec<Value> {
+        self.ended.lock().iter().cloned().collect()
+    }
+
+    /// Serves the apps until the listener is finished.
+    pub async fn serve(self: &Arc<Self>, listener: &mut Listener) {
+        while let Some(request) = listener.next().await {
+            match request {
+                Request::Open(socket) => self.open(socket),
+                Request::Resolve(request) => {
+                    let resolved = self.resolve(&request.host, request.port);
+                    request.answer(resolved);
+                }
+                Request::Name(request) => {
+                    let name = self.names.lock().name_of(request.address).map(str::to_owned);
+                    request.answer(name);
+                }
+            }
+        }
+    }
+
+    fn resolve(&self, host: &str, port: Option<u16>) -> Resolved {
+        let Ok(name) = host_name(host) else { return Resolved::NotRouted };
+        let nowhere = IpAddr::from([0, 0, 0, 0]);
+        let routed = match port {
+            Some(port) => self.config.routes.find(Some(&name), nowhere, port).is_some(),
+            None => self.config.routes.wants_name(&name),
+        };
+        if !routed {
+            let ours = Name::is_host(name.as_bytes());
+            return if ours { Resolved::Unknown } else { Resolved::NotRouted };
+        }
+        let now = self.now();
+        let mut names = self.names.lock();
+        let v4 = names.address(now, &name, Family::V4);
+        let v6 = names.address(now, &name, Family::V6);
+        match (v4, v6) {
+            (Some(IpAddr::V4(v4)), Some(IpAddr::V6(v6))) => {
+                Resolved::Virtual { v4, v6: Some(v6) }
+            }
+            (Some(IpAddr::V4(v4)), _) => Resolved::Virtual { v4, v6: None },
+            _ => Resolved::TryAgain,
+        }
+    }
+
+    /// An app connects.
+    fn open(self: &Arc<Self>, socket: AppSocket) {
+        let to = socket.open().destination;
+        let ip = to.ip().to_canonical();
+        let host = {
+            let mut names = self.names.lock();
+            let host = names.name_of(ip).map(str::to_owned);
+            if host.is_none() && names.is_virtual(ip) {
+                drop(names);
+                let why = "a virtual address that stands for no name any more";
+                return self.turn_away(socket, None, Errno::EHOSTUNREACH, why);
+            }
+            if let Some(host) = &host {
+                names.used(host);
+            }
+            host
+        };
+        let route = self.config.routes.find(host.as_deref(), ip, to.port());
+        let refused = match route {
+            None => Some((Errno::ECONNREFUSED, "no route for this destination")),
+            Some(_) if self.session_count() >= self.config.limits.sessions_max => {
+                Some((Errno::ECONNREFUSED, "there are as many sessions as limits.sessions_max"))
+            }
+            Some(_) => None,
+        };
+        match (refused, route) {
+            (None, Some(route)) => self.begin(socket, route.service, host),
+            (Some((errno, why)), _) => {
+                if let Some(host) = &host {
+                    self.names.lock().unused(self.now(), host);
+                }
+                self.turn_away(socket, host.as_deref(), errno, why);
+            }
+            (None, None) => unreachable!("without a route it is refused"),
+        }
+    }
+
+    fn turn_away(&self, socket: AppSocket, host: Option<&str>, errno: Errno, why: &str) {
+        let destination = destination(host, socket.open().destination);
+        let app = socket.info().comm.clone();
+        tracing::warn!(%destination, app, "refused: {why}");
+        self.counters.refused.fetch_add(1, Ordering::Relaxed);
+        self.push_ended(json!({
+            "id": null,
+            "app": { "pid": socket.info().pid, "comm": app },
+            "destination": destination,
+            "reason": format!("refused: {why}"),
+            "errno": errno as i32,
+            "lasted_ms": 0,
+        }));
+        socket.refuse(errno as i32);
+    }
+
+    fn begin(self: &Arc<Self>, socket: AppSocket, service_number: usize, host: Option<String>) {
+        let Ok(handle) = self.handle() else {
+            return self.turn_away(socket, None, Errno::EAGAIN, "the system has no randomness");
+        };
+        let service = Arc::clone(&self.services[service_number]);
+        let (inbox, commands) = mpsc::channel(INBOX_MAX);
+        let info = socket.info();
+        let entry = Arc::new(Entry {
+            id: self.next_id.fetch_add(1, Ordering::Relaxed),
+            app: App { pid: info.pid, comm: info.comm.clone() },
+            destination: destination(host.as_deref(), socket.open().destination),
+            host,
+            service_number,
+            started: Instant::now(),
+            inbox,
+            status: Arc::new(SessionStatus::default()),
+            course: Mutex::new(Course::new(service.servers.len())),
+            service,
+        });
+        let session =
+            Session::initiate(self.now(), self.limits(), handle, &entry.service.name, "");
+        self.sessions.lock().insert(entry.id, Arc::clone(&entry));
+        self.session_count.fetch_add(1, Ordering::Relaxed);
+        self.counters.opened.fetch_add(1, Ordering::Relaxed);
+        let broker = Arc::clone(self);
+        tokio::spawn(async move {
+            let near = AppNear::new(socket, Arc::clone(&entry));
+            let far = SessionFar::new(Arc::clone(&broker), Arc::clone(&entry));
+            let status = Arc::clone(&entry.status);
+            let mut listed = Listed { broker, entry, reason: None };
+            let reason =
+                stp_drive::run(session, near, far, commands, Start::Dial, status).await;
+            listed.reason = Some(reason);
+        });
+    }
+
+    fn handle(&self) -> std::io::Result<Handle> {
+        let mut bytes = [0; 16];
+        (&self.random).read_exact(&mut bytes)?;
+        Ok(Handle(bytes))
+    }
+
+    fn limits(&self) -> session::Limits {
+        let config = &self.config.limits;
+        session::Limits {
+            send_buffer_max: config.send_buffer,
+            receive_buffer_max: config.receive_buffer,
+            checkpoint_every: config.send_buffer / 2,
+            ack_every: (config.receive_buffer / 8).clamp(16 << 10, 256 << 10),
+            heartbeat_idle: config.heartbeat,
+            heartbeat_busy: config.silence / 3,
+            silence_max: config.silence,
+            hold: config.hold,
+            ..session::Limits::default()
+        }
+    }
+
+    fn session_ended(&self, entry: &Entry, reason: &str) {
+        if self.sessions.lock().remove(&entry.id).is_none() {
+            return;
+        }
+        self.session_count.fetch_sub(1, Ordering::Relaxed);
+        if let Some(host) = &entry.host {
+            self.names.lock().unused(self.now(), host);
+        }
+        let gave_up = entry.course.lock().gave_up.clone();
+        let reason = gave_up.map_or_else(|| reason.to_owned(), |(_, why)| why);
+        let positions = entry.status.snapshot().positions;
+        self.counters.ended.fetch_add(1, Ordering::Relaxed);
+        self.counters.bytes_in.fetch_add(positions.dlv, Ordering::Relaxed);
+        self.counters.bytes_out.fetch_add(positions.end, Ordering::Relaxed);
+        let lasted_ms = entry.started.elapsed().as_millis() as u64;
+        let (session, destination) = (entry.id, &entry.destination);
+        tracing::info!(session, %destination, lasted_ms, bytes_in = positions.dlv, "ended: {reason}");
+        let mut ended = entry.json();
+        if let Some(ended) = ended.as_object_mut() {
+            ended.insert("reason".to_owned(), reason.into());
+            ended.insert("lasted_ms".to_owned(), lasted_ms.into());
+        }
+        self.push_ended(ended);
+    }
+
+    fn push_ended(&self, value: Value) {
+        let mut ended = self.ended.lock();
+        if ended.len() == ENDED_MAX {
+            ended.pop_front();
+        }
+        ended.push_back(value);
+    }
+
+    pub(crate) fn count_refusal(&self, why: Refusal) {
+        let word = match why {
+            Refusal::Overloaded(_) => "overloaded",
+            Refusal::Draining => "draining",
+            Refusal::NotHere => "not_here",
+            Refusal::Seam => "seam",
+            Refusal::Expired => "expired",
+            Refusal::Mismatch => "mismatch",
+            Refusal::Unsafe => "unsafe",
+            Refusal::Service(_) => "service",
+            Refusal::Unauthorized => "unauthorized",
+            Refusal::WrongKey => "wrong_key",
+            Refusal::Version => "version",
+            Refusal::Unknown => "unknown",
+            Refusal::Internal => "internal",
+        };
+        *self.refusals.lock().entry(word.to_owned()).or_default() += 1;
+    }
+
+    pub(crate) fn count_attach(&self, attempt: Attempt) {
+        match attempt {
+            Attempt::Connect => {}
+            Attempt::Resume => {
+                self.counters.resumed.fetch_add(1, Ordering::Relaxed);
+            }
+            Attempt::Transfer => {
+                self.counters.transferred.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Looks after what ages; called every few seconds.
+    pub fn age(&self) {
+        self.overloaded.lock().age(self.now());
+        for reach in self.services.iter().flat_map(|service| &service.servers) {
+            reach.age();
+        }
+    }
+
+    /// Ends every session: the apps get a reset. Waits a little until they have.
+    pub async fn shut_down(&self) {
+        for entry in self.sessions() {
+            let _ended_already = entry.inbox.try_send(Command::Abort { code: code::SHUTDOWN });
+        }
+        for _ in 0..100 {
+            if self.session_count() == 0 {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
+}
+
+fn destination(host: Option<&str>, to: SocketAddr) -> String {
+    match host {
+        Some(host) => format!("{host}:{}", to.port()),
+        None => SocketAddr::new(to.ip().to_canonical(), to.port()).to_string(),
+    }
+}

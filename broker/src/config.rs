@@ -1,0 +1,460 @@
+//! The broker's configuration file: its keys, their defaults and what is wrong with them.
+//!
+//! Every error names the file, the line and the key. Values are checked while they are read, so
+//! what is here after [`load`] can be used as it is.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+use stp_net::config::{Address, ByteSize, ConfigError, Loaded, Span};
+use stp_net::key::PublicKey;
+use stp_net::status::StatusAddr;
+use stp_proto::local::routes::{VIRTUAL_V4, VIRTUAL_V6};
+use stp_proto::name::Name;
+
+use crate::names::Names;
+use crate::routes::{Pattern, Prefix, Route, Routes};
+
+const BUFFER_MIN: usize = 64 << 10;
+const BUFFER_MAX: usize = 1 << 30;
+const TIME_MIN: Duration = Duration::from_millis(100);
+const WARM_LINKS_MAX: usize = 64;
+
+/// What programs do when the broker is not running.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenAbsent {
+    /// Connect as if there were no route.
+    #[default]
+    Pass,
+    /// Refuse routed connections.
+    Fail,
+}
+
+/// A server of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The key it must show.
+    pub key: PublicKey,
+    /// What it is called in the status; none means what it says itself.
+    pub name: Option<String>,
+}
+
+/// A service and its servers, best first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// `service.object@domain`.
+    pub name: String,
+    /// Where it can be had.
+    pub servers: Vec<Server>,
+}
+
+/// Bounds and times.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a session kept for the server until it has them.
+    pub send_buffer: usize,
+    /// Bytes of a session kept for the app until it takes them.
+    pub receive_buffer: usize,
+    /// How long a session without a link is kept.
+    pub hold: Duration,
+    /// How often an idle session asks whether its link lives.
+    pub heartbeat: Duration,
+    /// How long a busy session's link may be silent.
+    pub silence: Duration,
+    /// How long a new session looks for a server.
+    pub connect: Duration,
+    /// Sessions at once.
+    pub sessions_max: usize,
+    /// Secured links kept ready per server that was used lately.
+    pub warm_links: usize,
+}
+
+/// The whole configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file it came from.
+    pub file: PathBuf,
+    /// Where the status is shown, besides the socket in the session directory.
+    pub status: StatusAddr,
+    /// This user's key; none means the default place.
+    pub key_file: Option<PathBuf>,
+    /// What programs do when the broker is not running.
+    pub when_absent: WhenAbsent,
+    /// The pool of virtual IPv4 addresses.
+    pub virtual_ipv4: Prefix,
+    /// The pool of virtual IPv6 addresses.
+    pub virtual_ipv6: Prefix,
+    /// The congestion control asked for on links.
+    pub congestion: Option<String>,
+    /// The services.
+    pub services: Vec<Service>,
+    /// The routes, first match wins.
+    pub routes: Routes,
+    /// Bounds and times.
+    pub limits: Limits,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    status: Option<StatusAddr>,
+    #[serde(default)]
+    key_file: Option<PathBuf>,
+    #[serde(default)]
+    when_absent: WhenAbsent,
+    #[serde(default)]
+    virtual_ipv4: Option<FromText<Prefix>>,
+    #[serde(default)]
+    virtual_ipv6: Option<FromText<Prefix>>,
+    #[serde(default)]
+    congestion: Option<String>,
+    #[serde(default)]
+    service: Vec<FileService>,
+    #[serde(default)]
+    route: Vec<FileRoute>,
+    #[serde(default)]
+    limits: FileLimits,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileService {
+    name: String,
+    #[serde(default)]
+    server: Vec<FileServer>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileServer {
+    #[serde(default)]
+    name: Option<String>,
+    address: Address,
+    key: PublicKey,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileRoute {
+    to: OneOrMore,
+    service: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct FileLimits {
+    send_buffer: Option<ByteSize>,
+    receive_buffer: Option<ByteSize>,
+    hold: Option<Span>,
+    heartbeat: Option<Span>,
+    silence: Option<Span>,
+    connect: Option<Span>,
+    sessions_max: Option<usize>,
+    warm_links: Option<usize>,
+}
+
+/// A value written as text.
+struct FromText<T>(T);
+
+impl<'de, T: FromStr> Deserialize<'de> for FromText<T>
+where
+    T::Err: std::fmt::Display,
+{
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map(FromText).map_err(serde::de::Error::custom)
+    }
+}
+
+struct OneOrMore(Vec<Pattern>);
+
+impl<'de> Deserialize<'de> for OneOrMore {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = OneOrMore;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a destination such as \"mirror.example.org:80\", or a list of them")
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<OneOrMore, E> {
+                text.parse().map(|one| OneOrMore(vec![one])).map_err(E::custom)
+            }
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(
+                self,
+                mut seq: A,
+            ) -> Result<OneOrMore, A::Error> {
+                let mut all = Vec::new();
+                while let Some(FromText(pattern)) = seq.next_element::<FromText<Pattern>>()? {
+                    all.push(pattern);
+                }
+                Ok(OneOrMore(all))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl Limits {
+    fn from_file(file: &FileLimits) -> Limits {
+        let size = |given: Option<ByteSize>, default: usize| {
+            given.map_or(default, |size| usize::try_from(size.0).unwrap_or(usize::MAX))
+        };
+        let span = |given: Option<Span>, default: Duration| {
+            given.map_or(default, |span| span.0)
+        };
+        let default = Limits::default();
+        Limits {
+            send_buffer: size(file.send_buffer, default.send_buffer),
+            receive_buffer: size(file.receive_buffer, default.receive_buffer),
+            hold: span(file.hold, default.hold),
+            heartbeat: span(file.heartbeat, default.heartbeat),
+            silence: span(file.silence, default.silence),
+            connect: span(file.connect, default.connect),
+            sessions_max: file.sessions_max.unwrap_or(default.sessions_max),
+            warm_links: file.warm_links.unwrap_or(default.warm_links),
+        }
+    }
+}
+
+impl Limits {
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        let buffers = [("send_buffer", self.send_buffer), ("receive_buffer", self.receive_buffer)];
+        for (key, bytes) in buffers {
+            if !(BUFFER_MIN..=BUFFER_MAX).contains(&bytes) {
+                return Err((key, format!("{bytes} bytes are not between 64KiB and 1GiB")));
+            }
+        }
+        let times = [
+            ("hold", self.hold),
+            ("heartbeat", self.heartbeat),
+            ("silence", self.silence),
+            ("connect", self.connect),
+        ];
+        for (key, time) in times {
+            if time < TIME_MIN {
+                return Err((key, format!("{} ms are too short; 100ms is least", time.as_millis())));
+            }
+        }
+        if self.sessions_max == 0 {
+            return Err(("sessions_max", "without any session there is no broker".to_owned()));
+        }
+        if self.warm_links > WARM_LINKS_MAX {
+            return Err(("warm_links", format!("more than {WARM_LINKS_MAX} do no good")));
+        }
+        Ok(())
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            send_buffer: 8 << 20,
+            receive_buffer: 8 << 20,
+            hold: Duration::from_secs(72 * 3_600),
+            heartbeat: Duration::from_secs(10),
+            silence: Duration::from_secs(3),
+            connect: Duration::from_secs(30),
+            sessions_max: 10_000,
+            warm_links: 4,
+        }
+    }
+}
+
+/// Reads and checks a configuration file.
+///
+/// # Errors
+/// Names the file, and where it can the line and the key.
+pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    check(stp_net::config::load(path)?)
+}
+
+/// Checks the text of a configuration file.
+///
+/// # Errors
+/// As [`load`].
+pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
+    check(stp_net::config::parse(path, text)?)
+}
+
+fn check(loaded: Loaded<File>) -> Result<Config, ConfigError> {
+    let file = &loaded.config;
+    if let Some(StatusAddr::Tcp(at)) = &file.status
+        && !at.ip().is_loopback()
+    {
+        let what = format!("{at} is not a loopback address: the status is for this machine only");
+        return Err(loaded.error("status", what));
+    }
+    let default = "a constant prefix is right";
+    let ipv4_default = Prefix::new(VIRTUAL_V4.0.into(), VIRTUAL_V4.1).expect(default);
+    let ipv6_default = Prefix::new(VIRTUAL_V6.0.into(), VIRTUAL_V6.1).expect(default);
+    let virtual_ipv4 = file.virtual_ipv4.as_ref().map_or(ipv4_default, |given| given.0);
+    let virtual_ipv6 = file.virtual_ipv6.as_ref().map_or(ipv6_default, |given| given.0);
+    Names::new(virtual_ipv4, ipv6_default).map_err(|e| loaded.error("virtual_ipv4", e))?;
+    Names::new(ipv4_default, virtual_ipv6).map_err(|e| loaded.error("virtual_ipv6", e))?;
+    let limits = Limits::from_file(&file.limits);
+    limits.check().map_err(|(key, what)| loaded.error(&format!("limits.{key}"), what))?;
+    let services = services(&loaded)?;
+    Ok(Config {
+        file: loaded.file().to_owned(),
+        status: file.status.clone().unwrap_or(StatusAddr::Off),
+        key_file: file.key_file.clone(),
+        when_absent: file.when_absent,
+        virtual_ipv4,
+        virtual_ipv6,
+        congestion: file.congestion.clone(),
+        routes: routes(&loaded, &services)?,
+        services,
+        limits,
+    })
+}
+
+fn services(loaded: &Loaded<File>) -> Result<Vec<Service>, ConfigError> {
+    let mut services: Vec<Service> = Vec::new();
+    for (i, service) in loaded.config.service.iter().enumerate() {
+        let name = &service.name;
+        let name_key = format!("service[{i}].name");
+        name.parse::<Name>().map_err(|e| {
+            let what = format!("\"{name}\" is no service name like www.mirror@example.org: {e}");
+            loaded.error(&name_key, what)
+        })?;
+        if services.iter().any(|s| s.name == *name) {
+            let what = format!("the service \"{name}\" is there twice");
+            return Err(loaded.error(&name_key, what));
+        }
+        if service.server.is_empty() {
+            let what = format!("the service \"{name}\" has no [[service.server]]");
+            return Err(loaded.error(&name_key, what));
+        }
+        let mut servers: Vec<Server> = Vec::new();
+        for (k, server) in service.server.iter().enumerate() {
+            let address = server.address.0;
+            let key = format!("service[{i}].server[{k}].address");
+            if address.port() == 0 {
+                return Err(loaded.error(&key, format!("{address} has port 0")));
+            }
+            if servers.iter().any(|s| s.address == address) {
+                return Err(loaded.error(&key, format!("the server {address} is there twice")));
+            }
+            servers.push(Server { address, key: server.key, name: server.name.clone() });
+        }
+        services.push(Service { name: name.clone(), servers });
+    }
+    Ok(services)
+}
+
+fn routes(loaded: &Loaded<File>, services: &[Service]) -> Result<Routes, ConfigError> {
+    let mut routes = Vec::new();
+    for (i, route) in loaded.config.route.iter().enumerate() {
+        let name = &route.service;
+        let Some(service) = services.iter().position(|s| s.name == *name) else {
+            let what = format!("no [[service]] is called \"{name}\"");
+            return Err(loaded.error(&format!("route[{i}].service"), what));
+        };
+        routes.extend(route.to.0.iter().map(|to| Route { to: to.clone(), service }));
+    }
+    Ok(Routes::new(routes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "ed25519:11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+
+    fn service() -> String {
+        format!(
+            "[[service]]\nname = \"www.m@e.org\"\n[[service.server]]\n\
+             address = \"192.0.2.1:4433\"\nkey = \"{KEY}\"\n"
+        )
+    }
+
+    fn error(text: &str) -> String {
+        parse(Path::new("broker.toml"), text).expect_err(text).to_string()
+    }
+
+    #[test]
+    fn a_whole_file_is_read() {
+        let text = format!(
+            "status = \"127.0.0.1:7070\"\nwhen_absent = \"fail\"\n{}\n\
+             [[route]]\nto = [\"a.b:80\", \"10.0.0.0/8:*\"]\nservice = \"www.m@e.org\"\n\
+             [limits]\nsend_buffer = \"1MiB\"\nhold = \"5m\"\nsessions_max = 7\n",
+            service()
+        );
+        let config = parse(Path::new("broker.toml"), &text).expect("a good file");
+        assert_eq!(config.status, StatusAddr::Tcp("127.0.0.1:7070".parse().expect("an address")));
+        assert_eq!(config.when_absent, WhenAbsent::Fail);
+        assert_eq!(config.routes.iter().count(), 2);
+        assert_eq!(config.services[0].servers[0].key.to_string(), KEY);
+        assert_eq!(config.limits.send_buffer, 1 << 20);
+        assert_eq!(config.limits.hold, Duration::from_secs(300));
+        assert_eq!(config.limits.sessions_max, 7);
+        assert_eq!(config.limits.receive_buffer, 8 << 20);
+    }
+
+    #[test]
+    fn an_empty_file_is_right_and_routes_nothing() {
+        let config = parse(Path::new("broker.toml"), "").expect("nothing is required");
+        assert_eq!(config.routes.iter().count(), 0);
+        assert_eq!(config.status, StatusAddr::Off);
+    }
+
+    #[test]
+    fn every_mistake_is_named_with_file_line_and_key() {
+        let s = service();
+        let bad_key = s.replace(KEY, "ed25519:AAAA");
+        let bad_address = s.replace("192.0.2.1:4433", "example.org:http");
+        let lone = "[[service]]\nname = \"www.m@e.org\"\n".to_owned();
+        for (text, line, key) in [
+            ("colour = \"red\"\n".to_owned(), 1, "colour"),
+            (format!("{s}colour = 1\n"), 6, "colour"),
+            (bad_key, 5, "key"),
+            (bad_address, 4, "address"),
+            ("status = 7070\n".to_owned(), 1, "status"),
+            ("\nstatus = \"0.0.0.0:7070\"\n".to_owned(), 2, "status"),
+            ("when_absent = \"perhaps\"\n".to_owned(), 1, "when_absent"),
+            ("virtual_ipv4 = \"127.192.0.0/30\"\n".to_owned(), 1, "virtual_ipv4"),
+            (format!("{s}[[route]]\nto = \"a.b:80\"\nservice = \"x@y\"\n"), 8, "service"),
+            (format!("{s}[[route]]\nto = \"a.b\"\nservice = \"x@y\"\n"), 7, "to"),
+            (format!("{s}{s}"), 7, "name"),
+            (lone, 2, "name"),
+            ("[limits]\nhold = \"long\"\n".to_owned(), 2, "hold"),
+            ("[limits]\nsend_buffer = 5\n".to_owned(), 2, "send_buffer"),
+            ("[limits]\nwarm_links = 1000\n".to_owned(), 2, "warm_links"),
+            ("[limits]\nsilence = \"1ms\"\n".to_owned(), 2, "silence"),
+            ("[limits]\nsend_buffer = true\n".to_owned(), 2, "send_buffer"),
+            ("[limits]\nsessions_max = -1\n".to_owned(), 2, "sessions_max"),
+            ("[[route]]\nto = \"a.b:80\"\n".to_owned(), 1, "service"),
+        ] {
+            let error = error(&text);
+            let place = format!("broker.toml:{line}: ");
+            assert!(error.starts_with(&place), "{text}\n-> {error}");
+            assert!(error.contains(key), "{text}\n-> {error}");
+        }
+    }
+
+    #[test]
+    fn broken_toml_is_named_with_its_line() {
+        assert!(error("\n\nstatus = \n").starts_with("broker.toml:3: "));
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = load(Path::new("/nowhere/broker.toml")).expect_err("no such file");
+        assert!(error.to_string().contains("/nowhere/broker.toml"));
+    }
+
+    #[test]
+    fn the_same_server_twice_is_a_mistake() {
+        let s = service();
+        let (_, server) = s.split_once("[[").expect("two tables").1.split_once("[[").expect("two");
+        let error = error(&format!("{s}[[{server}"));
+        assert!(error.starts_with("broker.toml:7: "), "{error}");
+    }
+}

@@ -1,0 +1,289 @@
+//! The broker as a process: command line, files, signals.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::future::Future;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Parser;
+use stp_net::key::Identity;
+use stp_net::link::Tls;
+use stp_net::status::{StatusAddr, StatusServer, Token};
+use stp_proto::local::place::{Place, ROUTES_FILE, Surroundings};
+use stp_proto::local::routes::Builder;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::app::{self, Listener};
+use crate::broker::Broker;
+use crate::config::{self, Config, WhenAbsent};
+use crate::status::Status;
+use crate::{map, network};
+
+/// The status socket, in the session directory.
+pub const STATUS_FILE: &str = "status.sock";
+/// The token that actions need, in the session directory.
+pub const TOKEN_FILE: &str = "token";
+
+/// The local daemon that holds the sessions of one user's programs.
+#[derive(Debug, Parser)]
+#[command(name = "stp-broker", version, about, after_long_help = AFTER)]
+struct Args {
+    /// The configuration.
+    #[arg(long, value_name = "FILE", env = "SESSION_CONFIG")]
+    config: Option<PathBuf>,
+    /// The directory of the sockets and the route map [default: $SESSION_DIR, else
+    /// $XDG_RUNTIME_DIR/session, else /run/user/UID/session, else /tmp/session-UID].
+    #[arg(long, value_name = "DIR")]
+    socket_dir: Option<PathBuf>,
+    /// What to log, such as "debug" or "info,stp_net=trace" [default: $SESSION_LOG, else "info"].
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+    /// Check the configuration and exit.
+    #[arg(long)]
+    check: bool,
+    /// Print this user's public key and exit. It is made if there is none yet.
+    #[arg(long)]
+    print_key: bool,
+    /// Exit when there has been no session for so many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    idle_exit: Option<u64>,
+    /// Leave the terminal's session, as a process started on demand should.
+    #[arg(long, hide = true)]
+    background: bool,
+}
+
+const AFTER: &str = "\
+Configuration is looked for in: --config, $SESSION_CONFIG,
+  $XDG_CONFIG_HOME/session/broker.toml (or ~/.config/session/broker.toml),
+  /etc/session/broker.toml
+
+Example:
+  [[service]]
+  name = \"www.mirror@example.org\"
+  [[service.server]]
+  address = \"192.0.2.1:4433\"
+  key = \"ed25519:...\"            # printed by: stp-server --config FILE --print-key
+
+  [[route]]
+  to = \"mirror.example.org:80\"   # also *.example.org:80, 10.1.0.0/24:*, [2001:db8::1]:22
+  service = \"www.mirror@example.org\"
+
+SIGTERM and SIGINT end it: apps get ECONNRESET.";
+
+/// Everything that `main` does.
+#[must_use]
+pub fn main() -> ExitCode {
+    match go(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("stp-broker: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn go(args: &Args) -> anyhow::Result<()> {
+    if args.print_key {
+        let file = args.config.clone().or_else(found_config);
+        let config = file.map(|file| config::load(&file)).transpose()?;
+        let key = identity(config.as_ref().and_then(|config| config.key_file.as_deref()))?;
+        return say(&format!("{}\n", key.public_key()));
+    }
+    let file = config_file(args)?;
+    let config = config::load(&file)?;
+    let map = map::build(&config).with_context(|| file.display().to_string())?;
+    if args.check {
+        return say(&format!(
+            "{}: good: {} service(s), {} route(s)\n",
+            file.display(),
+            config.services.len(),
+            config.routes.iter().count()
+        ));
+    }
+    stp_net::log::init(args.log.as_deref())?;
+    if args.background {
+        let _is_leader_already = nix::unistd::setsid();
+    }
+    raise_file_limit();
+    let dir = socket_dir(args)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(serve(config, &dir, &map, args.idle_exit));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+fn say(text: &str) -> anyhow::Result<()> {
+    use std::io::Write;
+    Ok(std::io::stdout().lock().write_all(text.as_bytes())?)
+}
+
+async fn serve(
+    config: Config,
+    dir: &Path,
+    map: &[u8],
+    idle_exit: Option<u64>,
+) -> anyhow::Result<()> {
+    let stop = stop_signal()?;
+    let mut listener = Listener::bind(dir)?;
+    let identity = identity(config.key_file.as_deref())?;
+    let key = identity.public_key();
+    let tls = Tls::new(&identity);
+    let (when_absent, status_at) = (config.when_absent, config.status.clone());
+    let counters = Arc::clone(listener.counters());
+    let broker = Broker::new(config, &tls, counters)?;
+    let (stopped, stopping) = watch::channel(false);
+    let statuses = serve_status(&broker, dir, &status_at, &stopping).await?;
+    app::publish_routes(dir, map).with_context(|| dir.join(ROUTES_FILE).display().to_string())?;
+    tokio::spawn(network::watch(Arc::clone(&broker)));
+    let file = broker.config.file.display();
+    tracing::info!(dir = %dir.display(), config = %file, %key, "the broker is ready");
+
+    tokio::select! {
+        () = broker.serve(&mut listener) => {}
+        name = stop => tracing::info!("{name}: ending"),
+        () = idle(&broker, idle_exit) => tracing::info!("no session for long enough: ending"),
+    }
+    withdraw_routes(dir, when_absent);
+    broker.shut_down().await;
+    let _nobody_listens = stopped.send(true);
+    for status in statuses {
+        let _its_own_affair = status.await;
+    }
+    let _gone_already = std::fs::remove_file(dir.join(STATUS_FILE));
+    Ok(())
+}
+
+/// The status on the socket in the session directory, and where the configuration wants it.
+async fn serve_status(
+    broker: &Arc<Broker>,
+    dir: &Path,
+    at: &StatusAddr,
+    stopping: &watch::Receiver<bool>,
+) -> anyhow::Result<Vec<tokio::task::JoinHandle<()>>> {
+    let token = Token::load_or_create(&dir.join(TOKEN_FILE))?;
+    let own = StatusAddr::Unix(dir.join(STATUS_FILE));
+    let mut tasks = Vec::new();
+    for at in [&own, at] {
+        let server = StatusServer::bind(at).await;
+        let Some(server) = server.with_context(|| format!("cannot show the status at {at}"))?
+        else {
+            continue;
+        };
+        tracing::info!("status at {}", server.addr());
+        let (source, token) = (Arc::new(Status(Arc::clone(broker))), Some(token.clone()));
+        let mut stopping = stopping.clone();
+        tasks.push(tokio::spawn(async move {
+            let stop = async move {
+                let _the_broker_is_gone = stopping.wait_for(|stopped| *stopped).await;
+            };
+            server.serve(source, token, stop).await;
+        }));
+    }
+    Ok(tasks)
+}
+
+/// Programs shall not find a way to a broker that has ended, unless they are to fail then.
+fn withdraw_routes(dir: &Path, when_absent: WhenAbsent) {
+    if when_absent == WhenAbsent::Fail {
+        return;
+    }
+    // The empty map marks the one that programs have mapped as superseded.
+    let empty = Builder::new(stp_proto::local::routes::WhenAbsent::Pass).build();
+    let withdrawn = empty.ok().map(|empty| app::publish_routes(dir, &empty));
+    if let Some(Err(error)) = withdrawn {
+        tracing::warn!(%error, "the route map cannot be withdrawn");
+    }
+    let _gone_already = std::fs::remove_file(dir.join(ROUTES_FILE));
+}
+
+fn stop_signal() -> anyhow::Result<impl Future<Output = &'static str>> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    let mut hup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => "SIGTERM",
+            _ = int.recv() => "SIGINT",
+            _ = hup.recv() => "SIGHUP",
+        }
+    })
+}
+
+async fn idle(broker: &Broker, seconds: Option<u64>) {
+    let Some(seconds) = seconds else { return std::future::pending().await };
+    let mut idle_for = 0;
+    while idle_for < seconds {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        idle_for = if broker.session_count() == 0 { idle_for + 1 } else { 0 };
+    }
+}
+
+/// A session needs two descriptors and more.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _as_it_was = setrlimit(Resource::Nofile, limit);
+}
+
+fn config_file(args: &Args) -> anyhow::Result<PathBuf> {
+    if let Some(file) = &args.config {
+        return Ok(file.canonicalize().unwrap_or_else(|_| file.clone()));
+    }
+    match found_config() {
+        Some(file) => Ok(file),
+        None => {
+            let places = config_candidates();
+            let places: Vec<String> = places.iter().map(|p| p.display().to_string()).collect();
+            bail!("no configuration: there is no {}; see --help", places.join(" and no "))
+        }
+    }
+}
+
+fn found_config() -> Option<PathBuf> {
+    stp_net::config::find(&config_candidates()).cloned()
+}
+
+fn config_candidates() -> Vec<PathBuf> {
+    let own = xdg("XDG_CONFIG_HOME", ".config").map(|dir| dir.join("session/broker.toml"));
+    own.into_iter().chain(["/etc/session/broker.toml".into()]).collect()
+}
+
+fn xdg(variable: &str, under_home: &str) -> Option<PathBuf> {
+    let given = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
+    let home = || given("HOME").map(|home| PathBuf::from(home).join(under_home));
+    given(variable).map(PathBuf::from).or_else(home)
+}
+
+fn identity(file: Option<&Path>) -> anyhow::Result<Identity> {
+    let file = match file {
+        Some(file) => file.to_owned(),
+        None => xdg("XDG_STATE_HOME", ".local/state")
+            .context("no place for this user's key: set HOME, or key_file in the configuration")?
+            .join("session/client.key"),
+    };
+    Ok(Identity::load_or_create(&file)?)
+}
+
+fn socket_dir(args: &Args) -> anyhow::Result<PathBuf> {
+    if let Some(dir) = &args.socket_dir {
+        return std::path::absolute(dir).context("--socket-dir");
+    }
+    let uid = nix::unistd::Uid::effective().as_raw();
+    let (session_dir, runtime_dir) = (env::var_os("SESSION_DIR"), env::var_os("XDG_RUNTIME_DIR"));
+    let around = Surroundings {
+        session_dir: session_dir.as_deref().map(OsStr::as_bytes),
+        runtime_dir: runtime_dir.as_deref().map(OsStr::as_bytes),
+        uid,
+        has_run_user: Path::new(&format!("/run/user/{uid}")).is_dir(),
+    };
+    let place = Place::directory(&around)
+        .context("SESSION_DIR or XDG_RUNTIME_DIR is not an absolute path, or is too long")?;
+    Ok(OsString::from_vec(place.as_bytes().to_vec()).into())
+}

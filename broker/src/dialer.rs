@@ -1,0 +1,64 @@
+//! How the broker makes links: the network's edge, as [`crate::reach`] sees it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use stp_net::key::PublicKey;
+use stp_net::link::{DialError, Link, LinkOptions, Tls};
+
+use crate::reach::{Dialer, Dialing, Failure, Kind};
+
+/// Makes links to one server.
+pub struct ServerDialer {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The key it must show.
+    pub key: PublicKey,
+    /// Who we are.
+    pub tls: Arc<Tls>,
+    /// How links are to be.
+    pub options: LinkOptions,
+}
+
+impl Dialer for ServerDialer {
+    type Link = Link;
+
+    fn dial(&self) -> Dialing<Link> {
+        let (address, key, tls) = (self.address, self.key, Arc::clone(&self.tls));
+        let options = self.options.clone();
+        Box::pin(async move {
+            Link::dial(address, &key, &tls, &options).await.map_err(|error| Failure {
+                kind: kind(&error),
+                why: error.to_string(),
+                errno: error.errno(),
+            })
+        })
+    }
+
+    /// A server says nothing on a link before it is asked, so a link that can be read is dead.
+    fn alive(&self, link: &mut Link) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        match link.poll_readable(&mut cx) {
+            Poll::Pending => true,
+            Poll::Ready(Err(_)) => false,
+            // Session tickets and the like may have come; anything else is not welcome.
+            Poll::Ready(Ok(())) => match link.try_read() {
+                Ok(records) => records.is_empty() && !records.closed(),
+                Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
+            },
+        }
+    }
+}
+
+fn kind(error: &DialError) -> Kind {
+    match error {
+        DialError::Refused { .. } | DialError::Misbehaved { .. } => Kind::Refused,
+        DialError::WrongKey { .. } => Kind::WrongKey,
+        DialError::PeerRefused { .. } => Kind::Unauthorized,
+        DialError::Unreachable { .. }
+        | DialError::TimedOut { .. }
+        | DialError::Lost { .. }
+        | DialError::Local { .. } => Kind::Silent,
+    }
+}

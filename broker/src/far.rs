@@ -1,0 +1,245 @@
+//! The far side of a session: which server it goes to, and what is to be done when one refuses or
+//! is lost. The decisions are [`stp_proto::select`]'s; the ways are [`crate::reach`]'s.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use stp_drive::{DialFailed, Dialing, Far, Verdict};
+use stp_net::link::Link;
+use stp_proto::select::{Next, Rank, Refusal, Want};
+use stp_proto::session::{Attempt, Denied, Event, LostCause, Peer, Session, code};
+
+use crate::broker::Broker;
+use crate::entry::{Course, Entry};
+use crate::search::{Candidate, GaveUp, Search};
+
+/// The far side of one session.
+pub struct SessionFar {
+    broker: Arc<Broker>,
+    entry: Arc<Entry>,
+}
+
+impl SessionFar {
+    /// The far side of this session.
+    #[must_use]
+    pub fn new(broker: Arc<Broker>, entry: Arc<Entry>) -> SessionFar {
+        SessionFar { broker, entry }
+    }
+
+    fn search(&self, session: &Session, course: &mut Course) -> Search<crate::dialer::ServerDialer> {
+        let (service, number) = (&self.entry.service, self.entry.service_number);
+        let established = session.is_established();
+        let want = if established {
+            Want::Resume { transferable: session.transferable().is_ok() }
+        } else {
+            Want::Connect
+        };
+        let now = self.broker.now();
+        let list = self.broker.overloaded.lock();
+        let listed = |rank| list.contains(now, &(number, rank));
+        let home = course.choice.home();
+        let candidate = |rank: Rank| {
+            let until = list.until(now, &(number, rank)).map(|until| until - now);
+            let waits = established && Some(rank) != home;
+            Candidate { rank, not_before: until.filter(|_| waits).map(|t| Instant::now() + t) }
+        };
+        let order = course.choice.order(want, listed, |_| None);
+        let mut order: Vec<Candidate> = order.into_iter().map(candidate).collect();
+        let mut home = home;
+        if let Some(leave) = course.leave.take()
+            && order.len() > 1
+        {
+            order.retain(|candidate| candidate.rank != leave);
+            home = home.filter(|rank| *rank != leave);
+        }
+        let give_up_at = self.entry.started + self.broker.config.limits.connect;
+        Search {
+            servers: service.servers.clone(),
+            news: Arc::clone(&service.news),
+            order,
+            home,
+            give_up_at: (!established).then_some(give_up_at),
+            tired_after: course.choice.patience(),
+        }
+    }
+
+    fn refuse(&self, course: &mut Course, why: Refusal, text: &str) -> Option<Next> {
+        let rank = course.trying.take()?;
+        let name = (self.entry.service_number, rank);
+        let mut list = self.broker.overloaded.lock();
+        let next = course.choice.refused(self.broker.now(), rank, why, &mut list, name);
+        let server = self.entry.service.server_name(rank);
+        let said = if text.is_empty() { String::new() } else { format!(" ({text})") };
+        tracing::info!(session = self.entry.id, %server, "refused: {why}{said}");
+        self.broker.count_refusal(why);
+        Some(next)
+    }
+
+    fn attached(&self, session: &Session, attempt: Attempt, gap: Duration, received: u64) {
+        let mut course = self.entry.course.lock();
+        let from = course.choice.last();
+        let to = course.trying.take();
+        course.attached = true;
+        if let Some(rank) = to {
+            course.choice.taken_by(rank);
+            self.entry.service.named(rank, session.server());
+            self.broker.overloaded.lock().remove(&(self.entry.service_number, rank));
+        }
+        let what = match attempt {
+            Attempt::Connect => "connected",
+            Attempt::Resume => "resumed",
+            Attempt::Transfer => "transferred",
+        };
+        let name = |rank| self.entry.service.server_name(rank);
+        let mut history = self.entry.history(what, std::mem::take(&mut course.lost), received);
+        drop(course);
+        let gap_ms = u64::try_from(gap.as_millis()).unwrap_or(u64::MAX);
+        history.gap_ms = (attempt != Attempt::Connect).then_some(gap_ms);
+        history.from_server = from.map(name);
+        history.to_server = to.or(from).map(name);
+        let server = history.to_server.as_deref().unwrap_or_default();
+        if attempt == Attempt::Connect {
+            let destination = &self.entry.destination;
+            tracing::info!(session = self.entry.id, server, %destination, "connected");
+        } else {
+            let cause = &history.cause;
+            tracing::info!(session = self.entry.id, server, gap_ms, at_byte = received, %cause, "{what}");
+        }
+        self.broker.count_attach(attempt);
+        self.entry.status.record(history);
+    }
+
+    fn lost(&self, cause: LostCause, received: u64) {
+        let mut course = self.entry.course.lock();
+        course.local = None;
+        let was_attached = std::mem::take(&mut course.attached);
+        if let Some(rank) = course.choice.last().filter(|_| was_attached) {
+            self.entry.service.servers[rank].lost();
+        }
+        // A server that lets itself be connected to and then does not answer has some trouble.
+        if cause == LostCause::Unanswered
+            && let Some(rank) = course.trying.take()
+            && course.choice.home() != Some(rank)
+        {
+            let name = (self.entry.service_number, rank);
+            self.broker.overloaded.lock().add(self.broker.now(), name, Duration::ZERO);
+        }
+        if was_attached {
+            let text = match cause {
+                LostCause::Broken => "link broke",
+                LostCause::Silent => "link silent",
+                LostCause::Unanswered => "attempt unanswered",
+            };
+            text.clone_into(&mut course.lost);
+            drop(course);
+            tracing::info!(session = self.entry.id, at_byte = received, "{text}");
+            self.entry.record("lost", text.to_owned(), received);
+        }
+    }
+}
+
+impl Far for SessionFar {
+    fn dial(&mut self, session: &Session) -> Dialing {
+        let mut course = self.entry.course.lock();
+        course.trying = None;
+        let established = session.is_established();
+        let home = course.choice.home();
+        let search = self.search(session, &mut course);
+        let worst = course.choice.worst();
+        drop(course);
+        let entry = Arc::clone(&self.entry);
+        Box::pin(async move {
+            match search.run().await {
+                Ok((rank, link)) => {
+                    let mut course = entry.course.lock();
+                    course.trying = Some(rank);
+                    course.local = Some(link.local_addr());
+                    let same = !established || home == Some(rank);
+                    Ok((link, if same { Peer::Same } else { Peer::Other }))
+                }
+                Err(GaveUp { errno, why }) => {
+                    let why = if established {
+                        format!("no server can go on with it: {worst}; {why}")
+                    } else {
+                        why
+                    };
+                    entry.course.lock().gave_up = Some((errno, why.clone()));
+                    let inbox = entry.inbox.clone();
+                    let abort = stp_drive::Command::Abort { code: code::NO_SERVER };
+                    tokio::spawn(async move { inbox.send(abort).await });
+                    Err(DialFailed { why })
+                }
+            }
+        })
+    }
+
+    fn denied(&mut self, session: &Session, why: &Denied) -> Verdict {
+        let (refusal, text) = match why {
+            Denied::Connect { why, retry_after, text, .. } => {
+                (Some(Refusal::of_connect(*why, *retry_after)), text.clone())
+            }
+            Denied::Resume(why) => (Refusal::of_resume(*why), why.to_string()),
+        };
+        let Some(refusal) = refusal else { return Verdict::TryLater };
+        let mut course = self.entry.course.lock();
+        let server = course.trying.map(|rank| self.entry.service.server_name(rank));
+        let said = if text.is_empty() { String::new() } else { format!(": {text}") };
+        let cause = format!("{} {refusal}{said}", server.as_deref().unwrap_or("server"));
+        self.entry.record("refused", cause.clone(), session.positions().received);
+        let next = self.refuse(&mut course, refusal, &text).unwrap_or(Next::Another);
+        let hopeless = match (refusal, session.transferable()) {
+            (Refusal::Unknown, Err(why)) if session.is_established() => {
+                Some(format!("{cause}; and it cannot be continued elsewhere: {why}"))
+            }
+            _ => None,
+        };
+        let reason = match (next, hopeless) {
+            (_, Some(reason)) => reason,
+            (Next::GiveUp(why), None) => format!("no server can take it: {why} ({cause})"),
+            (Next::Another, None) => return Verdict::TryAgain,
+        };
+        let errno = match refusal {
+            _ if session.is_established() => nix::errno::Errno::ECONNRESET as i32,
+            Refusal::Service(errno) => i32::from(errno),
+            Refusal::NotHere => nix::errno::Errno::EHOSTUNREACH as i32,
+            _ => nix::errno::Errno::ECONNREFUSED as i32,
+        };
+        course.gave_up = Some((errno, reason.clone()));
+        Verdict::GiveUp { code: code::NO_SERVER, reason }
+    }
+
+    fn event(&mut self, session: &Session, event: &Event) {
+        let received = session.positions().received;
+        match event {
+            Event::Attached { attempt, gap, received, .. } => {
+                self.attached(session, *attempt, *gap, *received);
+            }
+            Event::Lost { cause, .. } => self.lost(*cause, received),
+            Event::Suspended { by_peer } => {
+                let cause = if *by_peer { "by the server" } else { "by the user" };
+                self.entry.course.lock().attached = false;
+                self.entry.course.lock().lost = format!("suspended {cause}");
+                self.entry.record("suspended", cause.to_owned(), received);
+            }
+            Event::TransferWanted { reason, text } => {
+                let mut course = self.entry.course.lock();
+                course.leave = course.choice.home();
+                drop(course);
+                self.entry.record("asked to leave", format!("{reason} {text}"), received);
+            }
+            Event::Closed { .. }
+            | Event::Established { .. }
+            | Event::Denied(_)
+            | Event::Moved { .. }
+            | Event::Acknowledged(_)
+            | Event::TicketStored { .. }
+            | Event::Stays { .. } => {}
+        }
+    }
+
+    fn reuse(&mut self, link: Link) {
+        if let Some(rank) = self.entry.course.lock().choice.last() {
+            self.entry.service.servers[rank].keep(link);
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The route map: what the shims need to know of the routes.
+
+use std::net::IpAddr;
+
+use stp_proto::local::routes::{self, BuildError, Builder, Ports};
+
+use crate::config::{Config, WhenAbsent};
+use crate::routes::Hosts;
+
+/// The bytes of the route map for this configuration.
+///
+/// # Errors
+/// When there are more routes than a map holds.
+pub fn build(config: &Config) -> Result<Vec<u8>, BuildError> {
+    let mut map = Builder::new(match config.when_absent {
+        WhenAbsent::Pass => routes::WhenAbsent::Pass,
+        WhenAbsent::Fail => routes::WhenAbsent::Fail,
+    });
+    if let (IpAddr::V4(v4), IpAddr::V6(v6)) =
+        (config.virtual_ipv4.addr(), config.virtual_ipv6.addr())
+    {
+        let (v4, v6) = ((v4, config.virtual_ipv4.len()), (v6, config.virtual_ipv6.len()));
+        map.virtual_pools(v4, Some(v6))?;
+    }
+    for route in config.routes.iter() {
+        let ports = route.to.port.map_or(Ports::ALL, Ports::one);
+        match &route.to.hosts {
+            Hosts::Name(name) => map.name(name, ports)?,
+            Hosts::Below(name) => map.name(&format!("*.{name}"), ports)?,
+            Hosts::Net(net) => map.address(net.addr(), net.len(), ports)?,
+        }
+    }
+    map.build()
+}

@@ -1,0 +1,182 @@
+//! The near side of a session: the app's socket.
+
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use stp_drive::{Near, Pulled};
+use stp_proto::session::{Event, Session, ShutNear, code};
+use stp_proto::time::Instant;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use crate::app::{AppEnd, AppSocket, Shut};
+use crate::entry::Entry;
+
+/// How often an app that waits for its connect is looked at: it may have given up.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// How far the app's connect has come.
+enum Connect {
+    /// The session is not established.
+    Waiting(Interval),
+    /// It is; the app is being told.
+    Telling,
+    /// The app knows.
+    Done,
+}
+
+/// The app of one session.
+pub struct AppNear {
+    /// There until it is reset.
+    socket: Option<AppSocket>,
+    connect: Connect,
+    failed: Option<io::Error>,
+    fin: bool,
+    entry: Arc<Entry>,
+}
+
+impl AppNear {
+    /// An app that waits for its connect.
+    #[must_use]
+    pub fn new(socket: AppSocket, entry: Arc<Entry>) -> AppNear {
+        let mut look = interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let connect = Connect::Waiting(look);
+        AppNear { socket: Some(socket), connect, failed: None, fin: false, entry }
+    }
+
+    /// Ready when bytes may flow, or when it has failed.
+    fn poll_connected(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(socket) = &mut self.socket else { return Poll::Pending };
+        if self.failed.is_some() {
+            return Poll::Ready(());
+        }
+        match &mut self.connect {
+            Connect::Done => Poll::Ready(()),
+            Connect::Waiting(look) => {
+                ready!(look.poll_tick(cx));
+                while look.poll_tick(cx).is_ready() {}
+                if socket.has_given_up() {
+                    self.failed = Some(ErrorKind::ConnectionAborted.into());
+                    return Poll::Ready(());
+                }
+                Poll::Pending
+            }
+            Connect::Telling => {
+                let told = ready!(socket.poll_establish(cx));
+                self.connect = Connect::Done;
+                self.failed = told.err();
+                Poll::Ready(())
+            }
+        }
+    }
+
+    fn errno(&self, code: u32) -> i32 {
+        if let Some((errno, _)) = &self.entry.course.lock().gave_up {
+            return *errno;
+        }
+        let established = matches!(self.connect, Connect::Done);
+        match code {
+            code::HOLD => Errno::ETIMEDOUT as i32,
+            code::USER if !established => Errno::ECONNABORTED as i32,
+            _ if !established => Errno::ECONNREFUSED as i32,
+            _ => Errno::ECONNRESET as i32,
+        }
+    }
+}
+
+impl Near for AppNear {
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(self.poll_connected(cx));
+        if self.failed.is_some() {
+            return Poll::Ready(());
+        }
+        match &mut self.socket {
+            Some(socket) => socket.poll_readable(cx).map(|_| ()),
+            None => Poll::Pending,
+        }
+    }
+
+    fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(self.poll_connected(cx));
+        match &mut self.socket {
+            Some(socket) if self.failed.is_none() => socket.poll_writable(cx).map(|_| ()),
+            _ => Poll::Pending,
+        }
+    }
+
+    fn pull(&mut self, now: Instant, session: &mut Session) -> io::Result<Pulled> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        let Some(socket) = &mut self.socket else { return Err(ErrorKind::WouldBlock.into()) };
+        match session.fill(now, |bufs| socket.try_read(bufs))? {
+            0 => match socket.end() {
+                AppEnd::Open => Err(ErrorKind::WouldBlock.into()),
+                AppEnd::Fin => Ok(Pulled::Fin),
+                AppEnd::Gone => Ok(Pulled::Gone),
+                AppEnd::Reset => Err(ErrorKind::ConnectionReset.into()),
+            },
+            count => Ok(Pulled::Bytes(count)),
+        }
+    }
+
+    fn push(
+        &mut self,
+        now: Instant,
+        session: &mut Session,
+        arrived: &[&[u8]],
+    ) -> io::Result<usize> {
+        let socket = &mut self.socket;
+        session.deliver(now, arrived, |bufs| match socket {
+            Some(socket) => socket.try_write(bufs),
+            None => Err(ErrorKind::BrokenPipe.into()),
+        })
+    }
+
+    fn shut(&mut self, how: ShutNear) {
+        match how {
+            ShutNear::Fin => {
+                self.fin = true;
+                if let Some(socket) = &mut self.socket {
+                    socket.shut(Shut::Fin);
+                }
+            }
+            ShutNear::Reset { code } => {
+                let errno = self.errno(code);
+                if let Some(mut socket) = self.socket.take() {
+                    socket.shut(Shut::Reset { errno });
+                }
+            }
+        }
+    }
+
+    fn event(&mut self, _now: Instant, session: &mut Session, event: &Event) {
+        match event {
+            Event::Established { .. } => self.connect = Connect::Telling,
+            Event::Acknowledged(_) => {
+                let at = session.positions();
+                let rtt_us = self.entry.status.snapshot().rtt_ms.unwrap_or(0.0) * 1e3;
+                if let Some(socket) = &self.socket {
+                    let unacknowledged = u32::try_from(at.end - at.una).unwrap_or(u32::MAX);
+                    socket.report(rtt_us as u32, unacknowledged);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Drop for AppNear {
+    /// After both ends of stream the app shall see an end, not an abort.
+    fn drop(&mut self) {
+        if let Some(socket) = self.socket.take()
+            && self.fin
+            && socket.end() != AppEnd::Open
+        {
+            socket.close();
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What the broker does when the machine's links, addresses or routes change.
+//!
+//! A session whose link leaves from an address that is gone is told at once, and so is one that
+//! was busy and has fallen silent: a new link is opened beside the old one, so a mistake costs a
+//! handshake and no pause. A link that works is left alone, even when a better path has appeared.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use stp_drive::Command;
+use stp_net::paths::Watch;
+
+use crate::broker::Broker;
+use crate::entry::Entry;
+
+/// Who moved bytes this lately is busy.
+const BUSY: Duration = Duration::from_secs(30);
+/// A busy session that moves nothing for this long after a change has lost its path.
+const SILENT: Duration = Duration::from_millis(300);
+/// Between two looks at who is busy, and at what ages.
+const TICK: Duration = Duration::from_secs(2);
+
+/// When each session moved bytes last, as seen from outside.
+#[derive(Default)]
+struct Progress(BTreeMap<u64, (u64, Instant)>);
+
+impl Progress {
+    fn look(&mut self, sessions: &[Arc<Entry>], now: Instant) {
+        let here: BTreeSet<u64> = sessions.iter().map(|entry| entry.id).collect();
+        self.0.retain(|id, _| here.contains(id));
+        for entry in sessions {
+            let moved = moved(entry);
+            let last = self.0.entry(entry.id).or_insert((moved, now));
+            if last.0 != moved {
+                *last = (moved, now);
+            }
+        }
+    }
+
+    fn is_busy(&self, entry: &Entry, now: Instant) -> bool {
+        let last = self.0.get(&entry.id);
+        let lately = last.is_none_or(|(_, at)| now.duration_since(*at) < BUSY);
+        lately || entry.status.snapshot().unacknowledged > 0
+    }
+}
+
+fn moved(entry: &Entry) -> u64 {
+    let positions = entry.status.snapshot().positions;
+    positions.rcv + positions.una
+}
+
+/// Watches the network and looks after what ages, for as long as the broker runs.
+pub async fn watch(broker: Arc<Broker>) {
+    let mut news = match Watch::new() {
+        Ok(news) => Some(news),
+        Err(error) => {
+            tracing::warn!(%error, "changes of the network cannot be watched; timers must do");
+            None
+        }
+    };
+    let mut progress = Progress::default();
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {
+                progress.look(&broker.sessions(), Instant::now());
+                broker.age();
+            }
+            result = changed(&mut news) => match result {
+                Ok(()) => handle_change(&broker, &mut progress).await,
+                Err(error) => {
+                    tracing::warn!(%error, "changes of the network cannot be watched any more");
+                    news = None;
+                }
+            },
+        }
+    }
+}
+
+async fn changed(news: &mut Option<Watch>) -> std::io::Result<()> {
+    match news {
+        Some(news) => news.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn handle_change(broker: &Broker, progress: &mut Progress) {
+    broker.counters.network_changes.fetch_add(1, Ordering::Relaxed);
+    let mut here = BTreeMap::new();
+    for reach in broker.services.iter().flat_map(|service| &service.servers) {
+        reach.network_changed(|link| is_ours(&mut here, link.local_addr().ip()));
+    }
+    let sessions = broker.sessions();
+    progress.look(&sessions, Instant::now());
+    let mut others = Vec::new();
+    let mut rebound = 0;
+    for entry in sessions {
+        let (local, attached) = {
+            let course = entry.course.lock();
+            (course.local, course.attached)
+        };
+        match local {
+            Some(local) if attached && is_ours(&mut here, local.ip()) => {
+                let before = moved(&entry);
+                others.push((entry, before));
+            }
+            _ => {
+                rebound += 1;
+                tell(&entry, "address gone");
+            }
+        }
+    }
+    others.retain(|(entry, _)| progress.is_busy(entry, Instant::now()));
+    let busy = others.len();
+    if busy > 0 {
+        tokio::time::sleep(SILENT).await;
+    }
+    for (entry, before) in others {
+        let silent = moved(&entry) == before;
+        if silent && progress.is_busy(&entry, Instant::now()) {
+            rebound += 1;
+            tell(&entry, "silent since the network changed");
+        }
+    }
+    tracing::info!(rebound, "the network has changed");
+}
+
+fn tell(entry: &Entry, why: &str) {
+    let mut course = entry.course.lock();
+    if course.attached && course.lost.is_empty() {
+        why.clone_into(&mut course.lost);
+    }
+    drop(course);
+    let _ended_already = entry.inbox.try_send(Command::PathChanged);
+}
+
+/// Whether the machine has this address, remembered for one change.
+fn is_ours(here: &mut BTreeMap<IpAddr, bool>, ip: IpAddr) -> bool {
+    *here.entry(ip).or_insert_with(|| match UdpSocket::bind((ip, 0)) {
+        Ok(_) => true,
+        Err(error) => error.kind() != std::io::ErrorKind::AddrNotAvailable,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_ours_if_it_can_be_bound() {
+        let mut here = BTreeMap::new();
+        assert!(is_ours(&mut here, IpAddr::from([127, 0, 0, 1])));
+        assert!(!is_ours(&mut here, IpAddr::from([192, 0, 2, 77])));
+        assert_eq!(here.len(), 2);
+    }
+}

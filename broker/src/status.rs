@@ -1,0 +1,335 @@
+//! What the broker shows of itself, and what it lets be done from outside.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use serde_json::{Value, json};
+use stp_drive::Command;
+use stp_net::status::{Acting, Metrics, Refusal, Source, page};
+use stp_proto::session::code;
+
+use crate::broker::Broker;
+use crate::entry::Entry;
+
+/// The broker's status; reads only what was published.
+pub struct Status(pub Arc<Broker>);
+
+impl Source for Status {
+    fn status(&self) -> Value {
+        let broker = &self.0;
+        let sessions: Vec<Value> = broker.sessions().iter().map(|entry| entry.json()).collect();
+        json!({
+            "broker": {
+                "pid": std::process::id(),
+                "version": env!("CARGO_PKG_VERSION"),
+                "uptime_s": broker.started.elapsed().as_secs(),
+                "config": broker.config.file.display().to_string(),
+            },
+            "services": services(broker),
+            "routes": routes(broker),
+            "sessions": sessions,
+            "ended": broker.ended(),
+            "refused": *broker.refusals.lock(),
+            "counters": Value::Object(
+                counters(broker).into_iter().map(|(n, _, v)| (n.to_owned(), v.into())).collect(),
+            ),
+        })
+    }
+
+    fn metrics(&self) -> String {
+        let broker = &self.0;
+        let mut metrics = Metrics::new();
+        let count = broker.session_count() as f64;
+        metrics.gauge("session_broker_sessions", "Sessions now.", count);
+        for (name, help, value) in counters(broker) {
+            metrics.counter(&format!("session_broker_{name}_total"), help, value);
+        }
+        let refusals = broker.refusals.lock().clone();
+        metrics.counters(
+            "session_broker_refusals_total",
+            "Refusals by servers.",
+            "reason",
+            refusals.iter().map(|(reason, count)| (reason.as_str(), *count)),
+        );
+        let servers = servers(broker);
+        metrics.gauges(
+            "session_broker_server_up",
+            "Whether the last link to a server worked.",
+            "server",
+            servers.iter().map(|(name, up, _)| (name.as_str(), f64::from(u8::from(*up)))),
+        );
+        metrics.gauges(
+            "session_broker_warm_links",
+            "Links kept ready for use.",
+            "server",
+            servers.iter().map(|(name, _, warm)| (name.as_str(), *warm as f64)),
+        );
+        metrics.finish()
+    }
+
+    fn page(&self) -> String {
+        let broker = &self.0;
+        let sessions = broker.sessions();
+        let up = short_time(broker.started.elapsed().as_millis() as u64);
+        let about = format!(
+            "Broker {}, process {}, up {up}. {} session(s) now, {} so far; {} resumed, {} \
+             transferred.",
+            env!("CARGO_PKG_VERSION"),
+            std::process::id(),
+            sessions.len(),
+            broker.counters.opened.load(Ordering::Relaxed),
+            broker.counters.resumed.load(Ordering::Relaxed),
+            broker.counters.transferred.load(Ordering::Relaxed),
+        );
+        let sessions: Vec<Value> = sessions.iter().map(|entry| entry.json()).collect();
+        let mut ended = broker.ended();
+        ended.reverse();
+        ended.truncate(20);
+        page("Sessions")
+            .text(&about)
+            .heading("Sessions")
+            .table(&SESSION_HEAD, &sessions.iter().map(session_row).collect::<Vec<_>>())
+            .heading("What happened to them")
+            .table(&EVENT_HEAD, &event_rows(&sessions))
+            .heading("Servers")
+            .table(&SERVER_HEAD, &server_rows(broker))
+            .heading("Ended lately")
+            .table(&ENDED_HEAD, &ended.iter().map(ended_row).collect::<Vec<_>>())
+            .finish()
+    }
+
+    fn act(self: Arc<Self>, path: String, _body: Value) -> Acting {
+        Box::pin(async move { act(&self.0, &path).await })
+    }
+}
+
+async fn act(broker: &Broker, path: &str) -> Result<Value, Refusal> {
+    let mut parts = path.split('/');
+    let (Some("sessions"), Some(id), Some(action), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        let what = "there is only sessions/ID/suspend, resume, close and move";
+        return Err(Refusal::not_found(what));
+    };
+    let number: u64 =
+        id.parse().map_err(|_| Refusal::bad_request(format!("{id} is no session number")))?;
+    let entry = broker.sessions().into_iter().find(|entry| entry.id == number);
+    let entry = entry.ok_or_else(|| Refusal::not_found(format!("there is no session {id}")))?;
+    let command = match action {
+        "suspend" => Command::Suspend,
+        "resume" => Command::Resume,
+        "close" => Command::Abort { code: code::USER },
+        "move" => leave(&entry)?,
+        _ => return Err(Refusal::not_found(format!("nobody can {action} a session"))),
+    };
+    let sent = entry.inbox.send(command).await;
+    sent.map_err(|_| Refusal::conflict(format!("session {id} has just ended")))?;
+    Ok(json!({ "session": entry.id, "action": action }))
+}
+
+/// The session shall go to another server.
+fn leave(entry: &Entry) -> Result<Command, Refusal> {
+    if entry.service.servers.len() < 2 {
+        let what = format!("{} has only one server", entry.service.name);
+        return Err(Refusal::conflict(what));
+    }
+    let transferable = entry.status.snapshot().transferable;
+    if transferable != "yes" {
+        return Err(Refusal::conflict(format!("it cannot be moved: {transferable}")));
+    }
+    let mut course = entry.course.lock();
+    course.leave = course.choice.home();
+    "moved by the user".clone_into(&mut course.lost);
+    Ok(Command::Retry)
+}
+
+fn services(broker: &Broker) -> Vec<Value> {
+    let (now, list) = (broker.now(), broker.overloaded.lock());
+    let numbered = broker.services.iter().enumerate();
+    numbered.map(|(k, service)| service.status(|rank| list.contains(now, &(k, rank)))).collect()
+}
+
+fn routes(broker: &Broker) -> Vec<Value> {
+    let route = |route: &crate::routes::Route| {
+        json!({ "to": route.to.to_string(), "service": broker.services[route.service].name })
+    };
+    broker.config.routes.iter().map(route).collect()
+}
+
+fn counters(broker: &Broker) -> Vec<(&'static str, &'static str, u64)> {
+    let own = &broker.counters;
+    let app = &broker.app_counters;
+    let reaches = || broker.services.iter().flat_map(|service| &service.servers);
+    let sum = |of: fn(&crate::reach::Counts) -> &std::sync::atomic::AtomicUsize| {
+        reaches().map(|reach| of(&reach.counts).load(Ordering::Relaxed) as u64).sum()
+    };
+    let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    vec![
+        ("sessions_opened", "Sessions begun.", load(&own.opened)),
+        ("sessions_ended", "Sessions that came to an end.", load(&own.ended)),
+        ("connects_refused", "Connects refused before a session was begun.", load(&own.refused)),
+        ("resumed", "Sessions resumed at the same server.", load(&own.resumed)),
+        ("transferred", "Sessions taken to another server.", load(&own.transferred)),
+        ("bytes_in", "Bytes delivered to apps by ended sessions.", load(&own.bytes_in)),
+        ("bytes_out", "Bytes taken from apps by ended sessions.", load(&own.bytes_out)),
+        ("network_changes", "Changes of the network.", load(&own.network_changes)),
+        ("dials", "Links dialed.", sum(|counts| &counts.dials)),
+        ("warm_links_used", "Sessions that found a link ready.", sum(|counts| &counts.reused)),
+        ("outages", "Times a server went out of reach.", sum(|counts| &counts.outages)),
+        ("app_garbage", "Local connections that sent no message.", load(&app.garbage)),
+        ("app_strangers", "Local connections of other users.", load(&app.strangers)),
+        ("app_silent", "Local connections that said nothing.", load(&app.silent)),
+    ]
+}
+
+fn servers(broker: &Broker) -> Vec<(String, bool, usize)> {
+    let mut all = Vec::new();
+    for service in &broker.services {
+        for (rank, reach) in service.servers.iter().enumerate() {
+            let name = format!("{} {}", service.name, service.server_name(rank));
+            all.push((name, reach.standing().borrow().is_open(), reach.warm_links()));
+        }
+    }
+    all
+}
+
+const SESSION_HEAD: [&str; 8] =
+    ["#", "app", "destination", "server", "state", "RTT", "in / out", "rate"];
+const EVENT_HEAD: [&str; 6] = ["#", "after", "what", "pause", "at byte", "why"];
+const SERVER_HEAD: [&str; 5] = ["service", "server", "state", "warm links", "why"];
+const ENDED_HEAD: [&str; 6] = ["#", "app", "destination", "lasted", "in / out", "ended"];
+/// Events of one session on the page.
+const EVENTS_SHOWN: usize = 6;
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "–".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn session_row(session: &Value) -> Vec<String> {
+    let rate = number(&session["rate_in"]) + number(&session["rate_out"]);
+    let rtt = session["rtt_ms"].as_f64().map_or("–".to_owned(), |ms| format!("{ms:.1} ms"));
+    vec![
+        text(&session["id"]),
+        app(session),
+        text(&session["destination"]),
+        text(&session["server"]),
+        text(&session["state"]).replace('_', " "),
+        rtt,
+        both_ways(session),
+        format!("{}/s", short_bytes(rate)),
+    ]
+}
+
+fn event_rows(sessions: &[Value]) -> Vec<Vec<String>> {
+    let mut rows = Vec::new();
+    for session in sessions {
+        let events = session["events"].as_array().map(Vec::as_slice).unwrap_or_default();
+        for event in &events[events.len().saturating_sub(EVENTS_SHOWN)..] {
+            let (from, to) = (&event["from_server"], &event["to_server"]);
+            let servers = match (from.as_str(), to.as_str()) {
+                (Some(from), Some(to)) if from != to => format!("{from} → {to} "),
+                (None, Some(to)) => format!("{to} "),
+                _ => String::new(),
+            };
+            rows.push(vec![
+                text(&session["id"]),
+                short_time(number(&event["at_ms"])),
+                text(&event["what"]),
+                event["gap_ms"].as_u64().map_or(String::new(), short_time),
+                text(&event["at_byte"]),
+                format!("{servers}{}", text(&event["cause"])),
+            ]);
+        }
+    }
+    rows
+}
+
+fn server_rows(broker: &Broker) -> Vec<Vec<String>> {
+    let mut rows = Vec::new();
+    for service in services(broker) {
+        for server in service["servers"].as_array().into_iter().flatten() {
+            let about = [&service["name"], &server["name"], &server["state"]];
+            let mut row: Vec<String> = about.into_iter().map(text).collect();
+            row.push(text(&server["warm_links"]));
+            row.push(text(&server["why"]));
+            rows.push(row);
+        }
+    }
+    rows
+}
+
+fn ended_row(session: &Value) -> Vec<String> {
+    vec![
+        text(&session["id"]),
+        app(session),
+        text(&session["destination"]),
+        short_time(number(&session["lasted_ms"])),
+        both_ways(session),
+        text(&session["reason"]),
+    ]
+}
+
+fn app(session: &Value) -> String {
+    format!("{} {}", text(&session["app"]["comm"]), session["app"]["pid"])
+}
+
+fn both_ways(session: &Value) -> String {
+    let at = &session["positions"];
+    format!("{} / {}", short_bytes(number(&at["dlv"])), short_bytes(number(&at["end"])))
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or(0)
+}
+
+fn short_bytes(n: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if n < 1_024 {
+        return format!("{n} B");
+    }
+    let power = n.ilog2() / 10;
+    format!("{:.1} {}", n as f64 / (1u64 << (10 * power)) as f64, units[power as usize - 1])
+}
+
+fn short_time(ms: u64) -> String {
+    match ms {
+        0..1_000 => format!("{ms} ms"),
+        1_000..120_000 => format!("{:.1} s", ms as f64 / 1e3),
+        120_000..7_200_000 => format!("{} min", ms / 60_000),
+        _ => format!("{} h", ms / 3_600_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short_enough_for_a_page() {
+        assert_eq!(short_bytes(1_023), "1023 B");
+        assert_eq!(short_bytes(1_536), "1.5 KiB");
+        assert_eq!(short_bytes(u64::MAX), "16.0 EiB");
+        assert_eq!(short_time(1_250), "1.2 s");
+        assert_eq!(short_time(7_200_000), "2 h");
+    }
+
+    #[test]
+    fn an_event_names_the_servers_only_when_they_differ() {
+        let session = json!({ "id": 1, "events": [
+            { "at_ms": 5, "what": "connected", "cause": "", "to_server": "a", "at_byte": 0 },
+            { "at_ms": 9, "what": "resumed", "cause": "link broke", "gap_ms": 12,
+              "from_server": "a", "to_server": "a", "at_byte": 7 },
+            { "at_ms": 20, "what": "transferred", "cause": "link broke", "gap_ms": 150,
+              "from_server": "a", "to_server": "b", "at_byte": 9 },
+        ]});
+        let rows = event_rows(&[session]);
+        assert_eq!(rows[0][5], "a ");
+        assert_eq!(rows[1][5], "link broke");
+        assert_eq!(rows[2][5], "a → b link broke");
+        assert_eq!(rows[2][3], "150 ms");
+    }
+}

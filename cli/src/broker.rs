@@ -1,0 +1,221 @@
+//! Talking to the broker over its status socket, and starting one.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::UnixStream;
+
+use crate::args::Run;
+use crate::places;
+
+/// How long a broker may take to start.
+const START_MAX: Duration = Duration::from_secs(10);
+/// How long it may take to answer.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+const ANSWER_BYTES_MAX: usize = 256 << 20;
+
+/// The broker's `/status`.
+///
+/// # Errors
+/// When no broker answers.
+pub fn status() -> anyhow::Result<Value> {
+    let (code, text) = ask(Method::GET, "/status")?;
+    if code != StatusCode::OK {
+        bail!("the broker answers {code}: {}", text.trim());
+    }
+    serde_json::from_str(&text).context("what the broker answers is no JSON")
+}
+
+/// Does something with a session.
+///
+/// # Errors
+/// When no broker answers, or it refuses.
+pub fn act(id: &str, action: &str) -> anyhow::Result<ExitCode> {
+    if id.is_empty() || !id.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        bail!("\"{id}\" is not the number of a session; `session status` shows them");
+    }
+    let (code, text) = ask(Method::POST, &format!("/sessions/{id}/{action}"))?;
+    if !code.is_success() {
+        bail!("{}", reason(&text));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A refusal is plain text, or JSON with an error in it.
+fn reason(text: &str) -> String {
+    let json: Option<Value> = serde_json::from_str(text).ok();
+    let error = json.as_ref().and_then(|json| json["error"].as_str());
+    error.unwrap_or(text.trim()).to_owned()
+}
+
+fn ask(method: Method, path: &str) -> anyhow::Result<(StatusCode, String)> {
+    let dir = places::session_dir()?;
+    let socket = dir.join("status.sock");
+    // Only this user can read it, as only he can reach the socket.
+    let token = std::fs::read_to_string(dir.join("token")).unwrap_or_default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        tokio::time::timeout(ANSWER_MAX, exchange(&socket, token.trim(), method, path))
+            .await
+            .context("the broker does not answer")?
+    })
+}
+
+async fn exchange(
+    socket: &Path,
+    token: &str,
+    method: Method,
+    path: &str,
+) -> anyhow::Result<(StatusCode, String)> {
+    let stream = UnixStream::connect(socket).await.with_context(|| {
+        format!("no broker runs here ({}); `session run` starts one", socket.display())
+    })?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "localhost")
+        .header("authorization", format!("Bearer {token}"))
+        .header("content-type", "application/json")
+        .body(Full::new(Bytes::from_static(b"{}")))?;
+    let response = sender.send_request(request).await?;
+    let code = response.status();
+    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+    let body = body.map_err(|error| anyhow::anyhow!("the broker's answer broke off: {error}"))?;
+    Ok((code, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
+}
+
+/// Sees to it that a broker runs.
+///
+/// # Errors
+/// When it cannot be started; its own words are passed on.
+pub fn ensure(run: &Run) -> anyhow::Result<()> {
+    if let Ok(status) = status() {
+        warn_of_other_config(run, &status);
+        return Ok(());
+    }
+    check_config(run)?;
+    let program = places::broker_program()?;
+    let log = match &run.broker_log {
+        Some(path) => path.clone(),
+        None => default_log()?,
+    };
+    let mut child = start(&program, run, &log)?;
+    wait_until_ready(&mut child, &log)
+}
+
+fn warn_of_other_config(run: &Run, status: &Value) {
+    let Some(wanted) = run.config.as_deref().and_then(|path| path.canonicalize().ok()) else {
+        return;
+    };
+    let used = status["broker"]["config"].as_str().unwrap_or_default();
+    if Path::new(used) != wanted {
+        eprintln!(
+            "session: the broker that runs uses {used}, not {}; stop it first to change that",
+            wanted.display()
+        );
+    }
+}
+
+fn check_config(run: &Run) -> anyhow::Result<()> {
+    if run.config.is_some() {
+        return Ok(());
+    }
+    let places = places::config_candidates();
+    if places.iter().any(|path| path.is_file()) {
+        return Ok(());
+    }
+    let places: Vec<String> = places.iter().map(|path| path.display().to_string()).collect();
+    bail!(
+        "no configuration for the broker: there is no {}\n\n\
+         It says which destinations become sessions, and where their servers are. For example:\n\n\
+         {EXAMPLE}\n\
+         Write it there, or name another file with --config.",
+        places.join(" and no ")
+    );
+}
+
+const EXAMPLE: &str = r#"    [[service]]
+    name = "www.mirror@example.org"
+    [[service.server]]
+    address = "192.0.2.1:4433"
+    key = "ed25519:..."            # printed by: stp-server --config FILE --print-key
+
+    [[route]]
+    to = "mirror.example.org:80"
+    service = "www.mirror@example.org"
+"#;
+
+fn default_log() -> anyhow::Result<PathBuf> {
+    let dir = places::session_dir()?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&dir)
+        .with_context(|| format!("cannot make {}", dir.display()))?;
+    Ok(dir.join("broker.log"))
+}
+
+fn start(program: &Path, run: &Run, log: &Path) -> anyhow::Result<Child> {
+    let file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(log)
+        .with_context(|| format!("cannot write the broker's log {}", log.display()))?;
+    let mut command = Command::new(program);
+    if let Some(config) = &run.config {
+        command.arg("--config").arg(config);
+    }
+    command
+        .arg("--background")
+        .env_remove("LD_PRELOAD")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(file)
+        .spawn()
+        .with_context(|| format!("cannot start the broker {}", program.display()))
+}
+
+fn wait_until_ready(child: &mut Child, log: &Path) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    let mut pause = Duration::from_millis(5);
+    loop {
+        if status().is_ok() {
+            return Ok(());
+        }
+        if let Some(exit) = child.try_wait()? {
+            // Another `session run` may have been quicker; its broker answers then.
+            std::thread::sleep(Duration::from_millis(300));
+            if status().is_ok() {
+                return Ok(());
+            }
+            bail!("the broker did not start ({exit}); it says:\n{}", tail(log));
+        }
+        if begun.elapsed() > START_MAX {
+            bail!("the broker does not answer; see its log {}", log.display());
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}
+
+/// The last lines of a log.
+fn tail(path: &Path) -> String {
+    let text = std::fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    let last = &lines[lines.len().saturating_sub(5)..];
+    last.iter().map(|line| format!("  {line}\n")).collect()
+}

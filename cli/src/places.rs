@@ -1,0 +1,101 @@
+//! Where things are: the session directory, the shim, the broker.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use stp_proto::local::place::{Place, Surroundings};
+
+/// The directory of the broker's sockets.
+///
+/// # Errors
+/// When a variable holds what cannot be one.
+pub fn session_dir() -> anyhow::Result<PathBuf> {
+    let uid = nix::unistd::Uid::effective().as_raw();
+    let (session_dir, runtime_dir) = (env::var_os("SESSION_DIR"), env::var_os("XDG_RUNTIME_DIR"));
+    let around = Surroundings {
+        session_dir: session_dir.as_deref().map(OsStr::as_bytes),
+        runtime_dir: runtime_dir.as_deref().map(OsStr::as_bytes),
+        uid,
+        has_run_user: Path::new(&format!("/run/user/{uid}")).is_dir(),
+    };
+    let place = Place::directory(&around)
+        .context("SESSION_DIR or XDG_RUNTIME_DIR is not an absolute path, or is too long")?;
+    Ok(OsString::from_vec(place.as_bytes().to_vec()).into())
+}
+
+/// The shim.
+///
+/// # Errors
+/// Says where it was looked for.
+pub fn shim() -> anyhow::Result<PathBuf> {
+    if let Some(path) = env::var_os("SESSION_LIB").filter(|path| !path.is_empty()) {
+        let path = PathBuf::from(path);
+        if !path.is_file() {
+            bail!("SESSION_LIB={} is not a file", path.display());
+        }
+        return std::path::absolute(&path).context("SESSION_LIB");
+    }
+    beside_us("libsession.so", &["../lib", "../lib/session"])
+        .context("the shim libsession.so is not there; build it, or name it with SESSION_LIB")
+}
+
+/// The broker's program.
+///
+/// # Errors
+/// Says where it was looked for.
+pub fn broker_program() -> anyhow::Result<PathBuf> {
+    if let Some(path) = env::var_os("SESSION_BROKER").filter(|path| !path.is_empty()) {
+        return Ok(path.into());
+    }
+    beside_us("stp-broker", &["../sbin", "../libexec/session"])
+        .or_else(|missing| in_path(OsStr::new("stp-broker")).ok_or(missing))
+        .context("the broker stp-broker is not there; build it, or name it with SESSION_BROKER")
+}
+
+fn beside_us(name: &str, more: &[&str]) -> anyhow::Result<PathBuf> {
+    let exe = env::current_exe().context("where this program is")?;
+    let exe = exe.canonicalize().unwrap_or(exe);
+    let dir = exe.parent().context("this program is in no directory")?;
+    let places = std::iter::once(dir.to_owned()).chain(more.iter().map(|more| dir.join(more)));
+    // `cargo test` and `cargo run` leave their programs in target/PROFILE and target/PROFILE/deps.
+    let target = dir.file_name().filter(|name| *name == "deps").and(dir.parent());
+    let tried: Vec<PathBuf> = places.chain(target.map(Path::to_owned)).collect();
+    for place in &tried {
+        let path = place.join(name);
+        if path.is_file() {
+            return Ok(path.canonicalize().unwrap_or(path));
+        }
+    }
+    let tried: Vec<String> = tried.iter().map(|place| place.display().to_string()).collect();
+    bail!("no {name} in {}", tried.join(", "))
+}
+
+/// A program as the shell would find it.
+#[must_use]
+pub fn in_path(name: &OsStr) -> Option<PathBuf> {
+    if name.as_bytes().contains(&b'/') {
+        let path = PathBuf::from(name);
+        return path.exists().then_some(path);
+    }
+    let dirs = env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+    env::split_paths(&dirs).map(|dir| dir.join(name)).find(|path| {
+        use nix::unistd::{AccessFlags, access};
+        path.is_file() && access(path, AccessFlags::X_OK).is_ok()
+    })
+}
+
+/// Where the broker looks for its configuration when it is not told.
+#[must_use]
+pub fn config_candidates() -> Vec<PathBuf> {
+    let mut places = Vec::new();
+    if let Some(dir) = env::var_os("XDG_CONFIG_HOME").filter(|dir| !dir.is_empty()) {
+        places.push(PathBuf::from(dir).join("session/broker.toml"));
+    } else if let Some(home) = env::var_os("HOME").filter(|home| !home.is_empty()) {
+        places.push(PathBuf::from(home).join(".config/session/broker.toml"));
+    }
+    places.push("/etc/session/broker.toml".into());
+    places
+}

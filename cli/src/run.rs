@@ -1,0 +1,89 @@
+//! `session run`: becomes the program, with the shim in its environment.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use anyhow::bail;
+
+use crate::args::Run;
+use crate::elf::{self, Verdict};
+use crate::{broker, places};
+
+/// Exit codes of a shell.
+const NOT_FOUND: u8 = 127;
+const NOT_EXECUTABLE: u8 = 126;
+
+/// Starts a broker if none runs and replaces this process by the program, so that its exit code
+/// and the signals it gets are its own.
+///
+/// # Errors
+/// When the shim or the broker cannot be had, or the program cannot be covered.
+pub fn run(run: &Run) -> anyhow::Result<ExitCode> {
+    let (program, arguments) = run.command.split_first().expect("clap wants at least one word");
+    let name = program.to_string_lossy();
+    let Some(path) = places::in_path(program) else {
+        eprintln!("session: {name}: command not found");
+        return Ok(ExitCode::from(NOT_FOUND));
+    };
+    let preload = check(run, &path)?;
+    let mut command = Command::new(program);
+    command.args(arguments);
+    if preload {
+        let shim = places::shim()?;
+        command.env("LD_PRELOAD", added(std::env::var_os("LD_PRELOAD"), shim.as_os_str()));
+        if !run.no_broker {
+            broker::ensure(run)?;
+        }
+    }
+    let error = command.exec();
+    eprintln!("session: cannot run {name}: {error}");
+    let missing = error.kind() == std::io::ErrorKind::NotFound;
+    Ok(ExitCode::from(if missing { NOT_FOUND } else { NOT_EXECUTABLE }))
+}
+
+/// Whether the shim is to be loaded into the program.
+fn check(run: &Run, path: &Path) -> anyhow::Result<bool> {
+    // What cannot be read may still be run; the kernel will say.
+    let Ok(finding) = elf::look(path) else { return Ok(true) };
+    let Verdict::Not(obstacle) = finding.verdict else { return Ok(true) };
+    let text = format!("{}: {}", finding.program.display(), obstacle.why());
+    if !run.anyway {
+        bail!(
+            "{text}.\nIts connections would not become sessions. What to do: {}.\n\
+             To run it without sessions: session run --anyway -- ...",
+            obstacle.advice()
+        );
+    }
+    eprintln!("session: {text}; it runs without sessions");
+    Ok(obstacle.runs_with_preload())
+}
+
+/// Adds the shim to what is preloaded already.
+fn added(old: Option<OsString>, shim: &OsStr) -> OsString {
+    let Some(old) = old.filter(|old| !old.is_empty()) else { return shim.to_owned() };
+    let shown = old.to_string_lossy();
+    if shown.split([' ', ':']).any(|path| OsStr::new(path) == shim) {
+        return old;
+    }
+    let mut all = shim.to_owned();
+    all.push(":");
+    all.push(old);
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shim_is_added_to_what_is_preloaded_and_never_twice() {
+        let shim = OsStr::new("/x/libsession.so");
+        assert_eq!(added(None, shim), "/x/libsession.so");
+        assert_eq!(added(Some("".into()), shim), "/x/libsession.so");
+        assert_eq!(added(Some("/a.so".into()), shim), "/x/libsession.so:/a.so");
+        let both: OsString = "/a.so /x/libsession.so".into();
+        assert_eq!(added(Some(both.clone()), shim), both);
+    }
+}

@@ -1,0 +1,182 @@
+//! `session status`: what the broker says, for a person.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::args::Status;
+use crate::broker;
+use crate::table::{Table, bytes, time};
+
+/// How many ended sessions are shown.
+const ENDED_SHOWN: usize = 5;
+/// How many events of a session are shown.
+const EVENTS_SHOWN: usize = 4;
+
+/// Prints the status once, or again and again.
+///
+/// # Errors
+/// When no broker answers.
+pub fn status(args: &Status) -> anyhow::Result<ExitCode> {
+    loop {
+        let text = match broker::status() {
+            Ok(status) if args.json => format!("{}\n", serde_json::to_string_pretty(&status)?),
+            Ok(status) => page(&status),
+            Err(error) if args.watch => format!("{error:#}\n"),
+            Err(error) => return Err(error),
+        };
+        if !args.watch {
+            crate::print(&text)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let clear = if args.json { "" } else { "\x1b[H\x1b[2J" };
+        crate::print(&format!("{clear}{text}"))?;
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+fn page(status: &Value) -> String {
+    let broker = &status["broker"];
+    let sessions = list(&status["sessions"]);
+    let mut text = format!(
+        "broker {} · process {} · up {} · {} session{}\n",
+        word(&broker["version"]),
+        broker["pid"],
+        time(number(&broker["uptime_s"]) * 1_000),
+        sessions.len(),
+        if sessions.len() == 1 { "" } else { "s" },
+    );
+    text += &servers(&list(&status["services"]));
+    text += &session_table(&sessions);
+    text += &events(&sessions);
+    text += &ended(&list(&status["ended"]));
+    text
+}
+
+fn servers(services: &[Value]) -> String {
+    let mut table = Table::new(&["SERVICE", "SERVER", "STATE", ">WARM", "WHY"]);
+    for service in services {
+        for server in list(&service["servers"]) {
+            table.row(vec![
+                word(&service["name"]),
+                word(&server["name"]),
+                word(&server["state"]),
+                server["warm_links"].to_string(),
+                word(&server["why"]),
+            ]);
+        }
+    }
+    if table.is_empty() { "\nno services\n".into() } else { format!("\n{}", table.text()) }
+}
+
+fn session_table(sessions: &[Value]) -> String {
+    if sessions.is_empty() {
+        return "\nno sessions\n".into();
+    }
+    let mut table = Table::new(&[
+        ">ID", "APP", "DESTINATION", "SERVER", "STATE", ">RTT", ">IN", ">OUT", ">RATE", ">UNACKED",
+    ]);
+    for session in sessions {
+        let rate = number(&session["rate_in"]) + number(&session["rate_out"]);
+        let rtt = session["rtt_ms"].as_f64();
+        table.row(vec![
+            session["id"].to_string(),
+            format!("{} {}", word(&session["app"]["comm"]), session["app"]["pid"]),
+            word(&session["destination"]),
+            word(&session["server"]),
+            word(&session["state"]),
+            rtt.map_or("–".into(), |ms| format!("{ms:.1} ms")),
+            bytes(number(&session["positions"]["dlv"])),
+            bytes(number(&session["positions"]["end"])),
+            format!("{}/s", bytes(rate)),
+            bytes(number(&session["unacknowledged"])),
+        ]);
+    }
+    format!("\n{}", table.text())
+}
+
+fn events(sessions: &[Value]) -> String {
+    let mut table = Table::new(&[">ID", ">AFTER", "WHAT", ">GAP", ">AT BYTE", "CAUSE"]);
+    for session in sessions {
+        let all = list(&session["events"]);
+        for event in &all[all.len().saturating_sub(EVENTS_SHOWN)..] {
+            let gap = event["gap_ms"].as_u64();
+            table.row(vec![
+                session["id"].to_string(),
+                time(number(&event["at_ms"])),
+                word(&event["what"]),
+                gap.map_or(String::new(), time),
+                number(&event["at_byte"]).to_string(),
+                cause(event),
+            ]);
+        }
+    }
+    if table.is_empty() { String::new() } else { format!("\n{}", table.text()) }
+}
+
+fn cause(event: &Value) -> String {
+    let cause = word(&event["cause"]);
+    match (event["from_server"].as_str(), event["to_server"].as_str()) {
+        (Some(from), Some(to)) if from != to => format!("{from} → {to} {cause}"),
+        _ => cause,
+    }
+}
+
+fn ended(ended: &[Value]) -> String {
+    let mut table = Table::new(&[">ID", "APP", "DESTINATION", ">LASTED", ">IN", ">OUT", "ENDED"]);
+    for session in &ended[ended.len().saturating_sub(ENDED_SHOWN)..] {
+        table.row(vec![
+            session["id"].to_string(),
+            format!("{} {}", word(&session["app"]["comm"]), session["app"]["pid"]),
+            word(&session["destination"]),
+            time(number(&session["lasted_ms"])),
+            bytes(number(&session["positions"]["dlv"])),
+            bytes(number(&session["positions"]["end"])),
+            word(&session["reason"]),
+        ]);
+    }
+    if table.is_empty() { String::new() } else { format!("\n{}", table.text()) }
+}
+
+fn list(value: &Value) -> Vec<Value> {
+    value.as_array().cloned().unwrap_or_default()
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or(0)
+}
+
+/// Text without what could steer a terminal.
+fn word(value: &Value) -> String {
+    let text = value.as_str().unwrap_or_default();
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_status_is_a_page_too() {
+        let text = page(&serde_json::json!({}));
+        assert!(text.contains("no sessions"), "{text}");
+    }
+
+    #[test]
+    fn a_session_is_a_row_and_a_transfer_names_both_servers() {
+        let text = page(&serde_json::json!({
+            "broker": {"version": "0.1.0", "pid": 7, "uptime_s": 65},
+            "services": [{"name": "www.m@e.org", "servers": [
+                {"name": "a", "state": "refuses", "warm_links": 0, "why": "connection refused"}]}],
+            "sessions": [{"id": 3, "app": {"comm": "curl\u{1b}", "pid": 12}, "state": "active",
+                "destination": "m.e.org:80", "server": "b", "rtt_ms": 40.25,
+                "positions": {"dlv": 5_242_880, "end": 80}, "rate_in": 1_048_576,
+                "events": [{"at_ms": 1_500, "what": "attached", "cause": "server died",
+                    "gap_ms": 180, "from_server": "a", "to_server": "b", "at_byte": 99}]}],
+        }));
+        for part in ["curl? 12", "40.2 ms", "5.0 MiB", "1.0 MiB/s", "a → b server died", "180 ms"] {
+            assert!(text.contains(part), "{part} is missing in\n{text}");
+        }
+    }
+}

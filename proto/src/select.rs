@@ -1,0 +1,573 @@
+//! Which server a session tries next, and when there is none left (STP 3–5, 8, 11; DESIGN 3.5).
+//!
+//! A [`Choice`] belongs to one session: the ranked servers of its service, the one that holds the
+//! session (its *home*), and those that refused this very session for good. An [`Overloaded`] list
+//! belongs to the whole broker: servers that asked to be left alone for a while; it ages. Both are
+//! plain data; dialing, probing and timers are the broker's. Measuring round trips before the
+//! first choice (STP 3) is not here: whoever measures hands the figures to [`Choice::order`].
+
+use std::collections::BTreeMap;
+use core::fmt;
+use core::time::Duration;
+
+use crate::time::Instant;
+use crate::wire::{DenyReason, ResumeDenial};
+
+/// A server is known here by its place in the service's ranked list.
+pub type Rank = usize;
+
+/// How long a server stays on the overloaded list at first, and at most.
+pub const OVERLOADED_MIN: Duration = Duration::from_secs(5);
+/// See [`OVERLOADED_MIN`].
+pub const OVERLOADED_MAX: Duration = Duration::from_secs(300);
+/// How long a silent home is waited for while another server answers.
+pub const GRACE: Duration = Duration::from_secs(1);
+/// How long a home that refuses is tried when every other server has refused for good.
+pub const REFUSED_MAX: Duration = Duration::from_secs(20);
+/// How long a new session tries servers whose ports are all closed.
+pub const REFUSED_NEW_MAX: Duration = Duration::from_secs(1);
+
+/// Why a server did not take a session: what it said, or what its port did.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Refusal {
+    /// It has no room; come back after this long (zero: it did not say).
+    Overloaded(Duration),
+    /// It is being shut down in order.
+    Draining,
+    /// It does not have what the session is reading.
+    NotHere,
+    /// Its bytes at the seam differ from those delivered.
+    Seam,
+    /// The ticket is too old.
+    Expired,
+    /// Ticket and request, or positions, do not fit together.
+    Mismatch,
+    /// What the app asked for may not be asked twice.
+    Unsafe,
+    /// The real service behind it cannot be reached; the errno of that.
+    Service(u16),
+    /// This user's key is not welcome there.
+    Unauthorized,
+    /// It shows another key than the one configured.
+    WrongKey,
+    /// It speaks another version of the protocol.
+    Version,
+    /// It does not know the session any more: it was restarted.
+    Unknown,
+    /// Something in it broke.
+    Internal,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Overloaded(wait) if wait.is_zero() => f.write_str("overloaded"),
+            Refusal::Overloaded(wait) => write!(f, "overloaded for {} s", wait.as_secs().max(1)),
+            Refusal::Draining => f.write_str("draining: it is being shut down"),
+            Refusal::NotHere => f.write_str("does not have it"),
+            Refusal::Seam => f.write_str("its copy differs from what was delivered"),
+            Refusal::Expired => f.write_str("ticket expired"),
+            Refusal::Mismatch => f.write_str("ticket and request do not fit together"),
+            Refusal::Unsafe => f.write_str("the request may not be sent twice"),
+            Refusal::Service(errno) => write!(f, "its service cannot be reached (errno {errno})"),
+            Refusal::Unauthorized => f.write_str("this user's key is not accepted there"),
+            Refusal::WrongKey => f.write_str("shows another key than the configured one"),
+            Refusal::Version => f.write_str("speaks another protocol version"),
+            Refusal::Unknown => f.write_str("does not know the session any more"),
+            Refusal::Internal => f.write_str("internal error there"),
+        }
+    }
+}
+
+impl Refusal {
+    /// What a CONNECT_DENIED says.
+    #[must_use]
+    pub fn of_connect(why: DenyReason, retry_after: Duration) -> Refusal {
+        match why {
+            DenyReason::Overloaded => Refusal::Overloaded(retry_after),
+            DenyReason::NotHere => Refusal::NotHere,
+            DenyReason::Seam => Refusal::Seam,
+            DenyReason::Expired => Refusal::Expired,
+            DenyReason::Mismatch => Refusal::Mismatch,
+            DenyReason::Unsafe => Refusal::Unsafe,
+            DenyReason::Refused(errno) => Refusal::Service(errno),
+            DenyReason::Unauthorized => Refusal::Unauthorized,
+            DenyReason::Version => Refusal::Version,
+            DenyReason::Draining => Refusal::Draining,
+            DenyReason::Internal => Refusal::Internal,
+        }
+    }
+
+    /// What a RESUME_DENIED says, where it is for the choice to act on it. A home whose positions
+    /// do not fit is no home any more; another server may still go on from the ticket.
+    #[must_use]
+    pub fn of_resume(why: ResumeDenial) -> Option<Refusal> {
+        match why {
+            ResumeDenial::Unknown | ResumeDenial::Mismatch | ResumeDenial::Moved => {
+                Some(Refusal::Unknown)
+            }
+            ResumeDenial::Suspended
+            | ResumeDenial::Stale
+            | ResumeDenial::Collision
+            | ResumeDenial::Closed { .. }
+            | ResumeDenial::Reset { .. } => None,
+        }
+    }
+}
+
+/// What a refusal means for the choice.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// Onto the overloaded list, for every session, at least this long.
+    List(Duration),
+    /// Not this server, for this session, ever.
+    NotThisSession,
+    /// No server may take this session: the app gets a reset, and the cause is shown.
+    GiveUp,
+    /// The server lives but has lost the session; it may take it anew as a transfer.
+    Forgotten,
+}
+
+impl Refusal {
+    /// What follows from this refusal.
+    #[must_use]
+    pub fn meaning(self) -> Meaning {
+        match self {
+            Refusal::Overloaded(wait) => Meaning::List(wait),
+            Refusal::Draining | Refusal::Internal | Refusal::Service(_) => {
+                Meaning::List(Duration::ZERO)
+            }
+            Refusal::NotHere
+            | Refusal::Seam
+            | Refusal::Mismatch
+            | Refusal::Unauthorized
+            | Refusal::WrongKey
+            | Refusal::Version => Meaning::NotThisSession,
+            // An expired ticket is expired everywhere, as a request that may not be repeated is.
+            Refusal::Expired | Refusal::Unsafe => Meaning::GiveUp,
+            Refusal::Unknown => Meaning::Forgotten,
+        }
+    }
+}
+
+#[derive(Copy, Clone, Debug)]
+struct Listed {
+    until: Instant,
+    strikes: u32,
+}
+
+/// The broker's overloaded list; `K` names a server across services.
+///
+/// An entry ages: it ends after its time, which doubles when the server refuses again soon after.
+#[derive(Clone, Debug)]
+pub struct Overloaded<K: Ord> {
+    entries: BTreeMap<K, Listed>,
+}
+
+impl<K: Ord> Default for Overloaded<K> {
+    fn default() -> Self {
+        Overloaded { entries: BTreeMap::new() }
+    }
+}
+
+impl<K: Ord> Overloaded<K> {
+    /// Puts a server on the list, for at least `asked`.
+    pub fn add(&mut self, now: Instant, server: K, asked: Duration) {
+        let old = self.entries.get(&server).filter(|e| now < e.until + OVERLOADED_MAX);
+        let strikes = old.map_or(0, |e| e.strikes + 1);
+        let doubled = OVERLOADED_MIN.saturating_mul(1 << strikes.min(10));
+        let until = now + doubled.max(asked).min(OVERLOADED_MAX);
+        self.entries.insert(server, Listed { until, strikes });
+    }
+
+    /// Whether a server is on the list now.
+    #[must_use]
+    pub fn contains(&self, now: Instant, server: &K) -> bool {
+        self.entries.get(server).is_some_and(|e| now < e.until)
+    }
+
+    /// Until when a server is on the list, if it is now.
+    #[must_use]
+    pub fn until(&self, now: Instant, server: &K) -> Option<Instant> {
+        self.entries.get(server).map(|e| e.until).filter(|until| now < *until)
+    }
+
+    /// Takes a server off: it accepted a session.
+    pub fn remove(&mut self, server: &K) {
+        self.entries.remove(server);
+    }
+
+    /// Forgets what is long past.
+    pub fn age(&mut self, now: Instant) {
+        self.entries.retain(|_, e| now < e.until + OVERLOADED_MAX);
+    }
+}
+
+/// What a session looks for.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// Any server: the session is new.
+    Connect,
+    /// Its home; any other only if the session can be transferred.
+    Resume {
+        /// Whether another server may take it.
+        transferable: bool,
+    },
+}
+
+/// What the choice says after a refusal or a failed round.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Some server is left: try again, after a back-off if all of them have been tried.
+    Another,
+    /// None may take the session.
+    GiveUp(Refusal),
+}
+
+/// The choice of one session.
+#[derive(Clone, Debug)]
+pub struct Choice {
+    servers: usize,
+    home: Option<Rank>,
+    forgotten: bool,
+    struck: BTreeMap<Rank, Refusal>,
+    /// Who has refused since the session was last taken, and why.
+    asked: BTreeMap<Rank, Refusal>,
+    final_refusal: Option<Refusal>,
+}
+
+impl Choice {
+    /// A new session of a service with this many servers.
+    #[must_use]
+    pub fn new(servers: usize) -> Choice {
+        Choice {
+            servers,
+            home: None,
+            forgotten: false,
+            struck: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            final_refusal: None,
+        }
+    }
+
+    /// A server holds the session now.
+    pub fn taken_by(&mut self, server: Rank) {
+        self.home = Some(server);
+        self.forgotten = false;
+        self.struck.remove(&server);
+        self.asked.clear();
+    }
+
+    /// The server that holds the session, if one does.
+    #[must_use]
+    pub fn home(&self) -> Option<Rank> {
+        self.home.filter(|_| !self.forgotten)
+    }
+
+    /// The server that held the session last, even if it has forgotten it.
+    #[must_use]
+    pub fn last(&self) -> Option<Rank> {
+        self.home
+    }
+
+    /// Why a server is out of the question for this session.
+    #[must_use]
+    pub fn struck(&self, server: Rank) -> Option<Refusal> {
+        self.struck.get(&server).copied()
+    }
+
+    /// The servers to try, best first. `listed` says who is on the overloaded list (tried last,
+    /// not never: a session with nowhere else to go may ask again), `rtt` what is known of the
+    /// round trip (lowest first; ties, and all that is unknown, by rank).
+    pub fn order(
+        &self,
+        want: Want,
+        listed: impl Fn(Rank) -> bool,
+        rtt: impl Fn(Rank) -> Option<Duration>,
+    ) -> Vec<Rank> {
+        let home = self.home();
+        let open = |rank: &Rank| match want {
+            Want::Resume { transferable: false } => Some(*rank) == home,
+            Want::Resume { transferable: true } => {
+                Some(*rank) == home || !self.struck.contains_key(rank)
+            }
+            Want::Connect => !self.asked.contains_key(rank),
+        };
+        let mut order: Vec<Rank> = (0..self.servers).filter(open).collect();
+        order.sort_by_key(|&rank| {
+            let last = self.home == Some(rank);
+            (!last, listed(rank), rtt(rank).unwrap_or(Duration::MAX), rank)
+        });
+        order
+    }
+
+    /// A server refused. Servers that are to be avoided by all sessions go onto `list`.
+    pub fn refused<K: Ord>(
+        &mut self,
+        now: Instant,
+        server: Rank,
+        why: Refusal,
+        list: &mut Overloaded<K>,
+        name: K,
+    ) -> Next {
+        self.asked.insert(server, why);
+        match why.meaning() {
+            Meaning::List(asked) => list.add(now, name, asked),
+            Meaning::NotThisSession => {
+                self.struck.insert(server, why);
+            }
+            Meaning::GiveUp => self.final_refusal = Some(why),
+            Meaning::Forgotten if self.home == Some(server) => self.forgotten = true,
+            Meaning::Forgotten => {}
+        }
+        self.next()
+    }
+
+    /// Whether any server is left.
+    #[must_use]
+    pub fn next(&self) -> Next {
+        if let Some(why) = self.final_refusal {
+            return Next::GiveUp(why);
+        }
+        let refused = match self.home {
+            // A new session asks each server once.
+            None => &self.asked,
+            Some(_) => &self.struck,
+        };
+        let left = (0..self.servers)
+            .any(|rank| self.home() == Some(rank) || !refused.contains_key(&rank));
+        if left { Next::Another } else { Next::GiveUp(self.worst()) }
+    }
+
+    /// Whether a new session has asked this server already.
+    #[must_use]
+    pub fn asked(&self, server: Rank) -> bool {
+        self.asked.contains_key(&server)
+    }
+
+    /// How long a session waits for a home whose port is closed: for ever (none), unless every
+    /// other server has refused for good. A closed port on a living machine is no lost path.
+    #[must_use]
+    pub fn patience(&self) -> Option<Duration> {
+        let home = self.home()?;
+        let mut others = (0..self.servers).filter(|rank| *rank != home).peekable();
+        others.peek()?;
+        others.all(|rank| self.struck.contains_key(&rank)).then_some(REFUSED_MAX)
+    }
+
+    /// The refusal worth showing: the one that speaks of the content, before those of the door.
+    #[must_use]
+    pub fn worst(&self) -> Refusal {
+        let order = |why: &Refusal| match why {
+            Refusal::Seam => 0,
+            Refusal::Mismatch => 1,
+            Refusal::NotHere => 2,
+            Refusal::Unauthorized => 3,
+            Refusal::WrongKey => 4,
+            Refusal::Service(_) => 5,
+            _ => 6,
+        };
+        let all = self.struck.values().chain(self.asked.values());
+        all.copied().min_by_key(order).unwrap_or(Refusal::Unknown)
+    }
+}
+
+/// What is known of the way to a server during one search.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum View {
+    /// Nothing came back yet.
+    Silent,
+    /// The port is closed: nobody is there.
+    Refuses,
+    /// It answered; a link is at hand since that time.
+    Answered(Instant),
+}
+
+/// When a session should go to `other`, which has answered, rather than wait for its home.
+///
+/// A home that refuses is left at once. A silent one gets [`GRACE`] from the start of the search;
+/// and when `other` had been out of reach as well (the whole network was away) [`GRACE`] from the
+/// moment it came back, because the home comes back with it, most of the time.
+#[must_use]
+pub fn leave_home_at(
+    since: Instant,
+    home: View,
+    other_answered: Instant,
+    other_was_away: bool,
+) -> Option<Instant> {
+    match home {
+        View::Answered(_) => None,
+        View::Refuses => Some(other_answered),
+        View::Silent if other_was_away => Some((since + GRACE).max(other_answered + GRACE)),
+        View::Silent => Some((since + GRACE).max(other_answered)),
+    }
+}
+
+/// Full-jitter back-off: uniform in 0..min(max, min·2^attempt), from a random number.
+#[must_use]
+pub fn back_off(attempt: u32, min: Duration, max: Duration, random: u64) -> Duration {
+    let ceiling = min.saturating_mul(1u32 << attempt.min(20)).min(max);
+    let micros = u64::try_from(ceiling.as_micros()).unwrap_or(u64::MAX);
+    let part = (u128::from(random) * u128::from(micros)) >> 64;
+    Duration::from_micros(u64::try_from(part).expect("a part of a u64"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: u64 = 1_000_000;
+
+    fn at(seconds: u64) -> Instant {
+        Instant(seconds * S)
+    }
+
+    fn by_rank(choice: &Choice, want: Want) -> Vec<Rank> {
+        choice.order(want, |_| false, |_| None)
+    }
+
+    #[test]
+    fn a_new_session_tries_the_servers_by_rank() {
+        assert_eq!(by_rank(&Choice::new(3), Want::Connect), [0, 1, 2]);
+    }
+
+    #[test]
+    fn the_lowest_round_trip_wins_and_ties_go_by_rank() {
+        let rtt = |rank| Some(Duration::from_millis([30, 10, 10, 20][rank]));
+        assert_eq!(Choice::new(4).order(Want::Connect, |_| false, rtt), [1, 2, 3, 0]);
+    }
+
+    #[test]
+    fn the_home_comes_first_and_alone_if_the_session_cannot_be_transferred() {
+        let mut choice = Choice::new(3);
+        choice.taken_by(2);
+        assert_eq!(by_rank(&choice, Want::Resume { transferable: true }), [2, 0, 1]);
+        assert_eq!(by_rank(&choice, Want::Resume { transferable: false }), [2]);
+    }
+
+    #[test]
+    fn an_overloaded_server_is_tried_last_and_returns_when_its_entry_has_aged() {
+        let mut list = Overloaded::default();
+        let mut choice = Choice::new(2);
+        let next = choice.refused(at(0), 0, Refusal::Overloaded(Duration::ZERO), &mut list, "a");
+        assert_eq!(next, Next::Another);
+        let names = ["a", "b"];
+        let order = |choice: &Choice, now| {
+            choice.order(Want::Connect, |r| list.contains(now, &names[r]), |_| None)
+        };
+        assert_eq!(order(&choice, at(1)), [1], "this session has asked it");
+        assert_eq!(order(&Choice::new(2), at(1)), [1, 0]);
+        assert_eq!(order(&Choice::new(2), at(6)), [0, 1]);
+        assert_eq!(list.until(at(1), &"a"), Some(at(5)));
+        assert_eq!(list.until(at(6), &"a"), None);
+    }
+
+    #[test]
+    fn a_new_session_asks_each_server_once_and_then_says_why_not() {
+        let mut list = Overloaded::default();
+        let mut choice = Choice::new(2);
+        let busy = Refusal::Overloaded(Duration::ZERO);
+        assert_eq!(choice.refused(at(0), 0, busy, &mut list, 0), Next::Another);
+        let next = choice.refused(at(0), 1, Refusal::Service(111), &mut list, 1);
+        assert_eq!(next, Next::GiveUp(Refusal::Service(111)));
+    }
+
+    #[test]
+    fn the_time_on_the_list_doubles_up_to_a_bound_and_a_success_forgets_it() {
+        let mut list = Overloaded::default();
+        list.add(at(0), "a", Duration::ZERO);
+        list.add(at(5), "a", Duration::ZERO);
+        assert!(list.contains(at(14), &"a"));
+        assert!(!list.contains(at(15), &"a"));
+        for k in 0..40 {
+            list.add(at(20 + k), "a", Duration::ZERO);
+        }
+        assert!(!list.contains(at(59) + OVERLOADED_MAX, &"a"));
+        list.remove(&"a");
+        list.add(at(100), "a", Duration::from_secs(60));
+        assert!(list.contains(at(159), &"a"));
+        assert!(!list.contains(at(160), &"a"));
+    }
+
+    #[test]
+    fn a_replica_that_differs_is_not_tried_again_by_this_session() {
+        let mut list = Overloaded::default();
+        let mut choice = Choice::new(3);
+        choice.taken_by(0);
+        assert_eq!(choice.refused(at(0), 1, Refusal::Seam, &mut list, 1), Next::Another);
+        assert_eq!(by_rank(&choice, Want::Resume { transferable: true }), [0, 2]);
+        assert_eq!(choice.struck(1), Some(Refusal::Seam));
+    }
+
+    #[test]
+    fn a_server_that_forgot_the_session_may_take_it_anew_and_comes_first() {
+        let mut list = Overloaded::default();
+        let mut choice = Choice::new(2);
+        choice.taken_by(1);
+        assert_eq!(choice.refused(at(0), 1, Refusal::Unknown, &mut list, 1), Next::Another);
+        assert_eq!(choice.home(), None);
+        assert_eq!(by_rank(&choice, Want::Resume { transferable: true }), [1, 0]);
+        assert!(by_rank(&choice, Want::Resume { transferable: false }).is_empty());
+        choice.taken_by(1);
+        assert_eq!(choice.home(), Some(1));
+    }
+
+    #[test]
+    fn when_all_have_refused_for_good_the_cause_shown_is_that_of_the_content() {
+        let mut list = Overloaded::default();
+        let mut choice = Choice::new(2);
+        choice.taken_by(0);
+        choice.refused(at(0), 1, Refusal::Seam, &mut list, 1);
+        choice.refused(at(0), 0, Refusal::Unknown, &mut list, 0);
+        let next = choice.refused(at(0), 0, Refusal::WrongKey, &mut list, 0);
+        assert_eq!(next, Next::GiveUp(Refusal::Seam));
+    }
+
+    #[test]
+    fn a_request_that_may_not_be_repeated_ends_the_session_at_once() {
+        let mut list = Overloaded::default();
+        let mut choice = Choice::new(3);
+        choice.taken_by(0);
+        let next = choice.refused(at(0), 1, Refusal::Unsafe, &mut list, 1);
+        assert_eq!(next, Next::GiveUp(Refusal::Unsafe));
+    }
+
+    #[test]
+    fn a_refusing_home_is_given_up_only_when_all_others_have_refused_for_good() {
+        let mut list = Overloaded::default();
+        let mut choice = Choice::new(2);
+        choice.taken_by(0);
+        assert_eq!(choice.patience(), None);
+        choice.refused(at(0), 1, Refusal::Seam, &mut list, 1);
+        assert_eq!(choice.patience(), Some(REFUSED_MAX));
+        assert_eq!(choice.worst(), Refusal::Seam);
+        let mut lone = Choice::new(1);
+        lone.taken_by(0);
+        assert_eq!(lone.patience(), None, "no other server: wait");
+    }
+
+    #[test]
+    fn a_refusing_home_is_left_at_once_and_a_silent_one_after_its_grace() {
+        let leave = |home, away| leave_home_at(at(10), home, at(10), away);
+        assert_eq!(leave(View::Refuses, false), Some(at(10)));
+        assert_eq!(leave(View::Silent, false), Some(at(11)));
+        assert_eq!(leave(View::Answered(at(10)), false), None);
+    }
+
+    #[test]
+    fn after_an_outage_of_everything_the_home_has_its_grace_again() {
+        assert_eq!(leave_home_at(at(0), View::Silent, at(60), true), Some(at(61)));
+        assert_eq!(leave_home_at(at(0), View::Silent, at(60), false), Some(at(60)));
+    }
+
+    #[test]
+    fn the_back_off_is_spread_over_a_range_that_doubles_up_to_its_bound() {
+        let (min, max) = (Duration::from_millis(100), Duration::from_secs(30));
+        assert_eq!(back_off(0, min, max, 0), Duration::ZERO);
+        let top = back_off(0, min, max, u64::MAX);
+        assert!(top < min && top > Duration::from_millis(99));
+        assert!(back_off(3, min, max, u64::MAX) > Duration::from_millis(799));
+        assert!(back_off(60, min, max, u64::MAX) < max);
+        assert_eq!(back_off(1, min, max, u64::MAX / 2 + 1), min);
+    }
+}
