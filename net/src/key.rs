@@ -10,6 +10,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
@@ -294,7 +295,9 @@ pub(crate) fn write_secret(path: &Path, content: &[u8]) -> Result<(), KeyError> 
         builder.recursive(true).create(folder).map_err(failed)?;
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let draft = folder.join(format!(".{name}.{}", std::process::id()));
+    static DRAFTS: AtomicU32 = AtomicU32::new(0);
+    let number = DRAFTS.fetch_add(1, Ordering::Relaxed);
+    let draft = folder.join(format!(".{name}.{}.{number}", std::process::id()));
     let result = (|| {
         let mut file =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
@@ -307,4 +310,88 @@ pub(crate) fn write_secret(path: &Path, content: &[u8]) -> Result<(), KeyError> 
     })();
     let _ = fs::remove_file(&draft);
     result.map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_public_key_is_read_as_it_is_written() {
+        let key = Identity::generate().public_key();
+        let text = key.to_string();
+        assert_eq!(text.len(), SCHEME.len() + 43);
+        assert_eq!(text.parse(), Ok(key));
+        assert_eq!(PublicKey::from_spki(&key.to_spki()), Some(key));
+        assert_eq!(serde_json::to_string(&key).ok(), Some(format!("\"{text}\"")));
+    }
+
+    #[test]
+    fn what_is_no_public_key_is_refused_with_the_reason() {
+        let refused = |text: &str| text.parse::<PublicKey>().expect_err("no key").to_string();
+        assert!(refused("AAAA").contains("is written \"ed25519:\""));
+        assert!(refused("ed25519:AAAA").contains("not 32 bytes"));
+        assert!(refused("ed25519:!").contains("not 32 bytes"));
+        assert_eq!(PublicKey::from_spki(&[0; 44]), None);
+    }
+
+    #[test]
+    fn an_identity_is_made_once_and_stays() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("deeper/client.key");
+        let made = Identity::load_or_create(&path).expect("made");
+        let mode = fs::metadata(&path).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let kept = Identity::load_or_create(&path).expect("kept");
+        assert_eq!(made.public_key(), kept.public_key());
+        let beside = fs::read_dir(path.parent().expect("a folder")).expect("a folder").count();
+        assert_eq!(beside, 1, "no draft is left");
+    }
+
+    #[test]
+    fn many_who_make_the_same_identity_at_once_agree() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("client.key");
+        let keys: Vec<PublicKey> = std::thread::scope(|scope| {
+            let make = || Identity::load_or_create(&path).expect("made or kept").public_key();
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(make)).collect();
+            threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+        });
+        assert!(keys.iter().all(|key| *key == keys[0]), "{keys:?}");
+    }
+
+    #[test]
+    fn a_secret_that_others_can_read_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("cluster.key");
+        ClusterKey::create(&path).expect("made");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("it is ours");
+        let error = ClusterKey::load(&path).expect_err("exposed").to_string();
+        assert!(error.contains("mode 0644") && error.contains("chmod 600"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_is_no_identity_is_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("client.key");
+        write_secret(&path, b"hello").expect("written");
+        let error = Identity::load_or_create(&path).expect_err("no key").to_string();
+        assert!(error.contains("no PRIVATE KEY block"), "{error}");
+        assert_eq!(fs::read(&path).expect("it is there"), b"hello");
+    }
+
+    #[test]
+    fn a_cluster_key_file_holds_the_new_key_and_the_old() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("cluster.key");
+        let made = ClusterKey::create(&path).expect("made");
+        assert_eq!(ClusterKey::load(&path).expect("kept").keys, made.keys);
+        assert!(ClusterKey::create(&path).is_err(), "never overwritten");
+        let (new, old) = (STANDARD.encode([1; 32]), STANDARD.encode([2; 32]));
+        let both = ClusterKey::parse(&format!("# rotation\n{new} # since May\n\n{old}\n"));
+        assert_eq!(both.expect("two keys").keys, [[1; 32], [2; 32]]);
+        assert!(ClusterKey::parse("# nothing\n").is_err());
+        let error = ClusterKey::parse(&format!("{new}\nshort\n")).expect_err("bad").to_string();
+        assert!(error.starts_with("line 2"), "{error}");
+    }
 }

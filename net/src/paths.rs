@@ -108,4 +108,28 @@ mod tests {
         let news = tokio::time::timeout(Duration::from_millis(20), watch.changed()).await;
         assert!(news.is_err() || news.is_ok_and(|news| news.is_ok()));
     }
+
+    #[test]
+    fn a_link_that_comes_up_is_reported() {
+        // A network namespace of this thread's own; without the right to have one there is
+        // nothing to try.
+        let thread = std::thread::spawn(|| {
+            if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_err() {
+                return;
+            }
+            let peer = "127.0.0.1:9".parse().expect("an address");
+            assert!(source_for(peer).is_err(), "no path yet");
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(async {
+                let mut watch = Watch::new().expect("rtnetlink needs no rights");
+                let up =
+                    std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status();
+                assert!(up.is_ok_and(|status| status.success()), "iproute2 is installed");
+                let news = tokio::time::timeout(Duration::from_secs(5), watch.changed()).await;
+                news.expect("told in time").expect("the socket works");
+                assert_eq!(source_for(peer).ok(), Some(IpAddr::from([127, 0, 0, 1])));
+            });
+        });
+        thread.join().expect("no panic");
+    }
 }

@@ -1,11 +1,13 @@
 //! TLS 1.3 records after the handshake (RFC 8446, section 5), sealed and opened where they lie.
 //!
-//! rustls shakes hands and derives every key; its record layer, however, copies each record twice
-//! on the way out and once on the way in, which costs as much as the cipher itself. So after the
-//! handshake the keys are taken over (`dangerous_into_kernel_connection`, made for kernel TLS) and
-//! applied here by aws-lc-rs, in place. What is left to do is small: nonces, headers, the inner
-//! content type. Key updates are derived by rustls (`mod.rs`). The tests talk to an unmodified
-//! rustls at the other end.
+//! rustls shakes hands and derives every key. Its own record layer, though, gives each received
+//! record out as a copy that lives until the next one, so the records of one read could be handed
+//! on together only after one more copy; and what is sent it copies twice. Measured on full
+//! records: 0.15 s/GiB to open and 0.17 to seal, against 0.11 and 0.14 in place, before that extra
+//! copy. So after the handshake the keys are taken over (`dangerous_into_kernel_connection`, made
+//! for kernel TLS) and applied here by aws-lc-rs. What is left to do is small: nonces, headers, the
+//! inner content type. Key updates are derived by rustls (`mod.rs`). The tests talk to an
+//! unmodified rustls at the other end.
 
 use aws_lc_rs::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
 use rustls::ConnectionTrafficSecrets;
