@@ -3,12 +3,16 @@
 
 #![forbid(unsafe_code)]
 
+pub mod buffer;
 pub mod cut;
 pub mod handle;
+pub mod replay;
 pub mod local;
 pub mod name;
 pub mod seam;
+pub mod select;
 pub mod session;
 pub mod state;
+pub mod ticket;
 pub mod time;
 pub mod wire;

@@ -209,6 +209,13 @@ impl Verifier {
         Ok(take)
     }
 
+    /// The digest of everything before the seam, to go on with once the verdict is good.
+    pub fn continued(&self) -> Seam {
+        let SeamProof { from, block, last, chain, .. } = self.proof;
+        let hasher = self.seam.hasher.clone();
+        Seam { from, position: self.seam.position, block, hasher, last, chain }
+    }
+
     /// The verdict.
     pub fn finish(self) -> Result<(), SeamMismatch> {
         if self.missing() > 0 {

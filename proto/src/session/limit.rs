@@ -36,9 +36,11 @@ pub struct Limits {
     pub silence_max: Duration,
     /// A session is busy for this long after data moved.
     pub busy_for: Duration,
-    /// An attempt is given up after this time.
+    /// An unanswered RESUME is given up after this time.
     pub attempt_timeout: Duration,
-    /// First pause before another attempt; doubles, with jitter.
+    /// An unanswered CONNECT, whose server has to reach its service and check the seam, after this.
+    pub connect_timeout: Duration,
+    /// Shortest pause before another attempt; it grows with the time without a link, with jitter.
     pub retry_min: Duration,
     /// Longest such pause.
     pub retry_max: Duration,
@@ -48,8 +50,10 @@ pub struct Limits {
     pub hold: Duration,
     /// The same at an acceptor that never heard the initiator after its CONNECT_OK.
     pub hold_unconfirmed: Duration,
-    /// How long an ended session still tries to tell the peer.
+    /// How long a session whose near side is gone waits for the peer's end.
     pub closing_max: Duration,
+    /// How long an aborted session tries to tell the acceptor.
+    pub farewell_max: Duration,
     /// How long the daemon remembers an ended session; told to the initiator.
     pub tombstone: Duration,
 }
@@ -74,12 +78,14 @@ impl Default for Limits {
             silence_max: Duration::from_secs(3),
             busy_for: Duration::from_secs(30),
             attempt_timeout: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(20),
             retry_min: Duration::from_millis(100),
             retry_max: Duration::from_secs(30),
             retry_slow: Duration::from_secs(60),
             hold: Duration::from_secs(72 * 3600),
             hold_unconfirmed: Duration::from_secs(600),
-            closing_max: Duration::from_secs(600),
+            closing_max: Duration::from_secs(120),
+            farewell_max: Duration::from_secs(3600),
             tombstone: Duration::from_secs(72 * 3600),
         }
     }

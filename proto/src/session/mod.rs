@@ -1,7 +1,33 @@
-//! The session.
+//! One end of a session: the pure core that joins a near side (app or service) and links.
+//!
+//! The driver tells it what happened (`handle_input`, `handle_record`), moves bytes (`fill`,
+//! `deliver`) and then drains `poll_output` until it says [`Output::Wait`]. Nothing here waits, asks
+//! for the time or touches the kernel. The same functions are stepped by the model checker with
+//! limits of a few bytes; two ends that hold the same bytes in the same state are equal and hash
+//! alike, whatever the clock says.
+//!
+//! Files by noun: `send` and `receive` are the two streams, `attempt` how links begin, `record` what
+//! comes in, `output` what goes out, `near` the app or service, `close` all endings, `transfer`
+//! tickets and the way to another server, `journal` the tickets of an acceptor, `clock` all time.
+//! Rule numbers (R..) are those of PROTOCOL.md.
 
+mod attempt;
+mod clock;
+mod close;
 mod event;
+mod input;
+mod journal;
 mod limit;
+mod near;
+mod outbox;
+mod output;
+mod receive;
+mod record;
+mod send;
+mod transfer;
+
+#[cfg(test)]
+mod tests;
 
 pub use event::{
     Attempt, ClosedWhy, Denied, Detach, Event, Input, LinkId, LostCause, Output, Peer, ShutNear,
@@ -9,13 +35,20 @@ pub use event::{
 };
 pub use limit::Limits;
 
-use std::io::{self, IoSlice, IoSliceMut};
+use clock::Clock;
+use close::Ending;
+use journal::Journal;
+use outbox::{Control, Outbox};
+use receive::Receiving;
+use send::Sending;
+use transfer::HeldTicket;
 
-use crate::cut::{Cut, CutError};
+use crate::cut::{Cut, CutError, Cuts};
 use crate::handle::Handle;
+use crate::seam::Seam;
 use crate::state::State;
 use crate::time::Instant;
-use crate::wire::{Connect, TransferReason, TransferRequest, WireError};
+use crate::wire::{Connect, ResumeDenial, WireError};
 
 /// Why a session was reset (CLOSE RST).
 pub mod code {
@@ -37,6 +70,8 @@ pub mod code {
     pub const NO_SERVER: u32 = 8;
     /// The daemon is stopping.
     pub const SHUTDOWN: u32 = 9;
+    /// The peer ended the session without having everything.
+    pub const LOST: u32 = 10;
 }
 
 /// Where a new acceptor begins: 0, 0 for a new session; at a transfer the position the ticket
@@ -123,6 +158,100 @@ pub enum PeerMisbehaved {
     /// Checkpoint rules broken.
     #[error(transparent)]
     Cut(#[from] CutError),
+    /// DATA does not continue the stream.
+    #[error("peer sent data at position {position}, {expected} is next")]
+    WrongPosition {
+        /// Received.
+        position: u64,
+        /// Next in line.
+        expected: u64,
+    },
+    /// DATA beyond the limit told.
+    #[error("peer sent data up to position {end}, its limit is {limit}")]
+    WindowExceeded {
+        /// End of the data.
+        end: u64,
+        /// Limit.
+        limit: u64,
+    },
+    /// DATA after FIN.
+    #[error("peer sent data at position {position}, after the end of its stream")]
+    DataAfterFin {
+        /// Position.
+        position: u64,
+    },
+    /// FIN elsewhere than at the end.
+    #[error("peer ended its stream at position {position}, received are {expected}")]
+    WrongFin {
+        /// Received.
+        position: u64,
+        /// Where the stream ends.
+        expected: u64,
+    },
+    /// Acknowledges what was not sent.
+    #[error("peer acknowledged position {position}, sent are {sent}")]
+    AckedUnsent {
+        /// Acknowledged.
+        position: u64,
+        /// Sent.
+        sent: u64,
+    },
+    /// A checkpoint at another position than the stream's.
+    #[error("peer put a checkpoint at {position}, received are {received}")]
+    WrongCheckpoint {
+        /// The peer's sent position.
+        position: u64,
+        /// Received.
+        received: u64,
+    },
+    /// A ticket whose place or cover is ahead of the streams.
+    #[error("peer sent a ticket for position {position}, the stream is at {reached}")]
+    WrongTicket {
+        /// Position in the ticket.
+        position: u64,
+        /// Where the stream is.
+        reached: u64,
+    },
+    /// An answer to another attempt.
+    #[error("peer answered attempt {got}, under way is {expected}")]
+    WrongEpoch {
+        /// Received.
+        got: u32,
+        /// Under way.
+        expected: u32,
+    },
+    /// A frame that has no place here.
+    #[error("peer sent a frame of type {0}, which has no place here")]
+    Unexpected(&'static str),
+}
+
+/// The links of a session.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+struct Links {
+    /// Data moves here.
+    attached: Option<LinkId>,
+    /// An attempt is under way here.
+    trying: Option<(LinkId, Attempt)>,
+    /// No link with this number or a smaller one begins any more.
+    newest: Option<LinkId>,
+    /// The driver was asked for a link.
+    dialing: bool,
+}
+
+impl Links {
+    /// The link that is spoken on.
+    fn current(&self) -> Option<LinkId> {
+        self.attached.or(self.trying.map(|(link, _)| link))
+    }
+
+    /// Takes note of a new link; false if its number is not new.
+    fn begin(&mut self, link: LinkId) -> bool {
+        let new = self.newest.is_none_or(|newest| link > newest);
+        if new {
+            self.newest = Some(link);
+        }
+        new
+    }
 }
 
 /// One end of a session.
@@ -131,9 +260,38 @@ pub struct Session {
     state: State,
     side: Side,
     limits: Limits,
+    /// SH_A and SH_B.
+    initiator: Handle,
+    acceptor: Handle,
+    service: Box<str>,
+    endpoint: Box<str>,
+    server: Box<str>,
+    /// Initiator: a CONNECT was answered. Acceptor: from the start.
+    established: bool,
+    /// Acceptor: the initiator was heard after its CONNECT. Initiator: a CONNECT went out.
+    confirmed: bool,
+    epoch: u32,
+    /// Where this end began (acceptor).
+    start: StartAt,
+    links: Links,
+    send: Sending,
+    receive: Receiving,
+    cuts: Cuts,
+    /// Bytes moved since the last cut, and whether one is due for another reason.
+    uncut: u64,
+    cut_due: bool,
+    /// An acknowledgement is due; one with a question.
+    ack_due: bool,
+    ask_due: bool,
+    near_gone: bool,
+    journal: Journal,
+    held: Option<Box<HeldTicket>>,
+    seam: Option<Box<Seam>>,
+    ending: Ending,
+    outbox: Outbox,
+    clock: Clock,
 }
 
-#[expect(unused_variables, reason = "signatures first")]
 impl Session {
     /// The broker's end of a new session.
     pub fn initiate(
@@ -143,7 +301,14 @@ impl Session {
         service: &str,
         endpoint: &str,
     ) -> Session {
-        Session { state: State::ReadyResume, side: Side::Initiator, limits }
+        assert!(!handle.is_none(), "a handle is random");
+        let mut session = Session::new(now, limits, Side::Initiator, handle, StartAt::default());
+        session.initiator = handle;
+        session.service = service.into();
+        session.endpoint = endpoint.into();
+        session.send.limit = 0;
+        session.await_link(now, attempt::Pace::Now);
+        session
     }
 
     /// The server's end; queues CONNECT_OK on `link`.
@@ -156,88 +321,62 @@ impl Session {
         at: StartAt,
         server_id: &str,
     ) -> Session {
-        Session { state: State::Active, side: Side::Acceptor, limits }
+        assert!(!own.is_none(), "a handle is random");
+        let mut session = Session::new(now, limits, Side::Acceptor, own, at);
+        session.state = State::Active;
+        session.initiator = connect.handle;
+        session.acceptor = own;
+        session.service = connect.service.into();
+        session.endpoint = connect.endpoint.into();
+        session.server = server_id.into();
+        session.established = true;
+        session.epoch = connect.epoch;
+        session.send.limit = at.down.saturating_add(connect.window);
+        session.links.begin(link);
+        session.attach(now, link, Attempt::Connect, 0);
+        session.outbox.frame(link, Control::ConnectOk);
+        session
     }
 
-    /// The same CONNECT came again on a new link (its CONNECT_OK was lost): attaches that link and
-    /// queues CONNECT_OK again. False if it does not fit this session; the link is untouched then.
-    pub fn reaccept(&mut self, now: Instant, link: LinkId, connect: &Connect<'_>) -> bool {
-        false
+    fn new(now: Instant, limits: Limits, side: Side, own: Handle, start: StartAt) -> Session {
+        let (low, _) = own.0.split_first_chunk::<8>().expect("a handle has 16 bytes");
+        let seed = u64::from_be_bytes(*low);
+        Session {
+            state: State::ReadyResume,
+            side,
+            initiator: Handle::NONE,
+            acceptor: Handle::NONE,
+            service: "".into(),
+            endpoint: "".into(),
+            server: "".into(),
+            established: false,
+            confirmed: false,
+            epoch: 0,
+            start,
+            links: Links::default(),
+            send: Sending::new(start.down, start.down, limits.chunk),
+            receive: Receiving::new(start.up, limits.receive_buffer_max, limits.chunk),
+            cuts: Cuts::start(start.down, start.up),
+            uncut: 0,
+            cut_due: false,
+            ack_due: false,
+            ask_due: false,
+            near_gone: false,
+            journal: Journal::default(),
+            held: None,
+            seam: None,
+            ending: Ending::default(),
+            outbox: Outbox::default(),
+            clock: Clock::new(now, seed),
+            limits,
+        }
     }
 
-    /// Tells the session what happened.
-    pub fn handle_input(&mut self, now: Instant, input: Input) {}
-
-    /// Decodes the frames in one record. Payloads accepted are pushed to `arrived`; pass them to
-    /// [`Session::deliver`] before the record's memory goes. On error the session has reset itself.
-    pub fn handle_record<'b>(
-        &mut self,
-        now: Instant,
-        link: LinkId,
-        record: &'b [u8],
-        arrived: &mut Vec<&'b [u8]>,
-    ) -> Result<(), PeerMisbehaved> {
-        Ok(())
-    }
-
-    /// Writes what is buffered and what arrived to the near side (vectored), keeps the rest, also
-    /// on error. Returns bytes written by this call.
-    pub fn deliver<W: FnMut(&[IoSlice<'_>]) -> io::Result<usize>>(
-        &mut self,
-        now: Instant,
-        arrived: &[&[u8]],
-        write: W,
-    ) -> io::Result<usize> {
-        Ok(0)
-    }
-
-    /// Bytes kept for the near side.
-    pub fn undelivered(&self) -> usize {
-        0
-    }
-
-    /// Room for bytes of the near side; 0 is back-pressure.
-    pub fn send_room(&self) -> usize {
-        0
-    }
-
-    /// Lets `read` fill spare buffer space. `Ok(0)` is passed on, not interpreted.
-    pub fn fill<R: FnMut(&mut [IoSliceMut<'_>]) -> io::Result<usize>>(
-        &mut self,
-        now: Instant,
-        read: R,
-    ) -> io::Result<usize> {
-        Ok(0)
-    }
-
-    /// The next thing to do. DATA only if `room`. At most one frame is appended to `out`.
-    pub fn poll_output(&mut self, now: Instant, room: bool, out: &mut Vec<u8>) -> Output {
-        Output::Wait(None)
-    }
-
-    /// Acceptor: from now on acknowledgements move only by tickets and `release_acks` (D3).
-    pub fn hold_acks(&mut self) {}
-
-    /// Acceptor: acknowledges without a ticket.
-    pub fn release_acks(&mut self, covers: u64) {}
-
-    /// Acceptor: a ticket to send at its place in the stream (D4).
-    pub fn offer_ticket(&mut self, offer: TicketOffer) {}
-
-    /// Acceptor: asks the broker to go elsewhere.
-    pub fn request_transfer(&mut self, reason: TransferReason, text: &str) {}
-
-    /// Initiator: declines that.
-    pub fn decline_transfer(&mut self, reason: TransferReason) {}
-
-    /// What a transfer CONNECT would carry now.
-    pub fn transfer_request(&self) -> TransferRequest<'_> {
-        TransferRequest::default()
-    }
-
-    /// Whether a transfer is possible now.
-    pub fn transferable(&self) -> Result<(), WhyNot> {
-        Ok(())
+    /// Takes the machine's transition for `event`; the caller does what it says.
+    fn step(&mut self, event: crate::state::StateEvent) -> Option<crate::state::Action> {
+        let (next, action) = self.state.on(event, self.side)?;
+        self.state = next;
+        Some(action)
     }
 
     /// The state.
@@ -250,63 +389,95 @@ impl Session {
         self.side
     }
 
+    /// Bounds and times.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// All positions.
     pub fn positions(&self) -> Positions {
-        Positions::default()
+        Positions {
+            una: self.send.una(),
+            nxt: self.send.nxt,
+            max: self.send.max,
+            end: self.send.end(),
+            heard: self.send.heard,
+            limit: self.send.limit,
+            delivered: self.receive.delivered(),
+            received: self.receive.received,
+            acked: self.receive.acked(),
+            told: self.receive.told_limit,
+        }
     }
 
     /// (SH_A, SH_B); SH_B is [`Handle::NONE`] before it is known.
     pub fn handles(&self) -> (Handle, Handle) {
-        (Handle::NONE, Handle::NONE)
+        (self.initiator, self.acceptor)
     }
 
     /// Highest epoch seen or used.
     pub fn epoch(&self) -> u32 {
-        0
+        self.epoch
     }
 
-    /// The newest cut known to be held by both ends.
+    /// The newest cut known to be held by both ends; none before the first CONNECT_OK.
     pub fn last_checkpoint(&self) -> Option<Cut> {
-        None
+        self.established.then(|| self.cuts.agreed())
+    }
+
+    /// The two newest cuts and how far they are agreed, for checkers.
+    pub fn cuts(&self) -> &Cuts {
+        &self.cuts
     }
 
     /// (send, receive) bytes held.
     pub fn buffered(&self) -> (usize, usize) {
-        (0, 0)
+        (self.send.buffer.len(), self.receive.buffer.len())
+    }
+
+    /// Memory held by both buffers, used or spare.
+    pub fn memory(&self) -> usize {
+        self.send.buffer.memory() + self.receive.buffer.memory()
     }
 
     /// The attached link.
     pub fn link(&self) -> Option<LinkId> {
-        None
+        self.links.attached
     }
 
     /// The server's name once established.
     pub fn server(&self) -> &str {
-        ""
+        &self.server
     }
 
     /// The service asked for.
     pub fn service(&self) -> &str {
-        ""
+        &self.service
     }
 
     /// The endpoint that asked.
     pub fn endpoint(&self) -> &str {
-        ""
+        &self.endpoint
     }
 
     /// Whether the first CONNECT was answered.
     pub fn is_established(&self) -> bool {
-        false
+        self.established
     }
 
-    /// Whether [`Event::Closed`] was given out: the session can be dropped.
+    /// Whether [`Event::Closed`] was queued: once it is polled, the session can be dropped.
     pub fn is_over(&self) -> bool {
-        false
+        self.ending.over
     }
 
-    /// What a tombstone of this session answers to a late RESUME.
-    pub fn epitaph(&self) -> Option<(u32, crate::wire::ResumeDenial)> {
-        None
+    /// What a tombstone of this session answers to a late RESUME: highest epoch, and why.
+    pub fn epitaph(&self) -> Option<(u32, ResumeDenial)> {
+        let denial = match self.ending.why? {
+            ClosedWhy::Clean => ResumeDenial::Closed { received: self.receive.received },
+            ClosedWhy::ResetHere { code } | ClosedWhy::ResetByPeer { code } => {
+                ResumeDenial::Reset { code }
+            }
+        };
+        Some((self.epoch, denial))
     }
 }

@@ -1,0 +1,287 @@
+//! All endings: both streams through, a reset from here or there, and what is left to tell (R50-R55).
+//!
+//! An end's last word on a link is DONE or RST; after it the end says nothing more of the session
+//! there. When both have said theirs, nothing is in flight on the link in either direction, and it
+//! may serve another session (D8). As an acceptor never dials (D7), the initiator lets go last: it
+//! waits for the acceptor's last word, and dials to tell a reset.
+
+use super::attempt::Pace;
+use super::clock::Timer;
+use super::outbox::Control;
+use super::{ClosedWhy, Detach, Event, LinkId, PeerMisbehaved, Session, ShutNear, Side, code};
+use crate::state::{Action, State, StateEvent};
+use crate::time::Instant;
+use crate::wire::{Close, Frame, ResetFrame};
+
+/// How far an ending is.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub(super) struct Ending {
+    /// How it ended.
+    pub why: Option<ClosedWhy>,
+    /// Initiator: this reset is still to be told.
+    pub farewell: Option<u32>,
+    /// For the near side once it has taken all that was received.
+    pub shut: Option<ShutNear>,
+    /// Closed was given out.
+    pub over: bool,
+}
+
+impl Session {
+    pub(super) fn on_close(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        close: Close,
+    ) -> Result<(), PeerMisbehaved> {
+        match close {
+            Close::Fin { position } => {
+                self.receive.on_fin(position)?;
+                self.check_drained();
+                self.check_complete(now);
+            }
+            Close::Ack { position } => {
+                if !self.send.fin_sent || position != self.send.end() {
+                    let sent = self.send.nxt;
+                    return Err(PeerMisbehaved::AckedUnsent { position, sent });
+                }
+                self.send.heard = position;
+                self.send.free(position);
+                self.send.fin_acked = true;
+                // D3: the broker has everything; nothing will be replayed any more.
+                self.receive.hold = false;
+                self.after_report(now);
+                self.check_complete(now);
+            }
+            Close::Reset { code } => self.reset_by_peer(now, link, code),
+            Close::Done if self.side == Side::Initiator && self.complete() => {
+                self.outbox.frame(link, Control::Close(Close::Done));
+                self.links.attached = None;
+                self.outbox.detach(link, Detach::Reuse);
+                self.finish(now, StateEvent::Finished);
+            }
+            Close::Done => return Err(PeerMisbehaved::Unexpected("CLOSE DONE")),
+            Close::ResetFirst(_) => return Err(PeerMisbehaved::Unexpected("CLOSE RST")),
+        }
+        Ok(())
+    }
+
+    /// Both streams are through, and both ends know.
+    fn complete(&self) -> bool {
+        self.receive.fin && self.send.fin_acked && !self.receive.fin_ack_due
+    }
+
+    /// R51: the acceptor says DONE; the initiator waits for it.
+    pub(super) fn check_complete(&mut self, now: Instant) {
+        if !self.complete() || self.state != State::Active {
+            return;
+        }
+        match (self.side, self.links.attached) {
+            (Side::Acceptor, Some(link)) => {
+                self.finish(now, StateEvent::Finished);
+                self.outbox.frame(link, Control::Close(Close::Done));
+                self.clock.set(Timer::LastWord, now + self.limits.attempt_timeout);
+            }
+            (Side::Initiator, _) => {
+                self.clock.arm(Timer::Closing, now + self.limits.closing_max);
+            }
+            (Side::Acceptor, None) => (),
+        }
+    }
+
+    /// CLOSED without reset. The link, if any is left, waits for the peer's last word.
+    pub(super) fn finish(&mut self, now: Instant, event: StateEvent) {
+        if self.step(event) != Some(Action::Finish) {
+            return;
+        }
+        self.stop_timers();
+        self.ending.why = Some(ClosedWhy::Clean);
+        let end = self.send.end();
+        self.send.free(end);
+        self.keep_trim(now);
+        if self.side == Side::Initiator {
+            self.detach_all(Detach::Close);
+            self.links.dialing = false;
+            self.outbox.no_dial();
+        }
+        self.check_drained();
+        self.check_over();
+    }
+
+    /// This end gives up.
+    pub(super) fn abort(&mut self, now: Instant, code: u32) {
+        if self.step(StateEvent::Abort) != Some(Action::Reset) {
+            return;
+        }
+        self.stop_timers();
+        self.ending.why = Some(ClosedWhy::ResetHere { code });
+        if !self.near_gone && !matches!(code, code::NEAR_GONE | code::NEAR_RESET) {
+            self.outbox.shut(ShutNear::Reset { code });
+        }
+        self.forget();
+        let link = self.links.current();
+        self.links.attached = link;
+        self.links.trying = None;
+        if self.side == Side::Initiator && self.confirmed {
+            self.ending.farewell = Some(code);
+            self.clock.set(Timer::Closing, now + self.limits.farewell_max);
+        }
+        match link {
+            Some(link) => self.say_reset(now, link, Close::Reset { code }),
+            None => self.link_lost_when_closed(now),
+        }
+    }
+
+    fn say_reset(&mut self, now: Instant, link: LinkId, reset: Close) {
+        self.outbox.frame(link, Control::Close(reset));
+        self.clock.set(Timer::LastWord, now + self.limits.attempt_timeout);
+    }
+
+    /// Nothing received or kept is needed any more.
+    fn forget(&mut self) {
+        self.receive.stop();
+        let end = self.send.end();
+        (self.send.fin, self.send.nxt) = (true, end);
+        self.send.free(end);
+        self.send.buffer.trim();
+        self.receive.buffer.trim();
+        self.journal = super::Journal::default();
+        (self.held, self.seam) = (None, None);
+    }
+
+    fn stop_timers(&mut self) {
+        for timer in [
+            Timer::Retry,
+            Timer::Attempt,
+            Timer::Ack,
+            Timer::Checkpoint,
+            Timer::Hold,
+            Timer::Closing,
+            Timer::LastWord,
+        ] {
+            self.clock.stop(timer);
+        }
+        (self.ack_due, self.ask_due, self.cut_due) = (false, false, false);
+    }
+
+    /// RST on the attached link: DONE is the answer, and the link is clean.
+    fn reset_by_peer(&mut self, now: Instant, link: LinkId, code: u32) {
+        self.outbox.frame(link, Control::Close(Close::Done));
+        self.outbox.detach(link, Detach::Reuse);
+        self.links.attached = None;
+        self.ended_by_peer(now, code);
+    }
+
+    /// RST as first frame of a link (R52).
+    pub(super) fn reset_first(&mut self, now: Instant, link: LinkId, code: u32) {
+        self.outbox.frame(link, Control::Close(Close::Done));
+        self.outbox.detach(link, Detach::Reuse);
+        self.ended_by_peer(now, code);
+    }
+
+    /// The peer has reset the session.
+    pub(super) fn ended_by_peer(&mut self, now: Instant, code: u32) {
+        self.detach_all(Detach::Close);
+        match self.step(StateEvent::PeerReset) {
+            Some(Action::ResetByPeer) => {
+                self.stop_timers();
+                self.ending.why = Some(ClosedWhy::ResetByPeer { code });
+                let reset = ShutNear::Reset { code };
+                // The peer's near side is gone, but what it said before is good (R54).
+                if code == code::NEAR_GONE && !self.receive.drained() && !self.near_gone {
+                    self.ending.shut = Some(reset);
+                    let end = self.send.end();
+                    (self.send.fin, self.send.nxt) = (true, end);
+                    self.send.free(end);
+                } else {
+                    if !self.near_gone {
+                        self.outbox.shut(reset);
+                    }
+                    self.forget();
+                }
+                self.check_over();
+            }
+            Some(_) | None => self.let_go(now),
+        }
+    }
+
+    /// Frames in CLOSED: only a last word matters.
+    pub(super) fn on_last_word(&mut self, now: Instant, frame: &Frame<'_>) {
+        match frame {
+            Frame::Close(Close::Done | Close::Reset { .. }) => {
+                if let Some(link) = self.links.attached.take() {
+                    self.outbox.detach(link, Detach::Reuse);
+                }
+                self.let_go(now);
+            }
+            // It has no such session, or not any more.
+            Frame::ConnectDenied(_) | Frame::ResumeDenied(_) => {
+                self.detach_all(Detach::Close);
+                self.let_go(now);
+            }
+            _ => (),
+        }
+    }
+
+    /// The peer knows.
+    fn let_go(&mut self, _now: Instant) {
+        if self.step(StateEvent::Finished) == Some(Action::LetGo) {
+            self.ending.farewell = None;
+            self.links.dialing = false;
+            self.outbox.no_dial();
+            self.stop_timers();
+            self.check_over();
+        }
+    }
+
+    /// No link in CLOSED: the reset is told on another one, or the session is over.
+    pub(super) fn link_lost_when_closed(&mut self, now: Instant) {
+        self.clock.stop(Timer::LastWord);
+        if self.ending.farewell.is_some() {
+            let fresh = self.clock.unlinked.is_none();
+            self.await_link(now, if fresh { Pace::Now } else { Pace::Soon });
+        } else {
+            self.check_over();
+        }
+    }
+
+    /// A link for the reset that is still to be told.
+    pub(super) fn farewell_on(&mut self, now: Instant, link: LinkId) {
+        let Some(code) = self.ending.farewell.filter(|_| self.links.attached.is_none()) else {
+            return self.outbox.detach(link, Detach::Close);
+        };
+        self.clock.stop(Timer::Retry);
+        self.links.attached = Some(link);
+        let (initiator, acceptor) = (self.initiator, self.acceptor);
+        self.say_reset(now, link, Close::ResetFirst(ResetFrame { initiator, acceptor, code }));
+    }
+
+    /// R55: waited long enough.
+    pub(super) fn closing_timeout(&mut self, now: Instant) {
+        if self.state == State::Closed {
+            self.detach_all(Detach::Close);
+            self.let_go(now);
+        } else if self.complete() {
+            self.finish(now, StateEvent::Finished);
+        } else if self.near_gone && self.send.heard == self.send.end() {
+            self.abort(now, code::NEAR_GONE);
+        } else {
+            self.clock.set(Timer::Closing, now + self.limits.closing_max);
+        }
+    }
+
+    /// Nothing left to tell or to hand over: the last event.
+    pub(super) fn check_over(&mut self) {
+        let Some(why) = self.ending.why else { return };
+        let handed = self.receive.discard || self.receive.fin_given;
+        let left = self.ending.farewell.is_some()
+            || self.ending.shut.is_some()
+            || self.links.current().is_some()
+            || !handed;
+        if !left && !self.ending.over {
+            self.ending.over = true;
+            self.stop_timers();
+            self.clock.stop(Timer::Trim);
+            self.outbox.event(Event::Closed { why });
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! `handle_input`: what happened, and the deadlines that passed.
+
+use super::attempt::Pace;
+use super::clock::Timer;
+use super::outbox::Control;
+use super::{Detach, Event, Input, LostCause, Session, code};
+use crate::state::{Action, State, StateEvent};
+use crate::time::Instant;
+use crate::wire::Suspend;
+
+impl Session {
+    /// Tells the session what happened.
+    pub fn handle_input(&mut self, now: Instant, input: Input) {
+        match input {
+            Input::LinkUp { link, peer } => self.link_up(now, link, peer),
+            Input::LinkAlive { link } => {
+                if self.links.current() == Some(link) {
+                    self.clock.alive(now);
+                }
+            }
+            Input::LinkLost { link } => self.link_lost(now, link, LostCause::Broken),
+            Input::DialFailed => self.dial_failed(now),
+            Input::PathChanged => self.attempt_wanted(StateEvent::PathChanged),
+            Input::Retry => self.attempt_wanted(StateEvent::RetryDue),
+            Input::NearFin => self.near_fin(),
+            Input::NearReset => self.abort(now, code::NEAR_RESET),
+            Input::NearGone => self.near_gone(now),
+            Input::Suspend => self.suspend(),
+            Input::Resume => self.resume(now),
+            Input::Abort { code } => self.abort(now, code),
+            Input::Timeout => self.timeout(now),
+        }
+    }
+
+    fn dial_failed(&mut self, now: Instant) {
+        if !core::mem::replace(&mut self.links.dialing, false) {
+            return;
+        }
+        self.outbox.no_dial();
+        let waiting = match self.state {
+            State::ReadyResume => true,
+            State::Closed => self.ending.farewell.is_some() && self.links.current().is_none(),
+            State::Active | State::SentResume | State::Suspended => false,
+        };
+        if waiting {
+            self.await_link(now, Pace::Soon);
+        }
+    }
+
+    /// T7, T16: a new path, a timer, or the driver.
+    fn attempt_wanted(&mut self, event: StateEvent) {
+        let told = self.state == State::Closed
+            && (self.ending.farewell.is_none() || self.links.current().is_some());
+        if !told && self.step(event) == Some(Action::Dial) {
+            self.dial();
+        }
+    }
+
+    fn suspend(&mut self) {
+        match self.step(StateEvent::UserSuspend) {
+            Some(Action::SendSuspend) => {
+                if let Some(link) = self.links.attached {
+                    let suspend = Suspend { epoch: self.epoch };
+                    self.outbox.frame(link, Control::Suspend(suspend));
+                }
+                self.detach_all(Detach::Linger);
+            }
+            Some(Action::Halt) => self.detach_all(Detach::Close),
+            Some(_) | None => return,
+        }
+        for timer in [Timer::Retry, Timer::Attempt, Timer::Ack, Timer::Checkpoint, Timer::Hold] {
+            self.clock.stop(timer);
+        }
+        self.links.dialing = false;
+        self.outbox.no_dial();
+        (self.ack_due, self.ask_due) = (false, false);
+        self.outbox.event(Event::Suspended { by_peer: false });
+    }
+
+    fn resume(&mut self, now: Instant) {
+        match self.step(StateEvent::UserResume) {
+            Some(Action::Dial) => {
+                self.clock.unlinked.get_or_insert(now);
+                self.await_link(now, Pace::Now);
+            }
+            Some(Action::Await) => self.await_link(now, Pace::Slow),
+            Some(_) | None => (),
+        }
+    }
+
+    fn timeout(&mut self, now: Instant) {
+        if self.clock.expired(Timer::Retry, now) {
+            self.attempt_wanted(StateEvent::RetryDue);
+        }
+        if self.clock.expired(Timer::Attempt, now)
+            && let Some((link, _)) = self.links.trying
+        {
+            self.link_lost(now, link, LostCause::Unanswered);
+        }
+        if self.clock.expired(Timer::Ack, now) && self.receive.report_pending() {
+            self.ack_due = true;
+        }
+        if self.clock.expired(Timer::Checkpoint, now) {
+            self.cut_due = self.uncut > 0;
+        }
+        if self.clock.expired(Timer::Hold, now) {
+            self.abort(now, code::HOLD);
+        }
+        if self.clock.expired(Timer::Closing, now) {
+            self.closing_timeout(now);
+        }
+        if self.clock.expired(Timer::LastWord, now) && self.state == State::Closed {
+            self.detach_all(Detach::Close);
+            self.link_lost_when_closed(now);
+        }
+        if self.clock.expired(Timer::Trim, now) {
+            self.trim(now);
+        }
+        self.check_liveness(now);
+    }
+
+    /// Gives spare memory back once nothing moves.
+    fn trim(&mut self, now: Instant) {
+        let quiet = self.clock.traffic + self.limits.heartbeat_busy;
+        if now < quiet {
+            self.clock.set(Timer::Trim, quiet);
+        } else {
+            self.send.buffer.trim();
+            self.receive.buffer.trim();
+        }
+    }
+
+    /// Memory is in use: looks after it later.
+    pub(super) fn keep_trim(&mut self, now: Instant) {
+        if !self.send.buffer.is_bare() || !self.receive.buffer.is_bare() {
+            self.clock.arm(Timer::Trim, now + self.limits.heartbeat_busy);
+        }
+    }
+
+    /// R70: when the next question is due, or the link given up.
+    pub(super) fn liveness_deadline(&self) -> Option<Instant> {
+        if self.state != State::Active || self.links.attached.is_none() {
+            return None;
+        }
+        if self.clock.asked > 0 {
+            return Some(self.clock.asked_last + self.limits.heartbeat_busy);
+        }
+        let busy = self.clock.heard + self.limits.heartbeat_busy;
+        let unheard = self.send.heard < self.send.nxt;
+        if unheard || busy <= self.clock.traffic + self.limits.busy_for {
+            Some(busy)
+        } else {
+            Some(self.clock.heard + self.limits.heartbeat_idle)
+        }
+    }
+
+    /// R70 (D9): asks after silence; two questions unanswered and the time over: lost. What counts
+    /// is time after the first question, so that a machine that slept asks before it judges.
+    fn check_liveness(&mut self, now: Instant) {
+        let Some(link) = self.links.attached else { return };
+        if self.liveness_deadline().is_none_or(|deadline| now < deadline) {
+            return;
+        }
+        let patience = self.limits.silence_max.saturating_sub(self.limits.heartbeat_busy);
+        if self.clock.asked >= 2 && now - self.clock.asked_first >= patience {
+            return self.link_lost(now, link, LostCause::Silent);
+        }
+        if self.clock.asked == 0 {
+            self.clock.asked_first = now;
+        }
+        self.clock.asked_last = now;
+        self.clock.asked = self.clock.asked.saturating_add(1);
+        self.ask_due = true;
+    }
+}

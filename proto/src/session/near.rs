@@ -1,0 +1,113 @@
+//! The near side: the app at the broker, the service at the server.
+
+use std::io::{self, IoSlice, IoSliceMut};
+
+use super::clock::Timer;
+use super::{Session, ShutNear, code};
+use crate::state::State;
+use crate::time::Instant;
+
+impl Session {
+    /// Writes what is buffered and what arrived to the near side (vectored) until `write` takes no
+    /// more; keeps the rest, also on error. Returns the bytes written by this call; an error only if
+    /// there were none.
+    pub fn deliver<W: FnMut(&[IoSlice<'_>]) -> io::Result<usize>>(
+        &mut self,
+        now: Instant,
+        arrived: &[&[u8]],
+        write: W,
+    ) -> io::Result<usize> {
+        if self.receive.discard {
+            return Ok(0);
+        }
+        let count: u64 = arrived.iter().map(|bytes| bytes.len() as u64).sum();
+        assert!(count == self.receive.limbo, "what arrived is delivered once, and all of it");
+        self.receive.limbo = 0;
+        let result = self.receive.buffer.deliver(arrived, write);
+        self.keep_trim(now);
+        self.check_drained();
+        result
+    }
+
+    /// Bytes kept for the near side.
+    pub fn undelivered(&self) -> usize {
+        self.receive.buffer.len()
+    }
+
+    /// Everything was handed over: the end of the stream follows (R53).
+    pub(super) fn check_drained(&mut self) {
+        if !self.receive.drained() {
+            return;
+        }
+        if self.receive.fin && !self.receive.fin_given {
+            self.receive.fin_given = true;
+            self.outbox.shut(ShutNear::Fin);
+        }
+        if let Some(shut) = self.ending.shut.take() {
+            self.receive.stop();
+            self.outbox.shut(shut);
+        }
+        self.check_over();
+    }
+
+    /// Room for bytes of the near side; 0 is back-pressure.
+    pub fn send_room(&self) -> usize {
+        let stopped = self.send.fin
+            || self.state == State::Closed
+            || self.journal.bytes() > self.limits.tickets_max;
+        if stopped {
+            return 0;
+        }
+        self.limits.send_buffer_max.saturating_sub(self.send.buffer.len())
+    }
+
+    /// Lets `read` fill spare buffer space. `Ok(0)` is passed on, not interpreted; without room
+    /// `read` is not called.
+    pub fn fill<R: FnMut(&mut [IoSliceMut<'_>]) -> io::Result<usize>>(
+        &mut self,
+        now: Instant,
+        read: R,
+    ) -> io::Result<usize> {
+        let room = self.send_room();
+        if room == 0 {
+            return Ok(0);
+        }
+        self.clock.arm(Timer::Trim, now + self.limits.heartbeat_busy);
+        self.send.buffer.fill(room, self.limits.fill_max, read)
+    }
+
+    /// The near side ended its stream.
+    pub(super) fn near_fin(&mut self) {
+        if self.state != State::Closed {
+            self.send.fin = true;
+        }
+    }
+
+    /// The near side closed both ways (R54).
+    pub(super) fn near_gone(&mut self, now: Instant) {
+        if self.state == State::Closed {
+            self.receive.stop();
+            self.ending.shut = None;
+            return self.check_over();
+        }
+        if self.near_gone {
+            return;
+        }
+        if !self.established {
+            return self.abort(now, code::NEAR_GONE);
+        }
+        self.near_gone = true;
+        self.send.fin = true;
+        self.receive.stop();
+        self.clock.arm(Timer::Closing, now + self.limits.closing_max);
+        self.check_stop(now);
+    }
+
+    /// R54: bytes came that nobody will read, and the peer has all of ours: it need not go on.
+    pub(super) fn check_stop(&mut self, now: Instant) {
+        let pointless = self.near_gone && self.receive.dropped && !self.receive.fin;
+        if pointless && self.send.heard == self.send.end() {
+            self.abort(now, code::NEAR_GONE);
+        }
+    }
+}

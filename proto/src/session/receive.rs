@@ -1,0 +1,158 @@
+//! The incoming stream: what was received, what the near side took, what was told to the peer.
+
+use super::PeerMisbehaved;
+use crate::buffer::ReceiveBuffer;
+use crate::wire::Report;
+
+/// State of the incoming stream. delivered <= received; acked <= received < told or at it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Receiving {
+    /// What the near side did not take.
+    pub buffer: ReceiveBuffer,
+    /// r: the next byte wanted.
+    pub received: u64,
+    /// Bytes handed to the caller in `arrived`, not yet passed to `deliver`.
+    pub limbo: u64,
+    /// The receive position last told to the peer.
+    pub told: u64,
+    /// The acknowledged position last told.
+    pub told_acked: u64,
+    /// The limit last told.
+    pub told_limit: u64,
+    /// Most bytes kept for the near side.
+    pub window: u64,
+    /// Acknowledgements are held back (D3): `released` is what the peer may free.
+    pub hold: bool,
+    /// See `hold`.
+    pub released: u64,
+    /// The peer's stream ends at `received`.
+    pub fin: bool,
+    /// CLOSE ACK is owed for it.
+    pub fin_ack_due: bool,
+    /// The near side was told the end, or needs it no more.
+    pub fin_given: bool,
+    /// Nobody reads: what comes is dropped (R54).
+    pub discard: bool,
+    /// Something was dropped.
+    pub dropped: bool,
+}
+
+impl Receiving {
+    pub fn new(start: u64, window: usize, piece: usize) -> Receiving {
+        let window = window as u64;
+        Receiving {
+            buffer: ReceiveBuffer::new(piece),
+            received: start,
+            limbo: 0,
+            told: start,
+            told_acked: start,
+            told_limit: start + window,
+            window,
+            hold: false,
+            released: start,
+            fin: false,
+            fin_ack_due: false,
+            fin_given: false,
+            discard: false,
+            dropped: false,
+        }
+    }
+
+    /// dlv: given to the near side.
+    pub fn delivered(&self) -> u64 {
+        self.received - self.buffer.len() as u64 - self.limbo
+    }
+
+    /// ack: what the peer may free (D3).
+    pub fn acked(&self) -> u64 {
+        if self.hold { self.released.min(self.received) } else { self.received }
+    }
+
+    /// R32: absolute; never moves back, and not on while nobody reads.
+    pub fn limit(&self) -> u64 {
+        if self.discard {
+            self.told_limit
+        } else {
+            self.told_limit.max(self.delivered() + self.window)
+        }
+    }
+
+    pub fn report(&self) -> Report {
+        Report { received: self.received, acked: self.acked(), limit: self.limit() }
+    }
+
+    /// The report that is going out.
+    pub fn tell(&mut self) -> Report {
+        let report = self.report();
+        self.told = report.received;
+        self.told_acked = report.acked;
+        self.told_limit = report.limit;
+        report
+    }
+
+    /// R31, R33: whether the peer should hear at once.
+    pub fn report_due(&self, ack_every: usize) -> bool {
+        let ack_every = (ack_every as u64).min(self.window.div_ceil(4)).max(1);
+        self.received - self.told >= ack_every
+            || self.acked() - self.told_acked >= ack_every
+            || self.limit() - self.told_limit >= self.window.div_ceil(2).max(1)
+    }
+
+    /// Whether anything is untold.
+    pub fn report_pending(&self) -> bool {
+        self.told != self.received || self.told_acked != self.acked()
+    }
+
+    /// R10: DATA continues the stream and respects the window.
+    pub fn on_data(&mut self, position: u64, count: usize) -> Result<(), PeerMisbehaved> {
+        let expected = self.received;
+        if position != expected {
+            return Err(PeerMisbehaved::WrongPosition { position, expected });
+        }
+        let end = position + count as u64;
+        if end > self.told_limit {
+            return Err(PeerMisbehaved::WindowExceeded { end, limit: self.told_limit });
+        }
+        if self.fin {
+            return Err(PeerMisbehaved::DataAfterFin { position });
+        }
+        self.received = end;
+        if self.discard {
+            self.dropped = true;
+        } else {
+            self.limbo += count as u64;
+        }
+        Ok(())
+    }
+
+    /// R50.
+    pub fn on_fin(&mut self, position: u64) -> Result<(), PeerMisbehaved> {
+        if position != self.received {
+            return Err(PeerMisbehaved::WrongFin { position, expected: self.received });
+        }
+        self.fin = true;
+        self.fin_ack_due = true;
+        Ok(())
+    }
+
+    /// CLOSE ACK may go: everything may be freed at the peer.
+    pub fn fin_ack_ready(&self) -> bool {
+        self.fin_ack_due && self.acked() == self.received
+    }
+
+    /// Everything was handed to the near side.
+    pub fn drained(&self) -> bool {
+        self.limbo == 0 && self.buffer.is_empty()
+    }
+
+    /// Nobody reads any more. Forgets what is buffered.
+    pub fn stop(&mut self) {
+        self.told_limit = self.limit();
+        self.discard = true;
+        self.fin_given = true;
+        if self.buffer.discard() > 0 || self.limbo > 0 {
+            self.dropped = true;
+        }
+        self.limbo = 0;
+    }
+}

@@ -1,0 +1,105 @@
+//! The outgoing stream: what is kept, what was transmitted, what the peer has.
+
+use super::PeerMisbehaved;
+use crate::buffer::SendBuffer;
+use crate::wire::Report;
+
+/// State of the outgoing stream. una = `buffer.start()` <= heard, and una <= nxt <= max <= end.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Sending {
+    /// Everything from una to end.
+    pub buffer: SendBuffer,
+    /// Next to transmit.
+    pub nxt: u64,
+    /// Highest ever transmitted.
+    pub max: u64,
+    /// The peer has received this much.
+    pub heard: u64,
+    /// The peer takes nothing at or above this.
+    pub limit: u64,
+    /// The near side ended the stream: `buffer.end()` is final.
+    pub fin: bool,
+    /// FIN was transmitted on the attached link.
+    pub fin_sent: bool,
+    /// FIN was ever transmitted.
+    pub fin_ever: bool,
+    /// The peer has everything, the end included, and we may forget it.
+    pub fin_acked: bool,
+}
+
+impl Sending {
+    pub fn new(start: u64, limit: u64, piece: usize) -> Sending {
+        Sending {
+            buffer: SendBuffer::new(start, piece),
+            nxt: start,
+            max: start,
+            heard: start,
+            limit,
+            fin: false,
+            fin_sent: false,
+            fin_ever: false,
+            fin_acked: false,
+        }
+    }
+
+    pub fn una(&self) -> u64 {
+        self.buffer.start()
+    }
+
+    pub fn end(&self) -> u64 {
+        self.buffer.end()
+    }
+
+    /// R11: the peer's report on the attached link; it cannot have more than was transmitted.
+    pub fn on_report(&mut self, report: &Report) -> Result<(), PeerMisbehaved> {
+        if report.received > self.nxt {
+            let sent = self.nxt;
+            return Err(PeerMisbehaved::AckedUnsent { position: report.received, sent });
+        }
+        self.heard = self.heard.max(report.received);
+        self.free(report.acked);
+        self.limit = self.limit.max(report.limit);
+        Ok(())
+    }
+
+    /// The peer may be told nothing below `position` any more.
+    pub fn free(&mut self, position: u64) {
+        if position > self.una() {
+            self.buffer.free(position);
+        }
+    }
+
+    /// R22: whether the peer's position at a resume can be continued from.
+    pub fn fits(&self, report: &Report, fin_received: bool) -> bool {
+        let known = self.una()..=self.max;
+        known.contains(&report.received)
+            && report.received >= self.heard
+            && (!fin_received || self.fin_ever && report.received == self.end())
+    }
+
+    /// R22: rollback to the peer's position. Returns the bytes that will be sent again.
+    pub fn roll_back(&mut self, report: &Report) -> u64 {
+        self.nxt = report.received;
+        self.heard = report.received;
+        self.free(report.acked);
+        self.limit = self.limit.max(report.limit);
+        self.fin_sent = self.fin_acked;
+        self.max - self.nxt
+    }
+
+    /// Bytes of the next DATA frame.
+    pub fn sendable(&self) -> u64 {
+        self.end().min(self.limit).saturating_sub(self.nxt)
+    }
+
+    pub fn transmitted(&mut self, count: u64) {
+        self.nxt += count;
+        self.max = self.max.max(self.nxt);
+        debug_assert!(self.nxt <= self.end() && self.nxt <= self.limit);
+    }
+
+    /// R50: FIN follows the last byte.
+    pub fn fin_due(&self) -> bool {
+        self.fin && !self.fin_sent && self.nxt == self.end()
+    }
+}

@@ -1,0 +1,15 @@
+//! Scenarios by topic over a pair of sessions and a network of virtual time.
+
+mod fixture;
+
+mod basic;
+mod bounds;
+mod checkpoint;
+mod close;
+mod limits;
+mod mobility;
+mod rebind;
+mod soak;
+mod suspend;
+mod timers;
+mod transfer;

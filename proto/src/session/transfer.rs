@@ -1,0 +1,122 @@
+//! Tickets and the way to another server (A7, D3, D4, D5).
+
+use super::outbox::Control;
+use super::{Event, PeerMisbehaved, Session, Side, TicketOffer, WhyNot};
+use crate::seam::Seam;
+use crate::state::State;
+use crate::wire::{TICKET_MAX, TicketFrame, TransferReason, TransferRequest};
+
+/// Initiator: the newest ticket.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct HeldTicket {
+    pub covers: u64,
+    pub transferable: bool,
+    pub ticket: Box<[u8]>,
+}
+
+impl Session {
+    /// Acceptor: from now on acknowledgements move only by tickets and `release_acks` (D3).
+    pub fn hold_acks(&mut self) {
+        if self.side == Side::Acceptor && !self.receive.hold && !self.send.fin_acked {
+            self.receive.hold = true;
+            self.receive.released = self.receive.released.max(self.receive.told_acked);
+        }
+    }
+
+    /// Acceptor: acknowledges up to `covers` without a ticket.
+    pub fn release_acks(&mut self, covers: u64) {
+        self.receive.released = self.receive.released.max(covers.min(self.receive.received));
+        self.ack_due |= self.receive.acked() > self.receive.told_acked;
+    }
+
+    /// Acceptor: a ticket to send at its place in the stream (D4). It lets the broker free what it
+    /// covers; acknowledgements follow when the broker surely has it.
+    pub fn offer_ticket(&mut self, offer: TicketOffer) {
+        assert!(offer.ticket.len() <= TICKET_MAX, "tickets are bounded where they are made");
+        assert!(offer.covers <= self.receive.received, "a ticket covers what was received");
+        if self.side == Side::Acceptor && self.state != State::Closed {
+            self.journal.push(offer);
+        }
+    }
+
+    /// Acceptor: asks the broker to go elsewhere.
+    pub fn request_transfer(&mut self, reason: TransferReason, text: &str) {
+        if let (Side::Acceptor, State::Active, Some(link)) =
+            (self.side, self.state, self.links.attached)
+        {
+            self.outbox.frame(link, Control::AskTransfer(reason, text.to_string()));
+        }
+    }
+
+    /// Initiator: declines that.
+    pub fn decline_transfer(&mut self, reason: TransferReason) {
+        if let (Side::Initiator, State::Active, Some(link)) =
+            (self.side, self.state, self.links.attached)
+        {
+            self.outbox.frame(link, Control::Stay(reason));
+        }
+    }
+
+    /// Initiator: keeps the newest ticket; it acknowledges what it covers (R63).
+    pub(super) fn on_ticket(&mut self, ticket: &TicketFrame<'_>) -> Result<(), PeerMisbehaved> {
+        let received = self.receive.received;
+        if ticket.at > received {
+            return Err(PeerMisbehaved::WrongTicket { position: ticket.at, reached: received });
+        }
+        if ticket.covers > self.send.nxt {
+            let reached = self.send.nxt;
+            return Err(PeerMisbehaved::WrongTicket { position: ticket.covers, reached });
+        }
+        self.send.heard = self.send.heard.max(ticket.covers);
+        self.send.free(ticket.covers);
+        // The digest goes on while the replica's first comparable byte stays the same.
+        let same = self.seam.as_ref().is_some_and(|seam| seam.from() == ticket.seam_from);
+        if !ticket.transferable {
+            self.seam = None;
+        } else if !same {
+            let fresh = || Box::new(Seam::new(ticket.seam_from, self.limits.seam_block));
+            self.seam = (ticket.seam_from >= received).then(fresh);
+        }
+        let (covers, transferable) = (ticket.covers, ticket.transferable);
+        let ticket = ticket.ticket.into();
+        self.held = Some(Box::new(HeldTicket { covers, transferable, ticket }));
+        self.outbox.event(Event::TicketStored { covers, transferable });
+        Ok(())
+    }
+
+    /// What a transfer CONNECT would carry now.
+    pub fn transfer_request(&self) -> TransferRequest<'_> {
+        let reached = |seam: &&Box<Seam>| seam.position() == self.receive.received;
+        TransferRequest {
+            ticket: self.held.as_ref().map(|held| &*held.ticket),
+            covers: self.held.as_ref().map_or(0, |held| held.covers),
+            down: self.receive.received,
+            up_from: self.send.una(),
+            up_sent: self.send.max,
+            up_fin: self.send.fin,
+            epoch: self.epoch,
+            seam: self.seam.as_ref().filter(reached).map(|seam| seam.proof()),
+        }
+    }
+
+    /// Initiator: whether a transfer is possible now.
+    pub fn transferable(&self) -> Result<(), WhyNot> {
+        if self.state == State::Closed {
+            return Err(WhyNot::Closed);
+        }
+        if !self.established {
+            return Err(WhyNot::NotEstablished);
+        }
+        let kept = self.send.una();
+        match &self.held {
+            Some(held) if !held.transferable => Err(WhyNot::NotTransferable),
+            Some(held) if kept > held.covers => {
+                Err(WhyNot::Freed { covers: held.covers, kept })
+            }
+            Some(_) => Ok(()),
+            // Nothing was acknowledged or received: any server can begin.
+            None if kept == 0 && self.receive.received == 0 => Ok(()),
+            None => Err(WhyNot::NoTicket),
+        }
+    }
+}
