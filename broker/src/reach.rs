@@ -453,25 +453,28 @@ async fn until(standing: &mut watch::Receiver<Standing>, wanted: fn(&Standing) -
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
+pub(crate) mod fake {
+    //! A server that is as it is told to be.
+
     use std::sync::atomic::AtomicU32;
 
+    use super::*;
+
     #[derive(Copy, Clone, PartialEq)]
-    enum Server {
+    pub(crate) enum Server {
         Up,
         Refuses,
         Silent,
     }
 
-    struct Fake {
-        server: Arc<Mutex<Server>>,
-        under_way: Arc<AtomicU32>,
-        most: Arc<AtomicU32>,
+    pub(crate) struct Fake {
+        pub(crate) server: Arc<Mutex<Server>>,
+        pub(crate) under_way: Arc<AtomicU32>,
+        pub(crate) most: Arc<AtomicU32>,
     }
 
-    struct FakeLink {
-        alive: bool,
+    pub(crate) struct FakeLink {
+        pub(crate) alive: bool,
     }
 
     impl Dialer for Fake {
@@ -503,7 +506,7 @@ mod tests {
         }
     }
 
-    fn reach(server: Server) -> (Arc<Reach<Fake>>, Arc<Mutex<Server>>) {
+    pub(crate) fn reach(server: Server, news: &News) -> (Arc<Reach<Fake>>, Arc<Mutex<Server>>) {
         let state = Arc::new(Mutex::new(server));
         let fake =
             Fake { server: state.clone(), under_way: Arc::default(), most: Arc::default() };
@@ -513,7 +516,17 @@ mod tests {
             dials_max: 8,
             ..Pace::default()
         };
-        (Reach::new(fake, pace, Arc::default()), state)
+        (Reach::new(fake, pace, Arc::clone(news)), state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fake::{FakeLink, Server};
+    use super::*;
+
+    fn reach(server: Server) -> (Arc<Reach<fake::Fake>>, Arc<Mutex<Server>>) {
+        fake::reach(server, &News::default())
     }
 
     async fn soon<T>(future: impl Future<Output = T>) -> T {

@@ -268,3 +268,129 @@ async fn sleep_until(at: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reach::fake::{Fake, FakeLink, Server, reach};
+    use parking_lot::Mutex;
+    use stp_proto::select::REFUSED_MAX;
+
+    struct Lab {
+        search: Search<Fake>,
+        servers: Vec<Arc<Mutex<Server>>>,
+    }
+
+    fn lab(servers: &[Server], home: Option<Rank>) -> Lab {
+        let news = News::default();
+        let (ways, states) = servers.iter().map(|server| reach(*server, &news)).unzip();
+        let mut order: Vec<Candidate> =
+            (0..servers.len()).map(|rank| Candidate { rank, not_before: None }).collect();
+        order.sort_by_key(|candidate| Some(candidate.rank) != home);
+        let give_up_at = home.is_none().then(|| Instant::now() + Duration::from_secs(5));
+        let tired_after = None;
+        Lab {
+            search: Search { servers: ways, news, order, home, give_up_at, tired_after },
+            servers: states,
+        }
+    }
+
+    /// Who was found, and after how many milliseconds.
+    async fn found(search: Search<Fake>) -> (Result<Rank, GaveUp>, u128) {
+        let began = Instant::now();
+        let result = tokio::time::timeout(Duration::from_secs(15), search.run()).await;
+        let result: Result<(Rank, FakeLink), GaveUp> = result.expect("it came to an end");
+        (result.map(|(rank, _)| rank), began.elapsed().as_millis())
+    }
+
+    #[tokio::test]
+    async fn a_new_session_takes_the_first_that_answers() {
+        let (result, ms) = found(lab(&[Server::Up, Server::Up], None).search).await;
+        assert_eq!(result, Ok(0));
+        assert!(ms < 200, "{ms} ms");
+        let (result, ms) = found(lab(&[Server::Refuses, Server::Up], None).search).await;
+        assert_eq!(result, Ok(1));
+        assert!(ms < 200, "{ms} ms");
+        let (result, ms) = found(lab(&[Server::Silent, Server::Up], None).search).await;
+        assert_eq!(result, Ok(1));
+        assert!(ms < 500, "{ms} ms");
+    }
+
+    #[tokio::test]
+    async fn a_new_session_is_refused_when_every_port_is_closed_for_a_second() {
+        let (result, ms) = found(lab(&[Server::Refuses, Server::Refuses], None).search).await;
+        let gave_up = result.expect_err("nobody is there");
+        assert_eq!(gave_up.errno, Errno::ECONNREFUSED as i32);
+        assert!((900..2_000).contains(&ms), "{ms} ms");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_just_being_started_again_is_waited_for() {
+        let lab = lab(&[Server::Refuses], None);
+        let server = Arc::clone(&lab.servers[0]);
+        let search = tokio::spawn(found(lab.search));
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        *server.lock() = Server::Up;
+        assert_eq!(search.await.expect("no panic").0, Ok(0));
+    }
+
+    #[tokio::test]
+    async fn a_home_that_refuses_is_left_at_once_and_one_that_answers_never() {
+        let (result, ms) = found(lab(&[Server::Up, Server::Refuses], Some(1)).search).await;
+        assert_eq!(result, Ok(0));
+        assert!(ms < 300, "{ms} ms");
+        let (result, _) = found(lab(&[Server::Up, Server::Up], Some(1)).search).await;
+        assert_eq!(result, Ok(1));
+    }
+
+    #[tokio::test]
+    async fn a_silent_home_is_left_after_its_grace() {
+        let (result, ms) = found(lab(&[Server::Up, Server::Silent], Some(1)).search).await;
+        assert_eq!(result, Ok(0));
+        assert!((950..1_800).contains(&ms), "{ms} ms");
+    }
+
+    #[tokio::test]
+    async fn when_everything_was_away_the_home_is_preferred() {
+        let lab = lab(&[Server::Silent, Server::Silent], Some(1));
+        let servers = lab.servers.clone();
+        let search = tokio::spawn(found(lab.search));
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        *servers[0].lock() = Server::Up;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        *servers[1].lock() = Server::Up;
+        assert_eq!(search.await.expect("no panic").0, Ok(1));
+    }
+
+    #[tokio::test]
+    async fn a_session_that_only_its_home_can_resume_waits_for_it() {
+        let mut lab = lab(&[Server::Up, Server::Refuses], Some(1));
+        lab.search.order.retain(|candidate| candidate.rank == 1);
+        let server = Arc::clone(&lab.servers[1]);
+        let search = tokio::spawn(found(lab.search));
+        tokio::time::sleep(Duration::from_millis(1_200)).await;
+        assert!(!search.is_finished());
+        *server.lock() = Server::Up;
+        assert_eq!(search.await.expect("no panic").0, Ok(1));
+    }
+
+    #[tokio::test]
+    async fn a_refusing_home_is_given_up_when_its_patience_is_over() {
+        let mut lab = lab(&[Server::Up, Server::Refuses], Some(1));
+        lab.search.order.retain(|candidate| candidate.rank == 1);
+        lab.search.tired_after = Some(REFUSED_MAX / 20);
+        let (result, ms) = found(lab.search).await;
+        assert_eq!(result.expect_err("patience is over").errno, Errno::ECONNRESET as i32);
+        assert!((900..2_000).contains(&ms), "{ms} ms");
+    }
+
+    #[tokio::test]
+    async fn an_overloaded_server_is_asked_only_when_its_time_has_come() {
+        let mut lab = lab(&[Server::Up, Server::Refuses], Some(1));
+        let soon = Instant::now() + Duration::from_millis(600);
+        lab.search.order[1].not_before = Some(soon);
+        let (result, ms) = found(lab.search).await;
+        assert_eq!(result, Ok(0));
+        assert!((550..1_500).contains(&ms), "{ms} ms");
+    }
+}
