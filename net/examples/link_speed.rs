@@ -1,5 +1,6 @@
 //! How fast is a link? Sends full records over loopback, one thread per end, and prints the rate
-//! and the CPU time each end spends per GiB; beside it the same bytes over plain TCP.
+//! and the CPU time each end spends per GiB; beside it the same bytes over plain TCP. Then how long
+//! a handshake takes, and how much memory a link holds that waits.
 //!
 //! `cargo run --release -p stp-net --example link_speed [-- GiB]`
 #![expect(clippy::print_stdout, reason = "printing is what this program is for")]
@@ -7,12 +8,13 @@
 use std::future::poll_fn;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 use stp_net::key::Identity;
-use stp_net::link::{Link, LinkOptions, RECORD_MAX, Tls};
+use stp_net::link::{self, Link, LinkOptions, RECORD_MAX, Tls};
 
 const GIB: u64 = 1 << 30;
 
@@ -24,7 +26,48 @@ fn main() -> anyhow::Result<()> {
         report("link, send", gib * GIB, secured(gib * GIB, false)?);
         report("link, compose", gib * GIB, secured(gib * GIB, true)?);
     }
+    on_this_thread(waiting(1_000))
+}
+
+/// Opens `count` links one after the other, keeps both ends of all, and lets them wait.
+async fn waiting(count: u32) -> anyhow::Result<()> {
+    let (server, client) = (Tls::new(&Identity::generate()), Tls::new(&Identity::generate()));
+    let (key, options) = (server.public_key(), LinkOptions::default());
+    let listener = link::listen("127.0.0.1:0".parse()?)?;
+    let addr = listener.local_addr()?;
+    let mut links = Vec::new();
+    let (before, begun, cpu) = (resident_kib()?, Instant::now(), thread_cpu());
+    for _ in 0..count {
+        let accepting = async {
+            let (tcp, _) = listener.accept().await?;
+            anyhow::Ok(Link::accept(tcp, &server, &options).await?)
+        };
+        let dialling = async { anyhow::Ok(Link::dial(addr, &key, &client, &options).await?) };
+        let (mut there, mut here) = tokio::try_join!(dialling, accepting)?;
+        there.send(b"one record each way");
+        here.send(b"one record each way");
+        there.try_flush()?;
+        here.try_flush()?;
+        for link in [&mut there, &mut here] {
+            poll_fn(|cx| link.poll_readable(cx)).await?;
+            anyhow::ensure!(link.try_read()?.len() == 1, "one record came");
+            poll_fn(|cx| Poll::Ready(link.poll_readable(cx))).await.is_pending();
+        }
+        links.push((there, here));
+    }
+    println!(
+        "handshake: {} us, {} us CPU for both ends; a waiting link: {:.1} KiB",
+        begun.elapsed().as_micros() / u128::from(count),
+        (thread_cpu() - cpu).as_micros() / u128::from(count),
+        (resident_kib()? - before) / f64::from(2 * count),
+    );
     Ok(())
+}
+
+fn resident_kib() -> anyhow::Result<f64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    Ok(line.and_then(|line| line.split_whitespace().next()).unwrap_or("0").parse()?)
 }
 
 struct Cost {

@@ -259,8 +259,8 @@ impl Link {
 
     /// Reads once (up to 256 KiB), and opens all whole records in place. They are valid until the
     /// next call. [`io::ErrorKind::WouldBlock`] when nothing came; no records when only a part of
-    /// one came; [`Records::closed`] after the peer's close_notify; any other error (a
-    /// [`LinkError`] or the system's) is final.
+    /// one came; [`Records::closed`] after the peer's close_notify, when there is no more reason to
+    /// wait for input; any other error (a [`LinkError`] or the system's) is final.
     pub fn try_read(&mut self) -> io::Result<Records<'_>> {
         self.inbox.records.clear();
         if let Some(failed) = &self.failed {
@@ -347,7 +347,7 @@ impl Link {
 
     /// Closes so that everything sent arrives: in a task of its own, flush, say the end, wait for
     /// the peer's end, at most 2 s. A plain drop may reset the connection and destroy what the
-    /// peer has not read yet.
+    /// peer has not read yet. Needs a tokio runtime.
     pub fn linger(mut self) {
         tokio::spawn(async move {
             self.shut();
