@@ -1,1 +1,17 @@
-//! Stub.
+//! The STP server: the far end of sessions.
+//!
+//! Links come in (`listener`), a CONNECT opens a service (`open`, `service`) and becomes a session
+//! in the registry, run by `stp_drive::run` in a task of its own. HTTP services follow their
+//! exchanges, hand out tickets, and can go on with a session of another server of the cluster.
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod daemon;
+pub mod far;
+pub mod listener;
+pub mod open;
+pub mod refusal;
+pub mod registry;
+pub mod service;
+pub mod status;
+pub mod ticket;

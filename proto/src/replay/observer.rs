@@ -376,6 +376,12 @@ impl Observer {
         Down::Head
     }
 
+    /// A response head is whole and waits for [`Observer::release_head`].
+    #[must_use]
+    pub fn holds_head(&self) -> bool {
+        self.held
+    }
+
     /// The response head that has just become whole, to be let go now.
     pub fn release_head(&mut self) -> Vec<u8> {
         let head = if self.continuable {
@@ -429,11 +435,17 @@ impl Observer {
 
     /// Up bytes that were kept as a head and are none, or not a whole one.
     pub fn take_held_up(&mut self) -> Vec<u8> {
+        if self.request.head.is_some() {
+            return Vec::new();
+        }
         std::mem::take(&mut self.request.raw)
     }
 
     /// Down bytes that were kept as a head and are none, or an interim one.
     pub fn take_held_down(&mut self) -> Vec<u8> {
+        if self.response.head.is_some() {
+            return Vec::new();
+        }
         let held = std::mem::take(&mut self.response.raw);
         self.down += count(held.len());
         self.response.at = self.down;

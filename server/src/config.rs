@@ -1,0 +1,345 @@
+//! The server's configuration file: its keys, their defaults and what is wrong with them.
+//!
+//! Every error names the file, the line and the key. What is here after [`load`] can be used as
+//! it is: document roots exist, keys are read, names are not taken twice.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use stp_net::config::{Address, ByteSize, ConfigError, Loaded, Span};
+use stp_net::key::{ClusterKey, PublicKey};
+use stp_net::status::StatusAddr;
+use stp_proto::name::Name;
+use stp_proto::replay::Policy;
+
+use crate::service::origin::Origin;
+use crate::service::upstream::Target;
+use crate::ticket::Cluster;
+
+/// Where the file is looked for after `--config` and `$SESSION_SERVER_CONFIG`.
+pub const PLACES: [&str; 1] = ["/etc/session/server.toml"];
+
+/// The whole configuration, checked.
+#[derive(Debug)]
+pub struct Config {
+    /// What this server calls itself.
+    pub name: String,
+    /// Where links come in.
+    pub listen: SocketAddr,
+    /// Where the key pair is kept.
+    pub key_file: PathBuf,
+    /// What seals tickets; without it no session can go to another server.
+    pub cluster: Option<Arc<Cluster>>,
+    /// Where the status is shown.
+    pub status: StatusAddr,
+    /// Who may open sessions; none: anybody.
+    pub clients: Option<BTreeSet<PublicKey>>,
+    /// What is offered.
+    pub services: Vec<ServiceConfig>,
+    /// Bounds and times.
+    pub limits: Limits,
+}
+
+/// One service.
+#[derive(Debug)]
+pub struct ServiceConfig {
+    /// `service.object@domain`.
+    pub name: String,
+    /// What it is.
+    pub kind: Kind,
+    /// Where its streams come from.
+    pub target: Target,
+    /// What may be continued from another server.
+    pub policy: Policy,
+}
+
+/// The kinds of services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A document root of this server.
+    File,
+    /// A real HTTP server.
+    Http,
+    /// Any protocol.
+    Tcp,
+}
+
+impl Kind {
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Http => "http",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+/// Bounds and times.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Sessions at once.
+    pub sessions: usize,
+    /// Links at once, those that carry no session included.
+    pub links: usize,
+    /// Bounds of each session.
+    pub session: stp_proto::session::Limits,
+    /// How long a link may wait for its first frame.
+    pub warm: Duration,
+    /// Congestion control of the links.
+    pub congestion: Option<String>,
+}
+
+/// The file as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    name: String,
+    listen: Address,
+    key_file: Option<PathBuf>,
+    cluster: Option<String>,
+    cluster_key_file: Option<PathBuf>,
+    status: Option<StatusAddr>,
+    clients: Option<Clients>,
+    #[serde(default)]
+    service: Vec<FileService>,
+    #[serde(default)]
+    limits: FileLimits,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Clients {
+    Word(String),
+    Keys(Vec<String>),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileService {
+    name: String,
+    kind: Kind,
+    to: Option<String>,
+    root: Option<PathBuf>,
+    compare_prefix: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FileLimits {
+    sessions_max: Option<usize>,
+    links_max: Option<usize>,
+    send_buffer: Option<ByteSize>,
+    receive_buffer: Option<ByteSize>,
+    hold: Option<Span>,
+    heartbeat: Option<Span>,
+    silence: Option<Span>,
+    ticket_life: Option<Span>,
+    warm_links: Option<Span>,
+    congestion: Option<String>,
+}
+
+/// Reads and checks the file at `path`.
+pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    check(&stp_net::config::load::<File>(path)?)
+}
+
+fn check(loaded: &Loaded<File>) -> Result<Config, ConfigError> {
+    let file = &loaded.config;
+    let limits = limits(loaded)?;
+    if file.name.is_empty() || file.name.len() > 64 {
+        return Err(loaded.error("name", "a name of 1 to 64 bytes is expected"));
+    }
+    let ticket_life = file.limits.ticket_life.map_or(limits.session.hold, |span| span.0);
+    Ok(Config {
+        name: file.name.clone(),
+        listen: file.listen.0,
+        key_file: file.key_file.clone().unwrap_or_else(default_key_file),
+        cluster: cluster(loaded, ticket_life)?,
+        status: file.status.clone().unwrap_or(StatusAddr::Tcp(([127, 0, 0, 1], 7071).into())),
+        clients: clients(loaded)?,
+        services: services(loaded)?,
+        limits,
+    })
+}
+
+fn default_key_file() -> PathBuf {
+    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).or_else(|| {
+        std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/state"))
+    });
+    state.unwrap_or_else(|| "/var/lib".into()).join("session/server.key")
+}
+
+fn cluster(loaded: &Loaded<File>, life: Duration) -> Result<Option<Arc<Cluster>>, ConfigError> {
+    match (&loaded.config.cluster, &loaded.config.cluster_key_file) {
+        (None, None) => Ok(None),
+        (Some(name), Some(path)) => {
+            let key = ClusterKey::load(path).map_err(|e| loaded.error("cluster_key_file", e))?;
+            Ok(Some(Arc::new(Cluster { name: name.clone(), key, life })))
+        }
+        (Some(_), None) => Err(loaded.error(
+            "cluster",
+            "needs cluster_key_file (\"stp-server --new-cluster-key FILE\" makes one)",
+        )),
+        (None, Some(_)) => Err(loaded.error("cluster_key_file", "needs the cluster's name in cluster")),
+    }
+}
+
+fn clients(loaded: &Loaded<File>) -> Result<Option<BTreeSet<PublicKey>>, ConfigError> {
+    let keys = match &loaded.config.clients {
+        None => return Ok(None),
+        Some(Clients::Word(word)) if word == "any" => return Ok(None),
+        Some(Clients::Word(word)) => {
+            let what = format!("\"any\" or a list of public keys is expected, not {word:?}");
+            return Err(loaded.error("clients", what));
+        }
+        Some(Clients::Keys(keys)) => keys,
+    };
+    let read = |(index, key): (usize, &String)| {
+        key.parse().map_err(|error| loaded.error(&format!("clients[{index}]"), error))
+    };
+    keys.iter().enumerate().map(read).collect::<Result<_, _>>().map(Some)
+}
+
+fn services(loaded: &Loaded<File>) -> Result<Vec<ServiceConfig>, ConfigError> {
+    if loaded.config.service.is_empty() {
+        return Err(loaded.error("service", "at least one [[service]] is needed"));
+    }
+    let mut names = BTreeSet::new();
+    let mut services = Vec::new();
+    for (index, service) in loaded.config.service.iter().enumerate() {
+        let key = |name: &str| format!("service[{index}].{name}");
+        let name = service.name.parse::<Name>().map_err(|e| loaded.error(&key("name"), e))?;
+        if !names.insert(name.as_str().to_owned()) {
+            return Err(loaded.error(&key("name"), "this service is offered twice"));
+        }
+        let (has, lacks) = match service.kind {
+            Kind::File => ("root", service.to.is_some().then_some("to")),
+            Kind::Http | Kind::Tcp => ("to", service.root.is_some().then_some("root")),
+        };
+        if let Some(lacks) = lacks {
+            let what = format!("a service of kind {} has {has} instead", service.kind.as_str());
+            return Err(loaded.error(&key(lacks), what));
+        }
+        let missing = || {
+            let what = format!("is missing: a service of kind {} needs it", service.kind.as_str());
+            loaded.error(&key(has), what)
+        };
+        let target = if service.kind == Kind::File {
+            let root = service.root.as_ref().ok_or_else(missing)?;
+            let origin = Origin::new(root)
+                .map_err(|e| loaded.error(&key("root"), format!("{}: {e}", root.display())))?;
+            Target::Origin(Arc::new(origin))
+        } else {
+            let to = service.to.as_ref().ok_or_else(missing)?;
+            let address = to.parse::<Address>().map_err(|e| loaded.error(&key("to"), e))?;
+            Target::Address(address.0)
+        };
+        let compare_prefix = service.compare_prefix.unwrap_or(true);
+        services.push(ServiceConfig {
+            name: name.as_str().to_owned(),
+            kind: service.kind,
+            target,
+            policy: Policy { compare_prefix },
+        });
+    }
+    Ok(services)
+}
+
+fn limits(loaded: &Loaded<File>) -> Result<Limits, ConfigError> {
+    let file = &loaded.config.limits;
+    let mut session = stp_proto::session::Limits::default();
+    let buffer = |key: &str, size: Option<ByteSize>, default: usize| match size {
+        None => Ok(default),
+        Some(size) if (64 << 10..=1 << 30).contains(&size.0) => Ok(size.as_usize()),
+        Some(_) => Err(loaded.error(&format!("limits.{key}"), "64KiB to 1GiB are possible")),
+    };
+    session.send_buffer_max = buffer("send_buffer", file.send_buffer, session.send_buffer_max)?;
+    session.receive_buffer_max =
+        buffer("receive_buffer", file.receive_buffer, session.receive_buffer_max)?;
+    session.checkpoint_every = session.send_buffer_max / 2;
+    session.hold = file.hold.map_or(session.hold, |span| span.0);
+    session.tombstone = session.hold;
+    session.heartbeat_idle = file.heartbeat.map_or(session.heartbeat_idle, |span| span.0);
+    session.silence_max = file.silence.map_or(session.silence_max, |span| span.0);
+    for (key, span) in [
+        ("hold", session.hold),
+        ("heartbeat", session.heartbeat_idle),
+        ("silence", session.silence_max),
+    ] {
+        if span < Duration::from_secs(1) {
+            return Err(loaded.error(&format!("limits.{key}"), "at least 1s is needed"));
+        }
+    }
+    Ok(Limits {
+        sessions: file.sessions_max.unwrap_or(10_000),
+        links: file.links_max.unwrap_or(40_000),
+        session,
+        warm: file.warm_links.map_or(Duration::from_secs(15 * 60), |span| span.0),
+        congestion: file.congestion.clone(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Config, ConfigError> {
+        check(&stp_net::config::parse::<File>(Path::new("server.toml"), text)?)
+    }
+
+    fn wrong(text: &str) -> String {
+        read(text).expect_err("something is wrong").to_string()
+    }
+
+    const HEAD: &str = "name = \"a\"\nlisten = \"127.0.0.1:4433\"\n";
+    const SERVICE: &str =
+        "[[service]]\nname = \"ssh.home@example.org\"\nkind = \"tcp\"\nto = \"127.0.0.1:22\"\n";
+
+    #[test]
+    fn a_small_file_is_enough() {
+        let config = read(&format!("{HEAD}{SERVICE}")).unwrap();
+        assert_eq!(config.services[0].name, "ssh.home@example.org");
+        assert!(config.cluster.is_none() && config.clients.is_none());
+        assert_eq!(config.limits.session.hold, Duration::from_secs(72 * 3600));
+    }
+
+    #[test]
+    fn errors_name_file_line_and_key() {
+        let error = wrong(&format!("{HEAD}colour = 1\n{SERVICE}"));
+        assert!(error.starts_with("server.toml:3: colour: "), "{error}");
+        let error = wrong("name = \"a\"\nlisten = \"here\"\n");
+        assert!(error.starts_with("server.toml:2: listen: "), "{error}");
+        let error = wrong(HEAD);
+        assert!(error.contains("service"), "{error}");
+        let error = wrong(&format!("{HEAD}cluster = \"x\"\n{SERVICE}"));
+        assert!(error.starts_with("server.toml:3: cluster: "), "{error}");
+        let error = wrong(&format!("{HEAD}clients = [\"ed25519:x\"]\n{SERVICE}"));
+        assert!(error.starts_with("server.toml:3: clients[0]: "), "{error}");
+        let error = wrong(&format!("{HEAD}clients = \"none\"\n{SERVICE}"));
+        assert!(error.starts_with("server.toml:3: clients: "), "{error}");
+        let error = wrong(&format!("{HEAD}{SERVICE}{SERVICE}"));
+        assert!(error.starts_with("server.toml:8: service[1].name: "), "{error}");
+        let error = wrong(&format!("{HEAD}{SERVICE}[limits]\nhold = \"10ms\"\n"));
+        assert!(error.starts_with("server.toml:8: limits.hold: "), "{error}");
+    }
+
+    #[test]
+    fn a_service_has_what_its_kind_needs() {
+        let error = wrong(&format!("{HEAD}{}", SERVICE.replace("to =", "root =")));
+        assert!(error.starts_with("server.toml:6: service[0].root: "), "{error}");
+        let error = wrong(&format!("{HEAD}{}", SERVICE.replace("tcp", "file")));
+        assert!(error.starts_with("server.toml:6: service[0].to: "), "{error}");
+        let text = "[[service]]\nname = \"www.x@example.org\"\nkind = \"file\"\n";
+        let error = wrong(&format!("{HEAD}{text}"));
+        assert!(error.contains("service[0].root: is missing"), "{error}");
+        let error = wrong(&format!("{HEAD}{text}root = \"/no/such/folder\"\n"));
+        assert!(error.starts_with("server.toml:6: service[0].root: "), "{error}");
+    }
+}

@@ -1,0 +1,121 @@
+//! The command line and the life of the process.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use stp_net::key::{ClusterKey, Identity};
+use stp_net::link::{Acceptor, LinkOptions, Tls, listen};
+use stp_net::status::{StatusServer, Token};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+use crate::config::{self, Config, PLACES};
+use crate::listener::Server;
+use crate::status::Status;
+
+/// Handshakes at once.
+const HANDSHAKES_MAX: usize = 1024;
+
+/// The far end of sessions: offers services of this machine to brokers.
+#[derive(Debug, Parser)]
+#[command(name = "stp-server", version)]
+struct Arguments {
+    /// The configuration file.
+    #[arg(long, short, value_name = "FILE", env = "SESSION_SERVER_CONFIG")]
+    config: Option<PathBuf>,
+    /// Checks the configuration and ends.
+    #[arg(long)]
+    check: bool,
+    /// Prints this server's public key (made if there is none yet) and ends.
+    #[arg(long)]
+    print_key: bool,
+    /// Makes a cluster key and ends.
+    #[arg(long, value_name = "FILE")]
+    new_cluster_key: Option<PathBuf>,
+    /// What is logged, such as "debug" or "info,stp_net=trace".
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+}
+
+/// The program.
+#[must_use]
+pub fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("stp-server: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    if let Some(path) = &arguments.new_cluster_key {
+        ClusterKey::create(path)?;
+        return Ok(());
+    }
+    let places: Vec<PathBuf> = PLACES.iter().map(PathBuf::from).collect();
+    let path = match &arguments.config {
+        Some(path) => path.clone(),
+        None => stp_net::config::find(&places).cloned().ok_or_else(|| {
+            anyhow::anyhow!("no configuration: name one with --config, or write {}", PLACES[0])
+        })?,
+    };
+    stp_net::log::init(arguments.log.as_deref())?;
+    let config = config::load(&path)?;
+    if arguments.check {
+        say(&format!("{}: no mistakes found", path.display()));
+        return Ok(());
+    }
+    let identity = Identity::load_or_create(&config.key_file)?;
+    if arguments.print_key {
+        say(&identity.public_key().to_string());
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let served = runtime.block_on(serve(config, &identity));
+    // Sessions end with their links, as if the server had died: their brokers go elsewhere.
+    runtime.shutdown_background();
+    served
+}
+
+async fn serve(config: Config, identity: &Identity) -> anyhow::Result<()> {
+    let tls = Tls::new(identity);
+    let options = LinkOptions { congestion: config.limits.congestion.clone(), ..LinkOptions::default() };
+    let listener = listen(config.listen)
+        .map_err(|error| anyhow::anyhow!("cannot listen on {}: {error}", config.listen))?;
+    let status = StatusServer::bind(&config.status)
+        .await
+        .map_err(|error| anyhow::anyhow!("cannot show the status on {}: {error}", config.status))?;
+    let token = Token::load_or_create(&config.key_file.with_extension("token"))?;
+    tracing::info!(
+        name = config.name, listen = %config.listen, key = %identity.public_key(),
+        services = config.services.len(), "ready"
+    );
+    let acceptor = Acceptor::new(tls, options, HANDSHAKES_MAX);
+    let (server, returned) = Server::new(config, acceptor);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let shown = status.map(|status| {
+        let source = Arc::new(Status(Arc::clone(&server)));
+        tokio::spawn(status.serve(source, Some(token), async move { drop(stopped.await) }))
+    });
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        () = Arc::clone(&server).run(listener, returned) => {}
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    tracing::info!(sessions = server.registry.len(), "ending");
+    drop(stop);
+    if let Some(shown) = shown {
+        shown.await?;
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "this is what was asked for")]
+fn say(text: &str) {
+    println!("{text}");
+}

@@ -1,0 +1,97 @@
+//! The far side of a server's session: links come to it, it dials none. What happens to the
+//! session is written down for the status, and its end for those who ask later.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use stp_drive::{Dialing, Far, History, Never, SessionStatus, Verdict};
+use stp_net::link::Link;
+use stp_proto::handle::Handle;
+use stp_proto::session::{Attempt, Denied, Event, LostCause, Session};
+use tokio::sync::mpsc;
+
+use crate::registry::{Key, Registry};
+
+/// The far side of one session.
+pub struct ServerFar {
+    /// Where its end is noted.
+    pub registry: Arc<Registry>,
+    /// Which session it is.
+    pub key: Key,
+    /// The handle this server chose.
+    pub own: Handle,
+    /// How long its tombstone stands.
+    pub tombstone: Duration,
+    /// Links that can carry another session.
+    pub links: mpsc::UnboundedSender<Link>,
+    /// What is published.
+    pub status: Arc<SessionStatus>,
+    /// When it began here.
+    pub since: Instant,
+}
+
+impl ServerFar {
+    fn record(&self, session: &Session, what: &'static str, cause: String, gap: Option<Duration>) {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        tracing::debug!(session = %self.own, what, cause);
+        self.status.record(History {
+            at_ms: millis(self.since.elapsed()),
+            what,
+            cause,
+            gap_ms: gap.map(millis),
+            from_server: None,
+            to_server: None,
+            at_byte: session.positions().nxt,
+        });
+    }
+}
+
+impl Far for ServerFar {
+    fn dial(&mut self, _session: &Session) -> Dialing {
+        Never::dialing()
+    }
+
+    fn denied(&mut self, _session: &Session, _why: &Denied) -> Verdict {
+        Verdict::TryLater
+    }
+
+    fn event(&mut self, session: &Session, event: &Event) {
+        match event {
+            Event::Attached { attempt, gap, again, .. } => {
+                let how = match attempt {
+                    Attempt::Connect => "connect",
+                    Attempt::Resume => "resume",
+                    Attempt::Transfer => "transfer",
+                };
+                let cause = format!("{how}, {again} bytes again");
+                self.record(session, "attached", cause, Some(*gap));
+            }
+            Event::Lost { cause, .. } => {
+                let cause = match cause {
+                    LostCause::Broken => "the link broke",
+                    LostCause::Silent => "the link was silent",
+                    LostCause::Unanswered => "no answer",
+                };
+                self.record(session, "lost", cause.to_owned(), None);
+            }
+            Event::Suspended { by_peer } => {
+                let who = if *by_peer { "by the app's side" } else { "here" };
+                self.record(session, "suspended", who.to_owned(), None);
+            }
+            Event::Stays { reason } => {
+                self.record(session, "stays", reason.to_string(), None);
+            }
+            Event::Closed { .. } => {
+                if let Some(epitaph) = session.epitaph() {
+                    self.registry.bury(self.key, self.own, epitaph, self.tombstone);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn reuse(&mut self, link: Link) {
+        // Nobody listens any more when the server ends.
+        let _ = self.links.send(link);
+    }
+}

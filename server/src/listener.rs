@@ -1,0 +1,370 @@
+//! From a TCP connection to a session: handshake, first frame, and what it asks for.
+//!
+//! A link may wait long for its first frame (brokers keep some ready), but only so many do.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use stp_drive::{Command, Start};
+use stp_net::clock;
+use stp_net::link::{AcceptError, Acceptor, Link};
+use stp_proto::session::{Session, code};
+use stp_proto::time;
+use stp_proto::wire::{
+    Connect, ConnectMode, DenyReason, First, ResetFrame, ResumeDenial, ResumeFrame, VERSION,
+    encode_connect_denied, encode_done, encode_resume_denied, first_frame,
+};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::config::Config;
+use crate::far::ServerFar;
+use crate::open::open;
+use crate::refusal::Refusal;
+use crate::registry::{Ended, Entry, Found, Key, Registry, Running};
+use crate::ticket::random_handle;
+
+/// Commands that may wait for a session's loop.
+const INBOX: usize = 16;
+/// A repeated CONNECT waits this long for the first one.
+const OPENING_MAX: Duration = Duration::from_secs(30);
+/// A broker that was refused for lack of room is asked to come back after this time.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// This server.
+pub struct Server {
+    /// Its configuration.
+    pub config: Config,
+    /// Its sessions.
+    pub registry: Arc<Registry>,
+    /// Its way of accepting links.
+    pub acceptor: Acceptor,
+    /// When it was started.
+    pub since: Instant,
+    idle: Arc<Semaphore>,
+    links: mpsc::UnboundedSender<Link>,
+}
+
+/// Links that sessions gave back.
+pub type Returned = mpsc::UnboundedReceiver<Link>;
+
+impl Server {
+    /// A server, and where its sessions give links back.
+    #[must_use]
+    pub fn new(config: Config, acceptor: Acceptor) -> (Arc<Self>, Returned) {
+        let (links, returned) = mpsc::unbounded_channel();
+        let server = Self {
+            registry: Arc::default(),
+            acceptor,
+            since: Instant::now(),
+            idle: Arc::new(Semaphore::new(config.limits.links)),
+            links,
+            config,
+        };
+        (Arc::new(server), returned)
+    }
+
+    /// Accepts links for ever.
+    pub async fn run(self: Arc<Self>, listener: TcpListener, mut returned: Returned) {
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((tcp, _)) => drop(tokio::spawn(Arc::clone(&self).shake_hands(tcp))),
+                    Err(error) => {
+                        // Out of descriptors, mostly: others must get a chance to give some back.
+                        tracing::warn!(%error, "cannot accept");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                },
+                Some(link) = returned.recv() => drop(tokio::spawn(Arc::clone(&self).wait(link))),
+            }
+        }
+    }
+
+    async fn shake_hands(self: Arc<Self>, tcp: TcpStream) {
+        let from = tcp.peer_addr().ok();
+        let link = match Box::pin(self.acceptor.accept(tcp)).await {
+            Ok(link) => link,
+            Err(error) => {
+                let quiet = matches!(error, AcceptError::Lost { .. } | AcceptError::TimedOut { .. });
+                if quiet {
+                    tracing::debug!(?from, %error, "no link");
+                } else {
+                    tracing::info!(?from, %error, "no link");
+                }
+                return;
+            }
+        };
+        let key = link.peer_key();
+        if self.config.clients.as_ref().is_some_and(|allowed| !allowed.contains(&key)) {
+            tracing::info!(?from, client = %key, "this client is not allowed");
+            self.registry.counters.refuse("client_not_allowed");
+            link.refuse();
+            return;
+        }
+        self.wait(link).await;
+    }
+
+    /// Waits for the first frame of a link and does what it asks for.
+    async fn wait(self: Arc<Self>, mut link: Link) {
+        let Ok(permit) = Arc::clone(&self.idle).try_acquire_owned() else {
+            self.registry.counters.refuse("links_max");
+            return;
+        };
+        let first = tokio::time::timeout(self.config.limits.warm, first_record(&mut link)).await;
+        drop(permit);
+        match first {
+            Ok(Some(record)) => Box::pin(self.dispatch(link, record)).await,
+            Ok(None) => {}
+            Err(_) => link.linger(),
+        }
+    }
+
+    async fn dispatch(self: Arc<Self>, link: Link, record: Vec<u8>) {
+        match first_frame(&record) {
+            Ok(First::Connect(connect)) => self.connect(link, &record, &connect).await,
+            Ok(First::Resume(resume)) => self.resume(link, &resume, record),
+            Ok(First::Reset(reset)) => self.reset(link, &reset),
+            Err(error) => {
+                tracing::info!(from = %link.peer_addr(), %error, "not a session");
+                self.registry.counters.refuse("garbage");
+            }
+        }
+    }
+
+    fn resume(&self, mut link: Link, resume: &ResumeFrame, record: Vec<u8>) {
+        let key = (link.peer_key(), resume.initiator);
+        if let Found::Running(entry) = self.registry.find(&key)
+            && entry.own == resume.acceptor
+        {
+            self.registry.counters.resumed.fetch_add(1, Ordering::Relaxed);
+            self.attach(&entry, link, record);
+            return;
+        }
+        let epitaph = self.registry.epitaph(&key, resume.acceptor);
+        let (seen, why) = epitaph.unwrap_or((resume.epoch, ResumeDenial::Unknown));
+        tracing::debug!(session = %resume.acceptor, %why, "not resumed");
+        self.registry.counters.refuse("resume_denied");
+        let mut frame = Vec::new();
+        encode_resume_denied(seen, why, &mut frame);
+        link.send(&frame);
+        link.linger();
+    }
+
+    fn reset(&self, mut link: Link, reset: &ResetFrame) {
+        let key = (link.peer_key(), reset.initiator);
+        if let Found::Running(entry) = self.registry.find(&key)
+            && (reset.acceptor.is_none() || entry.own == reset.acceptor)
+        {
+            // A full inbox: the session hears of it from its own timers.
+            let _ = entry.inbox.try_send(Command::Abort { code: reset.code });
+        }
+        let mut frame = Vec::new();
+        encode_done(&mut frame);
+        link.send(&frame);
+        link.linger();
+    }
+
+    /// Hands a link to a session that runs.
+    fn attach(&self, entry: &Entry, link: Link, record: Vec<u8>) {
+        let command = Command::Attach { link: Box::new(link), record };
+        if entry.inbox.try_send(command).is_err() {
+            self.registry.counters.refuse("session_busy");
+        }
+    }
+
+    async fn connect(self: Arc<Self>, mut link: Link, record: &[u8], connect: &Connect<'_>) {
+        let key = (link.peer_key(), connect.handle);
+        if let Found::Opening(notify) = self.registry.find(&key) {
+            let _ = tokio::time::timeout(OPENING_MAX, notify.notified()).await;
+        }
+        let found = self.registry.find(&key);
+        if let (Found::Running(entry), ConnectMode::New) = (&found, &connect.mode) {
+            self.attach(entry, link, record.to_vec());
+            return;
+        }
+        match self.open_session(&link, connect, key, found).await {
+            Ok((ready, running)) => {
+                let entry_since = ready.since;
+                tracing::info!(
+                    session = %ready.own, service = connect.service, client = %key.0,
+                    opened_ms = entry_since.elapsed().as_millis(), "session"
+                );
+                let life = Life { server: Arc::clone(&self), key, ready: None, running };
+                tokio::spawn(life.run(ready, link));
+            }
+            Err(refusal) => {
+                tracing::info!(
+                    client = %key.0, service = connect.service, why = %refusal.why,
+                    text = refusal.text, "session refused"
+                );
+                self.registry.counters.refuse(refusal.word());
+                let overloaded = refusal.why == DenyReason::Overloaded;
+                let after = if overloaded { RETRY_AFTER } else { Duration::ZERO };
+                let mut frame = Vec::new();
+                let text = &refusal.text;
+                encode_connect_denied(connect.handle, refusal.why, after, text, &mut frame);
+                link.send(&frame);
+                link.linger();
+            }
+        }
+    }
+
+    async fn open_session(
+        &self,
+        link: &Link,
+        connect: &Connect<'_>,
+        key: Key,
+        found: Found,
+    ) -> Result<(Ready, Running), Refusal> {
+        if connect.version != VERSION {
+            let text = format!("version {VERSION} is spoken here, not {}", connect.version);
+            return Err(Refusal::new(DenyReason::Version, text));
+        }
+        let service = self.config.services.iter().find(|known| known.name == connect.service);
+        let service = service.ok_or_else(|| {
+            Refusal::new(DenyReason::NotHere, format!("no service {:?} here", connect.service))
+        })?;
+        if self.registry.len() >= self.config.limits.sessions {
+            let text = format!("{} sessions are served", self.config.limits.sessions);
+            return Err(Refusal::new(DenyReason::Overloaded, text));
+        }
+        let since = Instant::now();
+        let reserved = match found {
+            Found::Nothing => self.registry.reserve(key),
+            Found::Opening(_) | Found::Running(_) => None,
+        };
+        let transferred = matches!(connect.mode, ConnectMode::Transfer(_));
+        if reserved.is_none() && !transferred {
+            return Err(Refusal::new(DenyReason::Overloaded, "this session is being opened"));
+        }
+        let mint = self.config.cluster.as_ref().map(|c| c.mint(&service.name, key.0, key.1));
+        let (near, at) = Box::pin(open(service, &connect.mode, mint)).await?;
+        let own = random_handle();
+        let now = time::Instant(clock::now_us());
+        let limits = self.config.limits.session.clone();
+        let name = &self.config.name;
+        let mut session =
+            Session::accept(now, limits, Start::FIRST, own, connect, at, name);
+        if near.holds_acks() {
+            session.hold_acks();
+        }
+        let (inbox, commands) = mpsc::channel(INBOX);
+        let entry = Entry {
+            own,
+            inbox,
+            status: Arc::default(),
+            service: service.name.clone(),
+            endpoint: connect.endpoint.to_owned(),
+            since,
+            transferred,
+        };
+        let status = Arc::clone(&entry.status);
+        let counters = &self.registry.counters;
+        counters.opened.fetch_add(1, Ordering::Relaxed);
+        if transferred {
+            counters.transferred.fetch_add(1, Ordering::Relaxed);
+        }
+        let running = match reserved {
+            Some(reserved) => reserved.fill(entry),
+            None => {
+                let (running, old) = self.registry.replace(key, entry);
+                if let Some(old) = old {
+                    let _ = old.inbox.try_send(Command::Abort { code: code::MOVED });
+                }
+                running
+            }
+        };
+        tracing::debug!(peer = %link.peer_addr(), "accepted");
+        let service = service.name.clone();
+        Ok((Ready { session, near, own, commands, status, service, since }, running))
+    }
+}
+
+/// A session that can be run.
+struct Ready {
+    session: Session,
+    near: crate::service::Service,
+    own: stp_proto::handle::Handle,
+    commands: mpsc::Receiver<Command>,
+    status: Arc<stp_drive::SessionStatus>,
+    service: String,
+    since: Instant,
+}
+
+/// What is left to be said when a session has ended, however it did.
+struct Life {
+    server: Arc<Server>,
+    key: Key,
+    ready: Option<Ended>,
+    running: Running,
+}
+
+impl Life {
+    async fn run(mut self, ready: Ready, link: Link) {
+        let far = ServerFar {
+            registry: Arc::clone(&self.server.registry),
+            key: self.key,
+            own: ready.own,
+            tombstone: self.server.config.limits.session.tombstone,
+            links: self.server.links.clone(),
+            status: Arc::clone(&ready.status),
+            since: ready.since,
+        };
+        self.ready = Some(Ended {
+            own: ready.own,
+            service: ready.service,
+            client: self.key.0,
+            reason: "internal error: the session's task panicked".to_owned(),
+            lived: Duration::ZERO,
+            at: ready.since,
+        });
+        let Ready { session, near, commands, status, .. } = ready;
+        let start = Start::Link(Box::new(link));
+        let reason = stp_drive::run(session, near, far, commands, start, status).await;
+        if let Some(ended) = &mut self.ready {
+            ended.reason = reason;
+        }
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        let Some(ended) = self.ready.take() else { return };
+        let (since, now) = (ended.at, Instant::now());
+        let ended = Ended { lived: now - since, at: now, ..ended };
+        if std::thread::panicking() {
+            tracing::error!(session = %ended.own, reason = ended.reason, "session ended");
+        } else {
+            tracing::info!(session = %ended.own, reason = ended.reason, "session ended");
+        }
+        let _ = &self.running;
+        self.server.registry.note_end(ended);
+    }
+}
+
+/// The first record of a link; `None` if it ends, or is of no use, before that.
+async fn first_record(link: &mut Link) -> Option<Vec<u8>> {
+    loop {
+        std::future::poll_fn(|cx| link.poll_readable(cx)).await.ok()?;
+        let records = match link.try_read() {
+            Ok(records) => records,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
+            Err(error) => {
+                tracing::debug!(%error, "a waiting link ended");
+                return None;
+            }
+        };
+        let mut all = records.iter();
+        match (all.next(), all.len()) {
+            (Some(record), 0) => return Some(record.to_vec()),
+            (Some(_), more) => {
+                tracing::info!(more, "a link began with more than one frame");
+                return None;
+            }
+            (None, _) if records.closed() => return None,
+            (None, _) => {}
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Opening the service of a session: a new one, or one that comes from another server (STP 10).
+//!
+//! A session that comes over is taken only when its next byte is at hand: the ticket has been
+//! checked against the request, the service asked for the rest, and the seam compared.
+
+use stp_proto::replay::{Exchange, Observer, Plan};
+use stp_proto::session::StartAt;
+use stp_proto::ticket::Claims;
+use stp_proto::wire::{ConnectMode, DenyReason, TransferRequest};
+
+use crate::config::{Kind, ServiceConfig};
+use crate::refusal::Refusal;
+use crate::service::Service;
+use crate::service::http::{Beginning, Http};
+use crate::service::replay::join;
+use crate::service::tcp::Tcp;
+use crate::service::upstream::Upstream;
+use crate::ticket::Mint;
+
+/// Opens the service as the CONNECT wants it; says where the session's streams begin.
+pub async fn open(
+    config: &ServiceConfig,
+    mode: &ConnectMode<'_>,
+    mint: Option<Mint>,
+) -> Result<(Service, StartAt), Refusal> {
+    let request = match mode {
+        ConnectMode::New => None,
+        ConnectMode::Transfer(request) => Some(request),
+    };
+    if config.kind == Kind::Tcp {
+        if request.is_some_and(|request| request.up_sent > 0 || request.down > 0) {
+            let text = "a session of a tcp service cannot be continued at another server";
+            return Err(Refusal::new(DenyReason::Unsafe, text));
+        }
+        let upstream = upstream(config).await?;
+        return Ok((Service::Tcp(Tcp::new(upstream)), StartAt::default()));
+    }
+    let (beginning, at) = match request {
+        None => (Beginning::new(upstream(config).await?), StartAt::default()),
+        Some(request) => transfer(config, request, mint.as_ref()).await?,
+    };
+    let http = Http::new(config.target.clone(), config.policy, mint, beginning);
+    Ok((Service::Http(Box::new(http)), at))
+}
+
+async fn upstream(config: &ServiceConfig) -> Result<Upstream, Refusal> {
+    config.target.open().await.map_err(|error| Refusal::unreachable(&error))
+}
+
+async fn transfer(
+    config: &ServiceConfig,
+    request: &TransferRequest<'_>,
+    mint: Option<&Mint>,
+) -> Result<(Beginning, StartAt), Refusal> {
+    let Some(sealed) = request.ticket else {
+        if request.down > 0 || request.up_from > 0 || request.covers > 0 {
+            let text = format!(
+                "no ticket, but {} bytes were received and {} freed",
+                request.down, request.up_from
+            );
+            return Err(Refusal::new(DenyReason::Mismatch, text));
+        }
+        let beginning = Beginning::new(upstream(config).await?);
+        let beginning = Beginning { guard: request.up_sent, ..beginning };
+        return Ok((beginning, StartAt::default()));
+    };
+    let mint = mint.ok_or_else(|| {
+        Refusal::new(DenyReason::Unauthorized, "this server belongs to no cluster")
+    })?;
+    let claims = mint.open(sealed, request.down, request.up_from)?;
+    if claims.up != request.covers {
+        let text = format!("the ticket covers {}, not {}", claims.up, request.covers);
+        return Err(Refusal::new(DenyReason::Mismatch, text));
+    }
+    let beginning = carry_out(config, &claims, request).await?;
+    let at = StartAt { up: claims.up, down: request.down };
+    Ok((Beginning { guard: request.up_sent, ..beginning }, at))
+}
+
+/// Does what the plan says, up to the byte before the session's next.
+async fn carry_out(
+    config: &ServiceConfig,
+    claims: &Claims,
+    request: &TransferRequest<'_>,
+) -> Result<Beginning, Refusal> {
+    let (up, have) = (claims.up, request.down);
+    let broken = || Refusal::new(DenyReason::Mismatch, "the ticket's exchange cannot be followed");
+    let proof = request.seam.clone();
+    match Plan::make(&claims.exchange, claims.down, have, proof, config.policy)? {
+        Plan::Fresh => {
+            Ok(Beginning::at(Observer::new(up, have), Some(upstream(config).await?)))
+        }
+        Plan::Closed => Ok(Beginning::at(Observer::closed(up, have), None)),
+        Plan::Again { request } => {
+            let observer = Observer::asked(up, have, &request).ok_or_else(broken)?;
+            let beginning = Beginning::at(observer, Some(upstream(config).await?));
+            Ok(Beginning { unsent: request, ..beginning })
+        }
+        Plan::Complete { head_rest, close } => {
+            let reached = have + u64::try_from(head_rest.len()).unwrap_or(0);
+            let beginning = if close {
+                Beginning::at(Observer::closed(up, reached), None)
+            } else {
+                Beginning::at(Observer::new(up, reached), Some(upstream(config).await?))
+            };
+            Ok(Beginning { out: head_rest, ..beginning })
+        }
+        Plan::Ask(ask) => {
+            let Exchange::Response { request, response, head_at } = &claims.exchange else {
+                return Err(broken());
+            };
+            let joined = join(&config.target, &ask).await?;
+            let reached = have + u64::try_from(ask.head_rest.len()).unwrap_or(0);
+            let exchange = (request.as_slice(), response.as_slice(), *head_at);
+            let observer =
+                Observer::inside(up, reached, exchange, joined.seam).ok_or_else(broken)?;
+            let beginning = Beginning::at(observer, Some(joined.upstream));
+            Ok(Beginning {
+                out: ask.head_rest,
+                ahead: joined.ahead,
+                reusable: joined.reusable,
+                ticketed: true,
+                ..beginning
+            })
+        }
+    }
+}

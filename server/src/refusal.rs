@@ -1,0 +1,88 @@
+//! Why a session is not taken, as the broker is told.
+
+use std::io;
+
+use stp_proto::replay::{self, RefusalKind};
+use stp_proto::ticket::TicketError;
+use stp_proto::wire::DenyReason;
+
+use crate::service::replay::JoinError;
+use crate::ticket::BadTicket;
+
+/// A refusal: for the broker's decision, and for a person.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{why}: {text}")]
+pub struct Refusal {
+    /// What kind.
+    pub why: DenyReason,
+    /// Why, in words.
+    pub text: String,
+}
+
+impl Refusal {
+    /// A refusal of this kind.
+    pub fn new(why: DenyReason, text: impl Into<String>) -> Self {
+        Self { why, text: text.into() }
+    }
+
+    /// The service could not be reached.
+    #[must_use]
+    pub fn unreachable(error: &io::Error) -> Self {
+        let errno = error.raw_os_error().unwrap_or(match error.kind() {
+            io::ErrorKind::TimedOut => libc::ETIMEDOUT,
+            _ => libc::ECONNREFUSED,
+        });
+        let errno = u16::try_from(errno).unwrap_or_default();
+        Self::new(DenyReason::Refused(errno), error.to_string())
+    }
+
+    /// One word for the counters.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self.why {
+            DenyReason::Overloaded => "overloaded",
+            DenyReason::NotHere => "not_here",
+            DenyReason::Seam => "seam",
+            DenyReason::Expired => "expired",
+            DenyReason::Mismatch => "mismatch",
+            DenyReason::Unsafe => "unsafe",
+            DenyReason::Refused(_) => "service_refused",
+            DenyReason::Unauthorized => "unauthorized",
+            DenyReason::Version => "version",
+            DenyReason::Draining => "draining",
+            DenyReason::Internal => "internal",
+        }
+    }
+}
+
+impl From<replay::Refusal> for Refusal {
+    fn from(refusal: replay::Refusal) -> Self {
+        let why = match refusal.kind {
+            RefusalKind::Mismatch => DenyReason::Mismatch,
+            RefusalKind::Seam => DenyReason::Seam,
+            RefusalKind::NotHere => DenyReason::NotHere,
+            RefusalKind::Unsafe => DenyReason::Unsafe,
+        };
+        Self::new(why, refusal.text)
+    }
+}
+
+impl From<BadTicket> for Refusal {
+    fn from(bad: BadTicket) -> Self {
+        let why = match &bad {
+            BadTicket::Sealed(_) => DenyReason::Unauthorized,
+            BadTicket::Claims(TicketError::Expired(_)) => DenyReason::Expired,
+            BadTicket::Claims(_) => DenyReason::Mismatch,
+        };
+        Self::new(why, bad.to_string())
+    }
+}
+
+impl From<JoinError> for Refusal {
+    fn from(error: JoinError) -> Self {
+        match error {
+            JoinError::Service { source, .. } => Self::unreachable(&source),
+            JoinError::Refused(refusal) => refusal.into(),
+        }
+    }
+}

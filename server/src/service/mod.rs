@@ -1,0 +1,87 @@
+//! What a session reaches at this server: the near side of the server's sessions.
+//!
+//! A service is opened before its session exists (so that a refusal reaches the app as the errno
+//! of its connect), and then moved into the session's loop, which reads and writes it only when
+//! the session has room: back-pressure needs nothing else.
+
+pub mod buffer;
+pub mod http;
+pub mod origin;
+pub mod replay;
+pub mod tcp;
+pub mod upstream;
+
+use std::io;
+use std::task::{Context, Poll};
+
+use stp_drive::{Near, Pulled};
+use stp_proto::session::{Event, Session, ShutNear};
+use stp_proto::time::Instant;
+
+/// The service of one session.
+pub enum Service {
+    /// Any protocol; cannot be continued elsewhere.
+    Tcp(tcp::Tcp),
+    /// HTTP/1: a real server, or the embedded origin.
+    Http(Box<http::Http>),
+}
+
+impl Service {
+    /// Acknowledgements wait for tickets.
+    #[must_use]
+    pub fn holds_acks(&self) -> bool {
+        match self {
+            Self::Tcp(_) => false,
+            Self::Http(http) => http.holds_acks(),
+        }
+    }
+}
+
+impl Near for Service {
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Tcp(tcp) => tcp.poll_readable(cx),
+            Self::Http(http) => http.poll_readable(cx),
+        }
+    }
+
+    fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Tcp(tcp) => tcp.poll_writable(cx),
+            Self::Http(http) => http.poll_writable(cx),
+        }
+    }
+
+    fn pull(&mut self, now: Instant, session: &mut Session) -> io::Result<Pulled> {
+        match self {
+            Self::Tcp(tcp) => tcp.pull(now, session),
+            Self::Http(http) => http.pull(now, session),
+        }
+    }
+
+    fn push(
+        &mut self,
+        now: Instant,
+        session: &mut Session,
+        arrived: &[&[u8]],
+    ) -> io::Result<usize> {
+        match self {
+            Self::Tcp(tcp) => tcp.push(now, session, arrived),
+            Self::Http(http) => http.push(now, session, arrived),
+        }
+    }
+
+    fn shut(&mut self, how: ShutNear) {
+        match self {
+            Self::Tcp(tcp) => tcp.shut(how),
+            Self::Http(http) => http.shut(how),
+        }
+    }
+
+    fn event(&mut self, now: Instant, session: &mut Session, event: &Event) {
+        match self {
+            Self::Tcp(tcp) => tcp.event(now, session, event),
+            Self::Http(http) => http.event(now, session, event),
+        }
+    }
+}

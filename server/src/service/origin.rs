@@ -1,0 +1,153 @@
+//! The embedded origin of the `file` service: a document root over HTTP, by tower-http's `ServeDir`
+//! (ranges, validators, conditional requests) behind hyper.
+//!
+//! What is added here: hidden files and paths that leave the root do not exist, and `If-Range`,
+//! which `ServeDir` does not know.
+
+use std::convert::Infallible;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use axum::body::Body;
+use axum::http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tower_http::services::ServeDir;
+
+/// Files are read in pieces of this size.
+const PIECE: usize = 256 * 1024;
+
+/// A document root.
+#[derive(Debug)]
+pub struct Origin {
+    root: PathBuf,
+    files: ServeDir,
+}
+
+impl Origin {
+    /// Serves what is below `root`, which must be a folder.
+    pub fn new(root: &Path) -> io::Result<Self> {
+        let root = root.canonicalize()?;
+        if !root.is_dir() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        let files = ServeDir::new(&root).with_buf_chunk_size(PIECE);
+        Ok(Self { root, files })
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Speaks HTTP/1 on this stream until it ends.
+    pub fn serve(&self, stream: UnixStream) {
+        let (root, files) = (self.root.clone(), self.files.clone());
+        let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+            let (root, files) = (root.clone(), files.clone());
+            async move { Ok::<_, Infallible>(answer(&root, &files, request.map(Body::new)).await) }
+        });
+        tokio::spawn(async move {
+            let served = hyper::server::conn::http1::Builder::new()
+                .max_buf_size(PIECE * 2)
+                .half_close(true)
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+            if let Err(error) = served {
+                tracing::debug!(%error, "an exchange with the embedded origin was broken off");
+            }
+        });
+    }
+}
+
+async fn answer(root: &Path, files: &ServeDir, mut request: Request<Body>) -> Response<Body> {
+    if !visible(root, request.uri().path()).await {
+        return plain(StatusCode::NOT_FOUND);
+    }
+    let condition = request.headers_mut().remove(header::IF_RANGE);
+    if let Some(condition) = condition
+        && request.headers().contains_key(header::RANGE)
+    {
+        let now = ask(files, bare(request.uri().path(), request.headers())).await;
+        if validator(now.headers()).as_deref() != condition.to_str().ok() {
+            request.headers_mut().remove(header::RANGE);
+        }
+    }
+    ask(files, request).await
+}
+
+async fn ask(files: &ServeDir, request: Request<Body>) -> Response<Body> {
+    match files.clone().try_call(request).await {
+        Ok(response) => response.map(Body::new),
+        Err(error) => {
+            tracing::warn!(%error, "the document root could not be read");
+            plain(match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => StatusCode::NOT_FOUND,
+                io::ErrorKind::PermissionDenied => StatusCode::FORBIDDEN,
+                _ => StatusCode::INTERNAL_SERVER_ERROR,
+            })
+        }
+    }
+}
+
+/// The entity tag, if it is a strong one.
+fn validator(headers: &HeaderMap) -> Option<String> {
+    let tag = headers.get(header::ETAG)?.to_str().ok()?;
+    tag.starts_with('"').then(|| tag.to_owned())
+}
+
+/// What the file looks like now.
+fn bare(path: &str, headers: &HeaderMap) -> Request<Body> {
+    let mut request = Request::new(Body::empty());
+    *request.method_mut() = Method::HEAD;
+    if let Ok(uri) = path.parse() {
+        *request.uri_mut() = uri;
+    }
+    if let Some(encoding) = headers.get(header::ACCEPT_ENCODING) {
+        request.headers_mut().insert(header::ACCEPT_ENCODING, encoding.clone());
+    }
+    request
+}
+
+fn plain(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}
+
+/// Nothing on the way is hidden, and the way does not lead out of the root.
+async fn visible(root: &Path, path: &str) -> bool {
+    let Some(path) = decoded(path.trim_start_matches('/')) else { return false };
+    let mut names = Path::new(&path).components().map(|component| match component {
+        Component::Normal(name) => !name.as_encoded_bytes().starts_with(b"."),
+        Component::CurDir => true,
+        _ => false,
+    });
+    if path.contains('\0') || !names.all(|shown| shown) {
+        return false;
+    }
+    match tokio::fs::canonicalize(root.join(&path)).await {
+        Ok(real) => real.starts_with(root),
+        // It does not exist: that is for the file service to say.
+        Err(_) => true,
+    }
+}
+
+/// Undoes percent encoding.
+fn decoded(path: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        if *first != b'%' {
+            bytes.push(*first);
+            continue;
+        }
+        let (digits, tail) = tail.split_at_checked(2)?;
+        let digits = std::str::from_utf8(digits).ok()?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        rest = tail;
+    }
+    String::from_utf8(bytes).ok()
+}

@@ -1,0 +1,140 @@
+//! The stream behind a service: a TCP connection to a real server, or one end of a private socket
+//! pair whose other end is the embedded origin.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::net::{TcpStream, UnixStream};
+
+use super::origin::Origin;
+
+/// A service that does not accept a connection in this time is down.
+const CONNECT_MAX: Duration = Duration::from_secs(10);
+
+/// Where the streams of a service come from.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// A server at this address.
+    Address(SocketAddr),
+    /// The embedded origin.
+    Origin(Arc<Origin>),
+}
+
+impl Target {
+    /// Opens a stream.
+    pub async fn open(&self) -> io::Result<Upstream> {
+        match self {
+            Self::Address(address) => {
+                let connect = tokio::time::timeout(CONNECT_MAX, TcpStream::connect(address));
+                let tcp = connect.await.map_err(|_| io::ErrorKind::TimedOut)??;
+                tcp.set_nodelay(true)?;
+                Ok(Upstream::Tcp(tcp))
+            }
+            Self::Origin(origin) => {
+                let (ours, theirs) = UnixStream::pair()?;
+                origin.serve(theirs);
+                Ok(Upstream::Pair(ours))
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Origin(origin) => origin.root().display().fmt(f),
+        }
+    }
+}
+
+/// The stream. It is read and written without waiting, by the session's loop.
+#[derive(Debug)]
+pub enum Upstream {
+    /// To a real server.
+    Tcp(TcpStream),
+    /// To the embedded origin.
+    Pair(UnixStream),
+}
+
+impl Upstream {
+    /// Waits until [`Self::try_read`] may make progress.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Tcp(tcp) => tcp.poll_read_ready(cx).map(drop),
+            Self::Pair(pair) => pair.poll_read_ready(cx).map(drop),
+        }
+    }
+
+    /// Waits until [`Self::try_write`] may make progress.
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Tcp(tcp) => tcp.poll_write_ready(cx).map(drop),
+            Self::Pair(pair) => pair.poll_write_ready(cx).map(drop),
+        }
+    }
+
+    /// Reads what is there; 0 is the end of the stream.
+    pub fn try_read(&self, slices: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(tcp) => tcp.try_read_vectored(slices),
+            Self::Pair(pair) => pair.try_read_vectored(slices),
+        }
+    }
+
+    /// Writes what fits.
+    pub fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(tcp) => tcp.try_write_vectored(slices),
+            Self::Pair(pair) => pair.try_write_vectored(slices),
+        }
+    }
+
+    /// Waits, then reads once.
+    pub async fn read(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        loop {
+            std::future::poll_fn(|cx| self.poll_readable(cx)).await;
+            match self.try_read(&mut [IoSliceMut::new(bytes)]) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return done,
+            }
+        }
+    }
+
+    /// Writes everything.
+    pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            std::future::poll_fn(|cx| self.poll_writable(cx)).await;
+            match self.try_write(&[IoSlice::new(bytes)]) {
+                Ok(written) => bytes = &bytes[written..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends what is sent; what comes can still be read.
+    pub fn shut_write(&self) {
+        use std::net::Shutdown;
+        let shut = match self {
+            Self::Tcp(tcp) => socket2::SockRef::from(tcp).shutdown(Shutdown::Write),
+            Self::Pair(pair) => socket2::SockRef::from(pair).shutdown(Shutdown::Write),
+        };
+        if let Err(error) = shut {
+            tracing::trace!(%error, "the service has gone already");
+        }
+    }
+
+    /// Makes the coming close abortive: the service sees a reset.
+    pub fn reset_on_close(&self) {
+        if let Self::Tcp(tcp) = self
+            && let Err(error) = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO))
+        {
+            tracing::trace!(%error, "the service has gone already");
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! What the server shows of itself: `/status`, `/metrics` and the page.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use serde_json::{Value, json};
+use stp_drive::Command;
+use stp_net::status::{Acting, Metrics, Refusal, Source, page};
+use stp_proto::session::code;
+
+use crate::listener::Server;
+
+/// The status of a server.
+pub struct Status(pub Arc<Server>);
+
+impl Status {
+    /// Refusals by reason: of links and of sessions.
+    fn refused(&self) -> Vec<(String, u64)> {
+        let mut refused = self.0.registry.counters.refused();
+        for (reason, count) in self.0.acceptor.refused() {
+            if count > 0 {
+                *refused.entry(format!("handshake_{reason}")).or_default() += count;
+            }
+        }
+        refused.into_iter().collect()
+    }
+
+    fn counters(&self) -> [(&'static str, &'static str, u64); 5] {
+        let counters = &self.0.registry.counters;
+        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        [
+            ("links_accepted", "Links accepted.", self.0.acceptor.accepted()),
+            ("sessions_opened", "Sessions opened.", read(&counters.opened)),
+            ("sessions_transferred", "Sessions taken over.", read(&counters.transferred)),
+            ("sessions_resumed", "Resumes handed to a session.", read(&counters.resumed)),
+            ("sessions_ended", "Sessions ended.", read(&counters.ended)),
+        ]
+    }
+
+    fn sessions(&self) -> Vec<Value> {
+        let one = |(key, entry): (crate::registry::Key, crate::registry::Entry)| {
+            let now = entry.status.snapshot();
+            let mut value = serde_json::to_value(&now).unwrap_or_default();
+            if let Value::Object(fields) = &mut value {
+                fields.insert("id".into(), json!(entry.own.to_string()));
+                fields.insert("handle".into(), json!(key.1.to_string()));
+                fields.insert("client".into(), json!(key.0.to_string()));
+                fields.insert("endpoint".into(), json!(entry.endpoint));
+                fields.insert("service".into(), json!(entry.service));
+                fields.insert("server".into(), json!(self.0.config.name));
+                fields.insert("transferred".into(), json!(entry.transferred));
+                fields.insert("age_s".into(), json!(entry.since.elapsed().as_secs()));
+                fields.insert("events".into(), json!(entry.status.history()));
+            }
+            value
+        };
+        self.0.registry.running().into_iter().map(one).collect()
+    }
+}
+
+impl Source for Status {
+    fn status(&self) -> Value {
+        let server = &self.0;
+        let services = server.config.services.iter().map(|service| {
+            json!({
+                "name": service.name,
+                "kind": service.kind.as_str(),
+                "to": service.target.to_string(),
+            })
+        });
+        let ended = server.registry.ended().into_iter().map(|ended| {
+            json!({
+                "id": ended.own.to_string(),
+                "service": ended.service,
+                "client": ended.client.to_string(),
+                "reason": ended.reason,
+                "lived_s": ended.lived.as_secs_f64(),
+                "ago_s": ended.at.elapsed().as_secs(),
+            })
+        });
+        let counters = self.counters().map(|(name, _, value)| (name.to_owned(), json!(value)));
+        let refused = self.refused().into_iter().map(|(reason, count)| (reason, json!(count)));
+        json!({
+            "server": {
+                "name": server.config.name,
+                "pid": std::process::id(),
+                "version": env!("CARGO_PKG_VERSION"),
+                "uptime_s": server.since.elapsed().as_secs(),
+                "listen": server.config.listen.to_string(),
+                "cluster": server.config.cluster.as_ref().map(|cluster| cluster.name.clone()),
+            },
+            "services": services.collect::<Vec<_>>(),
+            "sessions": self.sessions(),
+            "ended": ended.collect::<Vec<_>>(),
+            "refused": refused.collect::<serde_json::Map<_, _>>(),
+            "counters": counters.into_iter().collect::<serde_json::Map<_, _>>(),
+        })
+    }
+
+    fn metrics(&self) -> String {
+        let mut metrics = Metrics::new();
+        let sessions = self.0.registry.len();
+        metrics.gauge("stp_server_sessions", "Sessions served now.", sessions as f64);
+        for (name, help, value) in self.counters() {
+            metrics.counter(&format!("stp_server_{name}_total"), help, value);
+        }
+        let refused = self.refused();
+        metrics.counters(
+            "stp_server_refused_total",
+            "Refused, by reason.",
+            "reason",
+            refused.iter().map(|(reason, count)| (reason.as_str(), *count)),
+        );
+        metrics.finish()
+    }
+
+    fn page(&self) -> String {
+        let server = &self.0;
+        let services = server.config.services.iter().map(|service| {
+            let to = service.target.to_string();
+            vec![service.name.clone(), service.kind.as_str().to_owned(), to]
+        });
+        let sessions = server.registry.running().into_iter().map(|(_, entry)| {
+            let now = entry.status.snapshot();
+            vec![
+                entry.own.to_string(),
+                entry.service.clone(),
+                now.state.to_owned(),
+                now.link.unwrap_or_else(|| "none".to_owned()),
+                now.rtt_ms.map(|rtt| format!("{rtt:.1} ms")).unwrap_or_default(),
+                now.positions.end.to_string(),
+                now.unacknowledged.to_string(),
+                now.transferable,
+            ]
+        });
+        let ended = server.registry.ended().into_iter().rev().map(|ended| {
+            let ago = format!("{} s ago", ended.at.elapsed().as_secs());
+            vec![ended.own.to_string(), ended.service, ago, ended.reason]
+        });
+        let refused = self.refused().into_iter().map(|(why, count)| vec![why, count.to_string()]);
+        let head = ["id", "service", "state", "link", "rtt", "sent", "unacknowledged", "movable"];
+        page(&format!("STP server {}", server.config.name))
+            .heading("Services")
+            .table(&["name", "kind", "to"], &services.collect::<Vec<_>>())
+            .heading("Sessions")
+            .table(&head, &sessions.collect::<Vec<_>>())
+            .heading("Ended")
+            .table(&["id", "service", "when", "why"], &ended.collect::<Vec<_>>())
+            .heading("Refused")
+            .table(&["why", "times"], &refused.collect::<Vec<_>>())
+            .finish()
+    }
+
+    fn act(self: Arc<Self>, path: String, _body: Value) -> Acting {
+        Box::pin(async move {
+            let Some((id, "close")) = path.strip_prefix("sessions/").and_then(|p| p.split_once('/'))
+            else {
+                return Err(Refusal::not_found("only sessions/ID/close can be done here"));
+            };
+            let running = self.0.registry.running();
+            let found = running.iter().find(|(_, entry)| entry.own.to_string() == id);
+            let Some((_, entry)) = found else {
+                return Err(Refusal::not_found(format!("no session {id:?}")));
+            };
+            match entry.inbox.send(Command::Abort { code: code::USER }).await {
+                Ok(()) => Ok(json!({ "closed": id })),
+                Err(_) => Err(Refusal::conflict("the session has just ended")),
+            }
+        })
+    }
+}

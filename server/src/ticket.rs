@@ -1,0 +1,91 @@
+//! Tickets at this server: filled in by `stp_proto::ticket`, sealed and opened by `stp_net::seal`.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use stp_net::key::{ClusterKey, PublicKey};
+use stp_net::seal;
+use stp_proto::handle::Handle;
+use stp_proto::replay::Exchange;
+use stp_proto::ticket::{Claims, Holder, TicketError};
+
+/// The cluster this server belongs to.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Its name, the audience of its tickets.
+    pub name: String,
+    /// What seals them.
+    pub key: ClusterKey,
+    /// How long they are valid.
+    pub life: Duration,
+}
+
+/// Makes the tickets of one session.
+#[derive(Debug)]
+pub struct Mint {
+    cluster: Arc<Cluster>,
+    holder: Holder,
+}
+
+/// Why a ticket was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum BadTicket {
+    /// It cannot be opened here by this client.
+    #[error(transparent)]
+    Sealed(#[from] seal::OpenError),
+    /// It does not fit.
+    #[error(transparent)]
+    Claims(#[from] TicketError),
+}
+
+impl Cluster {
+    /// The mint of a session.
+    #[must_use]
+    pub fn mint(self: &Arc<Self>, service: &str, client: PublicKey, handle: Handle) -> Mint {
+        let holder = Holder {
+            audience: self.name.clone(),
+            service: service.to_owned(),
+            client: client.0,
+            handle,
+        };
+        Mint { cluster: Arc::clone(self), holder }
+    }
+}
+
+impl Mint {
+    /// Seals a ticket for these positions; empty if the exchange does not fit into one.
+    #[must_use]
+    pub fn seal(&self, (up, down): (u64, u64), exchange: Exchange) -> Vec<u8> {
+        let times = (unix_now(), self.cluster.life.as_secs());
+        let claims = Claims::new(&self.holder, random_handle(), times, (up, down), exchange);
+        match claims.encode() {
+            Ok(bytes) => seal::seal(&self.cluster.key, &bytes, &PublicKey(self.holder.client)),
+            Err(error) => {
+                tracing::debug!(%error, "no ticket for this exchange");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Opens a ticket of this session and checks it against the request's positions: the app's
+    /// side has `have` down bytes, and will send again from up byte `up_from`.
+    pub fn open(&self, ticket: &[u8], have: u64, up_from: u64) -> Result<Claims, BadTicket> {
+        let client = PublicKey(self.holder.client);
+        let claims = Claims::decode(&seal::open(&self.cluster.key, ticket, &client)?)?;
+        claims.check(&self.holder, unix_now(), (have, up_from))?;
+        Ok(claims)
+    }
+}
+
+/// A handle nobody can guess.
+#[must_use]
+pub fn random_handle() -> Handle {
+    let mut bytes = [0; 16];
+    SystemRandom::new().fill(&mut bytes).expect("the system's randomness does not fail");
+    Handle(bytes)
+}
+
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
