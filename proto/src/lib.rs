@@ -5,6 +5,7 @@
 
 pub mod buffer;
 pub mod cut;
+pub mod directory;
 pub mod handle;
 pub mod replay;
 pub mod local;
