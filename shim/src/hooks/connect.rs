@@ -1,0 +1,86 @@
+//! connect.
+
+use core::ffi::c_int;
+
+use libc::{sockaddr, socklen_t};
+
+use super::hook;
+use crate::guard::decide;
+use crate::ops::Bypass;
+use crate::ops::connect::{END, Plan, decide as plan, refused_by_kernel, sent, waited};
+use crate::raw::{copy_in, errno, set_errno};
+
+type Real = unsafe extern "C-unwind" fn(c_int, *const sockaddr, socklen_t) -> c_int;
+
+hook! {
+    /// Connects, through the broker where a route says so.
+    [connect, __connect] (fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int, real
+    => {
+        // SAFETY: the caller keeps its address in place during the call.
+        unsafe { connect_by(real, fd, address, length) }
+    }
+}
+
+/// # Safety
+/// As `connect` demands.
+unsafe fn connect_by(real: Real, fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int {
+    let panicked = Plan::Bypass(Bypass::Panicked);
+    let decided = decide(panicked, || {
+        // SAFETY: the kernel is asked whether the memory is there; the caller keeps it.
+        match unsafe { copy_in::<28>(address.cast(), length as usize) } {
+            Some(bytes) => plan(fd, &bytes[..bytes.len().min(length as usize)]),
+            None => Plan::Bypass(Bypass::BadArgument),
+        }
+    });
+    let bypass = match decided {
+        Plan::Bypass(bypass) => bypass,
+        other => return finish(fd, other),
+    };
+    // SAFETY: the caller's own arguments.
+    let result = unsafe { real(fd, address, length) };
+    // What the kernel says when asked to connect a Unix socket to an Internet address.
+    if result != -1 || bypass != Bypass::Unrouted || errno() != libc::EINVAL {
+        return result;
+    }
+    match decide(panicked, || refused_by_kernel(fd)) {
+        // SAFETY: as above; the socket is a fresh TCP socket now.
+        Plan::Bypass(Bypass::NotOurs) => unsafe { real(fd, address, length) },
+        Plan::Bypass(_) => result,
+        other => finish(fd, other),
+    }
+}
+
+/// Carries a plan out, outside of any catch where it waits.
+fn finish(fd: c_int, plan: Plan) -> c_int {
+    let failed = match plan {
+        Plan::Bypass(_) => libc::ECONNABORTED,
+        Plan::Done(failed) => failed,
+        Plan::SendEnd => {
+            // SAFETY: one byte of static memory. The libc function, as it is a cancellation point
+            // like connect; our own hook on send leaves such errors to us.
+            let result = unsafe { super::stream::real_send(fd, &END, libc::MSG_NOSIGNAL) };
+            let why = errno();
+            decide(libc::ECONNABORTED, || sent(fd, result, why))
+        }
+        Plan::WaitWritable => {
+            let mut polled = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
+            // SAFETY: one pollfd of our own.
+            let result = unsafe { poll(&raw mut polled, 1, send_timeout_ms(fd)) };
+            let why = errno();
+            decide(libc::ECONNABORTED, || waited(fd, result, why))
+        }
+    };
+    if failed == 0 {
+        return 0;
+    }
+    set_errno(failed);
+    -1
+}
+
+unsafe extern "C-unwind" {
+    fn poll(polled: *mut libc::pollfd, count: libc::nfds_t, timeout_ms: c_int) -> c_int;
+}
+
+fn send_timeout_ms(fd: c_int) -> c_int {
+    decide(-1, || crate::ops::connect::send_timeout_ms(fd))
+}

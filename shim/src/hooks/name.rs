@@ -1,0 +1,101 @@
+//! getsockname, getpeername, shutdown.
+
+#![expect(missing_docs, reason = "redhook makes items that cannot be given any")]
+
+use core::ffi::c_int;
+use core::net::SocketAddr;
+
+use libc::{sockaddr, socklen_t};
+
+use crate::guard::decide;
+use crate::ops::{Bypass, Outcome, name, stream, to_kernel};
+use crate::raw::set_errno;
+
+/// Looks the real functions up.
+pub fn look_up() {
+    let _: unsafe extern "C" fn(_, _, _) -> _ = redhook::real!(getsockname);
+    let _: unsafe extern "C" fn(_, _, _) -> _ = redhook::real!(getpeername);
+    let _: unsafe extern "C" fn(_, _) -> _ = redhook::real!(shutdown);
+}
+
+redhook::hook! {
+    unsafe fn getsockname(fd: c_int, address: *mut sockaddr, length: *mut socklen_t) -> c_int
+    => session_getsockname {
+        // SAFETY: the caller's own arguments.
+        let result = unsafe { redhook::real!(getsockname)(fd, address, length) };
+        // SAFETY: the kernel has filled them.
+        if result == 0 && unsafe { is_unix(address) } {
+            // SAFETY: as above.
+            return unsafe { answer(result, || name::local(fd), address, length) };
+        }
+        result
+    }
+}
+
+redhook::hook! {
+    unsafe fn getpeername(fd: c_int, address: *mut sockaddr, length: *mut socklen_t) -> c_int
+    => session_getpeername {
+        // SAFETY: the caller's own arguments.
+        let room = unsafe { length.as_ref() }.copied();
+        // SAFETY: as above.
+        let result = unsafe { redhook::real!(getpeername)(fd, address, length) };
+        // SAFETY: the kernel has filled them.
+        if let Some(room) = room && result == 0 && unsafe { is_unix(address) } {
+            // SAFETY: as above; the kernel has replaced the length by that of its own answer.
+            unsafe { *length = room };
+            // SAFETY: as above.
+            return unsafe { answer(result, || name::peer(fd), address, length) };
+        }
+        result
+    }
+}
+
+redhook::hook! {
+    unsafe fn shutdown(fd: c_int, how: c_int) -> c_int => session_shutdown {
+        match decide(Outcome::Bypass(Bypass::Panicked), || stream::shutdown(fd, how)) {
+            Outcome::Ours(result) => result,
+            // SAFETY: plain numbers.
+            Outcome::Bypass(_) => unsafe { redhook::real!(shutdown)(fd, how) },
+            Outcome::Errno(errno) => {
+                set_errno(errno);
+                -1
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The kernel has just accepted the pointer.
+unsafe fn is_unix(address: *const sockaddr) -> bool {
+    // SAFETY: as promised; the kernel writes at least a family.
+    !address.is_null() && c_int::from(unsafe { (*address).sa_family }) == libc::AF_UNIX
+}
+
+/// Puts our answer in the place of the kernel's.
+///
+/// # Safety
+/// `address` has room for `*length` bytes.
+unsafe fn answer(
+    result: c_int,
+    ask: impl FnOnce() -> Outcome<SocketAddr>,
+    address: *mut sockaddr,
+    length: *mut socklen_t,
+) -> c_int {
+    match decide(Outcome::Bypass(Bypass::Panicked), ask) {
+        Outcome::Ours(ours) => {
+            let (bytes, size) = to_kernel(&ours);
+            // SAFETY: as promised; no more than there is room for.
+            unsafe {
+                let count = size.min(*length as usize);
+                core::ptr::copy_nonoverlapping(bytes.as_ptr(), address.cast(), count);
+                *length = size as socklen_t;
+            }
+            0
+        }
+        Outcome::Bypass(_) => result,
+        Outcome::Errno(errno) => {
+            set_errno(errno);
+            -1
+        }
+    }
+}

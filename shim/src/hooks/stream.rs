@@ -1,0 +1,298 @@
+//! Reading and sending. The bytes are the kernel's business; only ends, errors and addresses differ.
+
+use core::ffi::{c_int, c_uint, c_void};
+use core::ptr;
+
+use libc::{iovec, mmsghdr, msghdr, sockaddr, socklen_t, timespec};
+
+use super::hook;
+use crate::guard::decide;
+use crate::ops::stream::{after_read, after_send};
+use crate::ops::{self};
+use crate::raw::{errno, set_errno};
+
+/// The result of a read, with TCP's errno where the Unix socket has another end.
+#[inline]
+fn read_result(fd: c_int, result: isize, wanted: bool) -> isize {
+    if result > 0 || (result == 0 && !wanted) {
+        return result;
+    }
+    let why = errno();
+    if result == -1 && why != libc::ECONNRESET {
+        return result;
+    }
+    match decide(None, || after_read(fd, result, why)) {
+        Some(failed) => {
+            set_errno(failed);
+            -1
+        }
+        None => result,
+    }
+}
+
+fn send_result(fd: c_int, result: isize) -> isize {
+    if result == -1 && errno() == libc::ECONNRESET {
+        let why = errno();
+        if let Some(failed) = decide(None, || after_send(fd, why)) {
+            set_errno(failed);
+        }
+    }
+    result
+}
+
+/// Whether a send failed only because it names the peer of a socket of ours.
+fn address_refused(fd: c_int, result: isize) -> bool {
+    result == -1 && errno() == libc::EISCONN && decide(false, || ops::ours(fd).is_some())
+}
+
+/// Whether an address that came with a message is the broker's, which nobody may see.
+///
+/// # Safety
+/// `address` is null or leads to `length` bytes.
+unsafe fn is_brokers(fd: c_int, address: *const sockaddr, length: socklen_t) -> bool {
+    // SAFETY: as promised.
+    let unix = !address.is_null()
+        && length >= 2
+        && c_int::from(unsafe { (*address).sa_family }) == libc::AF_UNIX;
+    unix && decide(false, || ops::ours(fd).is_some())
+}
+
+hook! {
+    /// Reads.
+    [read, __read] (fd: c_int, at: *mut c_void, length: usize) -> isize, real => {
+        // SAFETY: the caller's own arguments.
+        let result = unsafe { real(fd, at, length) };
+        read_result(fd, result, length > 0)
+    }
+}
+
+hook! {
+    /// Reads, with the size of the buffer checked by the compiler's wish.
+    [__read_chk] (fd: c_int, at: *mut c_void, length: usize, size: usize) -> isize, real => {
+        // SAFETY: the caller's own arguments.
+        let result = unsafe { real(fd, at, length, size) };
+        read_result(fd, result, length > 0)
+    }
+}
+
+hook! {
+    /// Reads into several places.
+    [readv] (fd: c_int, places: *const iovec, count: c_int) -> isize, real => {
+        // SAFETY: the caller's own arguments.
+        let result = unsafe { real(fd, places, count) };
+        read_result(fd, result, count > 0)
+    }
+}
+
+hook! {
+    /// Receives.
+    [recv, __recv] (fd: c_int, at: *mut c_void, length: usize, flags: c_int) -> isize, real => {
+        // SAFETY: the caller's own arguments.
+        let result = unsafe { real(fd, at, length, flags) };
+        read_result(fd, result, length > 0)
+    }
+}
+
+hook! {
+    /// Receives, with the size of the buffer checked.
+    [__recv_chk] (fd: c_int, at: *mut c_void, length: usize, size: usize, flags: c_int) -> isize, real
+    => {
+        // SAFETY: the caller's own arguments.
+        let result = unsafe { real(fd, at, length, size, flags) };
+        read_result(fd, result, length > 0)
+    }
+}
+
+hook! {
+    /// Receives, and says from whom: a connected TCP socket says nobody.
+    [recvfrom] (
+        fd: c_int, at: *mut c_void, length: usize, flags: c_int,
+        from: *mut sockaddr, from_length: *mut socklen_t
+    ) -> isize, real => {
+        // SAFETY: the caller's own arguments.
+        let result = unsafe { real(fd, at, length, flags, from, from_length) };
+        // SAFETY: the kernel has filled both when it received something.
+        unsafe { hide_sender(fd, result, from, from_length) };
+        read_result(fd, result, length > 0)
+    }
+}
+
+hook! {
+    /// Receives, and says from whom, with the size of the buffer checked.
+    [__recvfrom_chk] (
+        fd: c_int, at: *mut c_void, length: usize, size: usize, flags: c_int,
+        from: *mut sockaddr, from_length: *mut socklen_t
+    ) -> isize, real => {
+        // SAFETY: the caller's own arguments.
+        let result = unsafe { real(fd, at, length, size, flags, from, from_length) };
+        // SAFETY: the kernel has filled both when it received something.
+        unsafe { hide_sender(fd, result, from, from_length) };
+        read_result(fd, result, length > 0)
+    }
+}
+
+/// # Safety
+/// Both pointers are null or were accepted by the kernel.
+unsafe fn hide_sender(fd: c_int, result: isize, from: *mut sockaddr, from_length: *mut socklen_t) {
+    // SAFETY: as promised, as the call succeeded.
+    unsafe {
+        if result >= 0 && !from_length.is_null() && is_brokers(fd, from, *from_length) {
+            *from_length = 0;
+        }
+    }
+}
+
+hook! {
+    /// Receives a message.
+    [recvmsg] (fd: c_int, message: *mut msghdr, flags: c_int) -> isize, real => {
+        // SAFETY: the caller's own arguments.
+        let result = unsafe { real(fd, message, flags) };
+        if result >= 0 {
+            // SAFETY: the kernel has accepted and filled it.
+            unsafe { hide_name(fd, message) };
+        }
+        // SAFETY: as above; at the end of a stream it was accepted as well.
+        let wanted = result == 0 && unsafe { has_room(message) };
+        read_result(fd, result, wanted)
+    }
+}
+
+hook! {
+    /// Receives several messages.
+    [recvmmsg] (
+        fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int, wait: *mut timespec
+    ) -> c_int, real => {
+        // SAFETY: the caller's own arguments.
+        let result = unsafe { real(fd, messages, count, flags, wait) };
+        for at in 0..usize::try_from(result).unwrap_or(0) {
+            // SAFETY: the kernel has accepted and filled the first `result` of them.
+            unsafe { hide_name(fd, &raw mut (*messages.add(at)).msg_hdr) };
+        }
+        read_result(fd, if result < 0 { -1 } else { 1 }, false).min(result as isize) as c_int
+    }
+}
+
+/// # Safety
+/// The message was accepted by the kernel.
+unsafe fn hide_name(fd: c_int, message: *mut msghdr) {
+    // SAFETY: as promised.
+    unsafe {
+        if is_brokers(fd, (*message).msg_name.cast(), (*message).msg_namelen) {
+            (*message).msg_namelen = 0;
+        }
+    }
+}
+
+/// # Safety
+/// The message was accepted by the kernel.
+unsafe fn has_room(message: *const msghdr) -> bool {
+    // SAFETY: as promised: so many places are there.
+    unsafe {
+        let (places, count) = ((*message).msg_iov, (*message).msg_iovlen);
+        (0..count).any(|at| (*places.add(at)).iov_len > 0)
+    }
+}
+
+hook! {
+    /// Sends.
+    [send, __send] (fd: c_int, at: *const c_void, length: usize, flags: c_int) -> isize, real => {
+        // SAFETY: the caller's own arguments.
+        let result = unsafe { real(fd, at, length, flags) };
+        send_result(fd, result)
+    }
+}
+
+hook! {
+    /// Sends to an address, which a connected TCP socket ignores.
+    [sendto] (
+        fd: c_int, at: *const c_void, length: usize, flags: c_int,
+        to: *const sockaddr, to_length: socklen_t
+    ) -> isize, real => {
+        if !to.is_null() && flags & libc::MSG_FASTOPEN != 0
+            // SAFETY: the caller's own arguments.
+            && let Some(result) = unsafe { fast_open(fd, to, to_length) }
+            && result != 0
+        {
+            return -1;
+        }
+        // SAFETY: the caller's own arguments.
+        let mut result = unsafe { real(fd, at, length, flags, to, to_length) };
+        if address_refused(fd, result) {
+            // SAFETY: as above, without the address.
+            result = unsafe { real(fd, at, length, flags, ptr::null(), 0) };
+        }
+        send_result(fd, result)
+    }
+}
+
+hook! {
+    /// Sends a message.
+    [sendmsg] (fd: c_int, message: *const msghdr, flags: c_int) -> isize, real => {
+        if flags & libc::MSG_FASTOPEN != 0 && !message.is_null() {
+            // SAFETY: the caller's own message.
+            let (to, length) = unsafe { ((*message).msg_name, (*message).msg_namelen) };
+            // SAFETY: as above.
+            let opened = unsafe { fast_open(fd, to.cast(), length) };
+            if !to.is_null() && opened.is_some_and(|result| result != 0) {
+                return -1;
+            }
+        }
+        // SAFETY: the caller's own arguments.
+        let mut result = unsafe { real(fd, message, flags) };
+        if address_refused(fd, result) {
+            // SAFETY: the kernel has read the message whole; the copy lacks the address.
+            let mut nameless = unsafe { *message };
+            (nameless.msg_name, nameless.msg_namelen) = (ptr::null_mut(), 0);
+            // SAFETY: as above.
+            result = unsafe { real(fd, &raw const nameless, flags) };
+        }
+        send_result(fd, result)
+    }
+}
+
+hook! {
+    /// Sends several messages.
+    [sendmmsg] (fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int, real => {
+        // SAFETY: the caller's own arguments.
+        let mut result = unsafe { real(fd, messages, count, flags) };
+        if address_refused(fd, result as isize) && count > 0 {
+            // One at a time, without the address; the caller sends the rest again.
+            // SAFETY: the kernel has read the first message.
+            let mut nameless = unsafe { *messages };
+            (nameless.msg_hdr.msg_name, nameless.msg_hdr.msg_namelen) = (ptr::null_mut(), 0);
+            // SAFETY: a message of our own.
+            result = unsafe { real(fd, &raw mut nameless, 1, flags) };
+            if result == 1 {
+                // SAFETY: as above.
+                unsafe { (*messages).msg_len = nameless.msg_len };
+            }
+        }
+        send_result(fd, result as isize) as c_int
+    }
+}
+
+/// Sending with `MSG_FASTOPEN` is connecting and sending. Nothing when the destination is not
+/// ours; else the result of the connect.
+///
+/// # Safety
+/// `to` leads to `length` bytes.
+unsafe fn fast_open(fd: c_int, to: *const sockaddr, length: socklen_t) -> Option<c_int> {
+    let ours = decide(false, || {
+        // SAFETY: the kernel is asked first.
+        let bytes = unsafe { crate::raw::copy_in::<28>(to.cast(), length as usize) };
+        let address = bytes.and_then(|bytes| ops::from_kernel(&bytes));
+        address.is_some_and(|address| crate::map::destination(&address).is_some())
+            && ops::ours(fd).is_none()
+    });
+    // SAFETY: as promised.
+    ours.then(|| unsafe { super::connect::connect(fd, to, length) })
+}
+
+/// libc's send, which can be cancelled.
+///
+/// # Safety
+/// None beyond those of a slice; the call may unwind when the thread is cancelled.
+pub unsafe fn real_send(fd: c_int, bytes: &[u8], flags: c_int) -> isize {
+    // SAFETY: the slice is valid.
+    unsafe { __send(fd, bytes.as_ptr().cast(), bytes.len(), flags) }
+}

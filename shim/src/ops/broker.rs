@@ -1,0 +1,121 @@
+//! Short questions to the broker: one fresh connection each, because a program may close any
+//! descriptor at any time (SHIM.md 1.8).
+
+use stp_proto::local::Cookie;
+use stp_proto::local::wire::{MESSAGE_BYTES_MAX, Reply, Request, Resolved, Verdict};
+
+use crate::raw::{self, Errno, Fd, Result};
+use crate::surroundings::known;
+
+const PATH_AT: usize = 2;
+/// How long a question about a socket may take.
+const VERDICT_SECONDS: i64 = 2;
+/// How long a question that the broker may have to think about may take.
+const RESOLVE_SECONDS: i64 = 10;
+/// Interrupted waits that are taken up again.
+const INTERRUPTED_MAX: usize = 64;
+
+/// A connection to the broker. An error when none runs there, or one that is not this user's.
+pub fn dial() -> Result<Fd> {
+    let fd = raw::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0)?;
+    match reach(fd) {
+        Ok(()) => Ok(fd),
+        Err(errno) => {
+            raw::close(fd);
+            Err(errno)
+        }
+    }
+}
+
+fn reach(fd: Fd) -> Result<()> {
+    let path = known().ok_or(libc::ENOENT)?.socket.as_bytes_with_nul();
+    let mut address = [0; PATH_AT + stp_proto::local::place::PATH_BYTES_MAX];
+    address[..PATH_AT].copy_from_slice(&(libc::AF_UNIX as u16).to_ne_bytes());
+    address[PATH_AT..PATH_AT + path.len()].copy_from_slice(path);
+    set_patience(fd, VERDICT_SECONDS)?;
+    let address = &address[..PATH_AT + path.len()];
+    patiently(|| raw::connect(fd, address))?;
+    let mut peer = [0; 12];
+    raw::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, &mut peer)?;
+    let [_, _, _, _, uid @ .., _, _, _, _] = peer;
+    let uid = u32::from_ne_bytes(uid);
+    if uid == raw::euid() || uid == 0 { Ok(()) } else { Err(libc::EACCES) }
+}
+
+/// How long sends, receives and connects on one of our own connections wait.
+pub fn set_patience(fd: Fd, seconds: i64) -> Result<()> {
+    let mut time = [0; 16];
+    time[..8].copy_from_slice(&seconds.to_ne_bytes());
+    raw::setsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &time)?;
+    raw::setsockopt(fd, libc::SOL_SOCKET, libc::SO_SNDTIMEO, &time)
+}
+
+fn patiently<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
+    let mut result = call();
+    for _ in 0..INTERRUPTED_MAX {
+        match result {
+            Err(libc::EINTR) => result = call(),
+            other => return other,
+        }
+    }
+    result
+}
+
+/// Asks, and hands the answer to `read`. Nothing when no broker answers in time.
+fn ask<T>(
+    question: &Request<'_>,
+    seconds: i64,
+    read: impl FnOnce(Reply<'_>) -> Option<T>,
+) -> Option<T> {
+    let message = question.encode()?;
+    let fd = dial().ok()?;
+    let mut answer = [0; MESSAGE_BYTES_MAX];
+    let length = exchange(fd, message.as_bytes(), seconds, &mut answer);
+    raw::close(fd);
+    let (reply, _) = Reply::decode(&answer[..length.ok()?]).ok()??;
+    read(reply)
+}
+
+fn exchange(fd: Fd, question: &[u8], seconds: i64, answer: &mut [u8]) -> Result<usize> {
+    set_patience(fd, seconds)?;
+    raw::send(fd, question)?;
+    let mut length = 0;
+    while let Ok(None) = Reply::decode(&answer[..length]) {
+        match patiently(|| raw::recv(fd, &mut answer[length..]))? {
+            0 => return Err(libc::ECONNRESET),
+            count => length += count,
+        }
+    }
+    Ok(length)
+}
+
+/// How one of our sockets fares; nothing when no broker answers.
+pub fn verdict(cookie: Cookie) -> Option<Verdict> {
+    ask(&Request::Verdict(cookie), VERDICT_SECONDS, |reply| match reply {
+        Reply::Verdict(verdict) => Some(verdict),
+        _ => None,
+    })
+}
+
+/// The errno for a socket that the kernel says was reset.
+pub fn reset_errno(cookie: Cookie) -> Errno {
+    match verdict(cookie) {
+        Some(Verdict::Refused(errno) | Verdict::Reset(errno)) => errno,
+        // The broker went away while the connect was under way: nobody is there.
+        Some(Verdict::Pending) => libc::ECONNREFUSED,
+        _ => libc::ECONNRESET,
+    }
+}
+
+/// What stands for a name.
+pub fn resolve(question: stp_proto::local::wire::Resolve<'_>) -> Option<Resolved> {
+    ask(&Request::Resolve(question), RESOLVE_SECONDS, |reply| match reply {
+        Reply::Resolved(resolved) => Some(resolved),
+        _ => None,
+    })
+}
+
+/// Tells the broker that closing this socket means abort, or no longer does.
+pub fn linger(cookie: Cookie, abortive: bool) {
+    let _none = ask(&Request::Linger(cookie, abortive), VERDICT_SECONDS, |_| Some(()));
+}

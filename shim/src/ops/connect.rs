@@ -1,0 +1,322 @@
+//! Connecting: whether it is ours, and how it is made to look like TCP's.
+//!
+//! The app's socket is replaced by a Unix socket to the broker whose send buffer holds filler. As
+//! long as that lies unread, the socket is not writable, which is what a connect that is under way
+//! looks like to poll, select and epoll; and a blocking connect is a blocking send of the byte that
+//! ends the filler, so that the kernel itself does time-outs, signals and restarts (SHIM.md 1.2,
+//! 1.3).
+
+use core::ffi::c_int;
+use core::net::SocketAddr;
+
+use stp_proto::local::routes::{Match, WhenAbsent};
+use stp_proto::local::socket_name::{SOCKET_NAME_BYTES, SocketName};
+use stp_proto::local::wire::{FILLER, FILLER_END, Open, OpenFlags, Request, Verdict};
+use stp_proto::local::{Cookie, Family};
+
+use super::kept::{CONNECT_INTERRUPTED, CONNECT_REPORTED, Kept, OWN};
+use super::swap::{self, FileFlags};
+use super::{Bypass, broker, from_kernel, ours};
+use crate::map;
+use crate::raw::{self, Errno, Fd, Quiet, Result};
+
+/// What is to be done for a connect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Plan {
+    /// The real call.
+    Bypass(Bypass),
+    /// Nothing more: 0, or -1 and this errno.
+    Done(Errno),
+    /// Send the byte that ends the filler, waiting; then ask [`sent`].
+    SendEnd,
+    /// Wait until the socket is writable; then ask [`waited`].
+    WaitWritable,
+}
+
+/// The byte a blocking connect waits to send.
+pub static END: [u8; 1] = [FILLER_END];
+static FILL: [u8; 16 << 10] = [FILLER; 16 << 10];
+
+const TCP_CLOSED: u8 = 7;
+const SIOCOUTQ: core::ffi::c_long = 0x5411;
+
+/// Decides about a connect to an address in the kernel's form.
+pub fn decide(fd: Fd, address: &[u8]) -> Plan {
+    if address.starts_with(&(libc::AF_UNSPEC as u16).to_ne_bytes()) {
+        return disconnect(fd);
+    }
+    let Some(destination) = from_kernel(address) else { return Plan::Bypass(Bypass::OtherFamily) };
+    let Some(why) = map::destination(&destination) else { return Plan::Bypass(Bypass::Unrouted) };
+    if let Some(name) = ours(fd) {
+        let plan = again(fd, &name);
+        if plan != Plan::Bypass(Bypass::NotOurs) {
+            return plan;
+        }
+    }
+    match family_if_free(fd, &destination) {
+        Ok(family) => {
+            let quiet = Quiet::begin();
+            let plan = open(fd, family, &destination, why);
+            drop(quiet);
+            plan.unwrap_or_else(Plan::Done)
+        }
+        Err(bypass) => Plan::Bypass(bypass),
+    }
+}
+
+/// What a connect means that the kernel refused although it goes to no routed place: the socket
+/// may be one of ours.
+pub fn refused_by_kernel(fd: Fd) -> Plan {
+    match ours(fd) {
+        Some(name) => again(fd, &name),
+        None => Plan::Bypass(Bypass::NotOurs),
+    }
+}
+
+/// The app's TCP socket, if it is one and not in use.
+fn family_if_free(fd: Fd, destination: &SocketAddr) -> core::result::Result<Family, Bypass> {
+    let number = |level, name| raw::option(fd, level, name).map_err(|_| Bypass::BadArgument);
+    if number(libc::SOL_SOCKET, libc::SO_TYPE)? != libc::SOCK_STREAM {
+        return Err(Bypass::NotTcp);
+    }
+    let family = match number(libc::SOL_SOCKET, libc::SO_DOMAIN)? {
+        libc::AF_INET if destination.is_ipv4() => Family::V4,
+        libc::AF_INET6 if destination.is_ipv6() => Family::V6,
+        _ => return Err(Bypass::OtherFamily),
+    };
+    let protocol = number(libc::SOL_SOCKET, libc::SO_PROTOCOL)?;
+    if protocol != libc::IPPROTO_TCP && protocol != libc::IPPROTO_MPTCP {
+        return Err(Bypass::NotTcp);
+    }
+    let mut state = [0; 1];
+    let asked = raw::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, &mut state);
+    if asked.is_err() || state[0] != TCP_CLOSED {
+        return Err(Bypass::InUse);
+    }
+    let only_v6 = family == Family::V6 && destination.ip().to_canonical().is_ipv4();
+    if only_v6 && number(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY)? != 0 {
+        return Err(Bypass::OtherFamily);
+    }
+    if destination.port() == 0 || destination.ip().to_canonical().is_unspecified() {
+        return Err(Bypass::BadArgument);
+    }
+    Ok(family)
+}
+
+fn open(fd: Fd, family: Family, destination: &SocketAddr, why: Match) -> Result<Plan> {
+    let flags = FileFlags::of(fd)?;
+    let new = match broker::dial() {
+        Ok(new) => new,
+        Err(errno) => return Ok(without_broker(errno, why)),
+    };
+    let prepared = prepare(fd, new, family, destination, &flags);
+    match prepared.and_then(|()| swap::replace(fd, new)) {
+        Ok(()) if flags.nonblocking() => Ok(Plan::Done(libc::EINPROGRESS)),
+        Ok(()) => Ok(Plan::SendEnd),
+        Err(errno) => {
+            raw::close(new);
+            Err(errno)
+        }
+    }
+}
+
+fn without_broker(errno: Errno, why: Match) -> Plan {
+    map::doubt();
+    match (errno, why, map::when_absent()) {
+        (libc::EMFILE | libc::ENFILE, ..) => Plan::Done(errno),
+        (_, Match::Virtual, _) | (_, _, WhenAbsent::Fail) => Plan::Done(libc::ECONNREFUSED),
+        (_, Match::Routed, WhenAbsent::Pass) => Plan::Bypass(Bypass::BrokerAbsent),
+    }
+}
+
+/// Makes the new socket all it has to be before it takes the old one's place.
+fn prepare(
+    fd: Fd,
+    new: Fd,
+    family: Family,
+    destination: &SocketAddr,
+    flags: &FileFlags,
+) -> Result<()> {
+    let kept = swap::note_tcp_options(fd, family);
+    broker::set_patience(new, 0)?;
+    swap::carry_native(fd, new);
+    kept.store(new);
+    let (local, bound) = swap::reserve(fd, destination)?;
+    let mut cookie = Cookie([0; 16]);
+    raw::random(&mut cookie.0)?;
+    let nonblocking = flags.nonblocking();
+    let name = SocketName { family, nonblocking, local, peer: *destination, cookie };
+    bind_abstract(new, &name)?;
+    let mut linger = [0; 8];
+    let _none = raw::getsockopt(new, libc::SOL_SOCKET, libc::SO_LINGER, &mut linger);
+    let open = Open {
+        cookie,
+        family,
+        destination: *destination,
+        local,
+        pid: raw::pid(),
+        flags: OpenFlags {
+            nonblocking,
+            bound,
+            abortive: linger == abortive_linger(),
+            keepalive: raw::option(new, libc::SOL_SOCKET, libc::SO_KEEPALIVE) == Ok(1),
+            reserved: true,
+        },
+    };
+    // The reserved port may be shared with a listener of the app (FTP, active mode).
+    let one = 1i32.to_ne_bytes();
+    let _not_shared = raw::setsockopt(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &one);
+    let message = Request::Open(open).encode().ok_or(libc::EINVAL)?;
+    let bytes = message.as_bytes();
+    if raw::send_with_descriptor(new, bytes, fd)? != bytes.len() {
+        return Err(libc::ENOBUFS);
+    }
+    fill(new, nonblocking)?;
+    flags.give(new);
+    Ok(())
+}
+
+/// The value of `SO_LINGER` that makes a close an abort.
+pub fn abortive_linger() -> [u8; 8] {
+    let mut value = [0; 8];
+    value[..4].copy_from_slice(&1i32.to_ne_bytes());
+    value
+}
+
+fn bind_abstract(fd: Fd, name: &SocketName) -> Result<()> {
+    const NAME_AT: usize = 3;
+    let mut address = [0; NAME_AT + SOCKET_NAME_BYTES];
+    address[..2].copy_from_slice(&(libc::AF_UNIX as u16).to_ne_bytes());
+    address[NAME_AT..].copy_from_slice(&name.encode());
+    raw::bind(fd, &address)
+}
+
+/// Fills the send buffer: wholly for a blocking connect, and far enough that the socket is not
+/// writable, with the end byte, for a non-blocking one.
+fn fill(fd: Fd, nonblocking: bool) -> Result<()> {
+    const PIECES_MAX: usize = 4_096;
+    for _ in 0..PIECES_MAX {
+        match raw::send(fd, &FILL) {
+            Ok(_) if nonblocking && !writable(fd) => break,
+            Ok(_) => {}
+            Err(libc::EAGAIN) => break,
+            Err(errno) => return Err(errno),
+        }
+    }
+    if nonblocking { raw::send(fd, &END).map(drop) } else { Ok(()) }
+}
+
+fn writable(fd: Fd) -> bool {
+    raw::poll(fd, libc::POLLOUT).is_ok_and(|events| events & libc::POLLOUT != 0)
+}
+
+fn hung_up(fd: Fd) -> bool {
+    raw::poll(fd, libc::POLLOUT).is_ok_and(|events| events & libc::POLLHUP != 0)
+}
+
+/// After the send of [`Plan::SendEnd`]: the result of connect, 0 or an errno.
+pub fn sent(fd: Fd, result: isize, errno: Errno) -> Errno {
+    if result > 0 {
+        return 0;
+    }
+    let Some(name) = ours(fd) else { return errno };
+    match errno {
+        // Interrupted, or out of time: it goes on in the background, as with TCP.
+        libc::EINTR | libc::EAGAIN => {
+            let _quiet = Quiet::begin();
+            let _gone_then = force_end(fd);
+            let mut kept = Kept::load(fd);
+            kept.put(OWN, CONNECT_INTERRUPTED, &[1]);
+            kept.store(fd);
+            if errno == libc::EINTR { libc::EINTR } else { libc::EINPROGRESS }
+        }
+        _ => {
+            let _quiet = Quiet::begin();
+            let errno = broker::reset_errno(name.cookie);
+            let _stays_dead = swap::give_back(fd, &name);
+            errno
+        }
+    }
+}
+
+/// Appends the end byte to a full buffer, by making it larger for a moment.
+fn force_end(fd: Fd) -> Result<()> {
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_SNDBUF);
+    let size = raw::option(fd, level, name)?;
+    // The kernel doubles what is set.
+    raw::setsockopt(fd, level, name, &size.to_ne_bytes())?;
+    let sent = raw::send(fd, &END);
+    raw::setsockopt(fd, level, name, &(size / 2).to_ne_bytes())?;
+    sent.map(drop)
+}
+
+/// After the wait of [`Plan::WaitWritable`]: the result of connect, 0 or an errno.
+pub fn waited(fd: Fd, result: c_int, errno: Errno) -> Errno {
+    if result < 0 {
+        return errno;
+    }
+    if result == 0 {
+        return libc::EINPROGRESS;
+    }
+    match ours(fd).map(|name| again(fd, &name)) {
+        Some(Plan::Done(errno)) => errno,
+        _ => libc::ECONNABORTED,
+    }
+}
+
+/// A connect on a socket that is ours already. "Not ours" says that it is a fresh TCP socket again,
+/// to be connected anew.
+fn again(fd: Fd, name: &SocketName) -> Plan {
+    if raw::option(fd, libc::SOL_SOCKET, libc::SO_ERROR).is_ok_and(|errno| errno != 0) {
+        let _quiet = Quiet::begin();
+        let errno = broker::reset_errno(name.cookie);
+        let _stays_dead = swap::give_back(fd, name);
+        return Plan::Done(errno);
+    }
+    if hung_up(fd) {
+        let _quiet = Quiet::begin();
+        return match swap::give_back(fd, name) {
+            Ok(()) => Plan::Bypass(Bypass::NotOurs),
+            Err(errno) => Plan::Done(errno),
+        };
+    }
+    if is_pending(fd, name) {
+        let waits = FileFlags::of(fd).is_ok_and(|flags| !flags.nonblocking());
+        return if waits { Plan::WaitWritable } else { Plan::Done(libc::EALREADY) };
+    }
+    let mut kept = Kept::load(fd);
+    let in_background = name.nonblocking || kept.find(OWN, CONNECT_INTERRUPTED).is_some();
+    if !in_background || kept.find(OWN, CONNECT_REPORTED).is_some() {
+        return Plan::Done(libc::EISCONN);
+    }
+    kept.put(OWN, CONNECT_REPORTED, &[1]);
+    kept.store(fd);
+    Plan::Done(0)
+}
+
+/// Whether the connect is still under way. The broker is asked only when the filler may lie unread.
+pub fn is_pending(fd: Fd, name: &SocketName) -> bool {
+    let queued = raw::ioctl_number(fd, SIOCOUTQ).unwrap_or(0);
+    let room = raw::option(fd, libc::SOL_SOCKET, libc::SO_SNDBUF).unwrap_or(0);
+    queued.saturating_mul(4) > room && broker::verdict(name.cookie) == Some(Verdict::Pending)
+}
+
+/// A connect to no address dissolves the association: the app gets a TCP socket again.
+fn disconnect(fd: Fd) -> Plan {
+    let Some(name) = ours(fd) else { return Plan::Bypass(Bypass::NotOurs) };
+    let _quiet = Quiet::begin();
+    match swap::give_back(fd, &name) {
+        Ok(()) => Plan::Done(0),
+        Err(errno) => Plan::Done(errno),
+    }
+}
+
+/// How long a connect on this socket waits, as for poll: `SO_SNDTIMEO`, -1 for ever.
+pub fn send_timeout_ms(fd: Fd) -> c_int {
+    let mut time = [0; 16];
+    let read = raw::getsockopt(fd, libc::SOL_SOCKET, libc::SO_SNDTIMEO, &mut time);
+    let [a, b] = [0, 8]
+        .map(|at| time[at..].first_chunk().map_or(0, |bytes: &[u8; 8]| i64::from_ne_bytes(*bytes)));
+    let total = a.saturating_mul(1_000).saturating_add(b / 1_000);
+    if read.is_err() || total == 0 { -1 } else { c_int::try_from(total).unwrap_or(c_int::MAX) }
+}

@@ -1,0 +1,141 @@
+//! Socket options: what TCP would answer, from a TCP socket.
+//!
+//! A fresh TCP socket says which values are allowed and how they read back; nothing of that is
+//! written down here. Values set by the app are kept with its socket ([`super::kept`]).
+
+use core::ffi::c_int;
+
+use stp_proto::local::socket_name::SocketName;
+use stp_proto::local::wire::Verdict;
+
+use super::kept::{Kept, VALUE_BYTES_MAX};
+use super::swap::{Fresh, NATIVE};
+use super::{Bypass, Outcome, broker, connect, ours};
+use crate::raw::{self, Errno, Fd};
+
+const STATE_AT: usize = 0;
+const UNACKED_AT: usize = 24;
+const RTT_AT: usize = 68;
+const ESTABLISHED: u8 = 1;
+const SYN_SENT: u8 = 2;
+const SIOCOUTQ: core::ffi::c_long = 0x5411;
+/// The most memory one held-back byte keeps in use (the broker's limit for such bursts, and more).
+const HELD_BACK_MAX: c_int = 36 << 10;
+const USUAL_SEGMENT: c_int = 1448;
+
+/// Whether the kernel's own answer for a Unix socket is TCP's.
+pub fn is_native(level: c_int, name: c_int) -> bool {
+    const MORE: [c_int; 5] = [
+        libc::SO_TYPE,
+        libc::SO_ACCEPTCONN,
+        libc::SO_COOKIE,
+        libc::SO_INCOMING_CPU,
+        libc::SO_PEEK_OFF,
+    ];
+    level == libc::SOL_SOCKET && (NATIVE.contains(&name) || MORE.contains(&name))
+}
+
+/// The errno for `SO_ERROR`, where the kernel knows of one.
+pub fn error(fd: Fd, kernels: Errno) -> Errno {
+    match ours(fd) {
+        Some(name) if kernels != 0 => broker::reset_errno(name.cookie),
+        _ => kernels,
+    }
+}
+
+/// Reads an option only TCP has; says how many bytes of `value` are the answer.
+pub fn get(fd: Fd, level: c_int, name: c_int, value: &mut [u8]) -> Outcome<usize> {
+    let Some(socket) = ours(fd) else { return Outcome::Bypass(Bypass::NotOurs) };
+    let fresh = match Fresh::new(socket.family) {
+        Ok(fresh) => fresh,
+        Err(errno) => return Outcome::Errno(errno),
+    };
+    let kept = Kept::load(fd);
+    let set = kept.find(level, name);
+    if let Some(set) = set {
+        let _as_fresh_then = raw::setsockopt(fresh.0, level, name, set);
+    }
+    let length = match raw::getsockopt(fresh.0, level, name, value) {
+        Ok(length) => length,
+        Err(errno) => return Outcome::Errno(errno),
+    };
+    match (level, name) {
+        (libc::IPPROTO_TCP, libc::TCP_INFO) => {
+            fill_info(broker::verdict(socket.cookie), &mut value[..length]);
+        }
+        (libc::IPPROTO_TCP, libc::TCP_MAXSEG) if set.is_none() && length == 4 => {
+            value[..4].copy_from_slice(&USUAL_SEGMENT.to_ne_bytes());
+        }
+        _ => {}
+    }
+    Outcome::Ours(length)
+}
+
+fn fill_info(verdict: Option<Verdict>, info: &mut [u8]) {
+    let mut put = |at: usize, bytes: &[u8]| {
+        if let Some(place) = info.get_mut(at..at + bytes.len()) {
+            place.copy_from_slice(bytes);
+        }
+    };
+    match verdict {
+        Some(Verdict::Pending) => put(STATE_AT, &[SYN_SENT]),
+        Some(Verdict::Established { rtt_us, unacknowledged }) => {
+            let segments = unacknowledged.div_ceil(USUAL_SEGMENT as u32);
+            put(STATE_AT, &[ESTABLISHED]);
+            put(UNACKED_AT, &segments.to_ne_bytes());
+            put(RTT_AT, &rtt_us.to_ne_bytes());
+        }
+        _ => {}
+    }
+}
+
+/// Sets an option only TCP has: checked by a TCP socket, kept with this one.
+pub fn set(fd: Fd, level: c_int, name: c_int, value: &[u8]) -> Outcome<()> {
+    let Some(socket) = ours(fd) else { return Outcome::Bypass(Bypass::NotOurs) };
+    match (level, name) {
+        // Nobody would ever tell the app that its pages are free again.
+        (libc::SOL_SOCKET, libc::SO_ZEROCOPY) => return Outcome::Errno(libc::EOPNOTSUPP),
+        // TLS in the kernel would encrypt what the broker could never send.
+        (libc::IPPROTO_TCP, libc::TCP_ULP) => return Outcome::Errno(libc::ENOENT),
+        // The place where options are kept.
+        (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER | libc::SO_DETACH_FILTER) => {
+            return Outcome::Ours(());
+        }
+        _ => {}
+    }
+    let fresh = match Fresh::new(socket.family) {
+        Ok(fresh) => fresh,
+        Err(errno) => return Outcome::Errno(errno),
+    };
+    if let Err(errno) = raw::setsockopt(fresh.0, level, name, value) {
+        return Outcome::Errno(errno);
+    }
+    if value.len() <= VALUE_BYTES_MAX {
+        let mut kept = Kept::load(fd);
+        kept.put(level, name, value);
+        kept.store(fd);
+    }
+    Outcome::Ours(())
+}
+
+/// The app has set `SO_LINGER`, which the kernel has done: the broker has to know.
+pub fn lingered(fd: Fd) {
+    let Some(socket) = ours(fd) else { return };
+    let mut value = [0; 8];
+    if raw::getsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, &mut value).is_ok() {
+        broker::linger(socket.cookie, value == connect::abortive_linger());
+    }
+}
+
+/// Bytes that the far end has not acknowledged: those the broker has not taken, counted by the
+/// kernel's memory for them, and those it keeps.
+pub fn unacknowledged(fd: Fd, socket: &SocketName) -> c_int {
+    let kept = match broker::verdict(socket.cookie) {
+        Some(Verdict::Established { unacknowledged, .. }) => unacknowledged,
+        _ => 0,
+    };
+    let waiting = raw::ioctl_number(fd, SIOCOUTQ).unwrap_or(0);
+    // One held-back byte lies in the queue all the time.
+    let waiting = if waiting > HELD_BACK_MAX { waiting } else { 0 };
+    waiting.saturating_add(c_int::try_from(kept).unwrap_or(c_int::MAX))
+}

@@ -1,0 +1,51 @@
+//! Reading, sending and shutting down: only where Unix sockets end otherwise than TCP does.
+
+use core::ffi::c_int;
+
+use stp_proto::local::wire::Verdict;
+
+use super::name::hung_up;
+use super::{Bypass, Outcome, broker, ours};
+use crate::raw::{Errno, Fd};
+
+/// What a failed or empty read on a socket means; nothing when it is to stay as it is.
+pub fn after_read(fd: Fd, result: isize, errno: Errno) -> Option<Errno> {
+    match (result, errno) {
+        // An orderly end leaves the other direction open; here both are closed.
+        (0, _) => {
+            let name = ours(fd)?;
+            if !hung_up(fd) {
+                return None;
+            }
+            match broker::verdict(name.cookie) {
+                Some(Verdict::Refused(errno) | Verdict::Reset(errno)) => Some(errno),
+                Some(Verdict::Closed | Verdict::Established { .. }) => None,
+                // The broker is gone, and with it the word on whether this was all.
+                Some(Verdict::Pending | Verdict::Unknown) | None => Some(libc::ECONNRESET),
+            }
+        }
+        (-1, libc::ECONNRESET) => Some(broker::reset_errno(ours(fd)?.cookie)),
+        _ => None,
+    }
+}
+
+/// The errno of a failed send; nothing when it is to stay as it is.
+pub fn after_send(fd: Fd, errno: Errno) -> Option<Errno> {
+    match errno {
+        libc::ECONNRESET => Some(broker::reset_errno(ours(fd)?.cookie)),
+        _ => None,
+    }
+}
+
+/// Shutting down. Reading is never shut at the kernel: the broker could not deliver any more, while
+/// a TCP peer can still send.
+pub fn shutdown(fd: Fd, how: c_int) -> Outcome<c_int> {
+    if ours(fd).is_none() {
+        return Outcome::Bypass(Bypass::NotOurs);
+    }
+    match how {
+        _ if hung_up(fd) => Outcome::Errno(libc::ENOTCONN),
+        libc::SHUT_RD => Outcome::Ours(0),
+        _ => Outcome::Bypass(Bypass::Native),
+    }
+}
