@@ -1,0 +1,24 @@
+//! The client's side of a Session Name Server and its gateway: one link, many requests; the keys
+//! derived from a password; the list of servers that only its owner can open.
+//!
+//! Brokers resolve names and locate files with it, servers announce themselves, the `session`
+//! command logs in. What is said is in `stp_proto::directory`, how it travels in `stp_net::link`;
+//! here the two are joined, as `stp-drive` joins them for sessions.
+//!
+//! **Invariant:** a password is known to [`password`] alone, for the time of one derivation. It
+//! goes over no link, into no file and into no log.
+#![forbid(unsafe_code)]
+
+pub mod connection;
+pub mod credential;
+pub mod gateway;
+pub mod known;
+pub mod password;
+pub mod place;
+pub mod sealed;
+
+pub use connection::{AskError, Connection};
+pub use credential::Credential;
+pub use gateway::{Found, Gateway};
+pub use password::{Keys, Verifier};
+pub use place::{PORT, Place, resolve};
