@@ -27,9 +27,9 @@ use crate::entry::{App, Course, Entry};
 use crate::far::SessionFar;
 use crate::names::{Family, Names};
 use crate::near::AppNear;
-use crate::reach::Pace;
+use crate::reach::{News, Pace};
 use crate::routes::host_name;
-use crate::service::Service;
+use crate::service::{Maker, Server, Service};
 
 /// Ended sessions kept for the status.
 const ENDED_MAX: usize = 100;
@@ -63,6 +63,10 @@ pub struct Broker {
     pub config: Config,
     /// The services, in the configuration's order.
     pub services: Vec<Arc<Service>>,
+    /// Every server once.
+    pub servers: Vec<Arc<Server>>,
+    /// Tells of changes of the standing of any server.
+    pub news: News,
     /// Servers to be left alone for a while: service and place.
     pub overloaded: Mutex<Overloaded<(usize, Rank)>>,
     /// What is counted.
@@ -109,10 +113,15 @@ impl Broker {
         let options =
             LinkOptions { congestion: config.congestion.clone(), ..LinkOptions::default() };
         let pace = Pace { warm_max: config.limits.warm_links, ..Pace::default() };
-        let service = |config| Arc::new(Service::new(config, tls, &options, pace));
+        let news = News::default();
+        let mut maker =
+            Maker { tls, options, pace, news: Arc::clone(&news), servers: Vec::new() };
+        let services = config.services.iter().map(|service| maker.service(service)).collect();
         let names = Names::new(config.virtual_ipv4, config.virtual_ipv6);
         Ok(Arc::new(Broker {
-            services: config.services.iter().map(service).collect(),
+            services,
+            servers: maker.servers,
+            news,
             overloaded: Mutex::default(),
             counters: Counters::default(),
             refusals: Mutex::default(),
@@ -370,8 +379,8 @@ impl Broker {
     /// Looks after what ages; called every few seconds.
     pub fn age(&self) {
         self.overloaded.lock().age(self.now());
-        for reach in self.services.iter().flat_map(|service| &service.servers) {
-            reach.age();
+        for server in &self.servers {
+            server.reach.age();
         }
     }
 

@@ -54,8 +54,8 @@ impl SessionFar {
         }
         let give_up_at = self.entry.started + self.broker.config.limits.connect;
         Search {
-            servers: service.servers.clone(),
-            news: Arc::clone(&service.news),
+            servers: service.servers.iter().map(|server| Arc::clone(&server.reach)).collect(),
+            news: Arc::clone(&self.broker.news),
             order,
             home,
             give_up_at: (!established).then_some(give_up_at),
@@ -82,7 +82,7 @@ impl SessionFar {
         course.attached = true;
         if let Some(rank) = to {
             course.choice.taken_by(rank);
-            self.entry.service.named(rank, session.server());
+            self.entry.service.servers[rank].named(session.server());
             self.broker.overloaded.lock().remove(&(self.entry.service_number, rank));
         }
         let what = match attempt {
@@ -114,7 +114,7 @@ impl SessionFar {
         course.local = None;
         let was_attached = std::mem::take(&mut course.attached);
         if let Some(rank) = course.choice.last().filter(|_| was_attached) {
-            self.entry.service.servers[rank].lost();
+            self.entry.service.servers[rank].reach.lost();
         }
         // A server that lets itself be connected to and then does not answer has some trouble.
         if cause == LostCause::Unanswered
@@ -239,7 +239,7 @@ impl Far for SessionFar {
 
     fn reuse(&mut self, link: Link) {
         if let Some(rank) = self.entry.course.lock().choice.last() {
-            self.entry.service.servers[rank].keep(link);
+            self.entry.service.servers[rank].reach.keep(link);
         }
     }
 }

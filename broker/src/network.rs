@@ -91,8 +91,8 @@ async fn changed(news: &mut Option<Watch>) -> std::io::Result<()> {
 async fn handle_change(broker: &Broker, progress: &mut Progress) {
     broker.counters.network_changes.fetch_add(1, Ordering::Relaxed);
     let mut here = BTreeMap::new();
-    for reach in broker.services.iter().flat_map(|service| &service.servers) {
-        reach.network_changed(|link| is_ours(&mut here, link.local_addr().ip()));
+    for server in &broker.servers {
+        server.reach.network_changed(|link| is_ours(&mut here, link.local_addr().ip()));
     }
     let sessions = broker.sessions();
     progress.look(&sessions, Instant::now());

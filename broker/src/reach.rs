@@ -193,6 +193,11 @@ impl<D: Dialer> Reach<D> {
         self.standing.subscribe()
     }
 
+    /// Whether a link to it was ever made.
+    pub fn was_reached(&self) -> bool {
+        self.warm.lock().last_dial > Duration::ZERO
+    }
+
     /// Links ready for use.
     pub fn warm_links(&self) -> usize {
         self.warm.lock().links.len()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use stp_proto::select::{self, GRACE, REFUSED_NEW_MAX, Rank, View};
+use stp_proto::select::{self, GRACE, REFUSED_KNOWN_MAX, REFUSED_NEW_MAX, Rank, View};
 use tokio::task::JoinSet;
 
 use crate::reach::{Dialer, Kind, News, Reach, Standing};
@@ -190,7 +190,7 @@ impl<D: Dialer> State<D> {
         let ask_at = self.next_to_ask(now).map(|(_, at)| at);
         let tired_at = self.home_refuses_since().zip(self.search.tired_after).map(|(s, t)| s + t);
         let refused_at = self.search.give_up_at.and(self.all_refuse_since());
-        let refused_at = refused_at.map(|since| since + REFUSED_NEW_MAX);
+        let refused_at = refused_at.map(|since| since + self.refused_max());
         let all = [ask_at, leave_at, self.search.give_up_at, tired_at, refused_at];
         all.into_iter().flatten().min()
     }
@@ -216,6 +216,12 @@ impl<D: Dialer> State<D> {
         (!self.search.order.is_empty()).then_some(since_all)
     }
 
+    /// How long a new session tries servers whose ports are all closed.
+    fn refused_max(&self) -> Duration {
+        let known = |c: &Candidate| self.search.servers[c.rank].was_reached();
+        if self.search.order.iter().any(known) { REFUSED_KNOWN_MAX } else { REFUSED_NEW_MAX }
+    }
+
     fn hopeless(&self, now: Instant) -> Option<GaveUp> {
         if self.search.order.is_empty() {
             let why = "no server is left that could take it".to_owned();
@@ -223,7 +229,7 @@ impl<D: Dialer> State<D> {
         }
         if let Some(give_up_at) = self.search.give_up_at {
             let refused = self.all_refuse_since();
-            if refused.is_some_and(|since| now >= since + REFUSED_NEW_MAX) {
+            if refused.is_some_and(|since| now >= since + self.refused_max()) {
                 return Some(self.gave_up(Errno::ECONNREFUSED as i32));
             }
             return (now >= give_up_at).then(|| self.gave_up(Errno::ETIMEDOUT as i32));

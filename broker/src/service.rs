@@ -11,16 +11,12 @@ use crate::config;
 use crate::dialer::ServerDialer;
 use crate::reach::{Kind, News, Pace, Reach, Standing};
 
-/// A service and the ways to its servers.
-pub struct Service {
-    /// `service.object@domain`.
-    pub name: String,
-    /// The ways, best first.
-    pub servers: Vec<Arc<Reach<ServerDialer>>>,
-    /// Tells of changes of their standing.
-    pub news: News,
-    /// The names: from the configuration, else what the server said, else its address.
-    names: Mutex<Vec<Name>>,
+/// A server: the way there, and what it is called. Services at the same server share it.
+pub struct Server {
+    /// The way.
+    pub reach: Arc<Reach<ServerDialer>>,
+    /// From the configuration, else what the server said, else its address.
+    name: Mutex<Name>,
 }
 
 struct Name {
@@ -28,45 +24,91 @@ struct Name {
     configured: bool,
 }
 
-impl Service {
-    /// Nothing is dialed yet.
+impl Server {
+    /// What it is called.
     #[must_use]
-    pub fn new(config: &config::Service, tls: &Arc<Tls>, options: &LinkOptions, pace: Pace) -> Self {
-        let news = News::default();
-        let reach = |server: &config::Server| {
-            let (tls, options) = (Arc::clone(tls), options.clone());
-            let dialer = ServerDialer { address: server.address, key: server.key, tls, options };
-            Reach::new(dialer, pace, Arc::clone(&news))
-        };
-        let name = |server: &config::Server| Name {
-            shown: server.name.clone().unwrap_or_else(|| server.address.to_string()),
-            configured: server.name.is_some(),
-        };
-        Service {
-            name: config.name.clone(),
-            servers: config.servers.iter().map(reach).collect(),
-            names: Mutex::new(config.servers.iter().map(name).collect()),
-            news,
-        }
+    pub fn name(&self) -> String {
+        self.name.lock().shown.clone()
     }
 
+    /// It said what it is called.
+    pub fn named(&self, told: &str) {
+        let mut name = self.name.lock();
+        if !name.configured && !told.is_empty() {
+            told.clone_into(&mut name.shown);
+        }
+    }
+}
+
+/// Makes services so that those at the same server share the way there.
+pub struct Maker<'a> {
+    /// Who we are.
+    pub tls: &'a Arc<Tls>,
+    /// How links are to be.
+    pub options: LinkOptions,
+    /// Numbers of the ways.
+    pub pace: Pace,
+    /// Tells of changes of the standing of any server.
+    pub news: News,
+    /// The servers made so far.
+    pub servers: Vec<Arc<Server>>,
+}
+
+impl Maker<'_> {
+    /// A service; nothing is dialed yet.
+    pub fn service(&mut self, config: &config::Service) -> Arc<Service> {
+        let servers = config.servers.iter().map(|server| self.server(server)).collect();
+        Arc::new(Service { name: config.name.clone(), servers })
+    }
+
+    fn server(&mut self, config: &config::Server) -> Arc<Server> {
+        let same = |server: &&Arc<Server>| {
+            let dialer = server.reach.dialer();
+            (dialer.address, dialer.key) == (config.address, config.key)
+        };
+        if let Some(server) = self.servers.iter().find(same) {
+            if let Some(name) = &config.name {
+                let mut old = server.name.lock();
+                (old.shown, old.configured) = (name.clone(), true);
+            }
+            return Arc::clone(server);
+        }
+        let dialer = ServerDialer {
+            address: config.address,
+            key: config.key,
+            tls: Arc::clone(self.tls),
+            options: self.options.clone(),
+        };
+        let name = Name {
+            shown: config.name.clone().unwrap_or_else(|| config.address.to_string()),
+            configured: config.name.is_some(),
+        };
+        let reach = Reach::new(dialer, self.pace, Arc::clone(&self.news));
+        let server = Arc::new(Server { reach, name: Mutex::new(name) });
+        self.servers.push(Arc::clone(&server));
+        server
+    }
+}
+
+/// A service and its servers.
+pub struct Service {
+    /// `service.object@domain`.
+    pub name: String,
+    /// Its servers, best first.
+    pub servers: Vec<Arc<Server>>,
+}
+
+impl Service {
     /// What a server is called.
     #[must_use]
     pub fn server_name(&self, rank: Rank) -> String {
-        self.names.lock()[rank].shown.clone()
-    }
-
-    /// A server said what it is called.
-    pub fn named(&self, rank: Rank, told: &str) {
-        let mut names = self.names.lock();
-        if !names[rank].configured && !told.is_empty() {
-            told.clone_into(&mut names[rank].shown);
-        }
+        self.servers[rank].name()
     }
 
     /// Its part of the status; `listed` says who is on the overloaded list.
     pub fn status(&self, listed: impl Fn(Rank) -> bool) -> Value {
-        let servers = self.servers.iter().enumerate().map(|(rank, reach)| {
+        let servers = self.servers.iter().enumerate().map(|(rank, server)| {
+            let reach = &server.reach;
             let standing = reach.standing().borrow().clone();
             let (state, why, away) = match &standing {
                 Standing::Open if listed(rank) => ("overloaded", String::new(), None),
@@ -82,7 +124,7 @@ impl Service {
                 }
             };
             json!({
-                "name": self.server_name(rank),
+                "name": server.name(),
                 "address": reach.dialer().address.to_string(),
                 "state": state,
                 "why": why,

@@ -10,6 +10,7 @@ use stp_proto::session::code;
 
 use crate::broker::Broker;
 use crate::entry::Entry;
+use crate::service::Server;
 
 /// The broker's status; reads only what was published.
 pub struct Status(pub Arc<Broker>);
@@ -159,9 +160,8 @@ fn routes(broker: &Broker) -> Vec<Value> {
 fn counters(broker: &Broker) -> Vec<(&'static str, &'static str, u64)> {
     let own = &broker.counters;
     let app = &broker.app_counters;
-    let reaches = || broker.services.iter().flat_map(|service| &service.servers);
     let sum = |of: fn(&crate::reach::Counts) -> &std::sync::atomic::AtomicUsize| {
-        reaches().map(|reach| of(&reach.counts).load(Ordering::Relaxed) as u64).sum()
+        broker.servers.iter().map(|s| of(&s.reach.counts).load(Ordering::Relaxed) as u64).sum()
     };
     let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     vec![
@@ -183,14 +183,12 @@ fn counters(broker: &Broker) -> Vec<(&'static str, &'static str, u64)> {
 }
 
 fn servers(broker: &Broker) -> Vec<(String, bool, usize)> {
-    let mut all = Vec::new();
-    for service in &broker.services {
-        for (rank, reach) in service.servers.iter().enumerate() {
-            let name = format!("{} {}", service.name, service.server_name(rank));
-            all.push((name, reach.standing().borrow().is_open(), reach.warm_links()));
-        }
-    }
-    all
+    let server = |server: &Arc<Server>| {
+        let reach = &server.reach;
+        let name = format!("{} {}", server.name(), reach.dialer().address);
+        (name, reach.standing().borrow().is_open(), reach.warm_links())
+    };
+    broker.servers.iter().map(server).collect()
 }
 
 const SESSION_HEAD: [&str; 8] =

@@ -26,6 +26,8 @@ pub const GRACE: Duration = Duration::from_secs(1);
 pub const REFUSED_MAX: Duration = Duration::from_secs(20);
 /// How long a new session tries servers whose ports are all closed.
 pub const REFUSED_NEW_MAX: Duration = Duration::from_secs(1);
+/// The same, when one of them was there before: it may be on its way up again.
+pub const REFUSED_KNOWN_MAX: Duration = Duration::from_secs(5);
 
 /// Why a server did not take a session: what it said, or what its port did.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
