@@ -212,6 +212,7 @@ impl AppSocket {
     }
 
     /// Ready when [`AppSocket::try_read`] may make progress. After the app's end it never is.
+    /// A task that finds `WouldBlock` after this said ready must ask again to be woken.
     pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.stream {
             Some(stream) if self.established && self.end == AppEnd::Open => {

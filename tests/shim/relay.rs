@@ -1,0 +1,252 @@
+//! A broker without sessions: its app side joined straight to TCP, so that the shim can be tested
+//! alone, against what plain TCP does.
+//!
+//! Destinations in the documentation prefixes (RFC 5737) play fates instead of being dialled:
+//! `192.0.2.0/24` is refused at once, `198.51.100.0/24` after 300 ms, each with the port number as
+//! errno, and `203.0.113.0/24` never answers.
+
+use std::collections::HashMap;
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use stp_broker::app::{AppEnd, AppSocket, Listener, Request, Shut, publish_routes};
+use stp_proto::local::routes::{Builder, Ports, WhenAbsent};
+use stp_proto::local::wire::Resolved;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpSocket;
+
+const PIECE: usize = 256 << 10;
+
+/// What is routed, and where names lead.
+pub struct Rules {
+    /// Address prefixes, on every port.
+    pub prefixes: Vec<(IpAddr, u8)>,
+    /// Host names and the addresses behind them, on every port.
+    pub hosts: Vec<(String, IpAddr)>,
+    /// For programs that find no broker.
+    pub when_absent: WhenAbsent,
+}
+
+impl Rules {
+    /// All of loopback, the fates, and some names for loopback.
+    pub fn loopback() -> Rules {
+        let v4 = |text: &str| text.parse().expect("a literal");
+        let local = |host: &str| (host.to_owned(), IpAddr::V4(Ipv4Addr::LOCALHOST));
+        Rules {
+            prefixes: vec![
+                (v4("127.0.0.0"), 16),
+                (v4("::1"), 128),
+                (v4("192.0.2.0"), 24),
+                (v4("198.51.100.0"), 24),
+                (v4("203.0.113.0"), 24),
+            ],
+            hosts: vec![local("mirror.test"), local("www.web.at.example.com.stp")],
+            when_absent: WhenAbsent::Pass,
+        }
+    }
+
+    /// Writes the route map these rules make.
+    pub fn publish(&self, dir: &Path) -> io::Result<()> {
+        let wrong = |error| io::Error::new(ErrorKind::InvalidInput, error);
+        let mut map = Builder::new(self.when_absent);
+        for (ip, prefix) in &self.prefixes {
+            map.address(*ip, *prefix, Ports::ALL).map_err(wrong)?;
+        }
+        for (host, _) in &self.hosts {
+            map.name(host, Ports::ALL).map_err(wrong)?;
+        }
+        publish_routes(dir, &map.build().map_err(wrong)?)
+    }
+}
+
+/// Serves until the listener ends.
+pub async fn serve(dir: &Path, rules: Rules) -> io::Result<()> {
+    let mut listener = Listener::bind(dir).map_err(io::Error::other)?;
+    rules.publish(dir)?;
+    let virtual_ips: HashMap<IpAddr, IpAddr> = (1..)
+        .zip(&rules.hosts)
+        .map(|(number, (_, ip))| (IpAddr::V4(Ipv4Addr::new(127, 192, 0, number)), *ip))
+        .collect();
+    while let Some(request) = listener.next().await {
+        match request {
+            Request::Open(app) => {
+                let asked = app.open().destination;
+                let ip = asked.ip().to_canonical();
+                let ip = virtual_ips.get(&ip).copied().unwrap_or(ip);
+                tokio::spawn(relay(app, SocketAddr::new(ip, asked.port())));
+            }
+            Request::Resolve(request) => {
+                let host = request.host.trim_end_matches('.').to_ascii_lowercase();
+                let at = rules.hosts.iter().position(|(known, _)| *known == host);
+                request.answer(match at {
+                    Some(at) => {
+                        Resolved::Virtual { v4: Ipv4Addr::new(127, 192, 0, at as u8 + 1), v6: None }
+                    }
+                    None => Resolved::Unknown,
+                });
+            }
+            Request::Name(request) => request.answer(None),
+        }
+    }
+    Ok(())
+}
+
+/// What a destination in a documentation prefix plays, if it is one: delay and errno.
+fn fate(destination: SocketAddr) -> Option<(Duration, i32)> {
+    let IpAddr::V4(ip) = destination.ip() else { return None };
+    let errno = i32::from(destination.port());
+    match ip.octets() {
+        [192, 0, 2, _] => Some((Duration::ZERO, errno)),
+        [198, 51, 100, _] => Some((Duration::from_millis(300), errno)),
+        [203, 0, 113, _] => Some((Duration::from_secs(3_600), errno)),
+        _ => None,
+    }
+}
+
+async fn relay(mut app: AppSocket, destination: SocketAddr) {
+    if let Some((delay, errno)) = fate(destination) {
+        tokio::time::sleep(delay).await;
+        return app.refuse(errno);
+    }
+    let tcp = match dial(app.take_reserved(), destination).await {
+        Ok(tcp) => tcp,
+        Err(error) => return app.refuse(error.raw_os_error().unwrap_or(libc::ECONNREFUSED)),
+    };
+    if app.establish().await.is_err() {
+        return;
+    }
+    join(app, tcp).await;
+}
+
+/// From the very address and port that the app believes to have.
+async fn dial(reserved: Option<OwnedFd>, to: SocketAddr) -> io::Result<tokio::net::TcpStream> {
+    let socket = match reserved {
+        Some(reserved) => {
+            let stream = TcpStream::from(reserved);
+            stream.set_nonblocking(true)?;
+            let mapped = stream.local_addr().is_ok_and(|local| local.is_ipv6()) && to.is_ipv4();
+            let socket = TcpSocket::from_std_stream(stream);
+            if mapped {
+                let IpAddr::V4(v4) = to.ip() else { unreachable!("asked just now") };
+                let to = SocketAddr::new(v4.to_ipv6_mapped().into(), to.port());
+                return socket.connect(to).await;
+            }
+            socket
+        }
+        None if to.is_ipv4() => TcpSocket::new_v4()?,
+        None => TcpSocket::new_v6()?,
+    };
+    socket.connect(to).await
+}
+
+/// One direction: bytes on their way, and whether its end has been seen and passed on.
+struct Way {
+    bytes: Vec<u8>,
+    begin: usize,
+    end: usize,
+    ended: bool,
+    passed: bool,
+}
+
+impl Way {
+    fn new() -> Way {
+        Way { bytes: vec![0; PIECE], begin: 0, end: 0, ended: false, passed: false }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.begin == self.end
+    }
+
+    fn read(&mut self, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<()> {
+        (self.begin, self.end) = (0, 0);
+        self.end = read(&mut self.bytes)?;
+        self.ended = self.end == 0;
+        Ok(())
+    }
+
+    fn write(&mut self, write: impl FnOnce(&[u8]) -> io::Result<usize>) -> io::Result<()> {
+        self.begin += write(&self.bytes[self.begin..self.end])?;
+        Ok(())
+    }
+}
+
+enum Over {
+    Closed,
+    FarReset(i32),
+    AppReset,
+}
+
+async fn join(mut app: AppSocket, mut tcp: tokio::net::TcpStream) {
+    let (mut up, mut down) = (Way::new(), Way::new());
+    let over = loop {
+        let step =
+            std::future::poll_fn(|cx| step(cx, &mut app, &mut tcp, &mut up, &mut down)).await;
+        match step {
+            Err(over) => break over,
+            Ok(()) if up.ended && up.is_empty() && !up.passed => {
+                up.passed = true;
+                if app.end() == AppEnd::Reset {
+                    break Over::AppReset;
+                }
+                let _far_gone = tcp.shutdown().await;
+            }
+            Ok(()) => {}
+        }
+        if down.ended && down.is_empty() && !down.passed {
+            down.passed = true;
+            app.shut(Shut::Fin);
+        }
+        if up.passed && down.passed {
+            break Over::Closed;
+        }
+    };
+    match over {
+        Over::Closed => app.close(),
+        Over::FarReset(errno) => app.shut(Shut::Reset { errno }),
+        Over::AppReset => {
+            let _closed_anyway = tcp.set_zero_linger();
+        }
+    }
+}
+
+fn step(
+    cx: &mut Context<'_>,
+    app: &mut AppSocket,
+    tcp: &mut tokio::net::TcpStream,
+    up: &mut Way,
+    down: &mut Way,
+) -> Poll<Result<(), Over>> {
+    // Whatever was ready and has now moved, or turned out not to be ready, is to be asked again.
+    let mut moved = false;
+    let mut attempt = |result: io::Result<()>, far: bool| match result {
+        Ok(()) => {
+            moved = true;
+            Ok(())
+        }
+        Err(error) if error.kind() == ErrorKind::WouldBlock => {
+            moved = true;
+            Ok(())
+        }
+        Err(error) if far => Err(Over::FarReset(error.raw_os_error().unwrap_or(libc::EIO))),
+        Err(_) => Err(Over::AppReset),
+    };
+    if !up.ended && up.is_empty() && app.poll_readable(cx).is_ready() {
+        attempt(up.read(|buf| app.try_read(&mut [IoSliceMut::new(buf)])), false)?;
+    }
+    if !up.is_empty() && tcp.poll_write_ready(cx).is_ready() {
+        attempt(up.write(|buf| tcp.try_write(buf)), true)?;
+    }
+    if !down.ended && down.is_empty() && tcp.poll_read_ready(cx).is_ready() {
+        attempt(down.read(|buf| tcp.try_read(buf)), true)?;
+    }
+    if !down.is_empty() && app.poll_writable(cx).is_ready() {
+        attempt(down.write(|buf| app.try_write(&[IoSlice::new(buf)])), false)?;
+    }
+    let to_do = (up.ended && up.is_empty() && !up.passed)
+        || (down.ended && down.is_empty() && !down.passed);
+    if moved || to_do { Poll::Ready(Ok(())) } else { Poll::Pending }
+}
