@@ -153,9 +153,9 @@ fn refused(scene: &Scene, tool: Tool, spoil: impl Fn(&World, u64) -> Result<()>)
         reach(&growth, &mut process, world.payload.len / 3)?;
         let killed = stop_spoil_kill(scene, &mut world, &growth, spoil)?;
         growth.grow_after(killed, Duration::from_secs(30))?;
+        world.must_be_right(process, &path)?;
         let pause = growth.pause_after(killed)?;
         scene.say(&format!("next byte {} ms after the kill", (pause.to - killed).as_millis()));
-        world.must_be_right(process, &path)?;
         world
     };
     world.tell(scene)?;

@@ -216,6 +216,8 @@ pub fn survive(
         let told = world.broker_status().map(|status| daemon::happenings(&status).join("; "));
         format!("after the fault; the broker says: {}", told.unwrap_or_else(|e| e.to_string()))
     })?;
+    world.must_be_right(process, &path)?;
+    // Only now: what was on its way still arrives for a while after a fault.
     let pause = growth.pause_after(fault.at)?;
     let recovery = pause.to.saturating_duration_since(fault.over);
     scene.say(&format!(
@@ -224,7 +226,6 @@ pub fn survive(
         (pause.to - pause.from).as_millis(),
         pause.at
     ));
-    world.must_be_right(process, &path)?;
     scene.say("exit code 0, right SHA-256");
     world.tell(scene)?;
     Ok(world)
