@@ -139,8 +139,8 @@ impl Session {
     /// Nothing received or kept is needed any more.
     fn forget(&mut self) {
         self.receive.stop();
+        self.send.fin = true;
         let end = self.send.end();
-        (self.send.fin, self.send.nxt) = (true, end);
         self.send.free(end);
         self.send.buffer.trim();
         self.receive.buffer.trim();
@@ -189,8 +189,8 @@ impl Session {
                 // The peer's near side is gone, but what it said before is good (R54).
                 if code == code::NEAR_GONE && !self.receive.drained() && !self.near_gone {
                     self.ending.shut = Some(reset);
+                    self.send.fin = true;
                     let end = self.send.end();
-                    (self.send.fin, self.send.nxt) = (true, end);
                     self.send.free(end);
                 } else {
                     if !self.near_gone {

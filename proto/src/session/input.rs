@@ -155,11 +155,15 @@ impl Session {
     }
 
     /// R70 (D9): asks after silence; two questions unanswered and the time over: lost. What counts
-    /// is time after the first question, so that a machine that slept asks before it judges.
+    /// is time after the first question, and a machine that slept asks before it judges.
     fn check_liveness(&mut self, now: Instant) {
         let Some(link) = self.links.attached else { return };
-        if self.liveness_deadline().is_none_or(|deadline| now < deadline) {
+        let Some(deadline) = self.liveness_deadline().filter(|deadline| now >= *deadline) else {
             return;
+        };
+        // The machine slept: whatever was asked before says nothing.
+        if now - deadline >= self.limits.heartbeat_busy {
+            self.clock.asked = 0;
         }
         let patience = self.limits.silence_max.saturating_sub(self.limits.heartbeat_busy);
         if self.clock.asked >= 2 && now - self.clock.asked_first >= patience {

@@ -1,1 +1,252 @@
-//! To come.
+//! Endings (R50-R55).
+
+use std::time::Duration;
+
+use super::fixture::*;
+use crate::session::{ClosedWhy, Detach, Input, Limits, LinkId, ShutNear, code};
+use crate::state::State;
+use crate::wire::ResumeDenial;
+
+#[test]
+fn half_closed_by_the_app_the_answer_still_comes() {
+    let mut pair = Pair::connected(Limits::default());
+    pair.broker.write(b"question");
+    pair.broker.fin_at_end = true;
+    pair.run(Duration::from_secs(60));
+    assert_eq!(pair.server().shut, [ShutNear::Fin]);
+    assert_eq!(pair.broker.session.state(), State::Active);
+    pair.server().write(b"answer");
+    pair.server().fin_at_end = true;
+    pair.assert_clean(b"question", b"answer");
+}
+
+#[test]
+fn half_closed_by_the_service_the_upload_goes_on() {
+    let mut pair = Pair::connected(Limits::default());
+    pair.server().write(b"greeting");
+    pair.server().fin_at_end = true;
+    pair.run(Duration::from_secs(60));
+    assert_eq!(pair.broker.shut, [ShutNear::Fin]);
+    let up = stream(1, 500_000);
+    pair.broker.write(&up);
+    pair.run(Duration::from_secs(60));
+    pair.cut();
+    pair.broker.fin_at_end = true;
+    pair.assert_clean(&up, b"greeting");
+}
+
+#[test]
+fn the_end_comes_after_the_last_byte_also_to_a_slow_reader() {
+    let mut pair = Pair::connected(Limits::default());
+    let down = stream(1, 100_000);
+    pair.broker.appetite = 10;
+    pair.broker.fin_at_end = true;
+    pair.server().write(&down);
+    pair.server().fin_at_end = true;
+    pair.run(Duration::from_secs(1000));
+    assert!(pair.broker.shut.is_empty());
+    assert!(!pair.broker.session.is_over());
+    assert_eq!(pair.server().closed(), Some(ClosedWhy::Clean), "the server is done");
+    pair.broker.appetite = usize::MAX;
+    pair.assert_clean(&[], &down);
+}
+
+#[test]
+fn a_reset_while_there_is_no_link_is_told_when_there_is_one() {
+    let mut pair = Pair::connected(Limits::default());
+    pair.path = false;
+    pair.cut();
+    pair.broker_input(Input::NearReset);
+    pair.run(Duration::from_secs(300));
+    assert!(!pair.broker.session.is_over());
+    assert_eq!(pair.server().session.state(), State::ReadyResume);
+    pair.path = true;
+    pair.until(|pair| pair.broker.session.is_over());
+    assert_eq!(pair.server().closed(), Some(ClosedWhy::ResetByPeer { code: code::NEAR_RESET }));
+    assert_eq!(pair.broker.closed(), Some(ClosedWhy::ResetHere { code: code::NEAR_RESET }));
+    assert!(pair.broker.shut.is_empty(), "the near side did it");
+}
+
+#[test]
+fn a_reset_that_is_lost_on_the_way_is_told_again() {
+    let mut pair = Pair::connected(Limits::default());
+    pair.silence();
+    pair.broker_input(Input::NearReset);
+    pair.until(|pair| pair.broker.session.is_over());
+    assert_eq!(pair.server().closed(), Some(ClosedWhy::ResetByPeer { code: code::NEAR_RESET }));
+}
+
+#[test]
+fn a_reset_is_not_told_for_ever() {
+    let mut pair = Pair::connected(Limits::default());
+    pair.path = false;
+    pair.cut();
+    pair.broker_input(Input::NearReset);
+    pair.run(Duration::from_secs(3700));
+    assert!(pair.broker.session.is_over());
+}
+
+#[test]
+fn resets_that_cross_leave_a_clean_link() {
+    let mut pair = Pair::connected(Limits::default());
+    let now = pair.now;
+    pair.server().session.handle_input(now, Input::NearReset);
+    pair.broker_input(Input::NearReset);
+    pair.run(Duration::from_secs(1));
+    assert!(pair.broker.session.is_over() && pair.server().session.is_over());
+    assert_eq!(pair.broker.detached, [(LinkId(1), Detach::Reuse)]);
+    assert_eq!(pair.server().detached, [(LinkId(1), Detach::Reuse)]);
+}
+
+#[test]
+fn a_service_that_aborts_resets_the_app_and_the_link_is_used_again() {
+    let mut pair = Pair::connected(Limits::default());
+    pair.broker.write(&stream(1, 100_000));
+    pair.server_input(Input::Abort { code: code::SERVICE });
+    pair.run(Duration::from_secs(1));
+    assert_eq!(pair.broker.shut, [ShutNear::Reset { code: code::SERVICE }]);
+    assert_eq!(pair.broker.closed(), Some(ClosedWhy::ResetByPeer { code: code::SERVICE }));
+    assert_eq!(pair.broker.detached, [(LinkId(1), Detach::Reuse)]);
+    assert_eq!(pair.server().detached, [(LinkId(1), Detach::Reuse)]);
+}
+
+#[test]
+fn a_server_that_aborted_without_a_link_tells_it_from_its_tombstone() {
+    let mut pair = Pair::connected(Limits::default());
+    pair.path = false;
+    pair.cut();
+    pair.server_input(Input::Abort { code: code::SERVICE });
+    assert!(pair.server().session.is_over());
+    assert_eq!(
+        pair.server().session.epitaph().map(|(_, why)| why),
+        Some(ResumeDenial::Reset { code: code::SERVICE })
+    );
+    pair.path = true;
+    pair.until(|pair| pair.broker.session.is_over());
+    assert_eq!(pair.broker.closed(), Some(ClosedWhy::ResetByPeer { code: code::SERVICE }));
+}
+
+#[test]
+fn a_last_word_that_is_lost_is_had_from_the_tombstone() {
+    let mut whole = Pair::connected(Limits::default());
+    let run = |pair: &mut Pair| {
+        pair.server().fin_at_end = true;
+        pair.broker.fin_at_end = true;
+        pair.assert_clean(&[], &[]);
+    };
+    run(&mut whole);
+    for boundary in 1..whole.delivered {
+        let mut pair = Pair::with(Limits::default());
+        pair.fates.push_back(boundary);
+        pair.until(|pair| pair.server.is_some());
+        run(&mut pair);
+    }
+}
+
+#[test]
+fn an_unknown_session_of_which_nothing_is_missing_ends_clean() {
+    let mut pair = Pair::connected(Limits::default());
+    pair.broker.write(b"bytes");
+    pair.server().fin_at_end = true;
+    pair.run(Duration::from_secs(2));
+    pair.path = false;
+    pair.cut();
+    pair.broker.fin_at_end = true;
+    pair.settle();
+    pair.tombstone = Some((0, ResumeDenial::Unknown));
+    pair.server = None;
+    pair.path = true;
+    pair.until(|pair| pair.broker.session.is_over());
+    assert_eq!(pair.broker.closed(), Some(ClosedWhy::Clean));
+}
+
+#[test]
+fn a_tombstone_that_lacks_bytes_is_a_reset() {
+    let mut pair = Pair::connected(Limits::default());
+    pair.path = false;
+    pair.cut();
+    pair.broker.write(b"bytes");
+    pair.settle();
+    pair.tombstone = Some((0, ResumeDenial::Closed { received: 0 }));
+    pair.server = None;
+    pair.path = true;
+    pair.until(|pair| pair.broker.session.is_over());
+    assert_eq!(pair.broker.closed(), Some(ClosedWhy::ResetByPeer { code: code::LOST }));
+}
+
+#[test]
+fn an_app_that_is_gone_stops_the_download() {
+    let mut pair = Pair::connected(Limits::default());
+    pair.server().write(&stream(1, 30 << 20));
+    pair.broker.appetite = 1 << 20;
+    pair.run(Duration::from_secs(1));
+    let sent = pair.server().session.positions().max;
+    pair.broker_input(Input::NearGone);
+    pair.run(Duration::from_secs(1));
+    assert_eq!(pair.server().closed(), Some(ClosedWhy::ResetByPeer { code: code::NEAR_GONE }));
+    assert!(pair.broker.session.is_over());
+    assert!(pair.server().session.positions().max - sent <= 8 << 20);
+    assert_eq!(pair.broker.detached, [(LinkId(1), Detach::Reuse)]);
+}
+
+#[test]
+fn an_app_that_is_gone_with_nothing_unread_ends_clean() {
+    let mut pair = Pair::connected(Limits::default());
+    let up = stream(1, 2_000_000);
+    pair.broker.write(&up);
+    pair.settle();
+    pair.broker_input(Input::NearGone);
+    pair.until(|pair| pair.server.as_ref().is_some_and(|server| server.shut.len() == 1));
+    pair.server().fin_at_end = true;
+    pair.until(|pair| pair.broker.session.is_over());
+    pair.settle();
+    assert!(pair.server().got == up);
+    assert_eq!(pair.broker.closed(), Some(ClosedWhy::Clean));
+}
+
+#[test]
+fn what_a_gone_app_wrote_arrives_before_the_reset() {
+    let mut pair = Pair::connected(Limits::default());
+    let up = stream(1, 2_000_000);
+    pair.server().write(b"a greeting nobody reads");
+    pair.broker.appetite = 0;
+    pair.run(Duration::from_millis(100));
+    pair.server().appetite = 1000;
+    pair.broker.write(&up);
+    pair.settle();
+    pair.broker_input(Input::NearGone);
+    pair.run(Duration::from_secs(1));
+    assert!(pair.broker.session.is_over());
+    assert!(!pair.server().session.is_over(), "the service is still reading");
+    pair.server().appetite = usize::MAX;
+    pair.run(Duration::from_secs(1));
+    assert!(pair.server().got == up);
+    let reset = ShutNear::Reset { code: code::NEAR_GONE };
+    assert_eq!(pair.server().shut.last(), Some(&reset));
+    assert!(pair.server().session.is_over());
+}
+
+#[test]
+fn a_service_that_never_ends_does_not_keep_a_gone_app() {
+    let mut pair = Pair::connected(Limits::default());
+    pair.broker_input(Input::NearGone);
+    pair.run(Duration::from_secs(60));
+    assert!(!pair.broker.session.is_over());
+    pair.run(Duration::from_secs(100));
+    assert!(pair.broker.session.is_over() && pair.server().session.is_over());
+}
+
+#[test]
+fn a_near_side_that_goes_after_the_end_changes_nothing() {
+    let mut pair = Pair::connected(Limits::default());
+    pair.broker.appetite = 0;
+    pair.broker.fin_at_end = true;
+    pair.server().write(b"unread");
+    pair.server().fin_at_end = true;
+    pair.run(Duration::from_secs(1));
+    assert_eq!(pair.broker.session.state(), State::Closed);
+    pair.broker_input(Input::NearGone);
+    assert_eq!(pair.broker.closed(), Some(ClosedWhy::Clean));
+    pair.broker_input(Input::NearGone);
+    pair.broker_input(Input::Abort { code: code::USER });
+}

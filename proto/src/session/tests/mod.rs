@@ -6,7 +6,7 @@ mod basic;
 mod bounds;
 mod checkpoint;
 mod close;
-mod limits;
+mod misbehaviour;
 mod mobility;
 mod rebind;
 mod soak;
