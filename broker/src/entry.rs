@@ -58,6 +58,10 @@ pub struct Course {
     pub local: Option<SocketAddr>,
     /// Why the last link was lost.
     pub lost: String,
+    /// Since when nothing can have come through, as far as is known.
+    pub away_since: Option<Instant>,
+    /// Attempts at its home that were not answered, one after the other.
+    pub unanswered: u32,
     /// The user wants it to leave this server.
     pub leave: Option<Rank>,
     /// What the app is told, and why, when the broker has given up.
@@ -74,6 +78,8 @@ impl Course {
             attached: false,
             local: None,
             lost: String::new(),
+            away_since: None,
+            unanswered: 0,
             leave: None,
             gave_up: None,
         }

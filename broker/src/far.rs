@@ -13,6 +13,9 @@ use crate::broker::Broker;
 use crate::entry::{Course, Entry};
 use crate::search::{Candidate, GaveUp, Search};
 
+/// Attempts at a session's home that may go unanswered before another server is asked first.
+const UNANSWERED_MAX: u32 = 2;
+
 /// The far side of one session.
 pub struct SessionFar {
     broker: Arc<Broker>,
@@ -46,6 +49,11 @@ impl SessionFar {
         let order = course.choice.order(want, listed, |_| None);
         let mut order: Vec<Candidate> = order.into_iter().map(candidate).collect();
         let mut home = home;
+        // A home that lets itself be connected to and then says nothing is asked last.
+        if course.unanswered >= UNANSWERED_MAX && order.len() > 1 {
+            order.rotate_left(1);
+            home = None;
+        }
         if let Some(leave) = course.leave.take()
             && order.len() > 1
         {
@@ -80,6 +88,8 @@ impl SessionFar {
         let from = course.choice.last();
         let to = course.trying.take();
         course.attached = true;
+        course.unanswered = 0;
+        let gap = course.away_since.take().map_or(gap, |since| gap.max(since.elapsed()));
         if let Some(rank) = to {
             course.choice.taken_by(rank);
             self.entry.service.servers[rank].named(session.server());
@@ -113,17 +123,30 @@ impl SessionFar {
         let mut course = self.entry.course.lock();
         course.local = None;
         let was_attached = std::mem::take(&mut course.attached);
-        if let Some(rank) = course.choice.last().filter(|_| was_attached) {
-            self.entry.service.servers[rank].reach.lost();
+        let tried = course.trying.take();
+        let home = course.choice.last();
+        if let Some(rank) = tried.or(home) {
+            let reach = &self.entry.service.servers[rank].reach;
+            match cause {
+                LostCause::Broken => reach.lost(),
+                LostCause::Silent | LostCause::Unanswered => reach.suspect(),
+            }
         }
-        // A server that lets itself be connected to and then does not answer has some trouble.
-        if cause == LostCause::Unanswered
-            && let Some(rank) = course.trying.take()
-            && course.choice.home() != Some(rank)
-        {
-            let name = (self.entry.service_number, rank);
-            self.broker.overloaded.lock().add(self.broker.now(), name, Duration::ZERO);
+        if cause == LostCause::Unanswered {
+            match tried {
+                Some(rank) if Some(rank) == course.choice.home() => course.unanswered += 1,
+                Some(rank) => {
+                    let name = (self.entry.service_number, rank);
+                    self.broker.overloaded.lock().add(self.broker.now(), name, Duration::ZERO);
+                }
+                None => {}
+            }
         }
+        let silence = match cause {
+            LostCause::Silent => self.broker.config.limits.silence,
+            LostCause::Broken | LostCause::Unanswered => Duration::ZERO,
+        };
+        course.away_since.get_or_insert(Instant::now() - silence);
         if was_attached {
             let text = match cause {
                 LostCause::Broken => "link broke",

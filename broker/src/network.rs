@@ -89,6 +89,7 @@ async fn changed(news: &mut Option<Watch>) -> std::io::Result<()> {
 }
 
 async fn handle_change(broker: &Broker, progress: &mut Progress) {
+    let changed_at = Instant::now();
     broker.counters.network_changes.fetch_add(1, Ordering::Relaxed);
     let mut here = BTreeMap::new();
     for server in &broker.servers {
@@ -110,7 +111,7 @@ async fn handle_change(broker: &Broker, progress: &mut Progress) {
             }
             _ => {
                 rebound += 1;
-                tell(&entry, "address gone");
+                tell(&entry, "address gone", Instant::now());
             }
         }
     }
@@ -123,16 +124,17 @@ async fn handle_change(broker: &Broker, progress: &mut Progress) {
         let silent = moved(&entry) == before;
         if silent && progress.is_busy(&entry, Instant::now()) {
             rebound += 1;
-            tell(&entry, "silent since the network changed");
+            tell(&entry, "silent since the network changed", changed_at);
         }
     }
     tracing::info!(rebound, "the network has changed");
 }
 
-fn tell(entry: &Entry, why: &str) {
+fn tell(entry: &Entry, why: &str, since: Instant) {
     let mut course = entry.course.lock();
     if course.attached && course.lost.is_empty() {
         why.clone_into(&mut course.lost);
+        course.away_since.get_or_insert(since);
     }
     drop(course);
     let _ended_already = entry.inbox.try_send(Command::PathChanged);

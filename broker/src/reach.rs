@@ -309,6 +309,11 @@ impl<D: Dialer> Reach<D> {
         warm.links.retain_mut(|(link, _)| self.dialer.alive(link));
     }
 
+    /// Tells that a link to this server fell silent: nothing that was made before is trusted.
+    pub fn suspect(&self) {
+        self.warm.lock().links.clear();
+    }
+
     /// Starts the prober unless it runs.
     fn probe(self: &Arc<Self>) {
         if !std::mem::replace(&mut self.warm.lock().probing, true) {
