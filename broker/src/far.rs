@@ -260,7 +260,11 @@ impl Far for SessionFar {
         }
     }
 
-    fn reuse(&mut self, link: Link) {
+    fn reuse(&mut self, link: Link, first: Option<Vec<u8>>) {
+        // A server speaks only when asked; one that does not is no good for another session.
+        if first.is_some() {
+            return;
+        }
         if let Some(rank) = self.entry.course.lock().choice.last() {
             self.entry.service.servers[rank].reach.keep(link);
         }

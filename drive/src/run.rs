@@ -86,6 +86,7 @@ pub async fn run<N: Near, F: Far>(
         dialing: None,
         near_open: true,
         frame: Vec::with_capacity(stp_proto::wire::FRAME_MAX),
+        next_word: None,
         published: Published::default(),
         closed: None,
     };
@@ -103,6 +104,8 @@ struct Driver<N, F> {
     /// The near side may still send.
     near_open: bool,
     frame: Vec<u8>,
+    /// What came on a link behind the session's end: the next session's first record.
+    next_word: Option<Vec<u8>>,
     published: Published,
     closed: Option<String>,
 }
@@ -212,8 +215,12 @@ impl<N: Near, F: Far> Driver<N, F> {
         match how {
             Detach::Close => drop(link),
             Detach::Linger => link.linger(),
-            Detach::Reuse => self.far.reuse(link),
+            Detach::Reuse => self.give_back(link),
         }
+    }
+
+    fn give_back(&mut self, link: Link) {
+        self.far.reuse(link, self.next_word.take());
     }
 
     fn shut_near(&mut self, how: ShutNear) {
@@ -326,7 +333,13 @@ impl<N: Near, F: Far> Driver<N, F> {
             self.session.handle_input(now, Input::LinkAlive { link: id });
         }
         let mut arrived = Vec::new();
+        let attached = self.session.link() == Some(id);
         for record in records.iter() {
+            // The session has let go of the link: the rest is for the next one on it (D8).
+            if attached && self.session.link().is_none() {
+                self.next_word = Some(record.to_vec());
+                break;
+            }
             if let Err(blame) = self.session.handle_record(now, id, record, &mut arrived) {
                 tracing::warn!(%blame, "peer misbehaved, session reset");
                 break;

@@ -90,8 +90,9 @@ pub trait Far: Send {
     /// Tells of something that happened to the session.
     fn event(&mut self, session: &Session, event: &Event);
 
-    /// Gives back a link that nothing is in flight on any more.
-    fn reuse(&mut self, link: Link);
+    /// Gives back a link on which nothing of this session is in flight any more. `first` is what
+    /// the peer has already said for the next session on it.
+    fn reuse(&mut self, link: Link, first: Option<Vec<u8>>);
 }
 
 /// The far side of a server's session: links come to it, it dials none.

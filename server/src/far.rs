@@ -12,6 +12,9 @@ use tokio::sync::mpsc;
 
 use crate::registry::{Key, Registry};
 
+/// A link that a session gave back, and what the broker has already said for the next one.
+pub type GivenBack = (Link, Option<Vec<u8>>);
+
 /// The far side of one session.
 pub struct ServerFar {
     /// Where its end is noted.
@@ -23,7 +26,7 @@ pub struct ServerFar {
     /// How long its tombstone stands.
     pub tombstone: Duration,
     /// Links that can carry another session.
-    pub links: mpsc::UnboundedSender<Link>,
+    pub links: mpsc::UnboundedSender<GivenBack>,
     /// What is published.
     pub status: Arc<SessionStatus>,
     /// When it began here.
@@ -90,8 +93,8 @@ impl Far for ServerFar {
         }
     }
 
-    fn reuse(&mut self, link: Link) {
+    fn reuse(&mut self, link: Link, first: Option<Vec<u8>>) {
         // Nobody listens any more when the server ends.
-        let _ = self.links.send(link);
+        let _ = self.links.send((link, first));
     }
 }

@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::config::Config;
-use crate::far::ServerFar;
+use crate::far::{GivenBack, ServerFar};
 use crate::open::open;
 use crate::refusal::Refusal;
 use crate::registry::{Ended, Entry, Found, Key, Registry, Running};
@@ -43,11 +43,11 @@ pub struct Server {
     /// When it was started.
     pub since: Instant,
     idle: Arc<Semaphore>,
-    links: mpsc::UnboundedSender<Link>,
+    links: mpsc::UnboundedSender<GivenBack>,
 }
 
 /// Links that sessions gave back.
-pub type Returned = mpsc::UnboundedReceiver<Link>;
+pub type Returned = mpsc::UnboundedReceiver<GivenBack>;
 
 impl Server {
     /// A server, and where its sessions give links back.
@@ -77,7 +77,9 @@ impl Server {
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
                 },
-                Some(link) = returned.recv() => drop(tokio::spawn(Arc::clone(&self).wait(link))),
+                Some((link, first)) = returned.recv() => {
+                    drop(tokio::spawn(Arc::clone(&self).next(link, first)));
+                }
             }
         }
     }
@@ -104,6 +106,14 @@ impl Server {
             return;
         }
         self.wait(link).await;
+    }
+
+    /// A link that a session gave back serves the next one.
+    async fn next(self: Arc<Self>, link: Link, first: Option<Vec<u8>>) {
+        match first {
+            Some(record) => self.dispatch(link, record).await,
+            None => self.wait(link).await,
+        }
     }
 
     /// Waits for the first frame of a link and does what it asks for.
