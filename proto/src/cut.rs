@@ -230,3 +230,98 @@ impl Cuts {
         if self.phase == Phase::Idle { self.pending } else { self.acked }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both ends of a session whose first cut is agreed.
+    fn pair() -> (Cuts, Cuts) {
+        (Cuts::start(0, 0), Cuts::start(0, 0))
+    }
+
+    #[test]
+    fn a_round_leaves_both_with_the_same_cut() {
+        let (mut a, mut b) = pair();
+        assert!(!a.may_propose(0, 0), "nothing moved");
+        let request = a.propose(5, 0).unwrap();
+        assert_eq!(a.propose(6, 0), None, "one round at a time");
+        let answer = b.on_request(request.id, request.sent, 3, Side::Acceptor).unwrap().unwrap();
+        assert_eq!((answer.sent, answer.received), (3, 5));
+        let confirm = a.on_answer(answer.id, answer.sent, answer.received).unwrap();
+        let last = b.on_confirm(confirm.id).unwrap();
+        assert_eq!(confirm, last.turned());
+        assert_eq!((a.phase, b.phase), (Phase::Idle, Phase::Idle));
+        assert_eq!(a.agreed(), b.agreed().turned());
+    }
+
+    #[test]
+    fn a_collision_is_won_by_the_initiator() {
+        let (mut a, mut b) = pair();
+        let (from_a, from_b) = (a.propose(5, 0).unwrap(), b.propose(3, 0).unwrap());
+        assert_eq!(a.on_request(from_b.id, from_b.sent, 5, Side::Initiator), Ok(None));
+        let answer = b.on_request(from_a.id, from_a.sent, 3, Side::Acceptor).unwrap().unwrap();
+        a.on_answer(answer.id, answer.sent, answer.received).unwrap();
+        b.on_confirm(answer.id).unwrap();
+        assert_eq!(a.pending, b.pending.turned());
+    }
+
+    #[test]
+    fn whatever_is_lost_of_a_round_a_common_cut_is_left() {
+        for step in 0..3 {
+            let (mut a, mut b) = pair();
+            let request = a.propose(5, 2).unwrap();
+            if step > 0 {
+                let answer = b.on_request(request.id, 5, 2, Side::Acceptor).unwrap().unwrap();
+                if step > 1 {
+                    a.on_answer(answer.id, answer.sent, answer.received).unwrap();
+                }
+            }
+            let (acked, pending) = a.offer();
+            let base = b.common(acked, pending).expect("a common cut");
+            let new = b.accept(base, 1, 4);
+            assert!(a.adopt(base.turned(), new.turned()));
+            assert_eq!(a.pending, b.pending.turned());
+            b.on_confirm(a.pending.id).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_tentative_cut_is_never_offered() {
+        let (mut a, _) = pair();
+        a.propose(5, 0).unwrap();
+        assert_eq!(a.offer().1, None);
+    }
+
+    #[test]
+    fn equal_ids_with_other_positions_are_not_equal_cuts() {
+        let b = Cuts::start(0, 0);
+        let wrong = Cut { id: Id::FIRST, sent: 1, received: 0 };
+        assert_eq!(b.common(wrong, Some(Cut { id: Id::FIRST.next(), ..wrong })), None);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_not_adopted() {
+        let (mut a, b) = pair();
+        let before = a;
+        let new = Cut { id: Id::FIRST, sent: 9, received: 9 };
+        assert!(!a.adopt(Cut { sent: 1, ..b.acked }, new));
+        assert!(!a.adopt(b.acked, new), "its id does not follow");
+        assert_eq!(a, before);
+    }
+
+    #[test]
+    fn broken_rules_are_named() {
+        let (mut a, mut b) = pair();
+        let wrong = a.on_request(Id::FIRST, 1, 1, Side::Initiator).unwrap_err();
+        assert_eq!(wrong.to_string(), "peer proposed checkpoint 0, 2 is next");
+        assert_eq!(a.on_answer(Id::FIRST, 1, 1), Err(CutError::NotRequested));
+        assert_eq!(a.on_confirm(Id::FIRST), Err(CutError::NotAnswered));
+        let request = a.propose(5, 0).unwrap();
+        b.on_request(request.id, 5, 0, Side::Acceptor).unwrap();
+        let again = b.on_request(request.id.next(), 6, 0, Side::Acceptor);
+        assert_eq!(again, Err(CutError::Unconfirmed));
+        let wrong = a.on_answer(request.id, 0, 4);
+        assert_eq!(wrong, Err(CutError::WrongPosition { got: 4, expected: 5 }));
+    }
+}

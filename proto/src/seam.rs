@@ -235,3 +235,90 @@ impl Verifier {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FROM: u64 = 100;
+
+    fn bytes(count: u64) -> Vec<u8> {
+        (0..FROM + count).map(|i| (i * 37 ^ i >> 5) as u8).collect()
+    }
+
+    fn proof(stream: &[u8], step: usize) -> SeamProof {
+        let mut seam = Seam::new(FROM, 64);
+        let mut position = 0;
+        for piece in stream.chunks(step) {
+            seam.update(position, piece);
+            position += piece.len() as u64;
+        }
+        seam.proof()
+    }
+
+    fn verify(proof: &SeamProof, depth: Depth, replica: &[u8]) -> Result<usize, SeamMismatch> {
+        let mut verifier = Verifier::new(proof.clone(), depth);
+        let from = usize::try_from(verifier.fetch_from()).unwrap().min(replica.len());
+        let mut taken = from;
+        for piece in replica[from..].chunks(50) {
+            taken += verifier.push(piece)?;
+        }
+        verifier.finish()?;
+        Ok(taken)
+    }
+
+    #[test]
+    fn the_proof_does_not_depend_on_how_bytes_came() {
+        for count in [0, 1, 63, 64, 65, 128, 1000] {
+            let stream = bytes(count);
+            let whole = proof(&stream, 5000);
+            assert_eq!(whole.until, FROM + count);
+            for step in [1, 7, 64, 100] {
+                assert_eq!(proof(&stream, step), whole);
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_bytes_pass_and_what_follows_the_seam_is_left() {
+        for count in [0, 1, 63, 64, 65, 128, 1000] {
+            let proof = proof(&bytes(count), 11);
+            let longer = bytes(count + 500);
+            for depth in [Depth::Tail, Depth::Whole] {
+                assert_eq!(verify(&proof, depth, &longer), Ok((FROM + count) as usize));
+            }
+        }
+    }
+
+    #[test]
+    fn one_byte_that_differs_near_the_seam_is_found() {
+        let stream = bytes(1000);
+        let good = proof(&stream, 11);
+        let tail = good.last_start() as usize;
+        for at in tail..stream.len() {
+            let mut replica = stream.clone();
+            replica[at] ^= 1;
+            for depth in [Depth::Tail, Depth::Whole] {
+                assert!(verify(&good, depth, &replica).is_err(), "{at}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_byte_that_differs_anywhere_is_found_by_the_whole_check() {
+        let stream = bytes(1000);
+        let good = proof(&stream, 11);
+        for at in FROM as usize..stream.len() {
+            let mut replica = stream.clone();
+            replica[at] ^= 0x80;
+            assert!(verify(&good, Depth::Whole, &replica).is_err(), "{at}");
+        }
+    }
+
+    #[test]
+    fn a_copy_that_ends_before_the_seam_is_short() {
+        let good = proof(&bytes(1000), 11);
+        assert_eq!(verify(&good, Depth::Tail, &bytes(999)), Err(SeamMismatch::Short(1)));
+        assert!(verify(&good, Depth::Whole, &bytes(0)).is_err());
+    }
+}

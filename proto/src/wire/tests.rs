@@ -1,0 +1,316 @@
+//! Every format: there and back, cut short, with junk behind, and random bytes (R3-R15).
+
+use core::time::Duration;
+
+use super::*;
+use crate::cut::{Cut, Id};
+use crate::handle::Handle;
+use crate::seam::SeamProof;
+
+const A: Handle = Handle([0xaa; 16]);
+const B: Handle = Handle([0xbb; 16]);
+
+fn report() -> Report {
+    Report { received: 1 << 40, acked: 77, limit: u64::MAX }
+}
+
+fn proof() -> SeamProof {
+    SeamProof { from: 5, until: 1 << 33, block: 65_536, last: 9, partial: 8, chain: [7; 32] }
+}
+
+/// One or more of every format.
+fn all(ticket: &[u8]) -> Vec<Frame<'_>> {
+    let cut = Cut { id: Id::FIRST.next(), sent: 3, received: 4 };
+    let id = Id::FIRST.next().next();
+    let request = TransferRequest {
+        ticket: (!ticket.is_empty()).then_some(ticket),
+        covers: 10,
+        down: 20,
+        up_from: 5,
+        up_sent: 30,
+        up_fin: true,
+        epoch: 6,
+        seam: Some(proof()),
+    };
+    let connect = Connect {
+        version: VERSION,
+        handle: A,
+        epoch: 1,
+        features: 0,
+        window: 8 << 20,
+        service: "www.mirror@example.org",
+        endpoint: "grüße@example.org",
+        mode: ConnectMode::New,
+    };
+    let resume = ResumeFrame {
+        initiator: A,
+        acceptor: B,
+        epoch: 3,
+        report: report(),
+        fin_received: true,
+        acked: cut,
+        pending: Some(cut),
+    };
+    let denials = [
+        ResumeDenial::Suspended,
+        ResumeDenial::Stale,
+        ResumeDenial::Collision,
+        ResumeDenial::Closed { received: 1 << 50 },
+        ResumeDenial::Reset { code: 9 },
+        ResumeDenial::Unknown,
+        ResumeDenial::Mismatch,
+        ResumeDenial::Moved,
+    ];
+    let reasons = [
+        DenyReason::Overloaded,
+        DenyReason::NotHere,
+        DenyReason::Seam,
+        DenyReason::Expired,
+        DenyReason::Mismatch,
+        DenyReason::Unsafe,
+        DenyReason::Refused(111),
+        DenyReason::Unauthorized,
+        DenyReason::Version,
+        DenyReason::Draining,
+        DenyReason::Internal,
+    ];
+    let wishes = [
+        TransferReason::Congested,
+        TransferReason::Overloaded,
+        TransferReason::Draining,
+        TransferReason::Operator,
+        TransferReason::NobodyBetter,
+        TransferReason::NotTransferable,
+    ];
+    let mut frames = vec![
+        Frame::Connect(connect.clone()),
+        Frame::Connect(Connect { mode: ConnectMode::Transfer(request), ..connect.clone() }),
+        Frame::Connect(Connect {
+            mode: ConnectMode::Transfer(TransferRequest::default()),
+            ..connect
+        }),
+        Frame::ConnectOk(ConnectOk {
+            initiator: A,
+            acceptor: B,
+            epoch: 1,
+            features: 2,
+            up: 3,
+            down: 4,
+            limit: 5,
+            hold: Duration::from_secs(6),
+            tombstone: Duration::from_secs(7),
+            server: "a",
+        }),
+        Frame::Checkpoint(Checkpoint::Request { id, sent: 5, report: report() }),
+        Frame::Checkpoint(Checkpoint::Answer { id, sent: 5, report: report() }),
+        Frame::Checkpoint(Checkpoint::Confirm { id, report: report() }),
+        Frame::Checkpoint(Checkpoint::Ack { echo: false, report: report() }),
+        Frame::Checkpoint(Checkpoint::Ack { echo: true, report: report() }),
+        Frame::Close(Close::Fin { position: 1 }),
+        Frame::Close(Close::Ack { position: 2 }),
+        Frame::Close(Close::Reset { code: 3 }),
+        Frame::Close(Close::ResetFirst(ResetFrame { initiator: A, acceptor: B, code: 4 })),
+        Frame::Close(Close::Done),
+        Frame::Suspend(Suspend { epoch: 5 }),
+        Frame::Resume(resume),
+        Frame::Resume(ResumeFrame { pending: None, fin_received: false, ..resume }),
+        Frame::ResumeOk(ResumeOk {
+            epoch: 1,
+            report: report(),
+            fin_received: false,
+            base: cut,
+            new: Cut { id, ..cut },
+        }),
+        Frame::Ticket(TicketFrame {
+            at: 1,
+            covers: 2,
+            seam_from: 3,
+            transferable: !ticket.is_empty(),
+            ticket,
+        }),
+    ];
+    frames.extend(denials.map(|why| Frame::ResumeDenied(ResumeDenied { seen: 4, why })));
+    frames.extend(reasons.map(|why| {
+        let retry_after = Duration::from_millis(1500);
+        Frame::ConnectDenied(ConnectDenied { handle: A, why, retry_after, text: "no" })
+    }));
+    frames.extend(wishes.map(|reason| Frame::Transfer(Transfer { reason, text: "please" })));
+    frames.extend(wishes.map(|reason| Frame::Stay(Transfer { reason, text: "" })));
+    frames
+}
+
+fn encoded(frame: &Frame<'_>) -> Vec<u8> {
+    let mut out = Vec::new();
+    frame.encode(&mut out);
+    out
+}
+
+#[test]
+fn every_frame_there_and_back() {
+    for ticket in [&[][..], &[1; 100], &[2; TICKET_MAX]] {
+        for frame in all(ticket) {
+            let record = encoded(&frame);
+            assert!(record.len() <= FRAME_MAX, "R3");
+            let back: Vec<_> = frames(&record).collect();
+            assert_eq!(back, [Ok(frame)]);
+        }
+    }
+}
+
+#[test]
+fn data_there_and_back() {
+    let bytes = vec![7; DATA_MAX];
+    for length in [1, 2, DATA_MAX] {
+        let frame = Frame::Data(Data { position: 1 << 60, bytes: &bytes[..length] });
+        let record = encoded(&frame);
+        assert_eq!(record.len(), HEADER + 8 + length);
+        assert_eq!(frames(&record).collect::<Vec<_>>(), [Ok(frame)]);
+    }
+    assert_eq!(HEADER + 8 + DATA_MAX, FRAME_MAX);
+}
+
+#[test]
+fn many_frames_in_one_record() {
+    let all = all(b"t");
+    let record: Vec<u8> = all.iter().flat_map(encoded).collect();
+    assert!(record.len() < FRAME_MAX);
+    let back: Result<Vec<_>, _> = frames(&record).collect();
+    assert_eq!(back, Ok(all));
+}
+
+#[test]
+fn a_frame_cut_anywhere_is_an_error() {
+    for frame in all(b"ticket") {
+        let record = encoded(&frame);
+        for length in 0..record.len() {
+            // Cut in transit: the header promises more.
+            assert!(frames(&record[..length]).any(|frame| frame.is_err()), "{frame:?}");
+            // Made short: the header agrees.
+            if length >= HEADER {
+                let mut short = record[..length].to_vec();
+                let payload = u16::try_from(length - HEADER).unwrap();
+                short[2..4].copy_from_slice(&payload.to_be_bytes());
+                let reset = matches!(frame, Frame::Close(Close::ResetFirst(_)));
+                if !(reset && length == HEADER + 4) {
+                    assert!(frames(&short).any(|frame| frame.is_err()), "{frame:?} {length}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn bytes_after_the_last_field_are_an_error() {
+    for frame in all(b"ticket") {
+        let mut record = encoded(&frame);
+        record.push(0);
+        let payload = u16::try_from(record.len() - HEADER).unwrap();
+        record[2..4].copy_from_slice(&payload.to_be_bytes());
+        assert!(frames(&record).any(|frame| frame.is_err()), "{frame:?}");
+    }
+}
+
+#[test]
+fn unknown_types_and_flags_are_errors() {
+    fn first(record: &[u8]) -> Option<Result<Frame<'_>, WireError>> {
+        frames(record).next()
+    }
+    assert_eq!(first(&[99, 0, 0, 0]), Some(Err(WireError::UnknownType(99))));
+    assert_eq!(first(&[0, 0, 0, 0]), Some(Err(WireError::UnknownType(0))));
+    for frame in all(b"ticket") {
+        let mut record = encoded(&frame);
+        for flags in 0..=255u8 {
+            record[1] = flags;
+            match first(&record) {
+                Some(Ok(back)) => assert_eq!(encoded(&back)[1], flags, "{frame:?}"),
+                Some(Err(_)) => (),
+                None => panic!("a frame is there"),
+            }
+        }
+    }
+}
+
+#[test]
+fn records_are_bounded() {
+    assert_eq!(frames(&[]).next(), Some(Err(WireError::Empty)));
+    let long = vec![0; FRAME_MAX + 1];
+    assert_eq!(frames(&long).next(), Some(Err(WireError::RecordTooLong(FRAME_MAX + 1))));
+}
+
+#[test]
+fn impossible_values_are_errors() {
+    let ahead = Report { received: 1, acked: 2, limit: 3 };
+    let ack = encoded(&Frame::Checkpoint(Checkpoint::Ack { echo: false, report: ahead }));
+    assert_eq!(frames(&ack).next(), Some(Err(WireError::BadValue("acked"))));
+    let empty = encoded(&Frame::Data(Data { position: 0, bytes: &[] }));
+    assert_eq!(frames(&empty).next(), Some(Err(WireError::BadValue("bytes"))));
+    let end = encoded(&Frame::Data(Data { position: u64::MAX, bytes: &[1] }));
+    assert_eq!(frames(&end).next(), Some(Err(WireError::BadValue("bytes"))));
+    let ticket = TicketFrame { at: 0, covers: 0, seam_from: 0, transferable: true, ticket: &[] };
+    let ticket = encoded(&Frame::Ticket(ticket));
+    assert_eq!(frames(&ticket).next(), Some(Err(WireError::BadValue("ticket"))));
+}
+
+#[test]
+fn a_link_begins_with_one_of_three_frames() {
+    for frame in all(b"ticket") {
+        let record = encoded(&frame);
+        match (first_frame(&record), frame) {
+            (Ok(First::Connect(got)), Frame::Connect(sent)) => assert_eq!(got, sent),
+            (Ok(First::Resume(got)), Frame::Resume(sent)) => assert_eq!(got, sent),
+            (Ok(First::Reset(got)), Frame::Close(Close::ResetFirst(sent))) => {
+                assert_eq!(got, sent);
+            }
+            (Err(WireError::NotFirst(_)), _) => (),
+            (other, frame) => panic!("{frame:?} gave {other:?}"),
+        }
+        let twice = [&record[..], &record[..]].concat();
+        assert!(first_frame(&twice).is_err());
+    }
+}
+
+#[test]
+fn another_version_is_seen_before_anything_else_is_read() {
+    let mut record = encoded(&all(b"t")[0]);
+    record[4..6].copy_from_slice(&9u16.to_be_bytes());
+    record.truncate(4 + 2 + 16);
+    record[2..4].copy_from_slice(&18u16.to_be_bytes());
+    let Ok(First::Connect(connect)) = first_frame(&record) else { panic!("still a CONNECT") };
+    assert_eq!((connect.version, connect.handle), (9, A));
+}
+
+#[test]
+fn texts_are_cut_and_cleaned_by_the_sender_and_checked_by_the_receiver() {
+    let mut out = Vec::new();
+    let text = format!("{}\u{1b}[31m", "ü".repeat(300));
+    encode_connect_denied(A, DenyReason::Internal, Duration::ZERO, &text, &mut out);
+    let Some(Ok(Frame::ConnectDenied(denied))) = frames(&out).next() else { panic!("a frame") };
+    assert_eq!(denied.text, "ü".repeat(100));
+    let position = out.len() - 1;
+    out[position] = 0x07;
+    assert_eq!(frames(&out).next(), Some(Err(WireError::BadValue("text"))));
+}
+
+#[test]
+fn random_bytes_and_mutations_never_panic_and_what_is_read_is_written_alike() {
+    let mut seed = 1u64;
+    let mut random = move || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed
+    };
+    let corpus: Vec<Vec<u8>> = all(b"ticket").iter().map(encoded).collect();
+    for _ in 0..200_000 {
+        let mut record = corpus[(random() % corpus.len() as u64) as usize].clone();
+        for _ in 0..random() % 4 {
+            let at = (random() % record.len() as u64) as usize;
+            record[at] = random() as u8;
+        }
+        for frame in frames(&record).flatten() {
+            let again = encoded(&frame);
+            assert_eq!(frames(&again).next(), Some(Ok(frame)));
+        }
+        let _ = first_frame(&record);
+    }
+}
