@@ -111,8 +111,9 @@ pub fn ensure(run: &Run) -> anyhow::Result<()> {
         Some(path) => path.clone(),
         None => default_log()?,
     };
+    let old = std::fs::metadata(&log).map_or(0, |log| log.len());
     let mut child = start(&program, run, &log)?;
-    wait_until_ready(&mut child, &log)
+    wait_until_ready(&mut child, &log, old)
 }
 
 fn warn_of_other_config(run: &Run, status: &Value) {
@@ -188,7 +189,7 @@ fn start(program: &Path, run: &Run, log: &Path) -> anyhow::Result<Child> {
         .with_context(|| format!("cannot start the broker {}", program.display()))
 }
 
-fn wait_until_ready(child: &mut Child, log: &Path) -> anyhow::Result<()> {
+fn wait_until_ready(child: &mut Child, log: &Path, old: u64) -> anyhow::Result<()> {
     let begun = Instant::now();
     let mut pause = Duration::from_millis(5);
     loop {
@@ -201,7 +202,7 @@ fn wait_until_ready(child: &mut Child, log: &Path) -> anyhow::Result<()> {
             if status().is_ok() {
                 return Ok(());
             }
-            bail!("the broker did not start ({exit}); it says:\n{}", tail(log));
+            bail!("the broker did not start ({exit}); it says:\n{}", tail(log, old));
         }
         if begun.elapsed() > START_MAX {
             bail!("the broker does not answer; see its log {}", log.display());
@@ -211,10 +212,11 @@ fn wait_until_ready(child: &mut Child, log: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// The last lines of a log.
-fn tail(path: &Path) -> String {
+/// The last lines of a log, of those that were written after its first `old` bytes.
+fn tail(path: &Path, old: u64) -> String {
     let text = std::fs::read(path).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
+    let new = usize::try_from(old).ok().and_then(|old| text.get(old..));
+    let text = String::from_utf8_lossy(new.unwrap_or(&text));
     let lines: Vec<&str> = text.lines().collect();
     let last = &lines[lines.len().saturating_sub(5)..];
     last.iter().map(|line| format!("  {line}\n")).collect()
