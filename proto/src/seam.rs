@@ -243,7 +243,7 @@ mod tests {
     const FROM: u64 = 100;
 
     fn bytes(count: u64) -> Vec<u8> {
-        (0..FROM + count).map(|i| (i * 37 ^ i >> 5) as u8).collect()
+        (0..FROM + count).map(|i| ((i * 37) ^ (i >> 5)) as u8).collect()
     }
 
     fn proof(stream: &[u8], step: usize) -> SeamProof {

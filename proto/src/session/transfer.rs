@@ -86,7 +86,7 @@ impl Session {
 
     /// What a transfer CONNECT would carry now.
     pub fn transfer_request(&self) -> TransferRequest<'_> {
-        let reached = |seam: &&Box<Seam>| seam.position() == self.receive.received;
+        let reached = |seam: &&Seam| seam.position() == self.receive.received;
         TransferRequest {
             ticket: self.held.as_ref().map(|held| &*held.ticket),
             covers: self.held.as_ref().map_or(0, |held| held.covers),
@@ -95,7 +95,7 @@ impl Session {
             up_sent: self.send.max,
             up_fin: self.send.fin,
             epoch: self.epoch,
-            seam: self.seam.as_ref().filter(reached).map(|seam| seam.proof()),
+            seam: self.seam.as_deref().filter(reached).map(Seam::proof),
         }
     }
 

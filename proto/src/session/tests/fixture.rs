@@ -12,7 +12,7 @@ use crate::session::{
 };
 use crate::state::State;
 use crate::time::Instant;
-use crate::wire::{First, ResumeDenial, encode_done, encode_resume_denied, first_frame};
+use crate::wire::{ConnectMode, First, ResumeDenial, encode_done, encode_resume_denied, first_frame};
 
 pub const SH_A: Handle = Handle([0xaa; 16]);
 pub const SH_B: Handle = Handle([0xbb; 16]);
@@ -166,6 +166,8 @@ pub struct Pair {
     /// A server that ended and was dropped answers from its tombstone.
     pub tombstone: Option<(u32, ResumeDenial)>,
     pub resets_first: usize,
+    /// Its service holds acknowledgements back.
+    pub replayable: bool,
 }
 
 impl Pair {
@@ -193,6 +195,7 @@ impl Pair {
             delivered: 0,
             tombstone: None,
             resets_first: 0,
+            replayable: false,
         }
     }
 
@@ -384,7 +387,13 @@ impl Pair {
             ..Link::default()
         };
         self.links.insert(self.next_link, link);
-        let up = Input::LinkUp { link: LinkId(self.next_link), peer: self.peer };
+        // A driver goes elsewhere when its server is dead.
+        let holds = |server: &End| server.session.handles().1 == self.broker.session.handles().1;
+        let peer = match self.server.as_ref().is_some_and(holds) {
+            false if self.replayable => Peer::Other,
+            true | false => self.peer,
+        };
+        let up = Input::LinkUp { link: LinkId(self.next_link), peer };
         self.broker.session.handle_input(self.now, up);
     }
 
@@ -407,8 +416,8 @@ impl Pair {
                 let open = link.open[1 - way];
                 self.delivered += 1;
                 match way {
-                    0 if open => self.to_server(id, &record),
-                    1 if open => self.to_broker(id, &record),
+                    0 if open => self.at_server(id, &record),
+                    1 if open => self.at_broker(id, &record),
                     _ => (),
                 }
                 self.settle();
@@ -431,12 +440,12 @@ impl Pair {
         }
     }
 
-    fn to_broker(&mut self, id: u64, record: &[u8]) {
+    fn at_broker(&mut self, id: u64, record: &[u8]) {
         take(self.now, &mut self.broker, LinkId(id), record);
     }
 
     /// What the server's daemon does with a record.
-    fn to_server(&mut self, id: u64, record: &[u8]) {
+    fn at_server(&mut self, id: u64, record: &[u8]) {
         let link = LinkId(id);
         if let Some(server) = &mut self.server
             && !server.session.is_over()
@@ -445,10 +454,19 @@ impl Pair {
         }
         match first_frame(record) {
             Ok(First::Connect(connect)) if self.server.is_none() && self.tombstone.is_none() => {
-                let at = self.transfer_at.unwrap_or_default();
+                let asked = match &connect.mode {
+                    ConnectMode::New => StartAt::default(),
+                    ConnectMode::Transfer(request) => {
+                        StartAt { up: request.covers, down: request.down }
+                    }
+                };
+                let at = self.transfer_at.unwrap_or(asked);
                 let limits = self.server_limits.clone();
                 let own = self.server_handle;
-                let session = Session::accept(self.now, limits, link, own, &connect, at, "a");
+                let mut session = Session::accept(self.now, limits, link, own, &connect, at, "a");
+                if self.replayable {
+                    session.hold_acks();
+                }
                 self.server = Some(End::new(session));
             }
             Ok(First::Reset(_)) => {
@@ -528,7 +546,7 @@ fn check(session: &Session) {
 
 /// Bytes that tell their position.
 pub fn stream(seed: u64, count: usize) -> Vec<u8> {
-    (0..count as u64).map(|i| ((i * 31 + seed * 101) ^ (i >> 8) * 7) as u8).collect()
+    (0..count as u64).map(|i| ((i * 31 + seed * 101) ^ ((i >> 8) * 7)) as u8).collect()
 }
 
 /// Limits of a few bytes, frames of one.

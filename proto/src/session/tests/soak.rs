@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use super::fixture::*;
-use crate::session::{Input, Limits, LinkId};
+use crate::handle::Handle;
+use crate::seam::{Depth, Verifier};
+use crate::session::{Input, Limits, LinkId, TicketOffer};
 use crate::state::State;
 
 /// splitmix64.
@@ -87,9 +89,90 @@ fn soak(seed: u64) {
     assert!(pair.broker.errors.is_empty() && pair.server().errors.is_empty(), "seed {seed}");
 }
 
+/// How many seeds: 500, or as many as STP_SOAK says.
+fn seeds() -> std::ops::Range<u64> {
+    0..std::env::var("STP_SOAK").ok().and_then(|count| count.parse().ok()).unwrap_or(500)
+}
+
 #[test]
-fn five_hundred_random_lives_lose_no_byte() {
-    for seed in 0..500 {
-        soak(seed);
+fn random_lives_lose_no_byte() {
+    seeds().for_each(soak);
+}
+
+/// A replayable service that answers `down` from any position, on servers that die.
+fn dying_servers(seed: u64) {
+    let mut random = Random(seed);
+    let mut pair = Pair::with(random_limits(&mut random));
+    pair.replayable = true;
+    let (up, down) = (stream(seed, 150), stream(seed + 1, 150));
+    pair.broker.write(&up);
+    let mut written = usize::MAX;
+    let mut start = 0;
+    let mut deaths = 0;
+    for round in 0..1500 {
+        pair.server_limits = random_limits(&mut random);
+        if pair.server.is_some() && written == usize::MAX {
+            let at = pair.server().session.start;
+            (start, written) = (at.up as usize, at.down as usize);
+        }
+        if pair.server.is_some() && written < down.len() {
+            let count = (random.next(12) as usize).min(down.len() - written);
+            if random.next(3) == 0 || written == 0 {
+                let session = &mut pair.server().session;
+                let positions = session.positions();
+                session.offer_ticket(TicketOffer {
+                    at: positions.end,
+                    covers: positions.received,
+                    seam_from: 20,
+                    transferable: true,
+                    ticket: vec![1; 1 + random.next(20) as usize],
+                });
+            }
+            pair.server().write(&down[written..written + count]);
+            written += count;
+            // The observer sees a byte before the next ticket's place is known.
+            pair.run(Duration::from_millis(random.next(3)));
+            if pair.server.as_ref().is_some_and(|server| !server.source.is_empty()) {
+                pair.run(Duration::from_millis(500));
+            }
+        }
+        match random.next(if round < 300 { 12 } else { 500 }) {
+            0 => pair.cut(),
+            1 => pair.silence(),
+            2 => pair.broker_input(Input::PathChanged),
+            3 if deaths < 4 && pair.server.is_some() => {
+                deaths += 1;
+                pair.server = None;
+                pair.cut();
+                pair.server_handle = Handle([deaths; 16]);
+                written = usize::MAX;
+            }
+            4 => pair.fates.push_back(random.next(20) as usize),
+            _ => (),
+        }
+        pair.run(Duration::from_millis([1, 30, 200][random.next(3) as usize]));
+        if pair.broker.session.state() == State::ReadyResume && random.next(3) == 0 {
+            pair.broker_input(Input::Retry);
+            pair.run(Duration::from_millis(100));
+        }
+        assert!(down.starts_with(&pair.broker.got), "seed {seed}");
+        if let Some(server) = &pair.server {
+            assert!(up[start..].starts_with(&server.got) || written == usize::MAX, "seed {seed}");
+        }
+        assert!(pair.broker.errors.is_empty(), "seed {seed}: {:?}", pair.broker.errors);
+        if pair.broker.got.len() == down.len() {
+            break;
+        }
     }
+    assert!(pair.broker.got == down, "seed {seed}");
+    if let Some(proof) = pair.broker.session.transfer_request().seam {
+        let mut verifier = Verifier::new(proof, Depth::Whole);
+        assert_eq!(verifier.push(&down[20..]), Ok(130), "seed {seed}");
+        assert_eq!(verifier.finish(), Ok(()), "seed {seed}");
+    }
+}
+
+#[test]
+fn random_deaths_of_servers_lose_no_byte() {
+    seeds().for_each(dying_servers);
 }
