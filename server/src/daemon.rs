@@ -82,7 +82,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 async fn serve(config: Config, identity: &Identity) -> anyhow::Result<()> {
-    let tls = Tls::new(identity);
+    let tls = Tls::admitting(identity, config.clients.clone());
     let options = LinkOptions { congestion: config.limits.congestion.clone(), ..LinkOptions::default() };
     let listener = listen(config.listen)
         .map_err(|error| anyhow::anyhow!("cannot listen on {}: {error}", config.listen))?;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use stp_drive::{Command, Start};
 use stp_net::clock;
+use stp_net::key::PublicKey;
 use stp_net::link::{AcceptError, Acceptor, Link};
 use stp_proto::session::{Session, code};
 use stp_proto::time;
@@ -29,6 +30,8 @@ use crate::ticket::random_handle;
 const INBOX: usize = 16;
 /// A repeated CONNECT waits this long for the first one.
 const OPENING_MAX: Duration = Duration::from_secs(30);
+/// A client that is not allowed has this long to ask, and be told so.
+const STRANGER_MAX: Duration = Duration::from_secs(10);
 /// A broker that was refused for lack of room is asked to come back after this time.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
@@ -98,14 +101,11 @@ impl Server {
                 return;
             }
         };
-        let key = link.peer_key();
-        if self.config.clients.as_ref().is_some_and(|allowed| !allowed.contains(&key)) {
-            tracing::info!(?from, client = %key, "this client is not allowed");
-            self.registry.counters.refuse("client_not_allowed");
-            link.refuse();
-            return;
-        }
         self.wait(link).await;
+    }
+
+    fn allows(&self, client: &PublicKey) -> bool {
+        self.config.clients.as_ref().is_none_or(|allowed| allowed.contains(client))
     }
 
     /// A link that a session gave back serves the next one.
@@ -122,7 +122,9 @@ impl Server {
             self.registry.counters.refuse("links_max");
             return;
         };
-        let first = tokio::time::timeout(self.config.limits.warm, first_record(&mut link)).await;
+        let allowed = self.allows(&link.peer_key());
+        let patience = if allowed { self.config.limits.warm } else { STRANGER_MAX };
+        let first = tokio::time::timeout(patience, first_record(&mut link)).await;
         drop(permit);
         match first {
             Ok(Some(record)) => Box::pin(self.dispatch(link, record)).await,
@@ -231,6 +233,10 @@ impl Server {
         if connect.version != VERSION {
             let text = format!("version {VERSION} is spoken here, not {}", connect.version);
             return Err(Refusal::new(DenyReason::Version, text));
+        }
+        if !self.allows(&key.0) {
+            let text = format!("{} is not among the clients of this server", key.0);
+            return Err(Refusal::new(DenyReason::Unauthorized, text));
         }
         let service = self.config.services.iter().find(|known| known.name == connect.service);
         let service = service.ok_or_else(|| {

@@ -330,8 +330,9 @@ async fn an_upload_under_way_is_never_repeated() {
     }
     servers[0].kill();
     let mut nothing = [0; 10];
-    let read = timeout(LONG, session.app.read(&mut nothing)).await.expect("in time");
-    assert!(!matches!(read, Ok(1..)), "no answer can come");
+    // Depending on what the broker had heard it gives up or waits for the first server.
+    let read = timeout(Duration::from_secs(5), session.app.read(&mut nothing)).await;
+    assert!(!matches!(read, Ok(Ok(1..))), "no answer can come");
     assert_eq!(posts.load(std::sync::atomic::Ordering::SeqCst), 1);
 }
 
