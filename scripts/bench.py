@@ -234,4 +234,5 @@ def run(lab, args):
         print(f"{way:<26}{p50[way]:>8.0f}{p99[way]:>8.0f}{p50[way] - p50['direct']:>12.0f}{p99[way] - p99['direct']:>12.0f}")
 
 
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 main()

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
-use stp_tests::daemon;
 use stp_tests::growth::Growth;
 use stp_tests::process::Process;
 use stp_tests::scene::{self, Scene};
+use stp_tests::wait;
 
 #[path = "../lab/world.rs"]
 #[allow(dead_code, reason = "the lab uses all of it")]
@@ -61,6 +61,8 @@ struct Download {
     growth: Growth,
     path: std::path::PathBuf,
     story: Story,
+    /// How many of the session's events have been told.
+    told: usize,
 }
 
 impl Download {
@@ -68,32 +70,41 @@ impl Download {
         let (process, growth, path) = world.download(scene, tool)?;
         let story = Story { start: Instant::now() };
         story.tell(&format!("$ session run -- {} http://mirror.lab/big", tool.name()));
-        Ok(Download { process, growth, path, story })
+        Ok(Download { process, growth, path, story, told: 0 })
     }
 
     fn reach(&mut self, world: &World, percent: u64) -> Result<()> {
         reach(&self.growth, &mut self.process, world.payload.len / 100 * percent)
     }
 
-    /// Tells how long the program waited for a byte around a fault.
-    fn gap(&self, fault: Instant, over: Instant) -> Result<()> {
+    /// Waits until the session goes on after a fault and tells how, as the broker saw it.
+    fn goes_on(&mut self, world: &World, over: Instant) -> Result<()> {
+        let event = wait::until("the session to go on", Duration::from_secs(60), || {
+            self.process.must_run()?;
+            let status = world.broker_status()?;
+            let session = &status["sessions"][0];
+            let events = session["events"].as_array().map_or(&[][..], Vec::as_slice);
+            let known = self.told;
+            let news = events.iter().skip(known).find(|event| event["gap_ms"].is_u64());
+            if news.is_some() {
+                self.told = events.len();
+            }
+            Ok(news.cloned())
+        })?;
         self.growth.grow_after(over, Duration::from_secs(60))?;
-        let pause = self.growth.pause_after(fault)?;
-        self.story.tell(&format!(
-            "  goes on at byte {}: {} ms after it could, {} ms without a byte",
-            pause.at,
-            pause.to.saturating_duration_since(over).as_millis(),
-            (pause.to - pause.from).as_millis()
-        ));
+        let word = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
+        let server = match (word("from_server"), word("to_server")) {
+            (from, to) if from == to => format!("same server {to}"),
+            (from, to) => format!("server {to} takes over from {from}, seam verified"),
+        };
+        let (byte, gap) = (&event["at_byte"], &event["gap_ms"]);
+        self.story.tell(&format!("  goes on at byte {byte}, {server}; gap {gap} ms"));
         Ok(())
     }
 
     fn end(self, world: &World) -> Result<()> {
         world.must_be_right(self.process, &self.path)?;
         self.story.tell(&format!("exit code 0, SHA-256 equal: {}", world.payload.sha256));
-        for line in daemon::happenings(&world.broker_status()?) {
-            println!("             · {line}");
-        }
         Ok(())
     }
 }
@@ -101,13 +112,12 @@ impl Download {
 fn curl(scene: &Scene, world: &mut World) -> Result<()> {
     let mut download = Download::begin(scene, world, Tool::Curl)?;
     download.reach(world, 20)?;
-    let cut = Instant::now();
     world.topology.hosts[CLIENT].link_down(0)?;
     download.story.tell("✂ the client's link goes down");
     std::thread::sleep(Duration::from_secs(3));
     world.topology.hosts[CLIENT].link_up(0)?;
     download.story.tell("  the link is up again, after 3 s");
-    download.gap(cut, Instant::now())?;
+    download.goes_on(world, Instant::now())?;
 
     download.reach(world, 45)?;
     let changed = Instant::now();
@@ -115,16 +125,14 @@ fn curl(scene: &Scene, world: &mut World) -> Result<()> {
     download
         .story
         .tell(&format!("⇄ the client's address is now {}", world.topology.hosts[CLIENT].address()));
-    download.gap(changed, changed)?;
+    download.goes_on(world, changed)?;
 
     download.reach(world, 70)?;
     let place = world.serving()?;
     let killed = Instant::now();
     world.kill_server(place)?;
     download.story.tell(&format!("☠ kill -9 of server {}", world.servers[place].name));
-    download.gap(killed, killed)?;
-    let now = world.servers[world.serving()?].name.clone();
-    download.story.tell(&format!("  server {now} has taken over, its bytes verified at the seam"));
+    download.goes_on(world, killed)?;
     download.end(world)?;
     world.restart_server(scene, place)
 }
@@ -132,7 +140,6 @@ fn curl(scene: &Scene, world: &mut World) -> Result<()> {
 fn wget(scene: &Scene, world: &mut World) -> Result<()> {
     let mut download = Download::begin(scene, world, Tool::Wget)?;
     download.reach(world, 30)?;
-    let killed = Instant::now();
     for place in 0..2 {
         world.kill_server(place)?;
     }
@@ -140,16 +147,15 @@ fn wget(scene: &Scene, world: &mut World) -> Result<()> {
     std::thread::sleep(Duration::from_secs(2));
     world.restart_server(scene, 1)?;
     download.story.tell("  server b runs again, after 2 s; it remembers nothing");
-    download.gap(killed, Instant::now())?;
+    download.goes_on(world, Instant::now())?;
 
     download.reach(world, 60)?;
-    let cut = Instant::now();
     world.topology.cut(CLIENT, 0, true)?;
     download.story.tell("✂ the path goes silent: packets vanish, nobody is told");
     std::thread::sleep(Duration::from_secs(4));
     world.topology.cut(CLIENT, 0, false)?;
     download.story.tell("  the path is back, after 4 s");
-    download.gap(cut, Instant::now())?;
+    download.goes_on(world, Instant::now())?;
     let rtt = rtt(&world.broker_status()?).context("no session in the status")?;
     download.story.tell(&format!("  the broker's status says: round trip {rtt:.0} ms"));
     download.end(world)
