@@ -1,0 +1,160 @@
+//! The key that seals tickets, and how it is changed while sessions live.
+//!
+//! The file holds a key per line; the first seals, all open (`stp_net::key::ClusterKey`). A change
+//! is three steps, each made on every machine before the next: `add` puts a new key last, so that
+//! it opens everywhere; `promote` puts it first, so that it seals; `retire` takes the others away
+//! when the last ticket they sealed is past. Daemons notice a changed file by themselves.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use parking_lot::Mutex;
+use stp_net::key::ClusterKey;
+
+/// How often the file is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The cluster's name and key, as the file is now.
+#[derive(Debug)]
+pub struct Cluster {
+    name: String,
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    key: Arc<ClusterKey>,
+    changed: Option<SystemTime>,
+    looked: Instant,
+}
+
+impl Cluster {
+    /// Reads the key file.
+    pub fn load(name: &str, path: &Path) -> Result<Cluster, stp_net::key::KeyError> {
+        let key = Arc::new(ClusterKey::load(path)?);
+        let state = State { key, changed: changed(path), looked: Instant::now() };
+        Ok(Cluster { name: name.to_owned(), path: path.to_owned(), state: Mutex::new(state) })
+    }
+
+    /// Its name: the audience of its tickets.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The key as it is now. A file that cannot be read is logged, and the last one holds.
+    #[must_use]
+    pub fn key(&self) -> Arc<ClusterKey> {
+        let mut state = self.state.lock();
+        if state.looked.elapsed() >= LOOK {
+            state.looked = Instant::now();
+            let now = changed(&self.path);
+            if now != state.changed {
+                state.changed = now;
+                match ClusterKey::load(&self.path) {
+                    Ok(key) => {
+                        tracing::info!(file = %self.path.display(), "the cluster key has changed");
+                        state.key = Arc::new(key);
+                    }
+                    Err(error) => tracing::error!(%error, "the cluster key cannot be read"),
+                }
+            }
+        }
+        Arc::clone(&state.key)
+    }
+}
+
+fn changed(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).and_then(|meta| meta.modified()).ok()
+}
+
+/// A step of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Step {
+    /// A new key that opens and does not seal yet; makes the file if there is none.
+    Add,
+    /// The newest key seals.
+    Promote,
+    /// Only the key that seals is left.
+    Retire,
+}
+
+/// Changes the file, whole or not at all. Says what is to be done next.
+pub fn step(path: &Path, step: Step) -> anyhow::Result<&'static str> {
+    let mut keys = if path.exists() { lines(path)? } else { Vec::new() };
+    let made = keys.is_empty();
+    let next = match step {
+        Step::Add => {
+            if keys.len() >= ClusterKey::MAX {
+                anyhow::bail!("{} holds {} keys: retire some first", path.display(), keys.len());
+            }
+            keys.push(STANDARD.encode(stp_directory::password::random::<32>()));
+            if made {
+                "copy the file to every server and gateway of the cluster"
+            } else {
+                "copy the file everywhere; then promote"
+            }
+        }
+        Step::Promote => {
+            let newest = keys.pop().ok_or_else(|| anyhow::anyhow!("the file holds no key"))?;
+            keys.insert(0, newest);
+            "copy the file everywhere; retire when the longest-lived ticket is past"
+        }
+        Step::Retire => {
+            keys.truncate(1);
+            "copy the file everywhere; tickets of the old key are refused from now on"
+        }
+    };
+    let text: String = keys.iter().map(|key| format!("{key}\n")).collect();
+    let draft = path.with_extension(format!("draft.{}", std::process::id()));
+    let mut options = fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&draft, path)?;
+    Ok(next)
+}
+
+fn lines(path: &Path) -> anyhow::Result<Vec<String>> {
+    ClusterKey::load(path)?;
+    let text = fs::read_to_string(path)?;
+    let bare = |line: &str| line.split('#').next().unwrap_or_default().trim().to_owned();
+    Ok(text.lines().map(bare).filter(|line| !line.is_empty()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stp_net::key::Identity;
+    use stp_net::seal::{open, seal};
+
+    #[test]
+    fn at_no_step_of_a_change_does_a_server_refuse_a_ticket_it_should_open() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("cluster.key");
+        let client = Identity::generate().public_key();
+        let load = || ClusterKey::load(&path).expect("a good file");
+        step(&path, Step::Add).expect("made");
+        let mut before = load();
+        let old_ticket = seal(&before, b"old", &client);
+        for change in [Step::Add, Step::Promote] {
+            step(&path, change).expect("changed");
+            let after = load();
+            // Whoever has the file of before and whoever has the new one understand each other.
+            assert!(open(&before, &seal(&after, b"x", &client), &client).is_ok(), "{change:?}");
+            assert!(open(&after, &seal(&before, b"x", &client), &client).is_ok(), "{change:?}");
+            assert!(open(&after, &old_ticket, &client).is_ok(), "{change:?}");
+            before = after;
+        }
+        step(&path, Step::Retire).expect("changed");
+        assert!(open(&load(), &seal(&before, b"x", &client), &client).is_ok());
+        assert!(open(&load(), &old_ticket, &client).is_err(), "the old key is gone");
+    }
+}

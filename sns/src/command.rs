@@ -1,0 +1,197 @@
+//! The operator's commands: `stp-sns admin …`, over the daemon's socket.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use clap::Subcommand;
+use serde_json::Value;
+use stp_directory::Verifier;
+use stp_net::key::PublicKey;
+use stp_proto::directory::KdfCost;
+
+use crate::admin::Order;
+use crate::record::User;
+
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+
+/// What an operator wants.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Users: who may log in.
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Servers: who may offer what.
+    #[command(subcommand)]
+    Server(ServerCommand),
+    /// Services, by whom and where.
+    #[command(subcommand)]
+    Service(ServiceCommand),
+    /// Files, and the servers that hold them.
+    Files {
+        /// Only of this service.
+        #[arg(long)]
+        service: Option<String>,
+        /// Only this one.
+        path: Option<String>,
+    },
+}
+
+/// Commands about users.
+#[derive(Debug, Subcommand)]
+pub enum UserCommand {
+    /// Adds a user; the password is asked for.
+    Add {
+        /// Who.
+        user: String,
+        /// The root of the user's files.
+        #[arg(long, default_value = "/")]
+        tree: String,
+        /// Reads the password from the standard input.
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// Gives a user a new password.
+    Password {
+        /// Who.
+        user: String,
+        /// The root of the user's files.
+        #[arg(long, default_value = "/")]
+        tree: String,
+        /// Reads the password from the standard input.
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// Takes a user away.
+    Delete {
+        /// Who.
+        user: String,
+    },
+    /// Shows all users.
+    List,
+}
+
+/// Commands about servers.
+#[derive(Debug, Subcommand)]
+pub enum ServerCommand {
+    /// Allows a server to offer services (`stp-server --print-key` shows its key).
+    Allow {
+        /// What it is called.
+        server: String,
+        /// Its key.
+        key: PublicKey,
+        /// What it may offer.
+        #[arg(required = true)]
+        services: Vec<String>,
+    },
+    /// Allows it no more.
+    Forbid {
+        /// What it is called.
+        server: String,
+    },
+    /// Shows all servers, and which are there.
+    List,
+}
+
+/// Commands about services.
+#[derive(Debug, Subcommand)]
+pub enum ServiceCommand {
+    /// Shows all services.
+    List,
+    /// Deletes an endpoint and its services, whoever made it.
+    DeleteEndpoint {
+        /// `object@domain`.
+        endpoint: String,
+    },
+}
+
+/// Carries a command out; the text is for stdout.
+pub fn run(socket: &Path, command: Command, as_json: bool) -> anyhow::Result<String> {
+    let order = match command {
+        Command::User(UserCommand::Add { user, tree, password_stdin }) => {
+            let record = record(&user, &tree, password_stdin)?;
+            Order::UserAdd { user, record, replace: false }
+        }
+        Command::User(UserCommand::Password { user, tree, password_stdin }) => {
+            let record = record(&user, &tree, password_stdin)?;
+            Order::UserAdd { user, record, replace: true }
+        }
+        Command::User(UserCommand::Delete { user }) => Order::UserDelete { user },
+        Command::User(UserCommand::List) => Order::UserList,
+        Command::Server(ServerCommand::Allow { server, key, services }) => {
+            Order::ServerAllow { server, key, services }
+        }
+        Command::Server(ServerCommand::Forbid { server }) => Order::ServerForbid { server },
+        Command::Server(ServerCommand::List) => Order::ServerList,
+        Command::Service(ServiceCommand::List) => Order::ServiceList,
+        Command::Service(ServiceCommand::DeleteEndpoint { endpoint }) => {
+            Order::EndpointDelete { endpoint }
+        }
+        Command::Files { service, path } => Order::Files { service, path },
+    };
+    let done = ask(socket, &order)?;
+    Ok(if as_json { format!("{done:#}\n") } else { lines(&done) })
+}
+
+/// Sends an order to the daemon.
+pub fn ask(socket: &Path, order: &Order) -> anyhow::Result<Value> {
+    let mut stream = UnixStream::connect(socket).map_err(|error| {
+        anyhow::anyhow!("{}: {error}; is stp-sns running, and are you its user?", socket.display())
+    })?;
+    stream.set_read_timeout(Some(ANSWER_MAX))?;
+    stream.write_all(format!("{}\n", serde_json::to_string(order)?).as_bytes())?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line)?;
+    let answer: Value = serde_json::from_str(&line)
+        .map_err(|error| anyhow::anyhow!("the daemon does not answer: {error}"))?;
+    match answer.get("error").and_then(Value::as_str) {
+        Some(error) => anyhow::bail!("{error}"),
+        None => Ok(answer.get("done").cloned().unwrap_or_default()),
+    }
+}
+
+fn record(user: &str, tree: &str, from_stdin: bool) -> anyhow::Result<User> {
+    let password = if from_stdin {
+        let mut text = String::new();
+        std::io::stdin().lock().take(4_096).read_to_string(&mut text)?;
+        text.trim_end_matches(['\r', '\n']).to_owned()
+    } else {
+        let first = rpassword::prompt_password(format!("New password of {user}: "))?;
+        let second = rpassword::prompt_password("Again: ")?;
+        if first != second {
+            anyhow::bail!("the two are not the same");
+        }
+        first
+    };
+    if password.chars().count() < 8 {
+        anyhow::bail!("a password has at least 8 characters");
+    }
+    Ok(User::new(&Verifier::new(&password, KdfCost::default())?, tree))
+}
+
+/// A list as lines of its items' values, anything else as it is.
+fn lines(value: &Value) -> String {
+    let text = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        Value::Array(items) => {
+            let plain =
+                |item: &Value| item.as_str().map_or_else(|| item.to_string(), str::to_owned);
+            items.iter().map(plain).collect::<Vec<_>>().join(",")
+        }
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    };
+    let line = |item: &Value| match item {
+        Value::Object(fields) => {
+            let parts: Vec<_> =
+                fields.iter().map(|(name, value)| format!("{name}={}", text(value))).collect();
+            parts.join(" ") + "\n"
+        }
+        other => text(other) + "\n",
+    };
+    match value {
+        Value::Array(items) => items.iter().map(line).collect(),
+        other => line(other),
+    }
+}

@@ -1,0 +1,183 @@
+//! The command line and the life of the process.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+use stp_net::key::Identity;
+use stp_net::link::{Acceptor, LinkOptions, Tls, listen};
+use stp_net::status::StatusServer;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+use crate::cluster_key::{self, Cluster};
+use crate::config::{self, Config, PLACES, StoreConfig};
+use crate::sns::Sns;
+use crate::status::Status;
+use crate::store::AnyStore;
+use crate::store::embedded::Embedded;
+use crate::store::etcd::Etcd;
+use crate::tables::Tables;
+use crate::{admin, command, link};
+
+/// Handshakes at once.
+const HANDSHAKES_MAX: usize = 256;
+
+/// The Session Name Server and STP gateway: names, log-in, tickets.
+#[derive(Debug, Parser)]
+#[command(name = "stp-sns", version, args_conflicts_with_subcommands = false)]
+struct Arguments {
+    /// The configuration file.
+    #[arg(long, short, global = true, value_name = "FILE", env = "SESSION_SNS_CONFIG")]
+    config: Option<PathBuf>,
+    /// Checks the configuration and ends.
+    #[arg(long)]
+    check: bool,
+    /// Prints the public key (made if there is none yet) and ends.
+    #[arg(long)]
+    print_key: bool,
+    /// What is logged, such as "debug" or "info,stp_net=trace".
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+    #[command(subcommand)]
+    command: Option<Does>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Does {
+    /// Users, servers, services and files of the daemon that runs.
+    Admin {
+        /// The daemon's socket; else that of the configuration.
+        #[arg(long, value_name = "PATH")]
+        socket: Option<PathBuf>,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(subcommand)]
+        command: command::Command,
+    },
+    /// Changes the cluster key in steps: add, promote, retire.
+    ClusterKey {
+        /// The step.
+        step: cluster_key::Step,
+        /// The file.
+        file: PathBuf,
+    },
+}
+
+/// The program.
+#[must_use]
+pub fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("stp-sns: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<()> {
+    match arguments.command {
+        Some(Does::ClusterKey { step, file }) => {
+            say(cluster_key::step(&file, step)?);
+            return Ok(());
+        }
+        Some(Does::Admin { socket, json, command }) => {
+            let socket = match socket {
+                Some(socket) => socket,
+                None => config::load(&place(arguments.config.as_ref())?)?.admin,
+            };
+            print(&command::run(&socket, command, json)?);
+            return Ok(());
+        }
+        None => {}
+    }
+    let path = place(arguments.config.as_ref())?;
+    stp_net::log::init(arguments.log.as_deref())?;
+    let config = config::load(&path)?;
+    if arguments.check {
+        say(&format!("{}: no mistakes found", path.display()));
+        return Ok(());
+    }
+    let identity = Identity::load_or_create(&config.key_file)?;
+    if arguments.print_key {
+        say(&identity.public_key().to_string());
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let served = runtime.block_on(serve(config, &identity));
+    runtime.shutdown_background();
+    served
+}
+
+fn place(given: Option<&PathBuf>) -> anyhow::Result<PathBuf> {
+    let places: Vec<PathBuf> = PLACES.iter().map(PathBuf::from).collect();
+    let found = given.or_else(|| stp_net::config::find(&places)).cloned();
+    found.ok_or_else(|| {
+        anyhow::anyhow!("no configuration: name one with --config, or write {}", PLACES[0])
+    })
+}
+
+/// The store, and the tables it tells.
+pub async fn open_store(config: &StoreConfig) -> anyhow::Result<(Arc<Tables>, AnyStore)> {
+    let tables: Arc<Tables> = Arc::default();
+    let store: AnyStore = match config {
+        StoreConfig::Embedded(path) => {
+            let (path, sink) = (path.clone(), Arc::clone(&tables));
+            Arc::new(tokio::task::spawn_blocking(move || Embedded::open(&path, sink)).await??)
+        }
+        StoreConfig::Etcd { endpoints, prefix } => {
+            let sink = Arc::clone(&tables);
+            Arc::new(Etcd::open(endpoints.clone(), prefix.clone(), sink).await?)
+        }
+    };
+    Ok((tables, store))
+}
+
+async fn serve(config: Config, identity: &Identity) -> anyhow::Result<()> {
+    let cluster = Cluster::load(&config.cluster, &config.cluster_key_file)?;
+    let (tables, store) = open_store(&config.store).await?;
+    let listener = listen(config.listen)
+        .map_err(|error| anyhow::anyhow!("cannot listen on {}: {error}", config.listen))?;
+    let status = StatusServer::bind(&config.status)
+        .await
+        .map_err(|error| anyhow::anyhow!("cannot show the status on {}: {error}", config.status))?;
+    let socket = admin::bind(&config.admin)
+        .map_err(|error| anyhow::anyhow!("{}: {error}", config.admin.display()))?;
+    let admin_path = config.admin.clone();
+    let (listens, name) = (config.listen, config.name.clone());
+    let acceptor =
+        Arc::new(Acceptor::new(Tls::new(identity), LinkOptions::default(), HANDSHAKES_MAX));
+    let sns = Sns::new(config, tables, store, cluster, identity.public_key()).await?;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let shown = status.map(|status| {
+        let source = Arc::new(Status { sns: Arc::clone(&sns), acceptor: Arc::clone(&acceptor) });
+        tokio::spawn(status.serve(source, None, async move { drop(stopped.await) }))
+    });
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tracing::info!(name, listen = %listens, key = %sns.key, store = ?sns.store, "ready");
+    tokio::select! {
+        () = link::serve(Arc::clone(&sns), acceptor, listener) => {}
+        () = admin::serve(Arc::clone(&sns), socket) => {}
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    tracing::info!("ending");
+    let _ = std::fs::remove_file(admin_path);
+    drop(stop);
+    if let Some(shown) = shown {
+        shown.await?;
+    }
+    Ok(())
+}
+
+fn say(text: &str) {
+    print(&format!("{text}\n"));
+}
+
+#[expect(clippy::print_stdout, reason = "this is what was asked for")]
+fn print(text: &str) {
+    print!("{text}");
+}

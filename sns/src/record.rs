@@ -1,0 +1,172 @@
+//! What is kept in the store: one JSON value per key, so that it can be read with `etcdctl`.
+//!
+//! | key | value |
+//! |---|---|
+//! | `ep/OBJECT@DOMAIN` | [`Endpoint`]; holds the lease |
+//! | `sv/OBJECT@DOMAIN/SERVICE` | [`Service`]; kept by its endpoint's lease |
+//! | `up/SERVER` | [`Announced`]: a server that is there now; leased |
+//! | `srv/SERVER` | [`Server`]: what an operator allows a server |
+//! | `inv/SERVER/SERVICE` | [`Inventory`]: which list of files holds |
+//! | `invp/SERVER/SERVICE/DIGEST/N` | [`Page`]: a part of that list |
+//! | `user/USER` | [`User`] |
+//! | `secret/guise` | what unknown users' salts are made from |
+
+use std::net::{IpAddr, SocketAddr};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+use stp_directory::Verifier;
+use stp_net::key::PublicKey;
+use stp_proto::directory::{EndpointName, FileEntry, KdfCost, SALT_BYTES};
+use stp_proto::name::Name;
+
+/// A named, movable thing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Who made it; only this key may change it.
+    pub owner: PublicKey,
+    /// Where it is.
+    pub addresses: Vec<IpAddr>,
+    /// For how long without a renewal; 0: for good.
+    pub lease_s: u32,
+}
+
+/// A service of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// Where it listens at the endpoint's addresses.
+    pub port: u16,
+    /// The key it shows.
+    pub key: PublicKey,
+}
+
+/// A server that is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announced {
+    /// Its key.
+    pub key: PublicKey,
+    /// Where it listens.
+    pub addresses: Vec<SocketAddr>,
+    /// What it offers.
+    pub services: Vec<String>,
+}
+
+/// What an operator allows a server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Server {
+    /// The key it must have.
+    pub key: PublicKey,
+    /// The services it may offer.
+    pub services: Vec<String>,
+}
+
+/// Which list of a server's files holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inventory {
+    /// The digest of the whole announcement's inventory, in base64url.
+    pub digest: String,
+    /// How many pages it has.
+    pub pages: u32,
+    /// How many files.
+    pub files: u64,
+}
+
+/// A part of a list of files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page {
+    /// Path, size, SHA-256 in base64url.
+    pub files: Vec<(String, u64, String)>,
+}
+
+/// Somebody who may log in.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// Salt, in base64url.
+    salt: String,
+    memory_kib: u32,
+    passes: u32,
+    lanes: u32,
+    /// The public half of the proving key, in base64url.
+    proof: String,
+    /// The list key, in base64url.
+    list: String,
+    /// The root of the user's files in the services' trees.
+    pub tree: String,
+}
+
+impl std::fmt::Debug for User {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("User").field("tree", &self.tree).finish_non_exhaustive()
+    }
+}
+
+/// Bytes as they are kept.
+#[must_use]
+pub fn text(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// Bytes as they were kept.
+#[must_use]
+pub fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
+    URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()
+}
+
+impl User {
+    /// A user with this verifier and tree.
+    #[must_use]
+    pub fn new(verifier: &Verifier, tree: &str) -> User {
+        User {
+            salt: text(&verifier.salt),
+            memory_kib: verifier.cost.memory_kib,
+            passes: verifier.cost.passes,
+            lanes: verifier.cost.lanes,
+            proof: text(&verifier.proof),
+            list: text(&verifier.list),
+            tree: tree.to_owned(),
+        }
+    }
+
+    /// What checks the user's proof.
+    #[must_use]
+    pub fn verifier(&self) -> Option<Verifier> {
+        let cost = KdfCost { memory_kib: self.memory_kib, passes: self.passes, lanes: self.lanes };
+        let salt: [u8; SALT_BYTES] = bytes(&self.salt)?;
+        let verifier =
+            Verifier { salt, cost, proof: bytes(&self.proof)?, list: bytes(&self.list)? };
+        cost.is_acceptable().then_some(verifier)
+    }
+}
+
+impl Page {
+    /// A page of these files.
+    #[must_use]
+    pub fn new(files: &[FileEntry]) -> Page {
+        let one = |file: &FileEntry| (file.path.as_str().to_owned(), file.size, text(&file.sha256));
+        Page { files: files.iter().map(one).collect() }
+    }
+}
+
+/// The key of an endpoint.
+#[must_use]
+pub fn endpoint_key(name: &EndpointName) -> String {
+    format!("ep/{name}")
+}
+
+/// The key of a service.
+#[must_use]
+pub fn service_key(name: &Name) -> String {
+    format!("sv/{}/{}", name.endpoint(), name.service())
+}
+
+/// What all services of an endpoint begin with.
+#[must_use]
+pub fn services_below(name: &EndpointName) -> String {
+    format!("sv/{name}/")
+}
+
+/// A value as it is written.
+pub fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("plain data is always JSON")
+}

@@ -1,0 +1,243 @@
+//! Servers that announce themselves, and the files they hold (STP 1: only a part of the cluster
+//! may carry a file, and the gateway knows which).
+//!
+//! An operator says which key a server has and what it may offer; the server says where it is,
+//! again and again, and sends the list of its files when it is not the one we have. Whoever stops
+//! announcing itself is no longer told to anybody; its list stays for when it is back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use stp_proto::directory::{Announce, Announced, Body, Done, Files, List, Refusal, Server};
+use stp_proto::name::Name;
+
+use crate::record::{self, Inventory, Page, json, text};
+use crate::sns::{Caller, Sns, not_committed};
+use crate::store::{Change, Lease};
+use crate::tables::{Held, HeldFile};
+
+/// What a link remembers of the lists it is sending: pages so far, by service.
+pub type Sending = BTreeMap<String, (u32, u64)>;
+
+/// Which servers hold a file, and what they hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holders {
+    /// The service.
+    pub service: Name,
+    /// The file, the same at all of them.
+    pub file: HeldFile,
+    /// The servers.
+    pub servers: BTreeSet<Box<str>>,
+}
+
+fn no_inventory(digest: &[u8; 32]) -> bool {
+    *digest == [0; 32]
+}
+
+impl Sns {
+    /// A server tells that it is there.
+    pub async fn announce(&self, caller: &Caller, announce: Announce) -> Body {
+        let name = announce.server.as_str();
+        if let Err(refused) = self.allow_server(caller, name, &announce.services) {
+            return refused;
+        }
+        let addresses: Vec<SocketAddr> = announce
+            .addresses
+            .iter()
+            .map(|address| {
+                let here = address.ip().is_unspecified();
+                let ip = if here { caller.address.to_canonical() } else { address.ip() };
+                SocketAddr::new(ip, address.port())
+            })
+            .collect();
+        if addresses.is_empty() || announce.services.is_empty() {
+            return Body::refused(Refusal::BadRequest, "a server has an address and a service");
+        }
+        let value = record::Announced {
+            key: caller.key,
+            addresses,
+            services: announce.services.iter().map(ToString::to_string).collect(),
+        };
+        let lease_s = u32::try_from(self.config.limits.server_lease.as_secs()).unwrap_or(15);
+        let key = format!("up/{name}");
+        let same = self.tables.read(|held| {
+            held.announced.get(name).is_some_and(|announced| announced.value == value)
+        });
+        let renewed = if same { self.store.0.renew(key.clone()).await } else { Ok(false) };
+        match renewed {
+            Ok(true) => {}
+            Ok(false) => {
+                tracing::info!(server = name, addresses = ?value.addresses, "a server is there");
+                let put = Change::Put { key, value: json(&value), lease: Lease::New(lease_s) };
+                if let Err(error) = self.commit(Vec::new(), vec![put]).await {
+                    return not_committed(&error);
+                }
+            }
+            Err(error) => return not_committed(&error),
+        }
+        let digest = text(&announce.inventory);
+        let has = |held: &Held, service: &Name| {
+            let shelf = held.shelves.get(&(name.into(), service.as_str().into()));
+            let inventory = shelf.and_then(|shelf| shelf.inventory.as_ref());
+            inventory.is_some_and(|inventory| inventory.value.digest == digest)
+        };
+        let files_wanted = !no_inventory(&announce.inventory)
+            && self.tables.read(|held| !announce.services.iter().all(|one| has(held, one)));
+        Body::Announced(Announced { lease_s, files_wanted })
+    }
+
+    /// A part of a server's list of files.
+    pub async fn files(&self, caller: &Caller, files: Files, sending: &mut Sending) -> Body {
+        let (server, service) = (files.server.as_str(), files.service.as_str());
+        if let Err(refused) = self.allow_server(caller, server, &vec![files.service.clone()].into())
+        {
+            return refused;
+        }
+        if files.first {
+            sending.insert(service.to_owned(), (0, 0));
+        }
+        let Some((pages, count)) = sending.get_mut(service) else {
+            return Body::refused(Refusal::BadRequest, "a list begins with its first part");
+        };
+        let page = *pages;
+        *pages += 1;
+        *count += files.files.len() as u64;
+        let (pages, count) = (*pages, *count);
+        if count > self.config.limits.files_per_server {
+            let text = format!("more than {} files", self.config.limits.files_per_server);
+            return Body::refused(Refusal::Full, text);
+        }
+        let digest = text(&files.inventory);
+        let mut changes = vec![Change::Put {
+            key: format!("invp/{server}/{service}/{digest}/{page:08}"),
+            value: json(&Page::new(&files.files)),
+            lease: Lease::None,
+        }];
+        if files.last {
+            sending.remove(service);
+            tracing::info!(server, service, files = count, "a server's list of files");
+            let inventory = Inventory { digest: digest.clone(), pages, files: count };
+            changes.push(Change::Put {
+                key: format!("inv/{server}/{service}"),
+                value: json(&inventory),
+                lease: Lease::None,
+            });
+            for old in self.tables.read(|held| held.lists(server, service)) {
+                if old != digest {
+                    changes.push(Change::DeleteBelow(format!("invp/{server}/{service}/{old}/")));
+                }
+            }
+        }
+        match self.commit(Vec::new(), changes).await {
+            Ok(()) => Body::Done(Done),
+            Err(error) => not_committed(&error),
+        }
+    }
+
+    fn allow_server(&self, caller: &Caller, name: &str, services: &List<Name>) -> Result<(), Body> {
+        let allowed = self.tables.read(|held| held.servers.get(name).cloned());
+        let refuse = |text: String| {
+            tracing::info!(server = name, client = %caller.key, text, "announcement refused");
+            Err(Body::refused(Refusal::NotAllowed, text))
+        };
+        let Some(allowed) = allowed else {
+            return refuse(format!("no server {name:?} is allowed here with this key"));
+        };
+        if allowed.value.key != caller.key {
+            return refuse(format!("no server {name:?} is allowed here with this key"));
+        }
+        let may = |service: &Name| allowed.value.services.iter().any(|one| one == service.as_str());
+        match services.iter().find(|service| !may(service)) {
+            Some(service) => refuse(format!("server {name:?} may not offer {service}")),
+            None => Ok(()),
+        }
+    }
+
+    /// Who is there for a service, nearest first.
+    #[must_use]
+    pub fn servers_of<'a>(
+        &self,
+        held: &'a Held,
+        service: &str,
+        client: IpAddr,
+    ) -> Vec<(&'a str, &'a record::Announced)> {
+        let Some(servers) = held.offered.get(service) else { return Vec::new() };
+        let found: Vec<_> = servers
+            .iter()
+            .filter_map(|name| Some((&**name, &held.announced.get(name)?.value)))
+            .collect();
+        let order = self.config.networks.rank(client, &addresses(&found));
+        order.into_iter().map(|(index, _)| found[index]).collect()
+    }
+
+    /// The list for a client: `names` of those that are there, ranked.
+    #[must_use]
+    pub fn ranked(&self, held: &Held, names: &BTreeSet<Box<str>>, client: IpAddr) -> Vec<Server> {
+        let found: Vec<_> = names
+            .iter()
+            .filter_map(|name| Some((&**name, &held.announced.get(name)?.value)))
+            .collect();
+        let order = self.config.networks.rank(client, &addresses(&found));
+        let one = |(index, hops): (usize, u8)| {
+            let (name, announced) = found[index];
+            Server {
+                name: name.to_owned(),
+                addresses: announced.addresses.clone().into(),
+                key: announced.key.0,
+                hops,
+            }
+        };
+        order.into_iter().map(one).take(stp_proto::directory::LIST_MAX / 2).collect()
+    }
+}
+
+fn addresses(servers: &[(&str, &record::Announced)]) -> Vec<Vec<IpAddr>> {
+    let of = |(_, announced): &(&str, &record::Announced)| {
+        announced.addresses.iter().map(SocketAddr::ip).collect()
+    };
+    servers.iter().map(of).collect()
+}
+
+impl Held {
+    /// Which servers hold a file now: by service if none is named. Where copies differ, the one
+    /// that most of them hold counts; the others are not told to anybody.
+    #[must_use]
+    pub fn holders(&self, service: Option<&Name>, path: &str) -> Option<Holders> {
+        let mut found: BTreeMap<&str, BTreeMap<([u8; 32], u64), BTreeSet<Box<str>>>> =
+            BTreeMap::new();
+        for ((server, of), shelf) in &self.shelves {
+            let wanted = service.is_none_or(|wanted| wanted.as_str() == &**of);
+            let there = self.offered.get(of).is_some_and(|servers| servers.contains(server));
+            if wanted
+                && there
+                && let Some(file) = shelf.file(path)
+            {
+                let copies = found.entry(of).or_default();
+                copies.entry((file.sha256, file.size)).or_default().insert(server.clone());
+            }
+        }
+        let (service, copies) = found.into_iter().next()?;
+        if copies.len() > 1 {
+            tracing::warn!(service, path, "servers hold different copies of a file");
+        }
+        let ((sha256, size), servers) =
+            copies.into_iter().max_by_key(|(_, servers)| servers.len())?;
+        let file = HeldFile { size, sha256 };
+        Some(Holders { service: service.parse().ok()?, file, servers })
+    }
+
+    /// Whether any server, there or not, holds a file.
+    #[must_use]
+    pub fn is_known(&self, service: Option<&Name>, path: &str) -> bool {
+        self.shelves.iter().any(|((_, of), shelf)| {
+            service.is_none_or(|wanted| wanted.as_str() == &**of) && shelf.file(path).is_some()
+        })
+    }
+
+    /// The digests of all lists of which pages are kept.
+    #[must_use]
+    pub fn lists(&self, server: &str, service: &str) -> BTreeSet<String> {
+        let shelf = self.shelves.get(&(server.into(), service.into()));
+        shelf.map(|shelf| shelf.digests().map(ToOwned::to_owned).collect()).unwrap_or_default()
+    }
+}

@@ -1,0 +1,188 @@
+//! The daemon's state, and who asks.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use stp_net::key::PublicKey;
+use stp_proto::directory::{Body, Refusal, Refused};
+
+use crate::cluster_key::Cluster;
+use crate::config::Config;
+use crate::gateway::Attempts;
+use crate::limit::{Limiter, network};
+use crate::record::{json, text};
+use crate::store::{AnyStore, Change, CommitError, Guard, Lease};
+use crate::tables::Tables;
+
+/// The state of the daemon.
+#[derive(Debug)]
+pub struct Sns {
+    /// The configuration.
+    pub config: Config,
+    /// What is answered from.
+    pub tables: Arc<Tables>,
+    /// What must survive.
+    pub store: Stored,
+    /// What seals tickets.
+    pub cluster: Cluster,
+    /// Our key: a proof for us is none for another gateway.
+    pub key: PublicKey,
+    /// Requests per network.
+    pub requests: Limiter<IpAddr>,
+    /// Attempts to log in.
+    pub attempts: Attempts,
+    /// Links per network.
+    pub links: Mutex<HashMap<IpAddr, usize>>,
+    /// What was done.
+    pub counters: Counters,
+    /// When it was started.
+    pub since: Instant,
+}
+
+/// The store, printable.
+pub struct Stored(pub AnyStore);
+
+impl std::fmt::Debug for Stored {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.health().0)
+    }
+}
+
+/// Counts since the start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    asked: Mutex<std::collections::BTreeMap<&'static str, u64>>,
+    refused: Mutex<std::collections::BTreeMap<String, u64>>,
+    /// Look-ups are counted apart: there are many.
+    pub looked_up: AtomicU64,
+    /// Changes told to who watches.
+    pub told: AtomicU64,
+}
+
+impl Counters {
+    /// A request was made.
+    pub fn asked(&self, what: &'static str) {
+        *self.asked.lock().entry(what).or_default() += 1;
+    }
+
+    /// A request was refused.
+    pub fn refused(&self, why: Refusal) {
+        *self.refused.lock().entry(why.to_string()).or_default() += 1;
+    }
+
+    /// Requests by kind.
+    #[must_use]
+    pub fn all_asked(&self) -> Vec<(String, u64)> {
+        let mut all: Vec<_> =
+            self.asked.lock().iter().map(|(what, count)| ((*what).to_owned(), *count)).collect();
+        all.push(("look_up".to_owned(), self.looked_up.load(Ordering::Relaxed)));
+        all
+    }
+
+    /// Refusals by reason.
+    #[must_use]
+    pub fn all_refused(&self) -> Vec<(String, u64)> {
+        self.refused.lock().iter().map(|(why, count)| (why.clone(), *count)).collect()
+    }
+}
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The key the link has proved.
+    pub key: PublicKey,
+    /// Where the link comes from.
+    pub address: IpAddr,
+    /// Who is logged in on it.
+    pub user: Option<String>,
+}
+
+impl Caller {
+    /// The network that limits count by.
+    #[must_use]
+    pub fn network(&self) -> IpAddr {
+        network(self.address)
+    }
+}
+
+impl Sns {
+    /// A daemon over a store whose sink is `tables`.
+    pub async fn new(
+        config: Config,
+        tables: Arc<Tables>,
+        store: AnyStore,
+        cluster: Cluster,
+        key: PublicKey,
+    ) -> anyhow::Result<Arc<Sns>> {
+        let limits = &config.limits;
+        let sns = Sns {
+            requests: Limiter::new(limits.requests),
+            attempts: Attempts::new(limits),
+            links: Mutex::default(),
+            counters: Counters::default(),
+            since: Instant::now(),
+            store: Stored(store),
+            tables,
+            cluster,
+            key,
+            config,
+        };
+        sns.have_guise().await?;
+        Ok(Arc::new(sns))
+    }
+
+    /// The secret behind unknown users' salts is made once, for all daemons on the store.
+    async fn have_guise(&self) -> anyhow::Result<()> {
+        if self.tables.read(|held| held.guise.is_some()) {
+            return Ok(());
+        }
+        let key = "secret/guise".to_owned();
+        let value = json(&text(&stp_directory::password::random::<32>()));
+        let put = Change::Put { key: key.clone(), value, lease: Lease::None };
+        match self.commit(vec![Guard::Absent(key)], vec![put]).await {
+            Ok(()) | Err(CommitError::Conflict) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Commits to the store.
+    pub async fn commit(
+        &self,
+        guards: Vec<Guard>,
+        changes: Vec<Change>,
+    ) -> Result<(), CommitError> {
+        self.store.0.commit(guards, changes).await
+    }
+}
+
+/// The answer to a commit that was not done.
+#[must_use]
+pub fn not_committed(error: &CommitError) -> Body {
+    match error {
+        CommitError::Conflict => {
+            let text = "it was changed by somebody else meanwhile; ask again";
+            Body::Refused(Refused { why: Refusal::TooMany, retry_after_ms: 10, text: text.into() })
+        }
+        CommitError::Unavailable(_) => {
+            tracing::warn!(%error, "a request could not be done");
+            Body::refused(Refusal::Unavailable, "the store does not answer")
+        }
+    }
+}
+
+/// Too many requests of a kind.
+#[must_use]
+pub fn too_many(wait: Duration, text: &str) -> Body {
+    let retry_after_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1);
+    Body::Refused(Refused { why: Refusal::TooMany, retry_after_ms, text: text.to_owned() })
+}
+
+/// Seconds since 1970.
+#[must_use]
+pub fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,165 @@
+//! What the daemon shows of itself. Names, servers and counts; no key material, no users' secrets.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use serde_json::{Value, json};
+use stp_net::link::Acceptor;
+use stp_net::status::{Acting, Metrics, Refusal, Source, page};
+
+use crate::sns::Sns;
+
+/// The status of a daemon.
+pub struct Status {
+    /// The daemon.
+    pub sns: Arc<Sns>,
+    /// Its way of accepting links.
+    pub acceptor: Arc<Acceptor>,
+}
+
+struct Sizes {
+    endpoints: usize,
+    services: usize,
+    servers: usize,
+    there: usize,
+    users: usize,
+    files: u64,
+}
+
+impl Status {
+    fn sizes(&self) -> Sizes {
+        self.sns.tables.read(|held| Sizes {
+            endpoints: held.endpoints.len(),
+            services: held.services.len(),
+            servers: held.servers.len(),
+            there: held.announced.len(),
+            users: held.users.len(),
+            files: held
+                .shelves
+                .values()
+                .filter_map(|shelf| Some(shelf.inventory.as_ref()?.value.files))
+                .sum(),
+        })
+    }
+
+    fn gauges(&self) -> [(&'static str, &'static str, f64); 9] {
+        let sizes = self.sizes();
+        let links: usize = self.sns.links.lock().values().sum();
+        let works = self.sns.store.0.health().1;
+        [
+            ("endpoints", "Endpoints.", sizes.endpoints as f64),
+            ("services", "Services of endpoints.", sizes.services as f64),
+            ("servers", "Servers that are allowed.", sizes.servers as f64),
+            ("servers_there", "Servers that are there.", sizes.there as f64),
+            ("users", "Users.", sizes.users as f64),
+            ("files", "Files, counted at each server.", sizes.files as f64),
+            ("links", "Links now.", links as f64),
+            ("watches", "Watches now.", self.sns.tables.watches() as f64 / 2.0),
+            ("store_works", "Whether the store works.", f64::from(u8::from(works))),
+        ]
+    }
+}
+
+impl Source for Status {
+    fn status(&self) -> Value {
+        let sns = &self.sns;
+        let (store, works) = sns.store.0.health();
+        let map = |all: Vec<(String, u64)>| -> Value {
+            all.into_iter()
+                .map(|(name, count)| (name, json!(count)))
+                .collect::<serde_json::Map<_, _>>()
+                .into()
+        };
+        let gauges = self.gauges().map(|(name, _, value)| (name.to_owned(), json!(value)));
+        let servers = sns.tables.read(|held| {
+            let one = |(name, announced): (
+                &Box<str>,
+                &crate::tables::Versioned<crate::record::Announced>,
+            )| {
+                json!({ "server": name, "addresses": announced.value.addresses,
+                        "services": announced.value.services })
+            };
+            held.announced.iter().map(one).collect::<Vec<_>>()
+        });
+        json!({
+            "sns": {
+                "name": sns.config.name,
+                "pid": std::process::id(),
+                "version": env!("CARGO_PKG_VERSION"),
+                "uptime_s": sns.since.elapsed().as_secs(),
+                "listen": sns.config.listen.to_string(),
+                "key": sns.key.to_string(),
+                "cluster": sns.cluster.name(),
+                "domains": sns.config.domains.iter().map(|one| one.name.clone()).collect::<Vec<_>>(),
+                "store": store,
+                "store_works": works,
+            },
+            "servers": servers,
+            "sizes": gauges.into_iter().collect::<serde_json::Map<_, _>>(),
+            "asked": map(sns.counters.all_asked()),
+            "refused": map(sns.counters.all_refused()),
+            "told": sns.counters.told.load(Ordering::Relaxed),
+            "handshakes": {
+                "accepted": self.acceptor.accepted(),
+                "refused": map(self.acceptor.refused().into_iter().map(|(why, n)| (why.to_owned(), n)).collect()),
+            },
+        })
+    }
+
+    fn metrics(&self) -> String {
+        let mut metrics = Metrics::new();
+        for (name, help, value) in self.gauges() {
+            metrics.gauge(&format!("stp_sns_{name}"), help, value);
+        }
+        let asked = self.sns.counters.all_asked();
+        let refused = self.sns.counters.all_refused();
+        let of = |all: &[(String, u64)]| all.to_vec();
+        for (name, help, all) in [
+            ("stp_sns_requests_total", "Requests, by kind.", of(&asked)),
+            ("stp_sns_refused_total", "Refusals, by reason.", of(&refused)),
+        ] {
+            let all: Vec<_> = all.iter().map(|(name, count)| (name.as_str(), *count)).collect();
+            metrics.counters(name, help, "kind", all);
+        }
+        let told = self.sns.counters.told.load(Ordering::Relaxed);
+        metrics.counter("stp_sns_told_total", "Changes told to who watches.", told);
+        metrics.finish()
+    }
+
+    fn page(&self) -> String {
+        let sns = &self.sns;
+        let rows = |all: Vec<(String, u64)>| -> Vec<Vec<String>> {
+            all.into_iter().map(|(name, count)| vec![name, count.to_string()]).collect()
+        };
+        let sizes: Vec<_> = self
+            .gauges()
+            .iter()
+            .map(|(name, _, value)| vec![(*name).to_owned(), value.to_string()])
+            .collect();
+        let servers = sns.tables.read(|held| {
+            let one = |(name, announced): (
+                &Box<str>,
+                &crate::tables::Versioned<crate::record::Announced>,
+            )| {
+                let addresses: Vec<_> =
+                    announced.value.addresses.iter().map(ToString::to_string).collect();
+                vec![name.to_string(), addresses.join(" "), announced.value.services.join(" ")]
+            };
+            held.announced.iter().map(one).collect::<Vec<_>>()
+        });
+        page(&format!("Session Name Server {}", sns.config.name))
+            .heading("Servers that are there")
+            .table(&["name", "addresses", "services"], &servers)
+            .heading("Sizes")
+            .table(&["what", "how many"], &sizes)
+            .heading("Requests")
+            .table(&["kind", "times"], &rows(sns.counters.all_asked()))
+            .heading("Refused")
+            .table(&["why", "times"], &rows(sns.counters.all_refused()))
+            .finish()
+    }
+
+    fn act(self: Arc<Self>, _path: String, _body: Value) -> Acting {
+        Box::pin(async { Err(Refusal::not_found("use stp-sns admin")) })
+    }
+}

@@ -1,0 +1,107 @@
+//! What must survive: keys and values, leases, and one way to change them, all or nothing.
+//!
+//! A store is small on purpose: a change is committed under guards, and whatever has changed, by
+//! us or by another daemon on the same store, is told to a [`Sink`]. Reading is done there, in
+//! memory. Two stores: an embedded one (`embedded`) and etcd (`etcd`).
+
+pub mod embedded;
+pub mod etcd;
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+/// Longest key.
+pub const KEY_MAX: usize = 700;
+
+/// What a commit depends on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Guard {
+    /// The key does not exist.
+    Absent(String),
+    /// The key has this version.
+    Version(String, u64),
+}
+
+/// Which lease a value is kept by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lease {
+    /// None: until it is deleted.
+    None,
+    /// A new one of so many seconds.
+    New(u32),
+    /// That of another key, as it is now.
+    SameAs(String),
+}
+
+/// One change of a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Writes a value.
+    Put {
+        /// The key.
+        key: String,
+        /// The value.
+        value: Vec<u8>,
+        /// Its lease.
+        lease: Lease,
+    },
+    /// Deletes a key; no matter whether it exists.
+    Delete(String),
+    /// Deletes all keys that begin so.
+    DeleteBelow(String),
+}
+
+/// What has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Applied {
+    /// A key has this value now.
+    Put {
+        /// The key.
+        key: String,
+        /// The value.
+        value: Vec<u8>,
+        /// A number that is another one whenever the value was written.
+        version: u64,
+    },
+    /// A key is gone, deleted or with its lease.
+    Gone(String),
+}
+
+/// Who is told.
+pub trait Sink: Send + Sync + 'static {
+    /// What has changed, in order. Called from one thread at a time; must not wait.
+    fn apply(&self, changes: Vec<Applied>);
+    /// All keys are told anew from here on: forget what is known.
+    fn reset(&self);
+}
+
+/// Why a commit was not done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// A guard does not hold.
+    #[error("it was changed by somebody else")]
+    Conflict,
+    /// The store cannot do it now. It may have been done all the same.
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
+}
+
+/// What comes back later.
+pub type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// A store. Once a commit is answered, its changes survive the end of this process and have
+/// reached the sink.
+pub trait Store: Send + Sync + 'static {
+    /// Does all changes if all guards hold, else none.
+    fn commit(&self, guards: Vec<Guard>, changes: Vec<Change>) -> Later<Result<(), CommitError>>;
+
+    /// Begins the lease of a key anew; false if the key or its lease is gone. A key without a
+    /// lease is renewed by doing nothing.
+    fn renew(&self, key: String) -> Later<Result<bool, CommitError>>;
+
+    /// What it is, and whether it works now, for the status.
+    fn health(&self) -> (String, bool);
+}
+
+/// A store, whichever.
+pub type AnyStore = Arc<dyn Store>;
