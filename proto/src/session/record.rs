@@ -31,10 +31,9 @@ impl Session {
             if self.links.current() != Some(link) {
                 break;
             }
-            let result =
-                frame.map_err(PeerMisbehaved::from).and_then(|frame| {
-                    self.on_frame(now, link, frame, arrived)
-                });
+            let result = frame
+                .map_err(PeerMisbehaved::from)
+                .and_then(|frame| self.on_frame(now, link, frame, arrived));
             if let Err(error) = result {
                 self.abort(now, code::PROTOCOL);
                 return Err(error);

@@ -172,8 +172,8 @@ impl<'a> Fields<'a> {
 
     /// Text in UTF-8 without control characters.
     pub fn text(&mut self, name: &'static str, max: usize) -> Result<&'a str, WireError> {
-        let text = core::str::from_utf8(self.bytes(name, max)?)
-            .map_err(|_| WireError::BadValue(name))?;
+        let text =
+            core::str::from_utf8(self.bytes(name, max)?).map_err(|_| WireError::BadValue(name))?;
         if text.chars().any(char::is_control) {
             return Err(WireError::BadValue(name));
         }

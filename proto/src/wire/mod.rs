@@ -1,4 +1,4 @@
-//! What goes over a link: frames, one file per format (PROTOCOL.md R3-R15).
+//! What goes over a link: frames, one file per format (PROTOCOL.md R2-R5).
 //!
 //! A frame never spans TLS records, so there is no reassembly: a decrypted record is decoded as it
 //! lies. Every decoder is bounded by its record, borrows from it, and names the peer in its error.

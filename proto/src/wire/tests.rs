@@ -1,4 +1,4 @@
-//! Every format: there and back, cut short, with junk behind, and random bytes (R3-R15).
+//! Every format: there and back, cut short, with junk behind, and random bytes (R2-R5).
 
 use core::time::Duration;
 
@@ -145,6 +145,7 @@ fn encoded(frame: &Frame<'_>) -> Vec<u8> {
     out
 }
 
+/// R3, R4.
 #[test]
 fn every_frame_there_and_back() {
     for ticket in [&[][..], &[1; 100], &[2; TICKET_MAX]] {
@@ -178,6 +179,7 @@ fn many_frames_in_one_record() {
     assert_eq!(back, Ok(all));
 }
 
+/// R4.
 #[test]
 fn a_frame_cut_anywhere_is_an_error() {
     for frame in all(b"ticket") {
@@ -199,6 +201,7 @@ fn a_frame_cut_anywhere_is_an_error() {
     }
 }
 
+/// R4.
 #[test]
 fn bytes_after_the_last_field_are_an_error() {
     for frame in all(b"ticket") {
@@ -210,6 +213,7 @@ fn bytes_after_the_last_field_are_an_error() {
     }
 }
 
+/// R4.
 #[test]
 fn unknown_types_and_flags_are_errors() {
     fn first(record: &[u8]) -> Option<Result<Frame<'_>, WireError>> {
@@ -251,6 +255,7 @@ fn impossible_values_are_errors() {
     assert_eq!(frames(&ticket).next(), Some(Err(WireError::BadValue("ticket"))));
 }
 
+/// R2.
 #[test]
 fn a_link_begins_with_one_of_three_frames() {
     for frame in all(b"ticket") {
@@ -279,6 +284,7 @@ fn another_version_is_seen_before_anything_else_is_read() {
     assert_eq!((connect.version, connect.handle), (9, A));
 }
 
+/// R4.
 #[test]
 fn texts_are_cut_and_cleaned_by_the_sender_and_checked_by_the_receiver() {
     let mut out = Vec::new();

@@ -10,6 +10,7 @@ use crate::wire::{
     ConnectMode, DenyReason, First, Frame, encode_connect_denied, first_frame, frames,
 };
 
+/// R50, R51, R52.
 #[test]
 fn a_session_moves_every_byte_both_ways_and_ends_clean() {
     let (up, down) = (stream(1, 3_000_000), stream(2, 5_000_000));
@@ -41,6 +42,7 @@ fn the_app_is_told_after_one_round_trip() {
     assert_eq!(pair.server().session.service(), "www.web@example.org");
 }
 
+/// R23.
 #[test]
 fn a_lost_connect_ok_is_repeated_on_the_next_link() {
     let (up, down) = (stream(1, 1000), stream(2, 1000));
@@ -57,6 +59,7 @@ fn a_lost_connect_ok_is_repeated_on_the_next_link() {
     }
 }
 
+/// R20, R23.
 #[test]
 fn a_late_repetition_of_connect_does_not_evict_a_session_that_moves() {
     let mut pair = Pair::connected(Limits::default());
@@ -73,6 +76,7 @@ fn a_late_repetition_of_connect_does_not_evict_a_session_that_moves() {
     assert_eq!(pair.server().session.link(), Some(link));
 }
 
+/// R26, R71.
 #[test]
 fn a_refused_connect_is_an_event_and_a_retry_dials_at_once() {
     let mut pair = Pair::new();

@@ -6,6 +6,7 @@ use super::fixture::*;
 use crate::session::Limits;
 use crate::state::State;
 
+/// R30, R32, R33.
 #[test]
 fn a_full_window_is_back_pressure_and_not_an_error() {
     let mut pair = Pair::connected(Limits::default());
@@ -23,6 +24,7 @@ fn a_full_window_is_back_pressure_and_not_an_error() {
     assert!(pair.server().got == bytes);
 }
 
+/// R33, R34.
 #[test]
 fn f5_an_app_that_writes_everything_before_it_reads_gets_through() {
     for limits in [tiny(), Limits::default()] {
@@ -47,6 +49,7 @@ fn f5_an_app_that_writes_everything_before_it_reads_gets_through() {
     }
 }
 
+/// R34.
 #[test]
 fn a_link_without_room_gets_no_data_but_acknowledgements() {
     let mut pair = Pair::connected(Limits::default());
@@ -62,6 +65,7 @@ fn a_link_without_room_gets_no_data_but_acknowledgements() {
     assert_eq!(pair.server().got.len(), 1000);
 }
 
+/// R73.
 #[test]
 fn an_idle_session_holds_no_memory() {
     let mut pair = Pair::connected(Limits::default());
@@ -126,6 +130,7 @@ fn reads_are_offered_much_space_and_never_beyond_the_room() {
     assert_eq!(pair.broker.session.send_room(), 0);
 }
 
+/// R31.
 #[test]
 fn bulk_is_acknowledged_every_quarter_mebibyte_and_small_things_after_a_moment() {
     let heartbeat_busy = Duration::from_secs(60);

@@ -18,6 +18,7 @@ fn share_a_cut(pair: &mut Pair) {
     assert!(server.common(acked, pending).is_some(), "{broker:?} {server:?}");
 }
 
+/// R41, R43, R44.
 #[test]
 fn a_quiet_session_agrees_on_where_it_is() {
     let mut pair = Pair::connected(Limits::default());
@@ -40,6 +41,7 @@ fn an_idle_session_proposes_nothing() {
     assert!(!pair.broker.events.iter().any(proposed));
 }
 
+/// R42.
 #[test]
 fn proposals_at_the_same_time_agree_on_one_cut() {
     let mut pair = Pair::connected(often());
@@ -48,10 +50,10 @@ fn proposals_at_the_same_time_agree_on_one_cut() {
         pair.server().write(&stream(2, 4));
         pair.settle();
         let broker = pair.broker.session.cuts().phase;
-        assert_eq!((broker, pair.server().session.cuts().phase), (
-            Phase::Requested,
-            Phase::Requested
-        ));
+        assert_eq!(
+            (broker, pair.server().session.cuts().phase),
+            (Phase::Requested, Phase::Requested)
+        );
         pair.run(Duration::from_millis(200));
         let (broker, server) = (*pair.broker.session.cuts(), *pair.server().session.cuts());
         assert_eq!(broker.pending, server.pending.turned(), "round {round}");
@@ -59,6 +61,7 @@ fn proposals_at_the_same_time_agree_on_one_cut() {
     }
 }
 
+/// R42, R46.
 #[test]
 fn f1_colliding_proposals_lost_by_a_cut_at_any_frame_give_no_wrong_byte() {
     for first in 0..14 {
@@ -78,6 +81,7 @@ fn f1_colliding_proposals_lost_by_a_cut_at_any_frame_give_no_wrong_byte() {
     }
 }
 
+/// R44, R45, R46.
 #[test]
 fn f2_a_lost_answer_and_a_new_proposal_leave_a_common_cut() {
     // One way first, so that only one end proposes; the other at once after its answer.
@@ -101,6 +105,7 @@ fn f2_a_lost_answer_and_a_new_proposal_leave_a_common_cut() {
     }
 }
 
+/// R34, R41.
 #[test]
 fn a_full_send_buffer_can_still_propose() {
     let mut limits = tiny();
@@ -118,6 +123,7 @@ fn a_full_send_buffer_can_still_propose() {
     assert_eq!(pair.broker.got, stream(2, 200));
 }
 
+/// R41.
 #[test]
 fn bulk_data_is_cut_every_half_buffer() {
     let mut pair = Pair::connected(Limits::default());

@@ -7,6 +7,7 @@ use crate::session::{ClosedWhy, Detach, Input, Limits, LinkId, ShutNear, code};
 use crate::state::State;
 use crate::wire::ResumeDenial;
 
+/// R50.
 #[test]
 fn half_closed_by_the_app_the_answer_still_comes() {
     let mut pair = Pair::connected(Limits::default());
@@ -20,6 +21,7 @@ fn half_closed_by_the_app_the_answer_still_comes() {
     pair.assert_clean(b"question", b"answer");
 }
 
+/// R50.
 #[test]
 fn half_closed_by_the_service_the_upload_goes_on() {
     let mut pair = Pair::connected(Limits::default());
@@ -35,6 +37,7 @@ fn half_closed_by_the_service_the_upload_goes_on() {
     pair.assert_clean(&up, b"greeting");
 }
 
+/// R53.
 #[test]
 fn the_end_comes_after_the_last_byte_also_to_a_slow_reader() {
     let mut pair = Pair::connected(Limits::default());
@@ -51,6 +54,7 @@ fn the_end_comes_after_the_last_byte_also_to_a_slow_reader() {
     pair.assert_clean(&[], &down);
 }
 
+/// R55.
 #[test]
 fn a_reset_while_there_is_no_link_is_told_when_there_is_one() {
     let mut pair = Pair::connected(Limits::default());
@@ -86,6 +90,7 @@ fn a_reset_is_not_told_for_ever() {
     assert!(pair.broker.session.is_over());
 }
 
+/// R52.
 #[test]
 fn resets_that_cross_leave_a_clean_link() {
     let mut pair = Pair::connected(Limits::default());
@@ -98,6 +103,7 @@ fn resets_that_cross_leave_a_clean_link() {
     assert_eq!(pair.server().detached, [(LinkId(1), Detach::Reuse)]);
 }
 
+/// R52.
 #[test]
 fn a_service_that_aborts_resets_the_app_and_the_link_is_used_again() {
     let mut pair = Pair::connected(Limits::default());
@@ -126,6 +132,7 @@ fn a_server_that_aborted_without_a_link_tells_it_from_its_tombstone() {
     assert_eq!(pair.broker.closed(), Some(ClosedWhy::ResetByPeer { code: code::SERVICE }));
 }
 
+/// R51, R55.
 #[test]
 fn a_last_word_that_is_lost_is_had_from_the_tombstone() {
     let mut whole = Pair::connected(Limits::default());
@@ -143,6 +150,7 @@ fn a_last_word_that_is_lost_is_had_from_the_tombstone() {
     }
 }
 
+/// R55.
 #[test]
 fn an_unknown_session_of_which_nothing_is_missing_ends_clean() {
     let mut pair = Pair::connected(Limits::default());
@@ -160,6 +168,7 @@ fn an_unknown_session_of_which_nothing_is_missing_ends_clean() {
     assert_eq!(pair.broker.closed(), Some(ClosedWhy::Clean));
 }
 
+/// R55.
 #[test]
 fn a_tombstone_that_lacks_bytes_is_a_reset() {
     let mut pair = Pair::connected(Limits::default());
@@ -174,6 +183,7 @@ fn a_tombstone_that_lacks_bytes_is_a_reset() {
     assert_eq!(pair.broker.closed(), Some(ClosedWhy::ResetByPeer { code: code::LOST }));
 }
 
+/// R54.
 #[test]
 fn an_app_that_is_gone_stops_the_download() {
     let mut pair = Pair::connected(Limits::default());
@@ -189,6 +199,7 @@ fn an_app_that_is_gone_stops_the_download() {
     assert_eq!(pair.broker.detached, [(LinkId(1), Detach::Reuse)]);
 }
 
+/// R54.
 #[test]
 fn an_app_that_is_gone_with_nothing_unread_ends_clean() {
     let mut pair = Pair::connected(Limits::default());
@@ -204,6 +215,7 @@ fn an_app_that_is_gone_with_nothing_unread_ends_clean() {
     assert_eq!(pair.broker.closed(), Some(ClosedWhy::Clean));
 }
 
+/// R53, R54.
 #[test]
 fn what_a_gone_app_wrote_arrives_before_the_reset() {
     let mut pair = Pair::connected(Limits::default());

@@ -12,7 +12,9 @@ use crate::session::{
 };
 use crate::state::State;
 use crate::time::Instant;
-use crate::wire::{ConnectMode, First, ResumeDenial, encode_done, encode_resume_denied, first_frame};
+use crate::wire::{
+    ConnectMode, First, ResumeDenial, encode_done, encode_resume_denied, first_frame,
+};
 
 pub const SH_A: Handle = Handle([0xaa; 16]);
 pub const SH_B: Handle = Handle([0xbb; 16]);
@@ -177,7 +179,8 @@ impl Pair {
 
     pub fn with(limits: Limits) -> Pair {
         let now = Instant(1_000_000);
-        let session = Session::initiate(now, limits.clone(), SH_A, "www.web@example.org", "me@here");
+        let session =
+            Session::initiate(now, limits.clone(), SH_A, "www.web@example.org", "me@here");
         Pair {
             now,
             latency: Duration::from_millis(20),
@@ -381,11 +384,8 @@ impl Pair {
             return self.broker.session.handle_input(self.now, Input::DialFailed);
         }
         self.next_link += 1;
-        let link = Link {
-            open: [true, true],
-            breaks_after: self.fates.pop_front(),
-            ..Link::default()
-        };
+        let link =
+            Link { open: [true, true], breaks_after: self.fates.pop_front(), ..Link::default() };
         self.links.insert(self.next_link, link);
         // A driver goes elsewhere when its server is dead.
         let holds = |server: &End| server.session.handles().1 == self.broker.session.handles().1;

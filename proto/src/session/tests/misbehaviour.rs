@@ -28,6 +28,7 @@ fn misbehave(encode: impl Fn(&mut Vec<u8>)) -> PeerMisbehaved {
     error
 }
 
+/// R10.
 #[test]
 fn data_at_the_wrong_position() {
     let bytes = b"xyz";
@@ -37,12 +38,14 @@ fn data_at_the_wrong_position() {
     }
 }
 
+/// R10, R32.
 #[test]
 fn data_beyond_the_window() {
     let error = misbehave(|out| Data { position: 0, bytes: &[0; 1001] }.encode(out));
     assert_eq!(error, PeerMisbehaved::WindowExceeded { end: 1001, limit: 1000 });
 }
 
+/// R10, R50.
 #[test]
 fn data_after_the_end() {
     let error = misbehave(|out| {
@@ -54,6 +57,7 @@ fn data_after_the_end() {
     assert_eq!(error, PeerMisbehaved::WrongFin { position: 3, expected: 0 });
 }
 
+/// R11.
 #[test]
 fn acknowledging_what_was_not_sent() {
     let report = Report { received: 11, acked: 0, limit: 0 };
@@ -63,6 +67,7 @@ fn acknowledging_what_was_not_sent() {
     assert_eq!(error, PeerMisbehaved::AckedUnsent { position: 10, sent: 10 });
 }
 
+/// R41, R42, R43, R44.
 #[test]
 fn checkpoints_out_of_order() {
     let report = Report { received: 10, acked: 10, limit: 1000 };
@@ -83,6 +88,7 @@ fn checkpoints_out_of_order() {
     assert!(matches!(error, PeerMisbehaved::Cut(_)));
 }
 
+/// R2, R5.
 #[test]
 fn frames_that_have_no_place() {
     let zero = Default::default();
@@ -123,6 +129,7 @@ fn frames_that_have_no_place() {
     }
 }
 
+/// R4, R5.
 #[test]
 fn bytes_that_are_no_frames() {
     let error = misbehave(|out| out.extend([0xff; 30]));
@@ -144,12 +151,12 @@ fn good_frames_before_the_bad_one_do_not_count() {
     assert_eq!(server.deliver(now, &arrived, |_| panic!("nothing is delivered")).unwrap(), 0);
 }
 
+/// R60.
 #[test]
 fn a_ticket_ahead_of_the_streams() {
     for (at, covers) in [(5, 0), (0, 5)] {
         let mut pair = Pair::connected(Limits::default());
-        let frame =
-            TicketFrame { at, covers, seam_from: 0, transferable: true, ticket: b"t" };
+        let frame = TicketFrame { at, covers, seam_from: 0, transferable: true, ticket: b"t" };
         let mut record = Vec::new();
         frame.encode(&mut record);
         let now = pair.now;

@@ -55,6 +55,7 @@ fn every_byte_is_exact_through_two_losses_with_tiny_buffers() {
     }
 }
 
+/// R22.
 #[test]
 fn what_the_peer_has_is_not_sent_again() {
     let mut pair = Pair::connected(Limits::default());
@@ -68,6 +69,7 @@ fn what_the_peer_has_is_not_sent_again() {
     assert_eq!(gap, pair.latency * 4, "dial and RESUME at once");
 }
 
+/// R22.
 #[test]
 fn only_what_was_lost_is_sent_again() {
     let mut pair = Pair::connected(Limits::default());
@@ -79,6 +81,7 @@ fn only_what_was_lost_is_sent_again() {
     assert_eq!(pair.server().got, stream(1, 100_000));
 }
 
+/// R21.
 #[test]
 fn a_new_path_is_taken_before_the_old_link_breaks() {
     let mut pair = Pair::connected(Limits::default());
@@ -104,6 +107,7 @@ fn a_dial_that_fails_leaves_the_attached_link_alone() {
     assert_eq!(pair.broker.dials, 2);
 }
 
+/// R24.
 #[test]
 fn the_first_frame_after_a_rebind_is_sent_also_when_only_receiving() {
     let mut pair = Pair::connected(Limits::default());
@@ -118,6 +122,7 @@ fn the_first_frame_after_a_rebind_is_sent_also_when_only_receiving() {
     assert!(pair.server().events.iter().any(acknowledged));
 }
 
+/// R1, R21.
 #[test]
 fn the_newest_link_evicts_the_old_one_at_the_server() {
     let mut pair = Pair::connected(Limits::default());
@@ -128,6 +133,7 @@ fn the_newest_link_evicts_the_old_one_at_the_server() {
     assert_eq!(pair.server().session.link(), Some(LinkId(2)));
 }
 
+/// R1.
 #[test]
 fn frames_of_a_detached_link_are_ignored() {
     let mut pair = Pair::connected(Limits::default());
@@ -146,6 +152,7 @@ fn frames_of_a_detached_link_are_ignored() {
     assert_eq!(server.state(), State::Active);
 }
 
+/// R20, R26.
 #[test]
 fn a_stale_resume_is_denied_and_the_epoch_told() {
     let mut pair = Pair::connected(Limits::default());
@@ -224,6 +231,7 @@ fn a_path_change_restarts_a_dial_under_way() {
     assert_eq!(pair.broker.dials, 3);
 }
 
+/// R22, R26.
 #[test]
 fn positions_that_do_not_fit_are_a_mismatch_and_the_driver_decides() {
     let mut pair = Pair::connected(Limits::default());
@@ -233,10 +241,8 @@ fn positions_that_do_not_fit_are_a_mismatch_and_the_driver_decides() {
     // A server that forgot what it had acknowledged.
     twin.handle_input(pair.now, Input::LinkLost { link: LinkId(1) });
     let now = pair.now;
-    while !matches!(
-        twin.poll_output(now, true, &mut Vec::new()),
-        crate::session::Output::Wait(_)
-    ) {}
+    while !matches!(twin.poll_output(now, true, &mut Vec::new()), crate::session::Output::Wait(_)) {
+    }
     pair.server().session = twin;
     pair.broker_input(Input::LinkLost { link: LinkId(1) });
     pair.run(Duration::from_secs(1));
@@ -246,6 +252,7 @@ fn positions_that_do_not_fit_are_a_mismatch_and_the_driver_decides() {
     assert_eq!(pair.server().session.state(), State::ReadyResume);
 }
 
+/// R2.
 #[test]
 fn a_resume_with_foreign_handles_is_unknown_and_harms_nothing() {
     let mut pair = Pair::connected(Limits::default());
@@ -265,6 +272,7 @@ fn a_resume_with_foreign_handles_is_unknown_and_harms_nothing() {
     assert_eq!(server.link(), Some(LinkId(1)));
 }
 
+/// R2.
 #[test]
 fn garbage_on_a_new_link_harms_that_link_alone() {
     let mut pair = Pair::connected(Limits::default());
@@ -280,6 +288,7 @@ fn garbage_on_a_new_link_harms_that_link_alone() {
     assert_eq!(pair.server().session.link(), Some(LinkId(1)));
 }
 
+/// R71.
 #[test]
 fn outages_of_any_length_are_survived() {
     for seconds in [1, 5, 70, 3600, 36_000] {

@@ -29,6 +29,7 @@ fn a_suspended_session_moves_nothing_and_goes_on_where_it_was() {
     assert!(pair.server().got == up && pair.broker.got == down);
 }
 
+/// R25.
 #[test]
 fn a_session_suspended_at_the_server_is_probed_slowly_until_it_is_back() {
     let mut pair = Pair::connected(Limits::default());
@@ -63,6 +64,7 @@ fn both_may_suspend_at_once() {
     assert_eq!(pair.broker.session.state(), State::Active);
 }
 
+/// R25.
 #[test]
 fn suspending_during_an_attempt_or_a_wait_halts_it() {
     let mut pair = Pair::connected(Limits::default());

@@ -12,6 +12,7 @@ fn silent(pair: &Pair) -> bool {
     pair.broker.events.contains(&lost)
 }
 
+/// R70.
 #[test]
 fn a_silent_link_of_a_busy_session_is_lost_after_three_seconds() {
     let mut pair = Pair::connected(Limits::default());
@@ -59,6 +60,7 @@ fn an_idle_session_costs_a_question_and_an_answer_in_ten_seconds() {
     assert!((118..=240).contains(&frames), "{frames}");
 }
 
+/// R70.
 #[test]
 fn a_machine_that_slept_asks_before_it_judges() {
     let mut pair = Pair::connected(Limits::default());
@@ -91,6 +93,7 @@ fn parts_of_a_record_are_a_sign_of_life() {
     assert!(!silent(&pair));
 }
 
+/// R72.
 #[test]
 fn a_session_without_a_link_is_held_72_hours_and_then_reset() {
     let mut pair = Pair::connected(Limits::default());
@@ -104,6 +107,7 @@ fn a_session_without_a_link_is_held_72_hours_and_then_reset() {
     assert_eq!(pair.broker.session.state(), State::Closed);
 }
 
+/// R23, R72.
 #[test]
 fn a_session_whose_initiator_never_spoke_is_held_a_short_time() {
     let mut pair = Pair::new();

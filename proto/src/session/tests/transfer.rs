@@ -5,9 +5,7 @@ use std::time::Duration;
 use super::fixture::*;
 use crate::handle::Handle;
 use crate::seam::{Depth, Verifier};
-use crate::session::{
-    Attempt, Denied, Event, Input, Limits, Peer, StartAt, TicketOffer, WhyNot,
-};
+use crate::session::{Attempt, Denied, Event, Input, Limits, Peer, StartAt, TicketOffer, WhyNot};
 use crate::state::State;
 use crate::wire::{DenyReason, ResumeDenial, TransferReason};
 
@@ -28,6 +26,7 @@ fn answering(limits: Limits) -> Pair {
     pair
 }
 
+/// R60, R63.
 #[test]
 fn a_ticket_acknowledges_what_it_covers_and_nothing_else_does() {
     let mut pair = answering(Limits::default());
@@ -48,6 +47,7 @@ fn a_ticket_acknowledges_what_it_covers_and_nothing_else_does() {
     assert_eq!(pair.broker.session.transferable(), Err(freed));
 }
 
+/// R61.
 #[test]
 fn acknowledgements_never_run_ahead_of_a_ticket_that_was_lost() {
     for boundary in 0..6 {
@@ -65,6 +65,7 @@ fn acknowledgements_never_run_ahead_of_a_ticket_that_was_lost() {
     }
 }
 
+/// R60, R62.
 #[test]
 fn tickets_come_in_order_just_before_their_place_across_resumes() {
     for boundary in 0..40 {
@@ -107,6 +108,7 @@ fn server_dies(pair: &mut Pair) {
     pair.tombstone = None;
 }
 
+/// R64, R40.
 #[test]
 fn unknown_then_transfer_continues_the_stream_on_another_server() {
     let mut pair = answering(Limits::default());
@@ -164,6 +166,7 @@ fn bytes_the_ticket_does_not_cover_are_sent_again_to_the_new_server() {
     assert_eq!(pair.server().got, expected);
 }
 
+/// R64.
 #[test]
 fn a_session_that_cannot_be_transferred_is_not() {
     let mut pair = Pair::connected(Limits::default());
@@ -203,6 +206,7 @@ fn a_ticket_that_forbids_it_makes_a_session_stay() {
     assert_eq!(pair.broker.session.positions().una, 100, "it acknowledges all the same");
 }
 
+/// R63.
 #[test]
 fn the_seam_survives_resumes_and_newer_tickets_of_the_same_answer() {
     let mut pair = answering(Limits { seam_block: 64, ..Limits::default() });
@@ -266,6 +270,7 @@ fn a_held_session_still_ends_clean() {
     pair.assert_clean(&stream(1, 100), &stream(2, 100));
 }
 
+/// R23.
 #[test]
 fn a_repeated_transfer_connect_is_accepted_again() {
     let mut pair = answering(Limits::default());
