@@ -312,7 +312,7 @@ impl Broker {
         }
     }
 
-    fn session_ended(&self, entry: &Entry, reason: &str) {
+    pub(crate) fn session_ended(&self, entry: &Entry, reason: &str) {
         if self.sessions.lock().remove(&entry.id).is_none() {
             return;
         }

@@ -62,6 +62,8 @@ pub struct Course {
     pub away_since: Option<Instant>,
     /// Attempts at its home that were not answered, one after the other.
     pub unanswered: u32,
+    /// The server it came from at its last transfer.
+    pub came_from: Option<Rank>,
     /// The user wants it to leave this server.
     pub leave: Option<Rank>,
     /// What the app is told, and why, when the broker has given up.
@@ -80,6 +82,7 @@ impl Course {
             lost: String::new(),
             away_since: None,
             unanswered: 0,
+            came_from: None,
             leave: None,
             gave_up: None,
         }

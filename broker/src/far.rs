@@ -8,13 +8,20 @@ use stp_drive::{DialFailed, Dialing, Far, Verdict};
 use stp_net::link::Link;
 use stp_proto::select::{Next, Rank, Refusal, Want};
 use stp_proto::session::{Attempt, Denied, Event, LostCause, Peer, Session, code};
+use stp_proto::wire::{Close, ResetFrame};
 
 use crate::broker::Broker;
+use crate::dialer::ServerDialer;
 use crate::entry::{Course, Entry};
+use crate::reach::{Reach, Standing};
 use crate::search::{Candidate, GaveUp, Search};
 
 /// Attempts at a session's home that may go unanswered before another server is asked first.
 const UNANSWERED_MAX: u32 = 2;
+
+/// How long a server that was left, and is out of reach, may yet be told.
+const LEAVE_MAX: Duration = Duration::from_secs(3_600);
+const LEAVE_DIAL_MAX: Duration = Duration::from_secs(5);
 
 /// The far side of one session.
 pub struct SessionFar {
@@ -29,7 +36,7 @@ impl SessionFar {
         SessionFar { broker, entry }
     }
 
-    fn search(&self, session: &Session, course: &mut Course) -> Search<crate::dialer::ServerDialer> {
+    fn search(&self, session: &Session, course: &mut Course) -> Search<ServerDialer> {
         let (service, number) = (&self.entry.service, self.entry.service_number);
         let established = session.is_established();
         let want = if established {
@@ -89,6 +96,7 @@ impl SessionFar {
         let to = course.trying.take();
         course.attached = true;
         course.unanswered = 0;
+        course.came_from = from.filter(|from| to.is_some_and(|to| to != *from));
         let gap = course.away_since.take().map_or(gap, |since| gap.max(since.elapsed()));
         if let Some(rank) = to {
             course.choice.taken_by(rank);
@@ -161,6 +169,40 @@ impl SessionFar {
     }
 }
 
+/// No server is left. The session counts as ended, though its loop may yet try to tell a server.
+fn give_up(broker: &Broker, entry: &Entry, errno: i32, why: &str, received: u64) {
+    let mut course = entry.course.lock();
+    if course.gave_up.is_some() {
+        return;
+    }
+    course.gave_up = Some((errno, why.to_owned()));
+    drop(course);
+    entry.record("gave up", why.to_owned(), received);
+    broker.session_ended(entry, why);
+}
+
+/// Tells the server that a session has left, so that it need not keep it for days. If it is out of
+/// reach it is told when others find it there again.
+async fn take_leave(reach: Arc<Reach<ServerDialer>>, reset: ResetFrame) {
+    let told = tokio::time::timeout(LEAVE_MAX, async {
+        let mut standing = reach.standing();
+        let mut link = loop {
+            // Waiting like this makes nobody probe.
+            let _the_standing = standing.wait_for(Standing::is_open).await.map(|_| ());
+            if let Ok(link) = tokio::time::timeout(LEAVE_DIAL_MAX, reach.link()).await {
+                break link;
+            }
+        };
+        let mut frame = Vec::new();
+        Close::ResetFirst(reset).encode(&mut frame);
+        link.send(&frame);
+        link.linger();
+    });
+    if told.await.is_err() {
+        tracing::debug!("a server that was left could not be told");
+    }
+}
+
 impl Far for SessionFar {
     fn dial(&mut self, session: &Session) -> Dialing {
         let mut course = self.entry.course.lock();
@@ -170,7 +212,8 @@ impl Far for SessionFar {
         let search = self.search(session, &mut course);
         let worst = course.choice.worst();
         drop(course);
-        let entry = Arc::clone(&self.entry);
+        let (broker, entry) = (Arc::clone(&self.broker), Arc::clone(&self.entry));
+        let received = session.positions().received;
         Box::pin(async move {
             match search.run().await {
                 Ok((rank, link)) => {
@@ -186,7 +229,7 @@ impl Far for SessionFar {
                     } else {
                         why
                     };
-                    entry.course.lock().gave_up = Some((errno, why.clone()));
+                    give_up(&broker, &entry, errno, &why, received);
                     let inbox = entry.inbox.clone();
                     let abort = stp_drive::Command::Abort { code: code::NO_SERVER };
                     tokio::spawn(async move { inbox.send(abort).await });
@@ -227,7 +270,8 @@ impl Far for SessionFar {
             Refusal::NotHere => nix::errno::Errno::EHOSTUNREACH as i32,
             _ => nix::errno::Errno::ECONNREFUSED as i32,
         };
-        course.gave_up = Some((errno, reason.clone()));
+        drop(course);
+        give_up(&self.broker, &self.entry, errno, &reason, session.positions().received);
         Verdict::GiveUp { code: code::NO_SERVER, reason }
     }
 
@@ -240,8 +284,11 @@ impl Far for SessionFar {
             Event::Lost { cause, .. } => self.lost(*cause, received),
             Event::Suspended { by_peer } => {
                 let cause = if *by_peer { "by the server" } else { "by the user" };
-                self.entry.course.lock().attached = false;
-                self.entry.course.lock().lost = format!("suspended {cause}");
+                let mut course = self.entry.course.lock();
+                course.attached = false;
+                course.away_since = Some(Instant::now());
+                course.lost = format!("suspended {cause}");
+                drop(course);
                 self.entry.record("suspended", cause.to_owned(), received);
             }
             Event::TransferWanted { reason, text } => {
@@ -250,10 +297,17 @@ impl Far for SessionFar {
                 drop(course);
                 self.entry.record("asked to leave", format!("{reason} {text}"), received);
             }
+            Event::Moved { old } => {
+                if let Some(rank) = self.entry.course.lock().came_from {
+                    let initiator = session.handles().0;
+                    let reset = ResetFrame { initiator, acceptor: *old, code: code::MOVED };
+                    let reach = Arc::clone(&self.entry.service.servers[rank].reach);
+                    tokio::spawn(take_leave(reach, reset));
+                }
+            }
             Event::Closed { .. }
             | Event::Established { .. }
             | Event::Denied(_)
-            | Event::Moved { .. }
             | Event::Acknowledged(_)
             | Event::TicketStored { .. }
             | Event::Stays { .. } => {}
