@@ -170,9 +170,9 @@ fn check(loaded: &Loaded<File>) -> Result<Config, ConfigError> {
 }
 
 fn default_key_file() -> PathBuf {
-    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).or_else(|| {
-        std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/state"))
-    });
+    let state = std::env::var_os("XDG_STATE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/state")));
     state.unwrap_or_else(|| "/var/lib".into()).join("session/server.key")
 }
 
@@ -187,7 +187,9 @@ fn cluster(loaded: &Loaded<File>, life: Duration) -> Result<Option<Arc<Cluster>>
             "cluster",
             "needs cluster_key_file (\"stp-server --new-cluster-key FILE\" makes one)",
         )),
-        (None, Some(_)) => Err(loaded.error("cluster_key_file", "needs the cluster's name in cluster")),
+        (None, Some(_)) => {
+            Err(loaded.error("cluster_key_file", "needs the cluster's name in cluster"))
+        }
     }
 }
 

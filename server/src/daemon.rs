@@ -82,8 +82,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 async fn serve(config: Config, identity: &Identity) -> anyhow::Result<()> {
-    let tls = Tls::admitting(identity, config.clients.clone());
-    let options = LinkOptions { congestion: config.limits.congestion.clone(), ..LinkOptions::default() };
+    let tls = Tls::new(identity);
+    let options =
+        LinkOptions { congestion: config.limits.congestion.clone(), ..LinkOptions::default() };
     let listener = listen(config.listen)
         .map_err(|error| anyhow::anyhow!("cannot listen on {}: {error}", config.listen))?;
     let status = StatusServer::bind(&config.status)

@@ -92,7 +92,8 @@ impl Server {
         let link = match Box::pin(self.acceptor.accept(tcp)).await {
             Ok(link) => link,
             Err(error) => {
-                let quiet = matches!(error, AcceptError::Lost { .. } | AcceptError::TimedOut { .. });
+                let quiet =
+                    matches!(error, AcceptError::Lost { .. } | AcceptError::TimedOut { .. });
                 if quiet {
                     tracing::debug!(?from, %error, "no link");
                 } else {
@@ -261,8 +262,7 @@ impl Server {
         let now = time::Instant(clock::now_us());
         let limits = self.config.limits.session.clone();
         let name = &self.config.name;
-        let mut session =
-            Session::accept(now, limits, Start::FIRST, own, connect, at, name);
+        let mut session = Session::accept(now, limits, Start::FIRST, own, connect, at, name);
         if near.holds_acks() {
             session.hold_acks();
         }

@@ -11,7 +11,8 @@ use stp_proto::wire::{ConnectMode, DenyReason, TransferRequest};
 use crate::config::{Kind, ServiceConfig};
 use crate::refusal::Refusal;
 use crate::service::Service;
-use crate::service::http::{Beginning, Http};
+use crate::service::beginning::Beginning;
+use crate::service::http::Http;
 use crate::service::replay::join;
 use crate::service::tcp::Tcp;
 use crate::service::upstream::Upstream;
@@ -87,9 +88,7 @@ async fn carry_out(
     let broken = || Refusal::new(DenyReason::Mismatch, "the ticket's exchange cannot be followed");
     let proof = request.seam.clone();
     match Plan::make(&claims.exchange, claims.down, have, proof, config.policy)? {
-        Plan::Fresh => {
-            Ok(Beginning::at(Observer::new(up, have), Some(upstream(config).await?)))
-        }
+        Plan::Fresh => Ok(Beginning::at(Observer::new(up, have), Some(upstream(config).await?))),
         Plan::Closed => Ok(Beginning::at(Observer::closed(up, have), None)),
         Plan::Again { request } => {
             let observer = Observer::asked(up, have, &request).ok_or_else(broken)?;

@@ -153,7 +153,8 @@ impl Source for Status {
 
     fn act(self: Arc<Self>, path: String, _body: Value) -> Acting {
         Box::pin(async move {
-            let Some((id, "close")) = path.strip_prefix("sessions/").and_then(|p| p.split_once('/'))
+            let Some((id, "close")) =
+                path.strip_prefix("sessions/").and_then(|p| p.split_once('/'))
             else {
                 return Err(Refusal::not_found("only sessions/ID/close can be done here"));
             };

@@ -95,9 +95,16 @@ async fn the_embedded_origin_serves_files_and_hides_what_is_hidden() {
     let (head_text, body) = get(&mut session.app, "GET /f HTTP/1.1", file.len()).await;
     assert!(head_text.to_ascii_lowercase().contains("\r\netag: \""), "{head_text}");
     equal(&body, &file);
-    for path in ["/.secret", "/sub/../.secret", "/%2esecret", "/../etc/passwd", "/out/passwd",
-        "/sub/", "/%2e%2e/x", "/a%00b"]
-    {
+    for path in [
+        "/.secret",
+        "/sub/../.secret",
+        "/%2esecret",
+        "/../etc/passwd",
+        "/out/passwd",
+        "/sub/",
+        "/%2e%2e/x",
+        "/a%00b",
+    ] {
         ask(&mut session.app, &format!("GET {path} HTTP/1.1")).await;
         let (head_text, first) = head(&mut session.app).await;
         assert!(head_text.starts_with("HTTP/1.1 404 "), "{path}: {head_text}");
@@ -183,9 +190,8 @@ async fn wrong_replicas_are_refused_and_the_third_is_right() {
     let folders = [&file[..], &other, short, &file].map(folder_with);
     let (_keep, key) = cluster_key();
     let names = ["a", "b", "c", "d"];
-    let start = |index: usize| {
-        TestServer::start(names[index], &key, &file_service(folders[index].path()))
-    };
+    let start =
+        |index: usize| TestServer::start(names[index], &key, &file_service(folders[index].path()));
     let mut servers = [start(0), start(1), start(2), start(3)];
     let (result, session) = killed_in_the_middle(&mut servers, &file).await;
     result.unwrap_or_else(|error| panic!("{error}: {:?}", session.seen.lock()));

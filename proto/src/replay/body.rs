@@ -26,7 +26,10 @@ enum State {
     /// The CR LF behind a chunk's data; how many bytes of it are still to come.
     DataEnd(u8),
     /// In the lines behind the last chunk; how many bytes this line has so far, CR not counted.
-    Trailer { line: u32, seen: u32 },
+    Trailer {
+        line: u32,
+        seen: u32,
+    },
     Over,
     Broken,
 }
@@ -206,7 +209,8 @@ mod tests {
 
     #[test]
     fn broken_chunks_are_seen() {
-        for text in ["x\r\n", "5\r\nhelloX\r\n", "5\r\nhello\rX", "-1\r\n", "10000000000000000\r\n"] {
+        for text in ["x\r\n", "5\r\nhelloX\r\n", "5\r\nhello\rX", "-1\r\n", "10000000000000000\r\n"]
+        {
             for piece in 1..=text.len() {
                 let mut body = Body::new(Framing::Chunked);
                 text.as_bytes().chunks(piece).for_each(|piece| {

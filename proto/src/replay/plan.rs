@@ -124,8 +124,7 @@ impl Plan {
             Exchange::Response { request, response, head_at } => (request, response, *head_at),
         };
         let broken = || mismatch("the ticket holds no exchange that can be continued");
-        let (question, length) =
-            RequestHead::parse(request).ok().flatten().ok_or_else(broken)?;
+        let (question, length) = RequestHead::parse(request).ok().flatten().ok_or_else(broken)?;
         let (original, head_length) =
             ResponseHead::parse(response, &question).ok().flatten().ok_or_else(broken)?;
         let partial = original.status == 206;
@@ -165,11 +164,7 @@ impl Plan {
 }
 
 /// The proof, if it is one of the body between these positions.
-fn sound(
-    proof: Option<SeamProof>,
-    body_at: u64,
-    have: u64,
-) -> Result<Option<SeamProof>, Refusal> {
+fn sound(proof: Option<SeamProof>, body_at: u64, have: u64) -> Result<Option<SeamProof>, Refusal> {
     if have <= body_at {
         return Ok(None);
     }
@@ -216,7 +211,18 @@ impl Ask {
         }
         let request = if ranged { rewrite(request, &fields) } else { request.to_vec() };
         let head_rest = Vec::new();
-        Ok(Self { request, head_rest, question, original, first, length, have, from, proof, policy })
+        Ok(Self {
+            request,
+            head_rest,
+            question,
+            original,
+            first,
+            length,
+            have,
+            from,
+            proof,
+            policy,
+        })
     }
 
     /// Judges the head of the replica's answer.
@@ -272,7 +278,10 @@ impl Ask {
             _ => self.have,
         };
         let Some(skip) = (self.first + from).checked_sub(begin) else {
-            return Err(Refusal::new(RefusalKind::Seam, "another file, and not from its beginning"));
+            return Err(Refusal::new(
+                RefusalKind::Seam,
+                "another file, and not from its beginning",
+            ));
         };
         let excess = begin + body - end;
         Ok(Splice::new(
@@ -319,11 +328,9 @@ impl Ask {
             (Some(had), _) if self.have == 0 => {
                 refuse(format!("another version: {} is not {had}", named(has)))
             }
-            (None, _) if had.etag.is_some() && had.etag != has.etag => refuse(format!(
-                "another version: {} is not {}",
-                named(has),
-                named(had)
-            )),
+            (None, _) if had.etag.is_some() && had.etag != has.etag => {
+                refuse(format!("another version: {} is not {}", named(has), named(had)))
+            }
             (None, _) if self.have == 0 && had.modified != has.modified => {
                 refuse("another modification time".to_owned())
             }
@@ -358,8 +365,7 @@ pub enum Judged {
 
 /// The request again, with `fields` in place of what makes it conditional or ranged.
 fn rewrite(request: &[u8], fields: &str) -> Vec<u8> {
-    const DROPPED: [&[u8]; 4] =
-        [b"range", b"if-range", b"if-none-match", b"if-modified-since"];
+    const DROPPED: [&[u8]; 4] = [b"range", b"if-range", b"if-none-match", b"if-modified-since"];
     let mut rewritten = Vec::with_capacity(request.len() + fields.len());
     for line in request.split_inclusive(|&byte| byte == b'\n') {
         let name = line.split(|&byte| byte == b':').next().unwrap_or_default();

@@ -19,7 +19,8 @@ use stp_proto::replay::{Down, Ending, Flow, Observer, Plan, Policy, Up};
 use stp_proto::session::{Event, Session, ShutNear, TicketOffer};
 use stp_proto::time::Instant;
 
-use super::buffer::Waiting;
+use super::beginning::Beginning;
+use super::buffer::{Waiting, at_most, beyond, copy};
 use super::replay::{JoinError, Joined, rejoin, reopen};
 use super::upstream::{Target, Upstream};
 use crate::ticket::Mint;
@@ -28,8 +29,6 @@ use crate::ticket::Mint;
 const REFRESH: Duration = Duration::from_secs(5);
 /// Heads are read in pieces of this size.
 const HEAD_PIECE: usize = 16 * 1024;
-/// Most pieces written with one call.
-const PIECES_MAX: usize = 64;
 
 /// A stream being opened.
 type Opening = Pin<Box<dyn Future<Output = Result<Opened, JoinError>> + Send>>;
@@ -37,7 +36,7 @@ type Opening = Pin<Box<dyn Future<Output = Result<Opened, JoinError>> + Send>>;
 /// What was opened.
 enum Opened {
     Fresh(Upstream),
-    Joined(Joined),
+    Joined(Box<Joined>),
 }
 
 /// What [`Near::pull`] will say when all is through.
@@ -78,49 +77,6 @@ pub struct Http {
     refreshed: Instant,
     fin: bool,
     end: Option<End>,
-}
-
-/// How a service begins.
-pub struct Beginning {
-    /// Knows where the session stands.
-    pub observer: Observer,
-    /// A stream to the service, if one is needed at once.
-    pub upstream: Option<Upstream>,
-    /// To be sent on it first.
-    pub unsent: Vec<u8>,
-    /// For the app before anything else: observed already.
-    pub out: Vec<u8>,
-    /// Read from the stream, not yet observed.
-    pub ahead: Vec<u8>,
-    /// The stream can carry another request.
-    pub reusable: bool,
-    /// Requests that begin below may have been executed by another server.
-    pub guard: u64,
-    /// The response under way can be continued with a ticket the broker has.
-    pub ticketed: bool,
-}
-
-impl Beginning {
-    /// A new session.
-    #[must_use]
-    pub fn new(upstream: Upstream) -> Self {
-        Self::at(Observer::new(0, 0), Some(upstream))
-    }
-
-    /// Where the observer stands.
-    #[must_use]
-    pub fn at(observer: Observer, upstream: Option<Upstream>) -> Self {
-        Self {
-            observer,
-            upstream,
-            unsent: Vec::new(),
-            out: Vec::new(),
-            ahead: Vec::new(),
-            reusable: true,
-            guard: 0,
-            ticketed: false,
-        }
-    }
 }
 
 impl Http {
@@ -392,16 +348,17 @@ impl Http {
     /// A response was cut: go on with it on another stream.
     fn rejoin(&mut self) {
         let have = self.observer.positions().1;
-        let plan = self.observer.exchange().map(|exchange| {
-            Plan::make(&exchange, have, have, self.observer.proof(), self.policy)
-        });
+        let plan = self
+            .observer
+            .exchange()
+            .map(|exchange| Plan::make(&exchange, have, have, self.observer.proof(), self.policy));
         match plan {
             Some(Ok(Plan::Ask(ask))) => {
                 tracing::info!(at = have, "the service broke a response off: asking for the rest");
                 self.deaf = false;
                 let target = self.target.clone();
                 self.opening = Some(Box::pin(async move {
-                    rejoin(&target, &ask).await.map(Opened::Joined)
+                    rejoin(&target, &ask).await.map(|joined| Opened::Joined(Box::new(joined)))
                 }));
             }
             Some(Err(refusal)) => self.fail(&refusal.text),
@@ -613,40 +570,4 @@ impl Near for Http {
             self.disclaim(session);
         }
     }
-}
-
-/// The pieces behind the first `taken` bytes.
-fn beyond<'a>(slices: &'a [IoSlice<'_>], mut taken: usize) -> Vec<&'a [u8]> {
-    let mut pieces = Vec::with_capacity(slices.len().min(PIECES_MAX));
-    for slice in slices {
-        let skipped = taken.min(slice.len());
-        taken -= skipped;
-        if skipped < slice.len() && pieces.len() < PIECES_MAX {
-            pieces.push(&slice[skipped..]);
-        }
-    }
-    pieces
-}
-
-/// The first `most` bytes of these pieces.
-fn at_most<'a>(pieces: &[&'a [u8]], mut most: usize) -> Vec<IoSlice<'a>> {
-    let mut slices = Vec::with_capacity(pieces.len());
-    for piece in pieces {
-        let length = piece.len().min(most);
-        most -= length;
-        slices.push(IoSlice::new(&piece[..length]));
-    }
-    slices
-}
-
-/// Copies what fits.
-fn copy(mut bytes: &[u8], slices: &mut [IoSliceMut<'_>]) -> usize {
-    let mut copied = 0;
-    for slice in slices {
-        let length = slice.len().min(bytes.len());
-        slice[..length].copy_from_slice(&bytes[..length]);
-        bytes = &bytes[length..];
-        copied += length;
-    }
-    copied
 }

@@ -77,7 +77,5 @@ impl Run {
 
 /// A file that is different everywhere.
 pub(super) fn content(length: usize) -> Vec<u8> {
-    (0..length as u64)
-        .map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u8)
-        .collect()
+    (0..length as u64).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u8).collect()
 }

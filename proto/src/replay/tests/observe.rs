@@ -138,7 +138,9 @@ fn an_unanswered_request_is_covered_by_no_ticket_unless_it_is_unsafe() {
 
 #[test]
 fn what_is_not_http_passes_untouched() {
-    for bytes in [&b"\x16\x03\x01\x02\x00\x01"[..], b"SSH-2.0-OpenSSH_9.9\r\n", b"PRI * HTTP/2.0\r\n\r\n"] {
+    for bytes in
+        [&b"\x16\x03\x01\x02\x00\x01"[..], b"SSH-2.0-OpenSSH_9.9\r\n", b"PRI * HTTP/2.0\r\n\r\n"]
+    {
         let mut run = Run::new();
         assert!(run.up(bytes).is_empty());
         assert!(run.observer.opaque().is_some(), "{bytes:?}");
@@ -229,7 +231,8 @@ fn generated_exchanges_end_where_their_maker_ended_them() {
         for _ in 0..count {
             let (mut up, mut down) = (Vec::new(), Vec::new());
             let body = content(usize::try_from(next(3000)).unwrap());
-            let method = ["GET", "HEAD", "POST", "PUT", "DELETE"][usize::try_from(next(5)).unwrap()];
+            let method =
+                ["GET", "HEAD", "POST", "PUT", "DELETE"][usize::try_from(next(5)).unwrap()];
             up.extend(format!("{method} /{} HTTP/1.1\r\nHost: x\r\n", next(99)).into_bytes());
             match (method, next(2)) {
                 ("POST" | "PUT", 0) => {

@@ -155,7 +155,9 @@ fn an_equal_replica_continues_at_every_position() {
 #[test]
 fn a_range_the_app_asked_for_is_continued_within_itself() {
     let replica = Replica::new(BODY);
-    for (asked, etag) in [("1000-", Some("\"a\"")), ("1000-150000", Some("\"a\"")), ("1000-150000", None)] {
+    for (asked, etag) in
+        [("1000-", Some("\"a\"")), ("1000-150000", Some("\"a\"")), ("1000-150000", None)]
+    {
         for ranges in [true, false] {
             let first = Replica { etag, ..replica.clone() };
             let other = Replica { etag, ranges, ..replica.clone() };
@@ -278,10 +280,16 @@ fn errors_and_other_answers_are_refused() {
     let last = BODY - 1;
     for head in [
         // Another range, another total, chunks, several ranges, coded, no validator.
-        format!("206 x\r\nContent-Length: {}\r\nContent-Range: bytes 1-{last}/{total}\r\nETag: \"a\"", last),
-        format!("206 x\r\nContent-Length: {total}\r\nContent-Range: bytes 0-{last}/*\r\nETag: \"a\""),
+        format!(
+            "206 x\r\nContent-Length: {}\r\nContent-Range: bytes 1-{last}/{total}\r\nETag: \"a\"",
+            last
+        ),
+        format!(
+            "206 x\r\nContent-Length: {total}\r\nContent-Range: bytes 0-{last}/*\r\nETag: \"a\""
+        ),
         "200 x\r\nTransfer-Encoding: chunked\r\nETag: \"a\"".to_owned(),
-        "206 x\r\nContent-Type: multipart/byteranges\r\nContent-Length: 9\r\nETag: \"a\"".to_owned(),
+        "206 x\r\nContent-Type: multipart/byteranges\r\nContent-Length: 9\r\nETag: \"a\""
+            .to_owned(),
         format!("200 x\r\nContent-Encoding: gzip\r\nContent-Length: {total}\r\nETag: \"a\""),
         "200 x\r\nETag: \"a\"".to_owned(),
     ] {
@@ -313,9 +321,8 @@ fn positions_and_proofs_that_do_not_fit_are_refused() {
 
 #[test]
 fn between_exchanges_only_the_exact_position_goes_on() {
-    let plan = |close, at, have| {
-        Plan::make(&Exchange::Idle { close }, at, have, None, Policy::default())
-    };
+    let plan =
+        |close, at, have| Plan::make(&Exchange::Idle { close }, at, have, None, Policy::default());
     assert!(matches!(plan(false, 7, 7), Ok(Plan::Fresh)));
     assert!(matches!(plan(true, 7, 7), Ok(Plan::Closed)));
     assert_eq!(plan(false, 7, 8).expect_err("bytes were seen").kind, RefusalKind::Unsafe);
@@ -330,11 +337,8 @@ fn a_ticket_of_something_else_is_refused() {
         ("GET / HTTP/1.1\r\n\r\nGET", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"),
         ("GET / HTTP/1.1\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"),
     ] {
-        let exchange = Exchange::Response {
-            request: request.into(),
-            response: response.into(),
-            head_at: 0,
-        };
+        let exchange =
+            Exchange::Response { request: request.into(), response: response.into(), head_at: 0 };
         let refused = Plan::make(&exchange, 0, 5, None, Policy::default());
         assert_eq!(refused.expect_err("not an exchange").kind, RefusalKind::Mismatch, "{request}");
     }
