@@ -64,9 +64,7 @@ impl Name {
         if service.contains('.') {
             return Err(NameError::BadByte(b'.'));
         }
-        let labels = core::iter::once(service)
-            .chain(object.split('.'))
-            .chain(domain.split('.'));
+        let labels = core::iter::once(service).chain(object.split('.')).chain(domain.split('.'));
         for (index, label) in labels.enumerate() {
             check_label(index, label)?;
         }
@@ -74,11 +72,7 @@ impl Name {
             return Err(NameError::AtInObject);
         }
         let text = format!("{service}.{object}@{domain}");
-        Ok(Name {
-            dot: service.len(),
-            at: service.len() + 1 + object.len(),
-            text,
-        })
+        Ok(Name { dot: service.len(), at: service.len() + 1 + object.len(), text })
     }
 
     /// Reads the host form `service.object.at.domain.stp`; case and one trailing dot do not count.
@@ -112,12 +106,7 @@ impl Name {
     /// The host form, `service.object.at.domain.stp`.
     #[must_use]
     pub fn to_host(&self) -> String {
-        format!(
-            "{}.{}.{SEPARATOR}.{}{SUFFIX}",
-            self.service(),
-            self.object(),
-            self.domain()
-        )
+        format!("{}.{}.{SEPARATOR}.{}{SUFFIX}", self.service(), self.object(), self.domain())
     }
 
     /// The first label: what is offered.
@@ -207,10 +196,7 @@ mod tests {
             let name: Name = text.parse().unwrap();
             assert_eq!(name.to_host(), host);
             assert_eq!(Name::from_host(host).unwrap(), name);
-            assert_eq!(
-                Name::from_host(&format!("{}.", host.to_uppercase())).unwrap(),
-                name
-            );
+            assert_eq!(Name::from_host(&format!("{}.", host.to_uppercase())).unwrap(), name);
             assert_eq!(name.to_string(), text);
             assert!(Name::is_host(host.as_bytes()));
         }
@@ -220,10 +206,7 @@ mod tests {
     fn parts_are_where_they_belong() {
         let name: Name = "www.mirror.eu@example.org".parse().unwrap();
         assert_eq!((name.service(), name.object()), ("www", "mirror.eu"));
-        assert_eq!(
-            (name.domain(), name.endpoint()),
-            ("example.org", "mirror.eu@example.org")
-        );
+        assert_eq!((name.domain(), name.endpoint()), ("example.org", "mirror.eu@example.org"));
     }
 
     #[test]

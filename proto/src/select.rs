@@ -6,9 +6,9 @@
 //! plain data; dialing, probing and timers are the broker's. Measuring round trips before the
 //! first choice (STP 3) is not here: whoever measures hands the figures to [`Choice::order`].
 
-use std::collections::BTreeMap;
 use core::fmt;
 use core::time::Duration;
+use std::collections::BTreeMap;
 
 use crate::time::Instant;
 use crate::wire::{DenyReason, ResumeDenial};
@@ -336,8 +336,8 @@ impl Choice {
             None => &self.asked,
             Some(_) => &self.struck,
         };
-        let left = (0..self.servers)
-            .any(|rank| self.home() == Some(rank) || !refused.contains_key(&rank));
+        let left =
+            (0..self.servers).any(|rank| self.home() == Some(rank) || !refused.contains_key(&rank));
         if left { Next::Another } else { Next::GiveUp(self.worst()) }
     }
 

@@ -14,11 +14,7 @@ pub(super) struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     pub(super) fn new(out: &'a mut [u8]) -> Writer<'a> {
-        Writer {
-            out,
-            at: 0,
-            full: false,
-        }
+        Writer { out, at: 0, full: false }
     }
 
     pub(super) fn bytes(&mut self, bytes: &[u8]) {
@@ -107,12 +103,7 @@ impl<'a> Reader<'a> {
                 let ip = Ipv4Addr::new(ip[0], ip[1], ip[2], ip[3]);
                 Some(SocketAddr::V4(SocketAddrV4::new(ip, port)))
             }
-            6 => Some(SocketAddr::V6(SocketAddrV6::new(
-                Ipv6Addr::from(ip),
-                port,
-                0,
-                scope,
-            ))),
+            6 => Some(SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::from(ip), port, 0, scope))),
             _ => None,
         }
     }

@@ -34,10 +34,7 @@ pub struct Surroundings<'a> {
 
 impl Place {
     /// An empty path; a place to put one later.
-    pub const EMPTY: Place = Place {
-        buffer: [0; PATH_BYTES_MAX],
-        length: 0,
-    };
+    pub const EMPTY: Place = Place { buffer: [0; PATH_BYTES_MAX], length: 0 };
 
     /// The directory of the socket and the route file; nothing when a Unix socket's path in it
     /// would be too long or the variable does not hold an absolute path.
@@ -133,21 +130,14 @@ mod tests {
     #[test]
     fn a_path_that_no_socket_can_have_is_refused() {
         let long = vec![b'/'; PATH_BYTES_MAX];
-        let with = |dir| {
-            directory(Surroundings {
-                session_dir: Some(dir),
-                ..Default::default()
-            })
-        };
+        let with = |dir| directory(Surroundings { session_dir: Some(dir), ..Default::default() });
         assert_eq!(with(&long), None);
         assert_eq!(with(b"relative"), None);
         assert_eq!(with(b"/nul\0inside"), None);
         let longest = &long[..PATH_BYTES_MAX - 2 - LONGEST_FILE];
-        let place = Place::directory(&Surroundings {
-            session_dir: Some(longest),
-            ..Default::default()
-        })
-        .unwrap();
+        let place =
+            Place::directory(&Surroundings { session_dir: Some(longest), ..Default::default() })
+                .unwrap();
         let socket = place.file(SOCKET_FILE).unwrap();
         assert_eq!(socket.as_bytes_with_nul().len(), PATH_BYTES_MAX);
         assert_eq!(socket.as_bytes_with_nul().last(), Some(&0));

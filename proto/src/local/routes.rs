@@ -25,10 +25,8 @@ pub const ENTRIES_MAX: usize = 65_536;
 /// The pool of virtual IPv4 addresses unless configured otherwise (DESIGN 3.1).
 pub const VIRTUAL_V4: (Ipv4Addr, u8) = (Ipv4Addr::new(127, 192, 0, 0), 10);
 /// The pool of virtual IPv6 addresses unless configured otherwise.
-pub const VIRTUAL_V6: (Ipv6Addr, u8) = (
-    Ipv6Addr::new(0xfd73, 0x7470, 0x5e55, 0x10f0, 0, 0, 0, 0),
-    96,
-);
+pub const VIRTUAL_V6: (Ipv6Addr, u8) =
+    (Ipv6Addr::new(0xfd73, 0x7470, 0x5e55, 0x10f0, 0, 0, 0, 0), 96);
 
 const MAGIC: [u8; 8] = *b"stproute";
 const VERSION: u32 = 1;
@@ -57,18 +55,12 @@ pub struct Ports {
 
 impl Ports {
     /// Every port.
-    pub const ALL: Ports = Ports {
-        low: 0,
-        high: u16::MAX,
-    };
+    pub const ALL: Ports = Ports { low: 0, high: u16::MAX };
 
     /// Just one port.
     #[must_use]
     pub fn one(port: u16) -> Ports {
-        Ports {
-            low: port,
-            high: port,
-        }
+        Ports { low: port, high: port }
     }
 
     fn holds(self, port: u16) -> bool {
@@ -229,11 +221,7 @@ fn word(count: usize) -> u32 {
 
 fn check_prefix(ip: IpAddr, prefix: u8) -> Result<(), BuildError> {
     let longest = if ip.is_ipv4() { 32 } else { 128 };
-    if prefix > longest {
-        Err(BuildError::Prefix(prefix, ip))
-    } else {
-        Ok(())
-    }
+    if prefix > longest { Err(BuildError::Prefix(prefix, ip)) } else { Ok(()) }
 }
 
 /// FNV-1a: guards against a torn or foreign file, not against anyone's will.
@@ -266,12 +254,7 @@ impl Entry {
             (ip, _) => (ip, prefix),
         };
         let (family, bits) = bits_of(ip);
-        Entry {
-            family,
-            prefix,
-            ip: masked(bits, prefix).to_be_bytes(),
-            ports,
-        }
+        Entry { family, prefix, ip: masked(bits, prefix).to_be_bytes(), ports }
     }
 }
 
@@ -308,10 +291,7 @@ impl Control {
         let sum = u64::from_le_bytes(input.array()?);
         let fits = file_bytes <= FILE_BYTES_MAX && file_bytes == CONTROL_BYTES + body_bytes;
         let ours = magic == MAGIC && version == VERSION && fits;
-        ours.then_some(Control {
-            body_bytes,
-            checksum: sum,
-        })
+        ours.then_some(Control { body_bytes, checksum: sum })
     }
 }
 
@@ -337,11 +317,7 @@ impl<'a> Routes<'a> {
         let mut input = Reader::new(body);
         let v4 = (input.u8()?, input.array::<4>()?);
         let v6 = (input.u8()?, input.array::<16>()?);
-        let when_absent = if input.u8()? == 0 {
-            WhenAbsent::Pass
-        } else {
-            WhenAbsent::Fail
-        };
+        let when_absent = if input.u8()? == 0 { WhenAbsent::Pass } else { WhenAbsent::Fail };
         input.u8()?;
         let counts = [input.u32()?, input.u32()?, input.u32()?].map(|count| count as usize);
         if counts.iter().any(|count| *count > ENTRIES_MAX) {
@@ -369,19 +345,12 @@ impl<'a> Routes<'a> {
     pub fn destination(&self, address: &SocketAddr) -> Option<Match> {
         let (ip, port) = canonical(address);
         let (family, bits) = bits_of(ip);
-        let pool = if family == 4 {
-            Some(self.virtual_v4)
-        } else {
-            self.virtual_v6
-        };
+        let pool = if family == 4 { Some(self.virtual_v4) } else { self.virtual_v6 };
         if pool.is_some_and(|(base, prefix)| masked(bits, prefix) == masked(base, prefix)) {
             return Some(Match::Virtual);
         }
         let groups = self.groups.as_chunks::<GROUP_BYTES>().0;
-        groups
-            .iter()
-            .any(|group| self.in_group(group, family, bits, port))
-            .then_some(Match::Routed)
+        groups.iter().any(|group| self.in_group(group, family, bits, port)).then_some(Match::Routed)
     }
 
     fn in_group(&self, group: &[u8; GROUP_BYTES], family: u8, bits: u128, port: u16) -> bool {
@@ -397,17 +366,10 @@ impl<'a> Routes<'a> {
         };
         let wanted = masked(bits, group[1]).to_be_bytes();
         let from = entries.partition_point(|entry| entry[..16] < wanted[..]);
-        entries[from..]
-            .iter()
-            .take_while(|entry| entry[..16] == wanted[..])
-            .any(|entry| {
-                let [.., a, b, c, d] = *entry;
-                Ports {
-                    low: u16::from_le_bytes([a, b]),
-                    high: u16::from_le_bytes([c, d]),
-                }
-                .holds(port)
-            })
+        entries[from..].iter().take_while(|entry| entry[..16] == wanted[..]).any(|entry| {
+            let [.., a, b, c, d] = *entry;
+            Ports { low: u16::from_le_bytes([a, b]), high: u16::from_le_bytes([c, d]) }.holds(port)
+        })
     }
 
     /// Whether a host name is ours, for a port or, where none is known, for any port.
@@ -418,10 +380,7 @@ impl<'a> Routes<'a> {
             let [a, b, c, d, e, f, g, h, i, j, k, l] = *name;
             let begin = u32::from_le_bytes([a, b, c, d]) as usize;
             let length = u32::from_le_bytes([e, f, g, h]) as usize;
-            let ports = Ports {
-                low: u16::from_le_bytes([i, j]),
-                high: u16::from_le_bytes([k, l]),
-            };
+            let ports = Ports { low: u16::from_le_bytes([i, j]), high: u16::from_le_bytes([k, l]) };
             let pattern = self.text.get(begin..begin.saturating_add(length));
             pattern.is_some_and(|pattern| fits(pattern, host))
                 && port.is_none_or(|port| ports.holds(port))
@@ -457,25 +416,12 @@ mod tests {
 
     fn sample() -> Vec<u8> {
         let mut map = Builder::new(WhenAbsent::Fail);
-        map.address("10.1.0.0".parse().unwrap(), 24, Ports::ALL)
-            .unwrap();
-        map.address("10.1.0.7".parse().unwrap(), 32, Ports::one(22))
-            .unwrap();
-        map.address("192.0.2.1".parse().unwrap(), 32, Ports::one(80))
-            .unwrap();
-        map.address(
-            "192.0.2.1".parse().unwrap(),
-            32,
-            Ports {
-                low: 8000,
-                high: 8100,
-            },
-        )
-        .unwrap();
-        map.address("2001:db8::".parse().unwrap(), 32, Ports::one(443))
-            .unwrap();
-        map.address("::ffff:198.51.100.1".parse().unwrap(), 128, Ports::one(21))
-            .unwrap();
+        map.address("10.1.0.0".parse().unwrap(), 24, Ports::ALL).unwrap();
+        map.address("10.1.0.7".parse().unwrap(), 32, Ports::one(22)).unwrap();
+        map.address("192.0.2.1".parse().unwrap(), 32, Ports::one(80)).unwrap();
+        map.address("192.0.2.1".parse().unwrap(), 32, Ports { low: 8000, high: 8100 }).unwrap();
+        map.address("2001:db8::".parse().unwrap(), 32, Ports::one(443)).unwrap();
+        map.address("::ffff:198.51.100.1".parse().unwrap(), 128, Ports::one(21)).unwrap();
         map.name("Mirror.Example.org.", Ports::one(80)).unwrap();
         map.name("*.example.net", Ports::ALL).unwrap();
         map.build().unwrap()
@@ -513,11 +459,7 @@ mod tests {
             );
         }
         for address in unrouted {
-            assert_eq!(
-                map.destination(&address.parse().unwrap()),
-                None,
-                "{address}"
-            );
+            assert_eq!(map.destination(&address.parse().unwrap()), None, "{address}");
         }
         assert_eq!(map.when_absent(), WhenAbsent::Fail);
     }
@@ -526,22 +468,11 @@ mod tests {
     fn virtual_addresses_are_ours_on_every_port() {
         let file = Builder::new(WhenAbsent::Pass).build().unwrap();
         let map = routes(&file).unwrap();
-        let inside = [
-            "127.192.0.1:1",
-            "127.255.255.255:65535",
-            "[fd73:7470:5e55:10f0::1]:80",
-        ];
+        let inside = ["127.192.0.1:1", "127.255.255.255:65535", "[fd73:7470:5e55:10f0::1]:80"];
         for address in inside {
-            assert_eq!(
-                map.destination(&address.parse().unwrap()),
-                Some(Match::Virtual)
-            );
+            assert_eq!(map.destination(&address.parse().unwrap()), Some(Match::Virtual));
         }
-        for address in [
-            "127.191.255.255:1",
-            "127.0.0.1:80",
-            "[fd73:7470:5e55:10f0:0:1::]:80",
-        ] {
+        for address in ["127.191.255.255:1", "127.0.0.1:80", "[fd73:7470:5e55:10f0:0:1::]:80"] {
             assert_eq!(map.destination(&address.parse().unwrap()), None);
         }
         assert!(map.is_empty());
@@ -550,14 +481,10 @@ mod tests {
     #[test]
     fn a_default_route_matches_everything() {
         let mut map = Builder::new(WhenAbsent::Pass);
-        map.address("0.0.0.0".parse().unwrap(), 0, Ports::one(80))
-            .unwrap();
+        map.address("0.0.0.0".parse().unwrap(), 0, Ports::one(80)).unwrap();
         let file = map.build().unwrap();
         let map = routes(&file).unwrap();
-        assert_eq!(
-            map.destination(&"203.0.113.9:80".parse().unwrap()),
-            Some(Match::Routed)
-        );
+        assert_eq!(map.destination(&"203.0.113.9:80".parse().unwrap()), Some(Match::Routed));
         assert_eq!(map.destination(&"[2001:db8::1]:80".parse().unwrap()), None);
     }
 
@@ -630,15 +557,9 @@ mod tests {
     fn what_cannot_be_routed_is_refused_when_built() {
         let mut map = Builder::new(WhenAbsent::Pass);
         let ip: IpAddr = "10.0.0.0".parse().unwrap();
-        assert_eq!(
-            map.address(ip, 33, Ports::ALL),
-            Err(BuildError::Prefix(33, ip))
-        );
+        assert_eq!(map.address(ip, 33, Ports::ALL), Err(BuildError::Prefix(33, ip)));
         for host in ["", "*.", "a*b", "*", "x\0y"] {
-            assert_eq!(
-                map.name(host, Ports::ALL),
-                Err(BuildError::Host(host.into()))
-            );
+            assert_eq!(map.name(host, Ports::ALL), Err(BuildError::Host(host.into())));
         }
     }
 }

@@ -58,13 +58,7 @@ impl SocketName {
         };
         let nonblocking = input.u8()? & 1 != 0;
         let (local, peer) = (input.address()?, input.address()?);
-        Some(SocketName {
-            family,
-            nonblocking,
-            local,
-            peer,
-            cookie: Cookie(input.array()?),
-        })
+        Some(SocketName { family, nonblocking, local, peer, cookie: Cookie(input.array()?) })
     }
 }
 

@@ -191,10 +191,7 @@ impl Message {
         head[..4].copy_from_slice(&MAGIC);
         head[4] = kind;
         head[6..].copy_from_slice(&u16::try_from(length).ok()?.to_le_bytes());
-        Some(Message {
-            bytes,
-            length: HEAD + length,
-        })
+        Some(Message { bytes, length: HEAD + length })
     }
 }
 
@@ -214,9 +211,7 @@ fn split(input: &[u8]) -> Result<Option<(u8, &[u8], usize)>, WireError> {
     if length > MESSAGE_BYTES_MAX {
         return Err(WireError::TooLong(length));
     }
-    Ok(input
-        .get(HEAD..length)
-        .map(|content| (head[4], content, length)))
+    Ok(input.get(HEAD..length).map(|content| (head[4], content, length)))
 }
 
 impl<'a> Request<'a> {
@@ -265,9 +260,7 @@ impl<'a> Request<'a> {
                 });
             }
             NAME => reader.address().map(|address| Request::Name(address.ip())),
-            VERDICT => reader
-                .array()
-                .map(|cookie| Request::Verdict(Cookie(cookie))),
+            VERDICT => reader.array().map(|cookie| Request::Verdict(Cookie(cookie))),
             LINGER => reader
                 .array()
                 .zip(reader.u8())
@@ -292,14 +285,7 @@ impl Open {
         };
         let (destination, local) = (input.address()?, input.address()?);
         let (pid, flags) = (input.u32()?, OpenFlags::from_bits(input.u8()?)?);
-        Some(Open {
-            cookie,
-            family,
-            destination,
-            local,
-            pid,
-            flags,
-        })
+        Some(Open { cookie, family, destination, local, pid, flags })
     }
 }
 
@@ -329,10 +315,7 @@ impl<'a> Resolve<'a> {
         let (has_port, port) = (input.u8()?, input.u16()?);
         let host = core::str::from_utf8(input.rest()).ok()?;
         let fits = !host.is_empty() && host.len() <= HOST_BYTES_MAX && !host.contains('\0');
-        fits.then_some(Resolve {
-            host,
-            port: (has_port != 0).then_some(port),
-        })
+        fits.then_some(Resolve { host, port: (has_port != 0).then_some(port) })
     }
 }
 
@@ -377,10 +360,7 @@ impl<'a> Reply<'a> {
             NAME => {
                 let name = core::str::from_utf8(reader.rest());
                 let name = name.map_err(|_| WireError::Content(kind))?;
-                return Ok(Some((
-                    Reply::Name((!name.is_empty()).then_some(name)),
-                    length,
-                )));
+                return Ok(Some((Reply::Name((!name.is_empty()).then_some(name)), length)));
             }
             VERDICT => Verdict::read(&mut reader).map(Reply::Verdict),
             LINGER => Some(Reply::Done),
@@ -401,10 +381,7 @@ impl Resolved {
                 let v4: [u8; 4] = input.array()?;
                 let has_v6 = input.u8()? != 0;
                 let v6: [u8; 16] = input.array()?;
-                Some(Resolved::Virtual {
-                    v4: v4.into(),
-                    v6: has_v6.then(|| v6.into()),
-                })
+                Some(Resolved::Virtual { v4: v4.into(), v6: has_v6.then(|| v6.into()) })
             }
             1 => Some(Resolved::NotRouted),
             2 => Some(Resolved::Unknown),
@@ -419,10 +396,7 @@ impl Verdict {
         match self {
             Verdict::Unknown => (0, 0, 0),
             Verdict::Pending => (1, 0, 0),
-            Verdict::Established {
-                rtt_us,
-                unacknowledged,
-            } => (2, rtt_us, unacknowledged),
+            Verdict::Established { rtt_us, unacknowledged } => (2, rtt_us, unacknowledged),
             Verdict::Refused(errno) => (3, errno.unsigned_abs(), 0),
             Verdict::Reset(errno) => (4, errno.unsigned_abs(), 0),
             Verdict::Closed => (5, 0, 0),
@@ -432,18 +406,11 @@ impl Verdict {
     fn read(input: &mut Reader<'_>) -> Option<Verdict> {
         let (kind, first, second) = (input.u8()?, input.u32()?, input.u32()?);
         // Linux has no errno beyond 4095, and 0 would be no error.
-        let errno = || {
-            i32::try_from(first)
-                .ok()
-                .filter(|errno| (1..4096).contains(errno))
-        };
+        let errno = || i32::try_from(first).ok().filter(|errno| (1..4096).contains(errno));
         match kind {
             0 => Some(Verdict::Unknown),
             1 => Some(Verdict::Pending),
-            2 => Some(Verdict::Established {
-                rtt_us: first,
-                unacknowledged: second,
-            }),
+            2 => Some(Verdict::Established { rtt_us: first, unacknowledged: second }),
             3 => errno().map(Verdict::Refused),
             4 => errno().map(Verdict::Reset),
             5 => Some(Verdict::Closed),
@@ -463,22 +430,12 @@ mod tests {
             destination: "[fe80::1%2]:80".parse().unwrap(),
             local: "10.0.0.1:40000".parse().unwrap(),
             pid: 4711,
-            flags: OpenFlags {
-                nonblocking: true,
-                reserved: true,
-                ..OpenFlags::default()
-            },
+            flags: OpenFlags { nonblocking: true, reserved: true, ..OpenFlags::default() },
         };
         vec![
             Request::Open(open),
-            Request::Resolve(Resolve {
-                host: "www.web.at.example.com.stp",
-                port: Some(80),
-            }),
-            Request::Resolve(Resolve {
-                host: "h",
-                port: None,
-            }),
+            Request::Resolve(Resolve { host: "www.web.at.example.com.stp", port: Some(80) }),
+            Request::Resolve(Resolve { host: "h", port: None }),
             Request::Name(IpAddr::V4(Ipv4Addr::new(127, 192, 0, 1))),
             Request::Name(IpAddr::V6(Ipv6Addr::LOCALHOST)),
             Request::Verdict(Cookie([3; 16])),
@@ -489,10 +446,7 @@ mod tests {
 
     fn replies() -> Vec<Reply<'static>> {
         vec![
-            Reply::Resolved(Resolved::Virtual {
-                v4: Ipv4Addr::LOCALHOST,
-                v6: None,
-            }),
+            Reply::Resolved(Resolved::Virtual { v4: Ipv4Addr::LOCALHOST, v6: None }),
             Reply::Resolved(Resolved::Virtual {
                 v4: Ipv4Addr::LOCALHOST,
                 v6: Some(Ipv6Addr::LOCALHOST),
@@ -504,10 +458,7 @@ mod tests {
             Reply::Name(None),
             Reply::Verdict(Verdict::Unknown),
             Reply::Verdict(Verdict::Pending),
-            Reply::Verdict(Verdict::Established {
-                rtt_us: 1,
-                unacknowledged: 2,
-            }),
+            Reply::Verdict(Verdict::Established { rtt_us: 1, unacknowledged: 2 }),
             Reply::Verdict(Verdict::Refused(111)),
             Reply::Verdict(Verdict::Reset(104)),
             Reply::Verdict(Verdict::Closed),
@@ -523,11 +474,7 @@ mod tests {
             let bytes = message.as_bytes();
             assert_eq!(Request::decode(bytes), Ok(Some((request, bytes.len()))));
             for end in 0..bytes.len() {
-                assert_eq!(
-                    Request::decode(&bytes[..end]),
-                    Ok(None),
-                    "{request:?} to {end}"
-                );
+                assert_eq!(Request::decode(&bytes[..end]), Ok(None), "{request:?} to {end}");
             }
             let mut followed = bytes.to_vec();
             followed.extend([0; 3]);
@@ -550,21 +497,10 @@ mod tests {
     #[test]
     fn garbage_is_refused_at_its_first_byte() {
         assert!(matches!(Request::decode(b"G"), Err(WireError::Magic(_))));
-        assert!(matches!(
-            Request::decode(b"GET / HTTP/1.1\r\n"),
-            Err(WireError::Magic(_))
-        ));
-        let mut long = *Request::Hello
-            .encode()
-            .unwrap()
-            .as_bytes()
-            .first_chunk::<8>()
-            .unwrap();
+        assert!(matches!(Request::decode(b"GET / HTTP/1.1\r\n"), Err(WireError::Magic(_))));
+        let mut long = *Request::Hello.encode().unwrap().as_bytes().first_chunk::<8>().unwrap();
         long[7] = 0xff;
-        assert_eq!(
-            Request::decode(&long),
-            Err(WireError::TooLong(HEAD + 0xff00))
-        );
+        assert_eq!(Request::decode(&long), Err(WireError::TooLong(HEAD + 0xff00)));
         assert_eq!(
             Request::decode(&[MAGIC[0], MAGIC[1], MAGIC[2], 1, 99, 0, 0, 0]),
             Err(WireError::Kind(99))
@@ -589,13 +525,6 @@ mod tests {
     #[test]
     fn a_host_name_that_is_too_long_is_not_sent() {
         let host = "a".repeat(HOST_BYTES_MAX + 1);
-        assert!(
-            Request::Resolve(Resolve {
-                host: &host,
-                port: None
-            })
-            .encode()
-            .is_none()
-        );
+        assert!(Request::Resolve(Resolve { host: &host, port: None }).encode().is_none());
     }
 }

@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 
 use super::{Detach, Event, LinkId, ShutNear};
-use crate::wire::{Checkpoint, Close, ResumeDenied, ResumeFrame, ResumeOk, Suspend, TransferReason};
+use crate::wire::{
+    Checkpoint, Close, ResumeDenied, ResumeFrame, ResumeOk, Suspend, TransferReason,
+};
 
 /// One thing to give out.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
