@@ -44,7 +44,11 @@ impl Rules {
                 (v4("198.51.100.0"), 24),
                 (v4("203.0.113.0"), 24),
             ],
-            hosts: vec![local("mirror.test"), local("www.web.at.example.com.stp")],
+            hosts: vec![
+                local("mirror.test"),
+                local("www.web.at.example.com.stp"),
+                local("localhost"),
+            ],
             when_absent: WhenAbsent::Pass,
         }
     }
@@ -57,7 +61,8 @@ impl Rules {
             map.address(*ip, *prefix, Ports::ALL).map_err(wrong)?;
         }
         for (host, _) in &self.hosts {
-            map.name(host, Ports::ALL).map_err(wrong)?;
+            // Not every port, to see that the others are reached directly.
+            map.name(host, Ports { low: 1_024, high: u16::MAX }).map_err(wrong)?;
         }
         publish_routes(dir, &map.build().map_err(wrong)?)
     }
@@ -89,7 +94,14 @@ pub async fn serve(dir: &Path, rules: Rules) -> io::Result<()> {
                     None => Resolved::Unknown,
                 });
             }
-            Request::Name(request) => request.answer(None),
+            Request::Name(request) => {
+                let at = match request.address {
+                    IpAddr::V4(ip) => usize::from(ip.octets()[3]).checked_sub(1),
+                    IpAddr::V6(_) => None,
+                };
+                let host = at.and_then(|at| rules.hosts.get(at));
+                request.answer(host.map(|(host, _)| host.clone()));
+            }
         }
     }
     Ok(())

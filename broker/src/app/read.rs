@@ -130,7 +130,8 @@ fn peek_last(
             *held = true;
             Ok(Got::Bytes(count))
         }
-        // FIONREAD may count an urgent byte that was fetched already.
+        // FIONREAD may count an urgent byte that was fetched already: this is the end.
+        Ok(_) if count == 1 => Ok(Got::End(ended(fd)?.unwrap_or(Ended::Fin))),
         Ok(_) | Err(rustix::io::Errno::AGAIN) => Ok(before),
         Err(rustix::io::Errno::CONNRESET) => Ok(before),
         Err(error) => Err(error.into()),

@@ -195,9 +195,12 @@ impl Message {
     }
 }
 
-/// Takes the message at the front of `input` apart: kind, content, whole length.
+/// Kind, content, and length of the whole message.
+type Parts<'a> = (u8, &'a [u8], usize);
+
+/// Takes the message at the front of `input` apart.
 /// Nothing when more bytes are needed.
-fn split(input: &[u8]) -> Result<Option<(u8, &[u8], usize)>, WireError> {
+fn split(input: &[u8]) -> Result<Option<Parts<'_>>, WireError> {
     let known = input.len().min(MAGIC.len());
     if input[..known] != MAGIC[..known] {
         let mut begin = [0; 4];

@@ -6,8 +6,9 @@ use libc::{sockaddr, socklen_t};
 
 use super::hook;
 use crate::guard::decide;
-use crate::ops::Bypass;
+use crate::ops::broker::Host;
 use crate::ops::connect::{END, Plan, decide as plan, refused_by_kernel, sent, waited};
+use crate::ops::{Bypass, to_kernel};
 use crate::raw::{copy_in, errno, set_errno};
 
 type Real = unsafe extern "C-unwind" fn(c_int, *const sockaddr, socklen_t) -> c_int;
@@ -34,6 +35,8 @@ unsafe fn connect_by(real: Real, fd: c_int, address: *const sockaddr, length: so
     });
     let bypass = match decided {
         Plan::Bypass(bypass) => bypass,
+        // SAFETY: as above.
+        Plan::Elsewhere(host, port) => return unsafe { connect_to_host(real, fd, &host, port) },
         other => return finish(fd, other),
     };
     // SAFETY: the caller's own arguments.
@@ -50,10 +53,24 @@ unsafe fn connect_by(real: Real, fd: c_int, address: *const sockaddr, length: so
     }
 }
 
+/// Connects to what the system knows of a host, as if it had been asked for the name.
+///
+/// # Safety
+/// None; the calls may unwind when the thread is cancelled.
+unsafe fn connect_to_host(real: Real, fd: c_int, host: &Host, port: u16) -> c_int {
+    let Some(address) = super::resolve::first_address(host, fd, port) else {
+        set_errno(libc::EHOSTUNREACH);
+        return -1;
+    };
+    let (bytes, length) = to_kernel(&address);
+    // SAFETY: an address of our own.
+    unsafe { real(fd, bytes.as_ptr().cast(), length as socklen_t) }
+}
+
 /// Carries a plan out, outside of any catch where it waits.
 fn finish(fd: c_int, plan: Plan) -> c_int {
     let failed = match plan {
-        Plan::Bypass(_) => libc::ECONNABORTED,
+        Plan::Bypass(_) | Plan::Elsewhere(..) => libc::ECONNABORTED,
         Plan::Done(failed) => failed,
         Plan::SendEnd => {
             // SAFETY: one byte of static memory. The libc function, as it is a cancellation point

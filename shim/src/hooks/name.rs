@@ -22,11 +22,16 @@ redhook::hook! {
     unsafe fn getsockname(fd: c_int, address: *mut sockaddr, length: *mut socklen_t) -> c_int
     => session_getsockname {
         // SAFETY: the caller's own arguments.
+        let room = unsafe { length.as_ref() }.copied();
+        // SAFETY: as above.
         let result = unsafe { redhook::real!(getsockname)(fd, address, length) };
-        // SAFETY: the kernel has filled them.
-        if result == 0 && unsafe { is_unix(address) } {
+        if let Some(room) = room
+            && result == 0
             // SAFETY: as above.
-            return unsafe { answer(result, || name::local(fd), address, length) };
+            && unsafe { is_unix(address) }
+        {
+            // SAFETY: as above.
+            return unsafe { answer(result, || name::local(fd), address, length, room) };
         }
         result
     }
@@ -40,11 +45,14 @@ redhook::hook! {
         // SAFETY: as above.
         let result = unsafe { redhook::real!(getpeername)(fd, address, length) };
         // SAFETY: the kernel has filled them.
-        if let Some(room) = room && result == 0 && unsafe { is_unix(address) } {
-            // SAFETY: as above; the kernel has replaced the length by that of its own answer.
-            unsafe { *length = room };
+        if let Some(room) = room
+            && result == 0
             // SAFETY: as above.
-            return unsafe { answer(result, || name::peer(fd), address, length) };
+            && unsafe { is_unix(address) }
+        {
+            // The kernel has replaced the room by the length of its own answer.
+            // SAFETY: as above.
+            return unsafe { answer(result, || name::peer(fd), address, length, room) };
         }
         result
     }
@@ -74,19 +82,20 @@ unsafe fn is_unix(address: *const sockaddr) -> bool {
 /// Puts our answer in the place of the kernel's.
 ///
 /// # Safety
-/// `address` has room for `*length` bytes.
+/// `address` has room for `room` bytes.
 unsafe fn answer(
     result: c_int,
     ask: impl FnOnce() -> Outcome<SocketAddr>,
     address: *mut sockaddr,
     length: *mut socklen_t,
+    room: socklen_t,
 ) -> c_int {
     match decide(Outcome::Bypass(Bypass::Panicked), ask) {
         Outcome::Ours(ours) => {
             let (bytes, size) = to_kernel(&ours);
             // SAFETY: as promised; no more than there is room for.
             unsafe {
-                let count = size.min(*length as usize);
+                let count = size.min(room as usize);
                 core::ptr::copy_nonoverlapping(bytes.as_ptr(), address.cast(), count);
                 *length = size as socklen_t;
             }

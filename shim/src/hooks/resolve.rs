@@ -3,15 +3,17 @@
 
 use core::ffi::{CStr, c_char, c_int};
 use core::fmt::Write;
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::ptr;
 
 use libc::{addrinfo, hostent};
 
 use super::hook;
 use crate::guard::decide;
-use crate::ops::Bypass;
+use crate::ops::broker::Host;
 use crate::ops::resolve::{Answer, decide as answer};
+use crate::ops::{Bypass, from_kernel};
+use crate::raw;
 
 const HOST_NOT_FOUND: c_int = 1;
 const TRY_AGAIN: c_int = 2;
@@ -66,6 +68,46 @@ unsafe fn look_up(name: *const c_char, service: *const c_char) -> Answer {
         unsafe { CStr::from_ptr(service) }.to_str().ok().and_then(|text| text.parse().ok())
     };
     decide(Answer::Bypass(Bypass::Panicked), || answer(host.to_bytes(), port))
+}
+
+type GetAddrInfo = unsafe extern "C-unwind" fn(
+    *const c_char,
+    *const c_char,
+    *const addrinfo,
+    *mut *mut addrinfo,
+) -> c_int;
+
+/// What the system knows of a host, in the family of a socket.
+pub fn first_address(host: &Host, fd: c_int, port: u16) -> Option<SocketAddr> {
+    // SAFETY: this is the prototype of the function of this name.
+    static REAL: crate::real::Real<GetAddrInfo> = unsafe { crate::real::Real::new(c"getaddrinfo") };
+    let real = REAL.get()?;
+    // SAFETY: an addrinfo is plain numbers and pointers.
+    let mut wishes: addrinfo = unsafe { core::mem::zeroed() };
+    wishes.ai_family = decide(libc::AF_INET, || {
+        raw::option(fd, libc::SOL_SOCKET, libc::SO_DOMAIN).unwrap_or(libc::AF_INET)
+    });
+    wishes.ai_socktype = libc::SOCK_STREAM;
+    wishes.ai_flags = libc::AI_V4MAPPED;
+    let mut found = ptr::null_mut();
+    let name = host.as_c_str().as_ptr();
+    // SAFETY: all of it is ours and lives on.
+    let result = unsafe { real(name, ptr::null(), &raw const wishes, &raw mut found) };
+    if result != 0 || found.is_null() {
+        return None;
+    }
+    // SAFETY: the call has succeeded: there is a first entry, whose address has that length.
+    let address = unsafe {
+        let (at, length) = ((*found).ai_addr.cast::<u8>(), (*found).ai_addrlen as usize);
+        let bytes = core::slice::from_raw_parts(at, length);
+        let address = decide(None, || from_kernel(bytes));
+        libc::freeaddrinfo(found);
+        address
+    };
+    address.map(|mut address| {
+        address.set_port(port);
+        address
+    })
 }
 
 hook! {

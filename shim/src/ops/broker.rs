@@ -1,8 +1,13 @@
 //! Short questions to the broker: one fresh connection each, because a program may close any
 //! descriptor at any time (SHIM.md 1.8).
 
+use core::ffi::CStr;
+use core::net::IpAddr;
+
 use stp_proto::local::Cookie;
-use stp_proto::local::wire::{MESSAGE_BYTES_MAX, Reply, Request, Resolved, Verdict};
+use stp_proto::local::wire::{
+    HOST_BYTES_MAX, MESSAGE_BYTES_MAX, Reply, Request, Resolved, Verdict,
+};
 
 use crate::raw::{self, Errno, Fd, Result};
 use crate::surroundings::known;
@@ -113,6 +118,31 @@ pub fn resolve(question: stp_proto::local::wire::Resolve<'_>) -> Option<Resolved
         Reply::Resolved(resolved) => Some(resolved),
         _ => None,
     })
+}
+
+/// The name behind a virtual address; copied out, as the answer's memory goes.
+pub fn name_of(ip: IpAddr) -> Option<Host> {
+    ask(&Request::Name(ip), RESOLVE_SECONDS, |reply| match reply {
+        Reply::Name(Some(name)) => Host::new(name),
+        _ => None,
+    })
+}
+
+/// A host name in a fixed place, NUL at the end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Host([u8; HOST_BYTES_MAX + 1]);
+
+impl Host {
+    fn new(name: &str) -> Option<Host> {
+        let mut host = Host([0; HOST_BYTES_MAX + 1]);
+        host.0[..HOST_BYTES_MAX].get_mut(..name.len())?.copy_from_slice(name.as_bytes());
+        Some(host)
+    }
+
+    /// The name as C has it.
+    pub fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.0).unwrap_or_default()
+    }
 }
 
 /// Tells the broker that closing this socket means abort, or no longer does.

@@ -13,7 +13,9 @@ use stp_proto::local::routes::{Match, WhenAbsent};
 use stp_proto::local::socket_name::{SOCKET_NAME_BYTES, SocketName};
 use stp_proto::local::wire::{FILLER, FILLER_END, Open, OpenFlags, Request, Verdict};
 use stp_proto::local::{Cookie, Family};
+use stp_proto::name::Name;
 
+use super::broker::Host;
 use super::kept::{CONNECT_INTERRUPTED, CONNECT_REPORTED, Kept, OWN};
 use super::swap::{self, FileFlags};
 use super::{Bypass, broker, from_kernel, ours};
@@ -31,6 +33,8 @@ pub enum Plan {
     SendEnd,
     /// Wait until the socket is writable; then ask [`waited`].
     WaitWritable,
+    /// The real call, to this host instead of the virtual address that stands for it.
+    Elsewhere(Host, u16),
 }
 
 /// The byte a blocking connect waits to send.
@@ -55,6 +59,11 @@ pub fn decide(fd: Fd, address: &[u8]) -> Plan {
     }
     match family_if_free(fd, &destination) {
         Ok(family) => {
+            if why == Match::Virtual
+                && let Some(host) = other_port(&destination)
+            {
+                return Plan::Elsewhere(host, destination.port());
+            }
             let quiet = Quiet::begin();
             let plan = open(fd, family, &destination, why);
             drop(quiet);
@@ -62,6 +71,15 @@ pub fn decide(fd: Fd, address: &[u8]) -> Plan {
         }
         Err(bypass) => Plan::Bypass(bypass),
     }
+}
+
+/// The host behind a virtual address, if this port of it is not routed: a name is asked for
+/// without a port in most cases, so its virtual address also meets ports that are not ours.
+fn other_port(destination: &SocketAddr) -> Option<Host> {
+    let host = broker::name_of(destination.ip().to_canonical())?;
+    let name = host.as_c_str().to_bytes();
+    let routed = Name::is_host(name) || map::host(name, Some(destination.port()));
+    (!routed).then_some(host)
 }
 
 /// What a connect means that the kernel refused although it goes to no routed place: the socket
