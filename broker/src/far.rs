@@ -13,7 +13,7 @@ use stp_proto::wire::{Close, ResetFrame};
 use crate::broker::Broker;
 use crate::dialer::ServerDialer;
 use crate::entry::{Course, Entry};
-use crate::reach::{Reach, Standing};
+use crate::reach::{Kind, Reach, Standing};
 use crate::search::{Candidate, GaveUp, Search};
 
 /// Attempts at a session's home that may go unanswered before another server is asked first.
@@ -109,7 +109,11 @@ impl SessionFar {
             Attempt::Transfer => "transferred",
         };
         let name = |rank| self.entry.service.server_name(rank);
-        let mut history = self.entry.history(what, std::mem::take(&mut course.lost), received);
+        let mut cause = std::mem::take(&mut course.lost);
+        if let Some(rank) = course.came_from {
+            cause += &self.why_left(rank);
+        }
+        let mut history = self.entry.history(what, cause, received);
         drop(course);
         let gap_ms = u64::try_from(gap.as_millis()).unwrap_or(u64::MAX);
         history.gap_ms = (attempt != Attempt::Connect).then_some(gap_ms);
@@ -125,6 +129,18 @@ impl SessionFar {
         }
         self.broker.count_attach(attempt);
         self.entry.status.record(history);
+    }
+
+    /// What is known of the server that a session left.
+    fn why_left(&self, rank: Rank) -> String {
+        let server = &self.entry.service.servers[rank];
+        match &*server.reach.standing().borrow() {
+            Standing::Open => String::new(),
+            Standing::Away { last, .. } if last.kind == Kind::Refused => {
+                format!(", {} is gone", server.name())
+            }
+            Standing::Away { .. } => format!(", {} is out of reach", server.name()),
+        }
     }
 
     fn lost(&self, cause: LostCause, received: u64) {
