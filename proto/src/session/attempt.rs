@@ -5,13 +5,15 @@ use core::time::Duration;
 
 use super::clock::Timer;
 use super::outbox::Control;
-use super::{Attempt, Denied, Detach, Event, LinkId, LostCause, Peer, PeerMisbehaved, Session};
+use super::{
+    Attempt, ClosedWhy, Denied, Detach, Event, LinkId, LostCause, Peer, PeerMisbehaved, Session,
+};
 use super::{Side, StartAt};
 use crate::cut::Cuts;
 use crate::state::{Action, State, StateEvent};
 use crate::time::Instant;
 use crate::wire::{
-    Checkpoint, Connect, ConnectDenied, ConnectMode, ConnectOk, DenyReason, ResumeDenial,
+    Checkpoint, Close, Connect, ConnectDenied, ConnectMode, ConnectOk, DenyReason, ResumeDenial,
     ResumeDenied, ResumeFrame, ResumeOk,
 };
 
@@ -190,9 +192,7 @@ impl Session {
     pub fn reaccept(&mut self, now: Instant, link: LinkId, connect: &Connect<'_>) -> bool {
         let at = match &connect.mode {
             ConnectMode::New => StartAt::default(),
-            ConnectMode::Transfer(request) => {
-                StartAt { up: request.covers, down: request.down }
-            }
+            ConnectMode::Transfer(request) => StartAt { up: request.covers, down: request.down },
         };
         // R23: until the initiator was heard nothing of the session can have moved at its end.
         let fits = self.side == Side::Acceptor
@@ -201,7 +201,10 @@ impl Session {
             && !self.confirmed
             && at == self.start
             && matches!(self.state, State::Active | State::ReadyResume);
-        if !fits || self.step(StateEvent::PeerResume) != Some(Action::AcceptResume) {
+        if !fits {
+            return self.answer_connect(link, connect);
+        }
+        if self.step(StateEvent::PeerResume) != Some(Action::AcceptResume) {
             return false;
         }
         self.links.begin(link);
@@ -213,6 +216,31 @@ impl Session {
         self.cuts = Cuts::start(self.start.down, self.start.up);
         self.attach(now, link, Attempt::Connect, self.send.max - self.send.nxt);
         self.outbox.frame(link, Control::ConnectOk);
+        true
+    }
+
+    /// R23: a repeated CONNECT while this end is suspended or has ended must be told so, or the
+    /// initiator asks again and again.
+    fn answer_connect(&mut self, link: LinkId, connect: &Connect<'_>) -> bool {
+        let known = self.side == Side::Acceptor
+            && connect.handle == self.initiator
+            && connect.epoch > self.epoch;
+        let end = match (self.state, self.ending.why) {
+            _ if !known => return false,
+            (State::Suspended, _) => None,
+            (State::Closed, Some(ClosedWhy::ResetHere { code })) => Some(code),
+            (State::Closed, Some(ClosedWhy::ResetByPeer { code })) => Some(code),
+            _ => return false,
+        };
+        self.links.begin(link);
+        self.epoch = connect.epoch;
+        match end {
+            None => self.deny(link, ResumeDenial::Suspended),
+            Some(code) => {
+                self.outbox.frame(link, Control::Close(Close::Reset { code }));
+                self.outbox.detach(link, Detach::Linger);
+            }
+        }
         true
     }
 
