@@ -11,6 +11,8 @@ use core::hash::{Hash, Hasher};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
 
+use crate::session::mutant::mutant;
+
 /// A read of at most this many bytes into an empty buffer moves into memory of its own size.
 const SMALL: usize = 2048;
 /// Spare pieces kept warm.
@@ -56,8 +58,7 @@ impl Pieces {
     }
 
     fn fresh(&mut self) -> Piece {
-        let memory =
-            self.spares.pop().unwrap_or_else(|| vec![0; self.size].into_boxed_slice());
+        let memory = self.spares.pop().unwrap_or_else(|| vec![0; self.size].into_boxed_slice());
         Piece { memory, from: 0, to: 0 }
     }
 
@@ -359,7 +360,7 @@ impl ReceiveBuffer {
                     assert!(count <= offered, "write reports no more than it was offered");
                     written += count;
                     let buffered = count.min(self.len());
-                    self.pieces.consume(buffered);
+                    mutant!(DeliverTwice, self.pieces.consume(buffered), ());
                     let mut taken = count - buffered;
                     while let Some(first) = pending.first()
                         && taken >= first.len() - head

@@ -6,6 +6,7 @@
 //! peer's receive position. This file is pure agreement; positions are the session's.
 
 use crate::session::Side;
+use crate::session::mutant::mutant;
 
 /// Number of a cut, modulo 3.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -115,8 +116,7 @@ impl Cuts {
 
     /// Whether a new cut at these positions can and should be proposed.
     pub fn may_propose(&self, sent: u64, received: u64) -> bool {
-        self.phase == Phase::Idle
-            && (sent, received) != (self.pending.sent, self.pending.received)
+        self.phase == Phase::Idle && (sent, received) != (self.pending.sent, self.pending.received)
     }
 
     /// R41: proposes a cut at these positions.
@@ -149,13 +149,13 @@ impl Cuts {
             return Err(CutError::WrongId { got: id.0, expected: expected.0 });
         }
         match (self.phase, side) {
-            (Phase::Requested, Side::Initiator) => return Ok(None),
+            (Phase::Requested, Side::Initiator) => mutant!(BothYield, return Ok(None), ()),
             // Our tentative cut is dropped; `acked` is already the peer's pending one.
-            (Phase::Requested, Side::Acceptor) => (),
+            (Phase::Requested, Side::Acceptor) => mutant!(NeitherYields, (), return Ok(None)),
             (Phase::Idle | Phase::Answered, _) => self.acked = self.pending,
         }
         self.pending = Cut { id, sent, received: peer_sent };
-        self.phase = Phase::Answered;
+        self.phase = mutant!(NoConfirm, Phase::Answered, Phase::Idle);
         Ok(Some(self.pending))
     }
 
@@ -189,7 +189,8 @@ impl Cuts {
 
     /// R45: what may be offered at a resume: never a tentative cut (F2).
     pub fn offer(&self) -> (Cut, Option<Cut>) {
-        (self.acked, (self.phase != Phase::Requested).then_some(self.pending))
+        let last = mutant!(OfferTentative, self.phase != Phase::Requested, true);
+        (self.acked, last.then_some(self.pending))
     }
 
     /// R46: the newest cut final on both sides with equal id and positions. The arguments are the
@@ -197,10 +198,7 @@ impl Cuts {
     pub fn common(&self, acked: Cut, pending: Option<Cut>) -> Option<Cut> {
         let (own_acked, own_pending) = self.offer();
         let peer = [pending.map(Cut::turned), Some(acked.turned())];
-        [own_pending, Some(own_acked)]
-            .into_iter()
-            .flatten()
-            .find(|own| peer.contains(&Some(*own)))
+        [own_pending, Some(own_acked)].into_iter().flatten().find(|own| peer.contains(&Some(*own)))
     }
 
     /// The acceptor's side of a resume: a new cut on top of `base`, confirmed by the peer's first

@@ -33,6 +33,7 @@
 use core::fmt;
 
 use crate::session::Side;
+use crate::session::mutant::mutant;
 
 /// The five states.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -51,13 +52,8 @@ pub enum State {
 
 impl State {
     /// All states, in the order of the table.
-    pub const ALL: [State; 5] = [
-        State::Active,
-        State::ReadyResume,
-        State::SentResume,
-        State::Suspended,
-        State::Closed,
-    ];
+    pub const ALL: [State; 5] =
+        [State::Active, State::ReadyResume, State::SentResume, State::Suspended, State::Closed];
 }
 
 impl fmt::Display for State {
@@ -224,7 +220,7 @@ fn ready_resume(event: StateEvent, side: Side) -> Option<(State, Action)> {
     use State::*;
     use StateEvent::*;
     match (event, side) {
-        (UserSuspend, _) => Some((Suspended, Halt)), // T5
+        (UserSuspend, _) => Some((Suspended, Halt)),     // T5
         (PeerResume, _) => Some((Active, AcceptResume)), // T6, T10
         (PathChanged | RetryDue, Side::Initiator) => Some((ReadyResume, Dial)), // T7
         (LinkUp, Side::Initiator) => Some((SentResume, StartAttempt)), // T7, T12
@@ -244,9 +240,9 @@ fn sent_resume(event: StateEvent, side: Side) -> Option<(State, Action)> {
     use State::*;
     use StateEvent::*;
     match (event, side) {
-        (UserSuspend, _) => Some((Suspended, Halt)), // T5
+        (UserSuspend, _) => Some((Suspended, Halt)),  // T5
         (LinkLost, _) => Some((ReadyResume, Detach)), // T11, T13
-        (PeerAccepts, _) => Some((Active, Adopt)),   // T14
+        (PeerAccepts, _) => Some((Active, Adopt)),    // T14
         (PeerWaits, _) => Some((ReadyResume, DetachAndWait)), // T15
         (PathChanged | RetryDue, Side::Initiator) => Some((SentResume, Dial)), // T16
         (LinkUp, Side::Initiator) => Some((SentResume, StartAttempt)), // T16, T12
@@ -269,6 +265,7 @@ fn suspended(event: StateEvent, side: Side) -> Option<(State, Action)> {
     use State::*;
     use StateEvent::*;
     match (event, side) {
+        (PeerResume, _) if mutant!(SuspendedAccepts, false, true) => Some((Active, AcceptResume)),
         (PeerResume | PeerResumeStale | PeerResumeMisfit, _) => Some((Suspended, DenySuspended)), // T8
         (UserResume, Side::Initiator) => Some((ReadyResume, Dial)), // T9
         (UserResume, Side::Acceptor) => Some((ReadyResume, Await)), // T9

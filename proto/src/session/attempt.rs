@@ -4,6 +4,7 @@
 use core::time::Duration;
 
 use super::clock::Timer;
+use super::mutant::mutant;
 use super::outbox::Control;
 use super::{
     Attempt, ClosedWhy, Denied, Detach, Event, LinkId, LostCause, Peer, PeerMisbehaved, Session,
@@ -53,7 +54,7 @@ impl Session {
                 let pause = (now - since) / 8;
                 pause.clamp(self.limits.retry_min, self.limits.retry_max)
             }
-            Pace::Slow => self.limits.retry_slow,
+            Pace::Slow => mutant!(NoSlowProbe, self.limits.retry_slow, return),
             Pace::After(pause) => pause.max(self.limits.retry_min),
         };
         let pause = self.clock.jitter(pause);
@@ -105,7 +106,7 @@ impl Session {
         for timer in [Timer::Retry, Timer::Ack, Timer::Checkpoint] {
             self.clock.stop(timer);
         }
-        self.epoch = next_epoch(self.epoch, self.side);
+        self.epoch = mutant!(SameEpoch, next_epoch(self.epoch, self.side), self.epoch.max(1));
         self.links.trying = Some((link, attempt));
         let patience = match attempt {
             Attempt::Resume => self.limits.attempt_timeout,
@@ -197,7 +198,7 @@ impl Session {
         // R23: until the initiator was heard nothing of the session can have moved at its end.
         let fits = self.side == Side::Acceptor
             && connect.handle == self.initiator
-            && connect.epoch > self.epoch
+            && mutant!(ConnectAnyEpoch, connect.epoch > self.epoch, true)
             && !self.confirmed
             && at == self.start
             && matches!(self.state, State::Active | State::ReadyResume);
@@ -252,17 +253,19 @@ impl Session {
         let base = self.cuts.common(resume.acked, resume.pending);
         let fits = self.send.fits(&resume.report, resume.fin_received);
         let event = match base {
-            _ if resume.epoch <= self.epoch => StateEvent::PeerResumeStale,
+            _ if mutant!(NoEpochCheck, resume.epoch <= self.epoch, false) => {
+                StateEvent::PeerResumeStale
+            }
             Some(_) if fits => StateEvent::PeerResume,
             Some(_) | None => StateEvent::PeerResumeMisfit,
         };
         match (self.step(event), base) {
             (Some(Action::AcceptResume), Some(base)) => {
-                self.detach_all(Detach::Close);
+                mutant!(OldLinkKept, self.detach_all(Detach::Close), ());
                 self.epoch = resume.epoch;
                 self.confirmed = true;
                 let again = self.send.roll_back(&resume.report);
-                self.journal.roll_back(resume.report.received);
+                mutant!(TicketNotAgain, self.journal.roll_back(resume.report.received), ());
                 let new = self.cuts.accept(base, self.send.nxt, self.receive.received);
                 self.cut_made();
                 self.attach(now, link, Attempt::Resume, again);
@@ -298,7 +301,8 @@ impl Session {
     fn deny(&mut self, link: LinkId, why: ResumeDenial) {
         let denied = ResumeDenied { seen: self.epoch, why };
         self.outbox.frame(link, Control::ResumeDenied(denied));
-        self.outbox.detach(link, Detach::Linger);
+        let how = mutant!(DenyAndClose, Detach::Linger, Detach::Close);
+        self.outbox.detach(link, how);
     }
 
     /// RESUME_OK on the link of the attempt (T14).
@@ -325,7 +329,7 @@ impl Session {
             self.attach(now, link, Attempt::Resume, again);
             // R24: the confirm is sent first, also when there is nothing else to send.
             let confirm = Checkpoint::Confirm { id: ok.new.id, report: self.receive.tell() };
-            self.outbox.frame(link, Control::Checkpoint(confirm));
+            mutant!(NoConfirmAtResume, self.outbox.frame(link, Control::Checkpoint(confirm)), ());
             self.outbox.event(Event::Acknowledged(self.cuts.pending));
             self.after_report(now);
         }

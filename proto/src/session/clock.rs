@@ -7,8 +7,8 @@ use core::time::Duration;
 use crate::time::Instant;
 
 /// The timers of a session.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub(super) enum Timer {
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Timer {
     /// Another attempt.
     Retry,
     /// The attempt under way is given up.
@@ -28,6 +28,21 @@ pub(super) enum Timer {
 }
 
 const TIMERS: usize = 8;
+
+#[cfg(feature = "model")]
+impl Timer {
+    /// All timers.
+    pub const ALL: [Timer; TIMERS] = [
+        Timer::Retry,
+        Timer::Attempt,
+        Timer::Ack,
+        Timer::Checkpoint,
+        Timer::Hold,
+        Timer::Closing,
+        Timer::LastWord,
+        Timer::Trim,
+    ];
+}
 
 /// All that depends on the clock.
 #[derive(Clone, Debug)]
@@ -75,6 +90,11 @@ impl Clock {
 
     pub fn stop(&mut self, timer: Timer) {
         self.timers[timer as usize] = None;
+    }
+
+    #[cfg(feature = "model")]
+    pub fn is_set(&self, timer: Timer) -> bool {
+        self.timers[timer as usize].is_some()
     }
 
     /// Whether it has expired; stops it then.

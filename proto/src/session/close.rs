@@ -7,6 +7,7 @@
 
 use super::attempt::Pace;
 use super::clock::Timer;
+use super::mutant::mutant;
 use super::outbox::Control;
 use super::{ClosedWhy, Detach, Event, LinkId, PeerMisbehaved, Session, ShutNear, Side, code};
 use crate::state::{Action, State, StateEvent};
@@ -50,6 +51,7 @@ impl Session {
                 // D3: the broker has everything; nothing will be replayed any more.
                 self.receive.hold = false;
                 self.after_report(now);
+                mutant!(ReuseEarly => self.reuse_early(link));
                 self.check_complete(now);
             }
             Close::Reset { code } => self.reset_by_peer(now, link, code),
@@ -67,7 +69,9 @@ impl Session {
 
     /// Both streams are through, and both ends know.
     fn complete(&self) -> bool {
-        self.receive.fin && self.send.fin_acked && !self.receive.fin_ack_due
+        self.receive.fin
+            && mutant!(DoneEarly, self.send.fin_acked, self.send.fin_sent)
+            && mutant!(DoneBeforeAck, !self.receive.fin_ack_due, true)
     }
 
     /// R51: the acceptor says DONE; the initiator waits for it.
@@ -122,7 +126,8 @@ impl Session {
         self.links.attached = link;
         self.links.trying = None;
         if self.side == Side::Initiator && self.confirmed {
-            self.ending.farewell = Some(code);
+            let told = mutant!(ResetUntold, false, link.is_none());
+            self.ending.farewell = (!told).then_some(code);
             self.clock.set(Timer::Closing, now + self.limits.farewell_max);
         }
         match link {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::TicketOffer;
+use super::mutant::mutant;
 
 /// Tickets offered, each sent just before the DATA at its place.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
@@ -47,7 +48,7 @@ impl Journal {
             .tickets
             .iter()
             .take(self.next)
-            .take_while(|ticket| ticket.at < heard)
+            .take_while(|ticket| mutant!(TicketAtOnce, ticket.at < heard, ticket.at <= heard))
             .last()
             .map(|ticket| ticket.covers);
         // No resume continues below `heard`: only the newest ticket at or before it is needed again.

@@ -18,6 +18,9 @@ mod event;
 mod input;
 mod journal;
 mod limit;
+#[cfg(feature = "model")]
+mod model;
+pub(crate) mod mutant;
 mod near;
 mod outbox;
 mod output;
@@ -35,6 +38,11 @@ pub use event::{
 };
 pub use limit::Limits;
 
+#[cfg(feature = "model")]
+pub use clock::Timer;
+#[cfg(feature = "model")]
+pub use mutant::Mutant;
+
 use clock::Clock;
 use close::Ending;
 use journal::Journal;
@@ -42,6 +50,8 @@ use outbox::{Control, Outbox};
 use receive::Receiving;
 use send::Sending;
 use transfer::HeldTicket;
+
+use mutant::mutant;
 
 use crate::cut::{Cut, CutError, Cuts};
 use crate::handle::Handle;
@@ -472,6 +482,7 @@ impl Session {
 
     /// What a tombstone of this session answers to a late RESUME: highest epoch, and why.
     pub fn epitaph(&self) -> Option<(u32, ResumeDenial)> {
+        mutant!(NoTombstone => return None);
         let denial = match self.ending.why? {
             ClosedWhy::Clean => ResumeDenial::Closed { received: self.receive.received },
             ClosedWhy::ResetHere { code } | ClosedWhy::ResetByPeer { code } => {

@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice, IoSliceMut};
 
 use super::clock::Timer;
+use super::mutant::mutant;
 use super::{Session, ShutNear, code};
 use crate::state::State;
 use crate::time::Instant;
@@ -36,7 +37,7 @@ impl Session {
 
     /// Everything was handed over: the end of the stream follows (R53).
     pub(super) fn check_drained(&mut self) {
-        if !self.receive.drained() {
+        if mutant!(FinUndrained, !self.receive.drained(), false) {
             return;
         }
         if self.receive.fin && !self.receive.fin_given {

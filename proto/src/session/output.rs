@@ -6,6 +6,7 @@
 //! always be emptied.
 
 use super::clock::Timer;
+use super::mutant::mutant;
 use super::outbox::{Control, Queued};
 use super::{Output, Session};
 use crate::state::State;
@@ -71,7 +72,9 @@ impl Session {
             return true;
         }
         if self.cut_wanted() {
-            let cut = self.cuts.propose(self.send.nxt, self.receive.received);
+            let cut = self
+                .cuts
+                .propose(mutant!(CutAhead, self.send.nxt, self.send.end()), self.receive.received);
             self.cut_made();
             if let Some(cut) = cut {
                 let report = self.told();

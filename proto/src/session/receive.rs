@@ -1,6 +1,7 @@
 //! The incoming stream: what was received, what the near side took, what was told to the peer.
 
 use super::PeerMisbehaved;
+use super::mutant::mutant;
 use crate::buffer::ReceiveBuffer;
 use crate::wire::Report;
 
@@ -65,7 +66,8 @@ impl Receiving {
 
     /// ack: what the peer may free (D3).
     pub fn acked(&self) -> u64 {
-        if self.hold { self.released.min(self.received) } else { self.received }
+        let hold = mutant!(AckUnjournaled, self.hold, false);
+        if hold { self.released.min(self.received) } else { self.received }
     }
 
     /// R32: absolute; never moves back, and not on while nobody reads.
@@ -73,7 +75,8 @@ impl Receiving {
         if self.discard {
             self.told_limit
         } else {
-            self.told_limit.max(self.delivered() + self.window)
+            let from = mutant!(WindowFromReceived, self.delivered(), self.received);
+            self.told_limit.max(from + self.window)
         }
     }
 
@@ -95,7 +98,11 @@ impl Receiving {
         let ack_every = (ack_every as u64).min(self.window.div_ceil(4)).max(1);
         self.received - self.told >= ack_every
             || self.acked() - self.told_acked >= ack_every
-            || self.limit() - self.told_limit >= self.window.div_ceil(2).max(1)
+            || mutant!(
+                NoWindowUpdate,
+                self.limit() - self.told_limit >= self.window.div_ceil(2).max(1),
+                false
+            )
     }
 
     /// Whether anything is untold.

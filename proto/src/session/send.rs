@@ -1,6 +1,7 @@
 //! The outgoing stream: what is kept, what was transmitted, what the peer has.
 
 use super::PeerMisbehaved;
+use super::mutant::mutant;
 use crate::buffer::SendBuffer;
 use crate::wire::Report;
 
@@ -57,7 +58,7 @@ impl Sending {
             return Err(PeerMisbehaved::AckedUnsent { position: report.received, sent });
         }
         self.heard = self.heard.max(report.received);
-        self.free(report.acked);
+        self.free(mutant!(FreeReceived, report.acked, report.received));
         self.limit = self.limit.max(report.limit);
         Ok(())
     }
@@ -79,27 +80,31 @@ impl Sending {
 
     /// R22: rollback to the peer's position. Returns the bytes that will be sent again.
     pub fn roll_back(&mut self, report: &Report) -> u64 {
-        self.nxt = report.received;
+        self.nxt = mutant!(NoRollBack, report.received, self.nxt);
+        mutant!(RollBackTooFar => self.nxt = self.nxt.saturating_sub(1).max(self.una()));
+        mutant!(RollBackTooShort => self.nxt = (self.nxt + 1).min(self.max));
         self.heard = report.received;
         self.free(report.acked);
         self.limit = self.limit.max(report.limit);
-        self.fin_sent = self.fin_acked;
+        self.fin_sent = mutant!(FinNotAgain, self.fin_acked, self.fin_sent);
         self.max - self.nxt
     }
 
     /// Bytes of the next DATA frame.
     pub fn sendable(&self) -> u64 {
-        self.end().min(self.limit).saturating_sub(self.nxt)
+        let limit = mutant!(NoWindow, self.limit, u64::MAX);
+        self.end().min(limit).saturating_sub(self.nxt)
     }
 
     pub fn transmitted(&mut self, count: u64) {
         self.nxt += count;
         self.max = self.max.max(self.nxt);
-        debug_assert!(self.nxt <= self.end() && self.nxt <= self.limit);
+        debug_assert!(self.nxt <= self.end());
+        mutant!(FreeSent => self.free(self.nxt));
     }
 
     /// R50: FIN follows the last byte.
     pub fn fin_due(&self) -> bool {
-        self.fin && !self.fin_sent && self.nxt == self.end()
+        self.fin && !self.fin_sent && mutant!(FinEarly, self.nxt == self.end(), true)
     }
 }

@@ -1,5 +1,6 @@
 //! Tickets and the way to another server (A7, D3, D4, D5).
 
+use super::mutant::mutant;
 use super::outbox::Control;
 use super::{Event, PeerMisbehaved, Session, Side, TicketOffer, WhyNot};
 use crate::seam::Seam;
@@ -89,7 +90,10 @@ impl Session {
         let reached = |seam: &&Seam| seam.position() == self.receive.received;
         TransferRequest {
             ticket: self.held.as_ref().map(|held| &*held.ticket),
-            covers: self.held.as_ref().map_or(0, |held| held.covers),
+            covers: self
+                .held
+                .as_ref()
+                .map_or(0, |held| mutant!(TicketKeptBack, held.covers, held.covers + 1)),
             down: self.receive.received,
             up_from: self.send.una(),
             up_sent: self.send.max,
@@ -110,9 +114,7 @@ impl Session {
         let kept = self.send.una();
         match &self.held {
             Some(held) if !held.transferable => Err(WhyNot::NotTransferable),
-            Some(held) if kept > held.covers => {
-                Err(WhyNot::Freed { covers: held.covers, kept })
-            }
+            Some(held) if kept > held.covers => Err(WhyNot::Freed { covers: held.covers, kept }),
             Some(_) => Ok(()),
             // Nothing was acknowledged or received: any server can begin.
             None if kept == 0 && self.receive.received == 0 => Ok(()),

@@ -1,0 +1,107 @@
+//! Deliberate mistakes, to see whether the model checker notices (feature `model`, never on in what
+//! is shipped). Without the feature `mutant!(Name, right, wrong)`
+//! is `right` and nothing else, and `mutant!(Name => wrong)` is nothing at all.
+
+#[cfg(feature = "model")]
+mod chosen {
+    use std::cell::Cell;
+
+    thread_local! {
+        static CHOSEN: Cell<Option<Mutant>> = const { Cell::new(None) };
+    }
+
+    macro_rules! mutants {
+        ($($name:ident: $mistake:literal,)*) => {
+            /// A mistake in the rules.
+            #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+            pub enum Mutant {
+                $(#[doc = $mistake] $name,)*
+            }
+
+            impl Mutant {
+                /// All of them.
+                pub const ALL: &[Mutant] = &[$(Mutant::$name,)*];
+
+                /// What is done wrong.
+                pub fn mistake(self) -> &'static str {
+                    match self {
+                        $(Mutant::$name => $mistake,)*
+                    }
+                }
+            }
+        };
+    }
+
+    mutants! {
+        NoEpochCheck: "a RESUME with an old epoch is accepted",
+        SameEpoch: "an attempt does not take a new epoch",
+        ConnectAnyEpoch: "a repeated CONNECT with an old epoch is accepted",
+        NoConfirm: "an answered cut counts as confirmed",
+        NoConfirmAtResume: "the confirm after RESUME_OK is not sent",
+        BothYield: "both ends drop their own proposal when two collide",
+        NeitherYields: "neither end drops its own proposal when two collide",
+        OfferTentative: "a tentative cut is offered at a resume",
+        CutAhead: "a cut is proposed at the end of what was written, not of what was sent",
+        NoRollBack: "a resume does not go back to the peer's position",
+        RollBackTooFar: "a resume goes back one byte too far",
+        RollBackTooShort: "a resume goes back one byte too short",
+        FreeReceived: "what the peer received is freed, not what it acknowledged",
+        FreeSent: "bytes are freed when they are sent",
+        AckUnjournaled: "a replayable server acknowledges before its ticket is out",
+        TicketAtOnce: "a ticket sent at the position heard counts as held",
+        TicketNotAgain: "a ticket lost with its link is not sent again",
+        TicketKeptBack: "a transfer offers one byte more than the ticket covers",
+        OldLinkKept: "the old link stays when a RESUME is accepted",
+        NoWindow: "the peer's limit is ignored",
+        NoWindowUpdate: "a grown limit is not told",
+        WindowFromReceived: "the limit counts from what was received, not from what was delivered",
+        DeliverTwice: "what the near side took of the buffer is not taken out of it",
+        FinEarly: "FIN is sent before the last byte",
+        FinNotAgain: "FIN is not sent again after a resume",
+        FinUndrained: "the near side is told the end before it took everything",
+        DoneEarly: "a session counts as complete before the peer has everything",
+        DoneBeforeAck: "DONE goes out while the CLOSE ACK is still owed",
+        ReuseEarly: "the link is given back before the acceptor's DONE",
+        NoTombstone: "an ended session is forgotten",
+        NoSlowProbe: "a side that waits for the other's user never asks",
+        SuspendedAccepts: "a suspended end accepts a RESUME",
+        ResetUntold: "an end that aborted without a link does not tell the other",
+        DenyAndClose: "a link is closed at once after a denial, which may not arrive",
+    }
+
+    impl Mutant {
+        /// The mistake that is made on this thread from now on.
+        pub fn set(mutant: Option<Mutant>) {
+            CHOSEN.set(mutant);
+        }
+
+        pub(crate) fn is_set(self) -> bool {
+            CHOSEN.get() == Some(self)
+        }
+    }
+}
+
+#[cfg(feature = "model")]
+pub use chosen::Mutant;
+
+#[cfg(feature = "model")]
+macro_rules! mutant {
+    ($name:ident, $right:expr, $wrong:expr) => {
+        if $crate::session::Mutant::$name.is_set() { $wrong } else { $right }
+    };
+    ($name:ident => $wrong:expr) => {
+        if $crate::session::Mutant::$name.is_set() {
+            $wrong
+        }
+    };
+}
+
+#[cfg(not(feature = "model"))]
+macro_rules! mutant {
+    ($name:ident, $right:expr, $wrong:expr) => {
+        $right
+    };
+    ($name:ident => $wrong:expr) => {};
+}
+
+pub(crate) use mutant;
