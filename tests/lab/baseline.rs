@@ -53,9 +53,9 @@ fn the_path_has_the_delay_and_the_rate_it_was_given() {
         let times: Vec<f64> = ended.out.split(' ').filter_map(|word| word.parse().ok()).collect();
         let [connect, total] = times[..] else { anyhow::bail!("curl said {:?}", ended.out) };
         scene.say(&format!("connect {:.1} ms, 50 MB in {total:.2} s", connect * 1e3));
-        ensure!((0.040..0.050).contains(&connect), "connect took {connect} s");
+        ensure!((0.040..0.060).contains(&connect), "connect took {connect} s");
         // 50 MB and their headers need 2.06 s on the wire.
-        ensure!((2.0..3.2).contains(&total), "the download took {total} s");
+        ensure!((2.0..4.0).contains(&total), "the download took {total} s");
         ensure!(sha256(&scene.path("big"))? == ground.payload.sha256, "wrong bytes");
         Ok(())
     });
