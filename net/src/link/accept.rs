@@ -102,7 +102,7 @@ impl From<Failure> for AcceptError {
 
 impl Link {
     /// Shakes hands over an accepted connection. Whether the client's key is welcome is for the
-    /// caller to decide ([`Link::peer_key`], [`Link::refuse`]).
+    /// caller to decide ([`Link::peer_key`]), and to tell in its own words.
     pub async fn accept(
         tcp: TcpStream,
         tls: &Tls,

@@ -1,23 +1,18 @@
-//! Drives rustls through a handshake, record by record, and takes over the keys.
+//! Drives rustls through a handshake, record by record.
 //!
 //! rustls is shown one record at a time, so that it never sees application data that came right
-//! behind the peer's last handshake message: that is left for our own record layer.
+//! behind the peer's last handshake message: that is left for the link to open.
 
 use std::io;
 
-use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
-use rustls::kernel::KernelConnection;
-use rustls::pki_types::CertificateDer;
-use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
-use rustls::unbuffered::{
-    ConnectionState, EncodeError, EncodeTlsData, InsufficientSizeError, UnbufferedStatus,
-};
-use rustls::{
-    AlertDescription, CertificateError, ConnectionTrafficSecrets, Error, ExtractedSecrets,
-};
+use rustls::client::UnbufferedClientConnection;
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
+use rustls::{AlertDescription, CertificateError, Error};
 use tokio::net::TcpStream;
 
-use super::record::{HEADER, WIRE_MAX};
+use super::buffer::Outbox;
+use super::channel::{self, Channel, Drive, HEADER, WIRE_MAX};
 use super::tls::{self, WrongKey};
 use crate::key::PublicKey;
 
@@ -60,33 +55,10 @@ impl From<Error> for Failure {
     }
 }
 
-/// What derives the next keys of a running link.
-pub(super) enum Keys {
-    Client(KernelConnection<ClientConnectionData>),
-    Server(KernelConnection<ServerConnectionData>),
-}
-
-impl Keys {
-    pub fn next_to_send(&mut self) -> Result<(u64, ConnectionTrafficSecrets), Error> {
-        match self {
-            Self::Client(keys) => keys.update_tx_secret(),
-            Self::Server(keys) => keys.update_tx_secret(),
-        }
-    }
-
-    pub fn next_to_receive(&mut self) -> Result<(u64, ConnectionTrafficSecrets), Error> {
-        match self {
-            Self::Client(keys) => keys.update_rx_secret(),
-            Self::Server(keys) => keys.update_rx_secret(),
-        }
-    }
-}
-
 /// A finished handshake.
 pub(super) struct Done {
     pub peer: PublicKey,
-    pub secrets: ExtractedSecrets,
-    pub keys: Keys,
+    pub channel: Channel,
     /// Bytes read from the socket that belong to records after the handshake.
     pub rest: Vec<u8>,
 }
@@ -94,50 +66,29 @@ pub(super) struct Done {
 /// Shakes hands over a connected socket. Does not bound its time: the caller does.
 pub(super) async fn begin(
     tcp: &TcpStream,
-    mut tls: UnbufferedClientConnection,
+    tls: UnbufferedClientConnection,
 ) -> Result<Done, Failure> {
-    let rest = drive(tcp, &mut tls).await?;
-    let peer = agreed(tls.alpn_protocol(), tls.peer_certificates())?;
-    let (secrets, keys) = tls.dangerous_into_kernel_connection()?;
-    Ok(Done { peer, secrets, keys: Keys::Client(keys), rest })
+    let mut tls = Box::new(tls);
+    let rest = drive(tcp, &mut *tls).await?;
+    Ok(Done { peer: agreed(&*tls)?, channel: Channel::Client(tls), rest })
 }
 
 /// The server's end of [`begin`].
 pub(super) async fn accept(
     tcp: &TcpStream,
-    mut tls: UnbufferedServerConnection,
+    tls: UnbufferedServerConnection,
 ) -> Result<Done, Failure> {
-    let rest = drive(tcp, &mut tls).await?;
-    let peer = agreed(tls.alpn_protocol(), tls.peer_certificates())?;
-    let (secrets, keys) = tls.dangerous_into_kernel_connection()?;
-    Ok(Done { peer, secrets, keys: Keys::Server(keys), rest })
+    let mut tls = Box::new(tls);
+    let rest = drive(tcp, &mut *tls).await?;
+    Ok(Done { peer: agreed(&*tls)?, channel: Channel::Server(tls), rest })
 }
 
-fn agreed(alpn: Option<&[u8]>, keys: Option<&[CertificateDer<'_>]>) -> Result<PublicKey, Failure> {
-    if alpn != Some(tls::ALPN) {
+fn agreed<D: Drive>(tls: &D) -> Result<PublicKey, Failure> {
+    if tls.alpn() != Some(tls::ALPN) {
         return Err(Failure::NotTls("speaks TLS, but not our protocol (ALPN \"stp/1\")".into()));
     }
-    let key = keys.and_then(|keys| keys.first()).ok_or(Failure::NoKey)?;
+    let key = tls.peer_keys().and_then(|keys| keys.first()).ok_or(Failure::NoKey)?;
     Ok(tls::ed25519(key)?)
-}
-
-trait Drive {
-    type Data;
-    fn process<'c, 'i>(&'c mut self, tls: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
-}
-
-impl Drive for UnbufferedClientConnection {
-    type Data = ClientConnectionData;
-    fn process<'c, 'i>(&'c mut self, tls: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
-        self.process_tls_records(tls)
-    }
-}
-
-impl Drive for UnbufferedServerConnection {
-    type Data = ServerConnectionData;
-    fn process<'c, 'i>(&'c mut self, tls: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
-        self.process_tls_records(tls)
-    }
 }
 
 enum Step {
@@ -153,7 +104,7 @@ struct Flight {
     /// Whole records that rustls may see end here.
     shown: usize,
     taken: usize,
-    out: Vec<u8>,
+    out: Outbox,
 }
 
 async fn drive<D: Drive>(tcp: &TcpStream, tls: &mut D) -> Result<Vec<u8>, Failure> {
@@ -161,12 +112,10 @@ async fn drive<D: Drive>(tcp: &TcpStream, tls: &mut D) -> Result<Vec<u8>, Failur
     loop {
         let step = flight.advance(tls);
         if step.is_err() {
-            flight.encode_alert(tls);
+            let seen = &mut flight.inbox[..flight.shown];
+            channel::put_alert(tls, seen, &mut flight.out);
         }
-        if !flight.out.is_empty() {
-            write_all(tcp, &flight.out).await?;
-            flight.out.clear();
-        }
+        flight.send(tcp).await?;
         match step {
             Err(failure) => {
                 part(tcp);
@@ -184,7 +133,7 @@ impl Flight {
         let UnbufferedStatus { discard, state } = tls.process(&mut self.inbox[..self.shown]);
         let step = match state {
             Ok(ConnectionState::EncodeTlsData(data)) => {
-                encode(data, &mut self.out);
+                channel::encode(data, &mut self.out);
                 Ok(Step::Again)
             }
             Ok(ConnectionState::TransmitTlsData(data)) => {
@@ -204,17 +153,17 @@ impl Flight {
         step
     }
 
-    /// After an error rustls holds the alert that tells the peer, and gives it out first.
-    fn encode_alert<D: Drive>(&mut self, tls: &mut D) {
-        for _ in 0..4 {
-            let UnbufferedStatus { discard, state } = tls.process(&mut self.inbox[..self.shown]);
-            let Ok(ConnectionState::EncodeTlsData(data)) = state else {
-                return;
-            };
-            encode(data, &mut self.out);
-            self.inbox.drain(..discard);
-            self.shown -= discard;
+    async fn send(&mut self, tcp: &TcpStream) -> io::Result<()> {
+        while !self.out.unsent().is_empty() {
+            tcp.writable().await?;
+            match tcp.try_write(self.out.unsent()) {
+                Ok(written) => self.out.take(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
         }
+        self.out.rest();
+        Ok(())
     }
 
     /// Reads until one more whole record can be shown.
@@ -244,8 +193,8 @@ impl Flight {
     }
 }
 
-/// The length of the record that begins `bytes`, as [`super::record::whole_record`], but with the
-/// record types of a handshake, and plain words about what is none.
+/// The length of the record that begins `bytes`, `None` if it is not all there; plain words about
+/// what is none.
 fn handshake_record(bytes: &[u8]) -> Result<Option<usize>, Failure> {
     let looks_right = match bytes {
         [] => return Ok(None),
@@ -265,29 +214,6 @@ fn handshake_record(bytes: &[u8]) -> Result<Option<usize>, Failure> {
         )));
     }
     Ok((bytes.len() >= length && bytes.len() >= HEADER).then_some(length))
-}
-
-fn encode<D>(mut data: EncodeTlsData<'_, D>, out: &mut Vec<u8>) {
-    let at = out.len();
-    if let Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) =
-        data.encode(&mut [])
-    {
-        out.resize(at + required_size, 0);
-        let written = data.encode(&mut out[at..]).expect("it gets the room it asked for");
-        out.truncate(at + written);
-    }
-}
-
-async fn write_all(tcp: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        tcp.writable().await?;
-        match tcp.try_write(bytes) {
-            Ok(written) => bytes = &bytes[written..],
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 /// Ends a failed handshake so that our alert arrives: a close with unread input would reset it away.

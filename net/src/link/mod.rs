@@ -2,21 +2,22 @@
 //!
 //! A link carries whole records of at most [`RECORD_MAX`] bytes and knows nothing of what is in
 //! them. It is made for one task that waits for several things at once: `poll_readable` and
-//! `poll_writable` wait, `try_read` and `try_flush` never do. Received records are decrypted where
-//! the kernel put them and lent to the caller; records to be sent are composed and encrypted in
-//! the buffer the kernel takes them from. A link that waits holds no buffer.
+//! `poll_writable` wait, `try_read` and `try_flush` never do. All that one read brought is opened and
+//! lent together; records to be sent are sealed into the buffer the kernel takes them from. A link
+//! that waits holds no buffer.
 //!
 //! Where to start: [`Link::dial`] and [`Acceptor`] (`dial.rs`, `accept.rs`), the handshake
-//! (`handshake.rs`, `tls.rs`), the records (`record.rs`).
+//! (`handshake.rs`, `tls.rs`), the records (`channel.rs`, `buffer.rs`).
 //!
 //! **Invariant:** what was handed to [`Link::send`] leaves in that order, whole, or the link is
 //! broken; what [`Link::try_read`] lends was authenticated, in order, and is lent once.
 
 mod accept;
+mod buffer;
+mod channel;
 mod dial;
 mod handshake;
 mod pool;
-mod record;
 mod socket;
 mod tcp_info;
 mod tls;
@@ -29,29 +30,24 @@ use std::os::fd::AsFd;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustls::AlertDescription;
+use rustls::Error;
 use tokio::net::TcpStream;
 
 use crate::key::PublicKey;
-use handshake::{Done, Keys};
-use record::{BadRecord, HEADER, Opener, Sealer, kind};
+use buffer::{Inbox, Outbox};
+use channel::Channel;
+use handshake::Done;
 
 pub use accept::{AcceptError, Acceptor, listen};
+pub use channel::RECORD_MAX;
 pub use dial::{Blame, DialError};
 pub use pool::ROOM;
-pub use record::RECORD_MAX;
 pub use socket::{Bind, LinkOptions};
 pub use tcp_info::TcpInfo;
 pub use tls::Tls;
 
-/// A key seals at most this many records before it is changed: half of what rustls allows
-/// AES-GCM, 128 GiB of full records.
-const REKEY_AFTER: u64 = 1 << 23;
 /// A lingering close waits this long for the peer's end.
 const LINGER_MAX: Duration = Duration::from_secs(2);
-/// The only post-handshake message that is expected, and its one byte (RFC 8446, 4.6.3).
-const KEY_UPDATE: u8 = 24;
-
 /// How a running link failed; the source of the [`io::Error`]s of [`Link::try_read`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
@@ -74,12 +70,6 @@ pub enum LinkError {
     Truncated,
 }
 
-impl From<BadRecord> for LinkError {
-    fn from(bad: BadRecord) -> Self {
-        Self::Misbehaved(bad.to_string())
-    }
-}
-
 impl From<LinkError> for io::Error {
     fn from(error: LinkError) -> Self {
         let kind = match error {
@@ -92,13 +82,6 @@ impl From<LinkError> for io::Error {
     }
 }
 
-/// Why one of our keys must be changed before the next record.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Owed {
-    Nothing,
-    KeyUpdate,
-}
-
 /// One TCP connection with TLS 1.3 in it.
 pub struct Link {
     tcp: TcpStream,
@@ -106,11 +89,7 @@ pub struct Link {
     remote: SocketAddr,
     ours: PublicKey,
     peer: PublicKey,
-    keys: Box<Keys>,
-    sealer: Sealer,
-    opener: Opener,
-    rekey_after: u64,
-    owed: Owed,
+    channel: Channel,
 
     inbox: Inbox,
     /// Nothing was read yet: bytes that came with the handshake may hold records.
@@ -120,21 +99,9 @@ pub struct Link {
     /// Why nothing can be read any more.
     failed: Option<LinkError>,
 
-    /// Sealed records; those before `sent` are the kernel's.
-    out: Vec<u8>,
-    sent: usize,
+    out: Outbox,
+    /// Nothing more is sent.
     shut: bool,
-}
-
-/// What was read and not yet opened, and what the last read opened.
-#[derive(Default)]
-struct Inbox {
-    /// Empty, or a buffer of the pool.
-    bytes: Box<[u8]>,
-    /// Ciphertext that waits for the rest of its record.
-    pending: Range<usize>,
-    /// Plaintext lent to the caller.
-    records: Vec<Range<u32>>,
 }
 
 /// The records of one read; valid until the next call on the link.
@@ -187,31 +154,22 @@ impl fmt::Debug for Link {
 impl Link {
     /// A link over a connection that has shaken hands.
     fn new(tcp: TcpStream, ours: PublicKey, done: Done) -> io::Result<Self> {
-        let Done { peer, secrets, keys, rest } = done;
+        let Done { peer, channel, rest } = done;
         let (local, remote) = (tcp.local_addr()?, tcp.peer_addr()?);
         let mut inbox = Inbox::default();
-        if !rest.is_empty() {
-            inbox.bytes = pool::take_in();
-            inbox.bytes[..rest.len()].copy_from_slice(&rest);
-            inbox.pending = 0..rest.len();
-        }
+        inbox.begin(&rest);
         Ok(Self {
             tcp,
             local,
             remote,
             ours,
             peer,
-            keys: Box::new(keys),
-            sealer: Sealer::new((secrets.tx.0, &secrets.tx.1)),
-            opener: Opener::new((secrets.rx.0, &secrets.rx.1)),
-            rekey_after: REKEY_AFTER,
-            owed: Owed::Nothing,
-            fresh: !inbox.pending.is_empty(),
+            channel,
+            fresh: inbox.is_pending(),
             inbox,
             closed: false,
             failed: None,
-            out: Vec::new(),
-            sent: 0,
+            out: Outbox::default(),
             shut: false,
         })
     }
@@ -257,53 +215,63 @@ impl Link {
         self.tcp.poll_write_ready(cx)
     }
 
-    /// Reads once (up to 256 KiB), and opens all whole records in place. They are valid until the
-    /// next call. [`io::ErrorKind::WouldBlock`] when nothing came; no records when only a part of
-    /// one came; [`Records::closed`] after the peer's close_notify, when there is no more reason to
-    /// wait for input; any other error (a [`LinkError`] or the system's) is final.
+    /// Reads once (up to 256 KiB), and opens all whole records. They are valid until the next call.
+    /// [`io::ErrorKind::WouldBlock`] when nothing came; no records when only a part of one came;
+    /// [`Records::closed`] after the peer's close_notify, when there is no more reason to wait for
+    /// input; any other error (a [`LinkError`] or the system's) is final.
     pub fn try_read(&mut self) -> io::Result<Records<'_>> {
-        self.inbox.records.clear();
+        self.inbox.forget();
         if let Some(failed) = &self.failed {
             return Err(failed.clone().into());
         }
         if !self.closed {
-            self.inbox.make_room();
-            if !self.fresh && self.receive()? == 0 {
-                self.failed = Some(LinkError::Truncated);
-                return Err(LinkError::Truncated.into());
+            if !self.fresh {
+                self.receive()?;
             }
             self.fresh = false;
-            if let Err(error) = self.open_all() {
-                self.fail(error)?;
+            match self.channel.open_all(&mut self.inbox, &mut self.out) {
+                Ok(closed) => self.closed = closed,
+                Err(error) => self.fail(error)?,
             }
         }
-        Ok(Records { bytes: &self.inbox.bytes, ranges: &self.inbox.records, closed: self.closed })
+        let (bytes, ranges) = self.inbox.lent();
+        Ok(Records { bytes, ranges, closed: self.closed })
     }
 
-    /// Seals one record of at most [`RECORD_MAX`] bytes into the out-buffer.
+    /// Seals one record of at most [`RECORD_MAX`] bytes into the out-buffer; none if `frame` is
+    /// empty. After [`Self::shut`], or the link's failure, nothing is sent.
     ///
     /// # Panics
     /// If `frame` is longer than that.
     pub fn send(&mut self, frame: &[u8]) {
-        self.compose(|out| out.extend_from_slice(frame));
+        let length = frame.len();
+        assert!(length <= RECORD_MAX, "{length} bytes are more than one record takes");
+        if length == 0 || self.shut {
+            return;
+        }
+        if let Err(error) = self.channel.seal(frame, self.inbox.seen(), &mut self.out) {
+            self.shut = true;
+            self.failed.get_or_insert(LinkError::Misbehaved(error.to_string()));
+        }
     }
 
-    /// Lets `write` append at most [`RECORD_MAX`] bytes to the out-buffer and seals them there, as
-    /// one record; none if nothing was appended. `write` must only append.
+    /// Lets `write` append at most [`RECORD_MAX`] bytes to an empty buffer, and sends them as
+    /// [`Self::send`] does.
     ///
     /// # Panics
-    /// If `write` takes away from the buffer, or appends more.
+    /// If `write` appends more.
     pub fn compose<T>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
-        if self.owed == Owed::KeyUpdate || self.sealer.count() >= self.rekey_after {
-            self.update_our_key();
-        }
-        self.seal(kind::DATA, write)
+        let mut plain = self.out.compose();
+        let result = write(&mut plain);
+        self.send(&plain);
+        self.out.composed(plain);
+        result
     }
 
     /// Sealed bytes the kernel has not taken.
     #[must_use]
     pub fn unsent(&self) -> usize {
-        self.out.len() - self.sent
+        self.out.unsent().len()
     }
 
     /// There is room for more to be sent: less than [`ROOM`] bytes wait.
@@ -314,17 +282,14 @@ impl Link {
 
     /// Gives the kernel as much as it takes; true when nothing is left.
     pub fn try_flush(&mut self) -> io::Result<bool> {
-        while self.sent < self.out.len() {
-            match socket::send(&self.tcp, &self.out[self.sent..]) {
-                Ok(taken) => self.sent += taken,
+        while !self.out.unsent().is_empty() {
+            match socket::send(&self.tcp, self.out.unsent()) {
+                Ok(taken) => self.out.take(taken),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(error),
             }
         }
-        if self.out.capacity() > 0 {
-            pool::give_out(std::mem::take(&mut self.out));
-            self.sent = 0;
-        }
+        self.out.rest();
         Ok(true)
     }
 
@@ -332,17 +297,10 @@ impl Link {
     pub fn shut(&mut self) {
         if !self.shut {
             self.shut = true;
-            self.alert(1, AlertDescription::CloseNotify);
+            if let Err(error) = self.channel.close(self.inbox.seen(), &mut self.out) {
+                self.failed.get_or_insert(LinkError::Misbehaved(error.to_string()));
+            }
         }
-    }
-
-    /// Tells the peer that its key is not welcome, and closes.
-    pub fn refuse(mut self) {
-        if !self.shut {
-            self.shut = true;
-            self.alert(2, AlertDescription::AccessDenied);
-        }
-        self.linger();
     }
 
     /// Closes so that everything sent arrives: in a task of its own, flush, say the end, wait for
@@ -372,152 +330,39 @@ impl Link {
     }
 
     /// One read behind what is pending.
-    fn receive(&mut self) -> io::Result<usize> {
-        let start = self.inbox.pending.end;
-        let end = start + pool::READ_MAX;
-        let received = socket::receive(&self.tcp, &mut self.inbox.bytes[start..end])?;
-        self.inbox.pending.end += received;
-        Ok(received)
-    }
-
-    /// Opens every whole record that is pending.
-    fn open_all(&mut self) -> Result<(), LinkError> {
-        while !self.closed {
-            let Range { start, end } = self.inbox.pending;
-            let Some(length) = record::whole_record(&self.inbox.bytes[start..end])? else {
-                return Ok(());
-            };
-            self.inbox.pending.start += length;
-            let record = &mut self.inbox.bytes[start..start + length];
-            let (kind, length) = self.opener.open(record)?;
-            let plain = start + HEADER..start + HEADER + length;
-            match kind {
-                kind::DATA if length == 0 => {}
-                kind::DATA => self.inbox.lend(plain),
-                _ => self.handle_control(kind, plain)?,
+    fn receive(&mut self) -> io::Result<()> {
+        let Some(room) = self.inbox.room() else {
+            return Ok(self.fail(Error::General("a message without end".into()))?);
+        };
+        match socket::receive(&self.tcp, room)? {
+            0 => {
+                self.failed = Some(LinkError::Truncated);
+                Err(LinkError::Truncated.into())
             }
-        }
-        Ok(())
-    }
-
-    fn handle_control(&mut self, kind: u8, plain: Range<usize>) -> Result<(), LinkError> {
-        match (kind, &self.inbox.bytes[plain]) {
-            (kind::ALERT, &[_, code]) => self.handle_alert(AlertDescription::from(code)),
-            (kind::HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, wants @ (0 | 1)]) => {
-                let next = self.keys.next_to_receive();
-                let (count, secrets) = next.map_err(|e| LinkError::Misbehaved(e.to_string()))?;
-                self.opener = Opener::new((count, &secrets));
-                if wants == 1 {
-                    self.owed = Owed::KeyUpdate;
-                }
+            received => {
+                self.inbox.fill(received);
                 Ok(())
             }
-            (kind, body) => {
-                let what =
-                    format!("a record of type {kind} and {} bytes is not expected", body.len());
-                Err(LinkError::Misbehaved(what))
+        }
+    }
+
+    /// Keeps the reason for good, and tells the peer. What was opened before is still lent: the
+    /// reason is then told by the next call.
+    fn fail(&mut self, error: Error) -> Result<(), LinkError> {
+        let error = match error {
+            Error::AlertReceived(alert) if dial::blames_key(alert) => {
+                LinkError::KeyRefused { ours: self.ours, alert: format!("{alert:?}") }
             }
-        }
-    }
-
-    fn handle_alert(&mut self, alert: AlertDescription) -> Result<(), LinkError> {
-        if alert == AlertDescription::CloseNotify {
-            self.closed = true;
-            return Ok(());
-        }
-        let name = format!("{alert:?}");
-        Err(if dial::blames_key(alert) {
-            LinkError::KeyRefused { ours: self.ours, alert: name }
-        } else {
-            LinkError::Alert(name)
-        })
-    }
-
-    /// Keeps the reason for good. What was opened before is still lent: the reason is then told by
-    /// the next call.
-    fn fail(&mut self, error: LinkError) -> Result<(), LinkError> {
-        if matches!(error, LinkError::Misbehaved(_)) && !self.shut {
+            Error::AlertReceived(alert) => LinkError::Alert(format!("{alert:?}")),
+            error => LinkError::Misbehaved(error.to_string()),
+        };
+        if !self.shut {
             self.shut = true;
-            self.alert(2, AlertDescription::UnexpectedMessage);
+            self.channel.put_alert(self.inbox.seen(), &mut self.out);
             let _ = self.try_flush();
         }
         self.failed = Some(error.clone());
-        if self.inbox.records.is_empty() { Err(error) } else { Ok(()) }
-    }
-
-    fn alert(&mut self, level: u8, alert: AlertDescription) {
-        self.seal(kind::ALERT, |out| out.extend_from_slice(&[level, alert.into()]));
-    }
-
-    /// Changes the key of our direction (RFC 8446, 4.6.3).
-    fn update_our_key(&mut self) {
-        self.owed = Owed::Nothing;
-        self.seal(kind::HANDSHAKE, |out| out.extend_from_slice(&[KEY_UPDATE, 0, 0, 1, 0]));
-        let next = self.keys.next_to_send();
-        let (count, secrets) = next.expect("TLS 1.3 derives the next key from the last");
-        self.sealer = Sealer::new((count, &secrets));
-    }
-
-    fn seal<T>(&mut self, kind: u8, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
-        if self.out.capacity() == 0 {
-            self.out = pool::take_out();
-        } else if self.sent > self.out.len() - self.sent {
-            self.out.drain(..self.sent);
-            self.sent = 0;
-        }
-        let start = self.out.len();
-        self.out.extend_from_slice(&[0; HEADER]);
-        let result = write(&mut self.out);
-        let body = self.out.len().checked_sub(start + HEADER);
-        match body.expect("the writer only appends") {
-            0 => self.out.truncate(start),
-            length => {
-                assert!(length <= RECORD_MAX, "{length} bytes are more than one record takes");
-                self.sealer.seal(&mut self.out, start, kind);
-            }
-        }
-        result
-    }
-}
-
-impl Inbox {
-    /// Moves what is pending to the front of a buffer, so that a whole read fits behind it.
-    fn make_room(&mut self) {
-        if self.bytes.is_empty() {
-            self.bytes = pool::take_in();
-        }
-        if self.pending.start > 0 {
-            self.bytes.copy_within(self.pending.clone(), 0);
-            self.pending = 0..self.pending.len();
-        }
-    }
-
-    fn lend(&mut self, plain: Range<usize>) {
-        let at = |index: usize| u32::try_from(index).expect("buffers are far below 4 GiB");
-        self.records.push(at(plain.start)..at(plain.end));
-    }
-
-    /// Gives the buffer back if nothing is pending in it.
-    fn rest(&mut self) {
-        self.records.clear();
-        if self.pending.is_empty() && !self.bytes.is_empty() {
-            pool::give_in(std::mem::take(&mut self.bytes));
-            self.pending = 0..0;
-        }
-        if self.records.capacity() > 64 {
-            self.records = Vec::new();
-        }
-    }
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        if !self.inbox.bytes.is_empty() {
-            pool::give_in(std::mem::take(&mut self.inbox.bytes));
-        }
-        if self.out.capacity() > 0 {
-            pool::give_out(std::mem::take(&mut self.out));
-        }
+        if self.inbox.lent().1.is_empty() { Err(error) } else { Ok(()) }
     }
 }
 

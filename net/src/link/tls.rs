@@ -64,7 +64,8 @@ impl Tls {
             vec![CertificateDer::from(public.to_spki())],
             key.expect("an identity holds an Ed25519 key, which the provider knows"),
         ));
-        let server = Arc::new(server_config(&provider, &certified));
+        let verifier = Arc::new(AnyKey { provider: provider.clone() });
+        let server = Arc::new(server_config(&provider, &certified, verifier));
         Arc::new(Self { public, provider, certified, server })
     }
 
@@ -92,7 +93,6 @@ impl Tls {
             .with_client_cert_resolver(Arc::new(shown));
         config.resumption = Resumption::disabled();
         config.enable_sni = false;
-        config.enable_secret_extraction = true;
         config.alpn_protocols = vec![ALPN.to_vec()];
         config
     }
@@ -104,16 +104,19 @@ impl Tls {
     }
 }
 
-fn server_config(provider: &Arc<CryptoProvider>, certified: &Arc<CertifiedKey>) -> ServerConfig {
+fn server_config(
+    provider: &Arc<CryptoProvider>,
+    certified: &Arc<CertifiedKey>,
+    verifier: Arc<dyn ClientCertVerifier>,
+) -> ServerConfig {
     let mut config = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&TLS13])
         .expect("the suites are of TLS 1.3")
-        .with_client_cert_verifier(Arc::new(AnyKey { provider: provider.clone() }))
+        .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(certified.clone())));
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
-    config.enable_secret_extraction = true;
     config.alpn_protocols = vec![ALPN.to_vec()];
     config
 }
@@ -122,6 +125,10 @@ fn server_config(provider: &Arc<CryptoProvider>, certified: &Arc<CertifiedKey>) 
 impl Tls {
     pub(super) fn server_config(&self) -> Arc<ServerConfig> {
         self.server.clone()
+    }
+
+    pub(super) fn server_config_with(&self, verifier: Arc<dyn ClientCertVerifier>) -> ServerConfig {
+        server_config(&self.provider, &self.certified, verifier)
     }
 }
 

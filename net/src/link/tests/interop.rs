@@ -1,9 +1,16 @@
-//! Our record layer against an unmodified rustls at the other end.
+//! Links against an unmodified rustls at the other end.
 
 use std::io::{Read, Write};
 use std::net;
 
-use rustls::{ClientConnection, ServerConnection, StreamOwned};
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::UnbufferedServerConnection;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, ClientConnection, DigitallySignedStruct, DistinguishedName, ServerConnection,
+    SignatureScheme, StreamOwned,
+};
 
 use super::*;
 
@@ -19,9 +26,11 @@ fn echo(mut stream: impl Read + Write, mut refresh: impl FnMut(), length: usize)
 }
 
 async fn there_and_back(mut link: Link) {
-    link.rekey_after = 7;
     let data = noise(5, 300_000);
-    for part in data.chunks(RECORD_MAX) {
+    for (at, part) in data.chunks(RECORD_MAX).enumerate() {
+        if at % 7 == 6 {
+            link.change_key();
+        }
         link.send(part);
     }
     link.flushed().await.expect("the peer is there");
@@ -105,4 +114,68 @@ async fn a_client_of_another_protocol_is_refused() {
     let refused = Link::accept(tcp, &server_tls, &options(5_000)).await.expect_err("no ALPN");
     assert!(refused.to_string().contains("not our protocol"), "{refused}");
     other.join().expect("no panic");
+}
+
+/// Wants Ed25519 keys, and then none of them.
+#[derive(Debug)]
+struct Nobody;
+
+impl ClientCertVerifier for Nobody {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        Err(CertificateError::ApplicationVerificationFailure.into())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(CertificateError::BadSignature.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(CertificateError::BadSignature.into())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+
+    fn requires_raw_public_keys(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test]
+async fn a_client_whose_key_is_refused_learns_which_key_that_was() {
+    let (listener, addr) = listener().await;
+    let (client_tls, server_tls) = (tls(), tls());
+    let (key, ours) = (server_tls.public_key(), client_tls.public_key());
+    let config = Arc::new(server_tls.server_config_with(Arc::new(Nobody)));
+    let conn = UnbufferedServerConnection::new(config);
+    let refusing = tokio::spawn(async move {
+        let (tcp, _) = listener.accept().await.expect("it listens");
+        handshake::accept(&tcp, conn.expect("a configuration")).await.map(|_| ())
+    });
+    // The server's word comes when the client believes the handshake over.
+    let link = Link::dial(addr, &key, &client_tls, &options(5_000)).await;
+    let error = link.expect("TLS 1.3").read_to_error().await;
+    assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+    assert_eq!(error.to_string(), format!("the peer refused our key {ours} (alert AccessDenied)"));
+    refusing.await.expect("no panic").expect_err("nobody is welcome");
 }

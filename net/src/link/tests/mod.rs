@@ -1,6 +1,7 @@
 //! Two links over loopback, and strangers at one end.
 
 mod closing;
+mod hostile;
 mod interop;
 mod opening;
 mod transfer;
@@ -50,6 +51,11 @@ async fn pair_through(addr: SocketAddr, listener: TcpListener) -> (Link, Link) {
 }
 
 impl Link {
+    /// Changes our key with the next record.
+    fn change_key(&mut self) {
+        self.channel.change_key(self.inbox.seen());
+    }
+
     async fn flushed(&mut self) -> io::Result<()> {
         while !self.try_flush()? {
             poll_fn(|cx| self.poll_writable(cx)).await?;

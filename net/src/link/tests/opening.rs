@@ -25,16 +25,6 @@ async fn a_server_with_another_key_is_refused_and_both_keys_are_named() {
 }
 
 #[tokio::test]
-async fn a_client_whose_key_is_not_welcome_learns_which_key_that_was() {
-    let (mut client, server) = pair().await;
-    let ours = server.peer_key();
-    server.refuse();
-    let error = client.read_to_error().await;
-    assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
-    assert_eq!(error.to_string(), format!("the peer refused our key {ours} (alert AccessDenied)"));
-}
-
-#[tokio::test]
 async fn a_port_where_nobody_listens_is_the_paths_fault() {
     let (listener, addr) = listener().await;
     drop(listener);

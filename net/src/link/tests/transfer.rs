@@ -6,8 +6,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::*;
 
 /// Sends `total` bytes in records of many sizes and takes as many, in one task; returns the
-/// digests of both.
-async fn exchange(mut link: Link, seed: u64, total: usize) -> (Vec<u8>, Vec<u8>, Link) {
+/// digests of both. The key is changed after so many records.
+async fn exchange(
+    mut link: Link,
+    seed: u64,
+    total: usize,
+    change_key_after: usize,
+) -> (Vec<u8>, Vec<u8>) {
     let (mut sent, mut received) = (Sha256::new(), Sha256::new());
     let (mut to_send, mut to_receive, mut round) = (total, total, 0_usize);
     let block = noise(seed, RECORD_MAX);
@@ -16,6 +21,9 @@ async fn exchange(mut link: Link, seed: u64, total: usize) -> (Vec<u8>, Vec<u8>,
             let length = [RECORD_MAX, 1, 700, 16_000][round % 4].min(to_send);
             round += 1;
             sent.update(&block[..length]);
+            if round.is_multiple_of(change_key_after) {
+                link.change_key();
+            }
             link.send(&block[..length]);
             to_send -= length;
         }
@@ -40,15 +48,15 @@ async fn exchange(mut link: Link, seed: u64, total: usize) -> (Vec<u8>, Vec<u8>,
             Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{error}"),
         }
     }
-    (sent.finalize().to_vec(), received.finalize().to_vec(), link)
+    (sent.finalize().to_vec(), received.finalize().to_vec())
 }
 
 #[tokio::test]
 async fn much_in_both_directions_at_once_arrives_as_it_was() {
     let (client, server) = pair().await;
     let total = 96 * 1024 * 1024;
-    let there = tokio::spawn(exchange(client, 1, total));
-    let back = tokio::spawn(exchange(server, 2, total));
+    let there = tokio::spawn(exchange(client, 1, total, usize::MAX));
+    let back = tokio::spawn(exchange(server, 2, total, usize::MAX));
     let (there, back) = (there.await.expect("no panic"), back.await.expect("no panic"));
     assert_eq!((there.0, there.1), (back.1, back.0));
 }
@@ -138,48 +146,49 @@ async fn bytes_that_trickle_in_make_the_same_records() {
 
 #[tokio::test]
 async fn keys_change_without_anybody_noticing() {
-    let (mut client, mut server) = pair().await;
-    (client.rekey_after, server.rekey_after) = (3, 5);
+    let (client, server) = pair().await;
     let total = 4 * 1024 * 1024;
-    let there = tokio::spawn(exchange(client, 1, total));
-    let back = tokio::spawn(exchange(server, 2, total));
+    let there = tokio::spawn(exchange(client, 1, total, 3));
+    let back = tokio::spawn(exchange(server, 2, total, 5));
     let (there, back) = (there.await.expect("no panic"), back.await.expect("no panic"));
     assert_eq!((there.0, there.1), (back.1, back.0));
-    assert!(there.2.sealer.count() <= 3 && back.2.sealer.count() <= 5);
 }
 
 #[tokio::test]
 async fn a_key_change_asked_for_is_answered_once() {
     let (mut client, mut server) = pair().await;
     for _ in 0..3 {
-        client.seal(kind::HANDSHAKE, |out| out.extend_from_slice(&[KEY_UPDATE, 0, 0, 1, 1]));
-        let (count, secrets) = client.keys.next_to_send().expect("a key");
-        client.sealer = Sealer::new((count, &secrets));
+        client.change_key();
+        client.send(b"with another key");
     }
-    client.send(b"with the fourth key");
     client.flushed().await.expect("the peer is there");
-    assert_eq!(server.read_records(1).await.expect("a link"), [b"with the fourth key"]);
-    assert!(server.owed == Owed::KeyUpdate);
-    server.send(b"with the second");
+    assert_eq!(server.read_records(3).await.expect("a link"), [b"with another key"; 3]);
+    let text = b"with the second";
+    server.send(text);
+    // Header, content type and tag of each record; and the five bytes of one KeyUpdate.
+    assert_eq!(server.unsent(), 2 * 22 + 5 + text.len());
     server.flushed().await.expect("the peer is there");
-    assert_eq!(client.read_records(1).await.expect("a link"), [b"with the second"]);
-    assert_eq!(server.sealer.count(), 1, "one record since the change");
+    assert_eq!(client.read_records(1).await.expect("a link"), [text]);
+    server.send(text);
+    assert_eq!(server.unsent(), 22 + text.len());
 }
 
 #[tokio::test]
 async fn a_waiting_link_holds_no_buffers() {
     let (mut client, mut server) = pair().await;
     client.send(&noise(1, RECORD_MAX));
+    client.compose(|out| out.extend_from_slice(&noise(2, RECORD_MAX)));
     client.flushed().await.expect("the peer is there");
-    assert_eq!(client.out.capacity(), 0);
-    server.read_records(1).await.expect("a link");
+    assert!(client.out.is_empty());
+    server.read_records(2).await.expect("a link");
     poll_fn(|cx| {
         assert!(server.poll_readable(cx).is_pending());
         std::task::Poll::Ready(())
     })
     .await;
-    assert!(server.inbox.bytes.is_empty());
-    assert!(size_of::<Link>() + size_of::<Keys>() < 4096, "{} bytes", size_of::<Link>());
+    assert!(server.inbox.is_empty());
+    let size = size_of::<Link>() + size_of::<rustls::server::UnbufferedServerConnection>();
+    assert!(size < 4096, "{size} bytes");
 }
 
 #[tokio::test]
