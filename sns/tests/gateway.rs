@@ -1,0 +1,349 @@
+//! The gateway: log-in, what a stranger learns from it, look-up of files, tickets.
+
+mod fixture;
+
+use std::time::{Duration, Instant};
+
+use fixture::*;
+use stp_directory::gateway::LoginError;
+use stp_directory::{AskError, Gateway, Keys};
+use stp_net::key::{ClusterKey, Identity};
+use stp_net::link::Tls;
+use stp_net::seal;
+use stp_proto::directory::*;
+
+const FILES: &str = "file.mirror@example.com";
+
+fn tls() -> std::sync::Arc<Tls> {
+    Tls::new(&Identity::generate())
+}
+
+async fn challenge(daemon: &Daemon, user: &str) -> Challenge {
+    let client = daemon.client().await;
+    match client.ask(Ask::Login(Login { user: user.into() })).await {
+        Ok(Body::Challenge(challenge)) => challenge,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_user_looks_like_a_known_one() {
+    let daemon = Daemon::start_with(&Extra { limits: "attempts = 1000", ..Extra::default() });
+    daemon.add_user("alice", "/");
+    let known = challenge(&daemon, "alice").await;
+    let unknown = challenge(&daemon, "mallory").await;
+    assert_eq!(known.cost, unknown.cost);
+    assert_ne!(known.salt, unknown.salt);
+    // Each time the same salt and another nonce, known or not; another salt per name.
+    for user in ["alice", "mallory"] {
+        let (a, b) = (challenge(&daemon, user).await, challenge(&daemon, user).await);
+        assert_eq!(a.salt, b.salt);
+        assert_ne!(a.nonce, b.nonce);
+    }
+    assert_ne!(challenge(&daemon, "mallorz").await.salt, unknown.salt);
+
+    // The same answer to a wrong proof, in the same time: many times alternating, compare medians.
+    let mut times = [Vec::new(), Vec::new()];
+    let mut bodies = Vec::new();
+    for round in 0..300 {
+        let which = round % 2;
+        let user = ["alice", "mallory"][which];
+        // A link ends after three failures; and its first answer takes longer than the others.
+        let client = daemon.client().await;
+        places(&client, "www.x@example.com").await;
+        let begun = Instant::now();
+        client.ask(Ask::Login(Login { user: user.into() })).await.expect("a challenge");
+        let refused = client.ask(Ask::Prove(Prove { signature: [7; 64] })).await;
+        times[which].push(begun.elapsed());
+        bodies.push(refused.expect_err("no proof").to_string());
+    }
+    assert!(bodies.windows(2).all(|pair| pair[0] == pair[1]), "{bodies:?}");
+    let median = |times: &mut Vec<Duration>| {
+        times.sort();
+        times[times.len() / 2].as_secs_f64()
+    };
+    let (known, unknown) = (median(&mut times[0]), median(&mut times[1]));
+    let ratio = known / unknown;
+    println!("known {:.0} us, unknown {:.0} us", known * 1e6, unknown * 1e6);
+    assert!((0.7..1.4).contains(&ratio), "known {known} s, unknown {unknown} s");
+}
+
+#[tokio::test]
+async fn the_right_password_logs_in_and_what_is_left_of_it_does_so_again() {
+    let daemon = Daemon::start();
+    daemon.add_user("alice", "/");
+    let connection = daemon.client().await;
+    let (gateway, keys) =
+        Gateway::login_with_password(connection, "alice", PASSWORD.into(), 0).await.expect("right");
+    assert_eq!(gateway.cluster(), "example");
+    let credential = stp_directory::Credential {
+        gateway: daemon.address.to_string().parse().expect("a place"),
+        key: daemon.key,
+        user: "alice".into(),
+        keys,
+    };
+    Gateway::login(daemon.client().await, &credential, 0).await.expect("from another link and key");
+    let wrong = "wrong password".to_owned();
+    let refused = Gateway::login_with_password(daemon.client().await, "alice", wrong, 0).await;
+    let Err(LoginError::Ask(AskError::Refused(refused))) = refused else { panic!("{refused:?}") };
+    assert_eq!(refused.why, Refusal::LoginRefused);
+}
+
+#[tokio::test]
+async fn a_proof_is_good_for_one_challenge_one_link_and_one_gateway() {
+    let daemon = Daemon::start_with(&Extra { limits: "attempts = 1000", ..Extra::default() });
+    daemon.add_user("alice", "/");
+    let client = daemon.client().await;
+    let login = || Ask::Login(Login { user: "alice".into() });
+    let Ok(Body::Challenge(given)) = client.ask(login()).await else { panic!("no challenge") };
+    let keys = Keys::derive(PASSWORD, &given.salt, given.cost).expect("an acceptable cost");
+    let sign = |nonce: &[u8; 32], gateway: &[u8; 32], client: &[u8; 32]| {
+        Ask::Prove(Prove {
+            signature: keys.prove(&login_statement(nonce, gateway, client, "alice")),
+        })
+    };
+    let (gateway, ours) = (daemon.key.0, client.our_key().0);
+    let good = sign(&given.nonce, &gateway, &ours);
+    // Another link presents what it has overheard.
+    let thief = daemon.client().await;
+    assert_eq!(refusal(&thief, good.clone()).await, Refusal::BadRequest, "no challenge of its own");
+    thief.ask(login()).await.expect("a challenge");
+    assert_eq!(refusal(&thief, good.clone()).await, Refusal::LoginRefused);
+    client.ask(good.clone()).await.expect("the right one");
+    assert_eq!(refusal(&client, good).await, Refusal::BadRequest, "once");
+    for (gateway, ours) in [([1; 32], ours), (gateway, [1; 32])] {
+        let client = daemon.connect(&tls()).await;
+        let Ok(Body::Challenge(given)) = client.ask(login()).await else { panic!("no challenge") };
+        let proof = sign(&given.nonce, &gateway, &ours);
+        assert_eq!(refusal(&client, proof).await, Refusal::LoginRefused);
+    }
+}
+
+#[tokio::test]
+async fn attempts_are_limited_for_known_and_unknown_users_alike() {
+    let limits = "attempts = 4\nattempts_per_minute = 6";
+    let daemon = Daemon::start_with(&Extra { limits, ..Extra::default() });
+    daemon.add_user("alice", "/");
+    for user in ["alice", "mallory"] {
+        let mut seen = Vec::new();
+        for _ in 0..6 {
+            let client = daemon.client().await;
+            client.ask(Ask::Login(Login { user: user.into() })).await.expect("a challenge");
+            seen.push(refusal(&client, Ask::Prove(Prove { signature: [7; 64] })).await);
+        }
+        assert_eq!(seen[..4], [Refusal::LoginRefused; 4], "{user}");
+        assert_eq!(seen[4..], [Refusal::TooMany; 2], "{user}");
+    }
+    // The right password does not help while it lasts, else it could be guessed in that time.
+    let login =
+        Gateway::login_with_password(daemon.client().await, "alice", PASSWORD.into(), 0).await;
+    let Err(LoginError::Ask(AskError::Refused(refused))) = login else { panic!("{login:?}") };
+    assert_eq!(refused.why, Refusal::TooMany);
+    assert!((1_000..=10_000).contains(&refused.retry_after_ms), "{refused:?}");
+}
+
+/// Servers a, b and c are there; a and b hold the file.
+async fn cluster(daemon: &Daemon) -> Vec<stp_directory::Connection> {
+    let mut servers = Vec::new();
+    for (index, server) in ["a", "b", "c"].into_iter().enumerate() {
+        let tls = tls();
+        daemon.allow(server, tls.public_key(), &[FILES]);
+        let connection = daemon.connect(&tls).await;
+        let port = 4431 + u16::try_from(index).expect("three");
+        let announced = connection.ask(announce(server, port, &[FILES], 5)).await;
+        let Ok(Body::Announced(announced)) = announced else { panic!("{announced:?}") };
+        assert!(announced.files_wanted);
+        let mut files: Vec<_> =
+            (0..200).map(|n| file(&format!("/alice/{server}/{n}"), n, 1)).collect();
+        if server != "c" {
+            files.push(file("/alice/big.iso", 1 << 33, 8));
+        }
+        send_files(&connection, server, FILES, 5, &files).await;
+        servers.push(connection);
+    }
+    servers
+}
+
+fn locate(path: &str) -> Option<FilePath> {
+    Some(FilePath::new(path).expect(path))
+}
+
+#[tokio::test]
+async fn only_servers_that_hold_the_file_are_told_nearest_first() {
+    let tables = "[[network]]\nname = \"here\"\nprefixes = [\"127.0.0.0/8\"]\n";
+    let daemon = Daemon::start_with(&Extra { tables, ..Extra::default() });
+    daemon.add_user("alice", "/alice");
+    let _servers = cluster(&daemon).await;
+    let tls = tls();
+    let alice = daemon.login(&tls, "alice").await;
+    let found = alice.locate(None, locate("/big.iso"), 77).await.expect("two have it");
+    let names: Vec<_> = found.servers.iter().map(|server| server.name.as_str()).collect();
+    assert_eq!(names, ["a", "b"]);
+    assert_eq!((found.size, found.sha256), (1 << 33, [8; 32]));
+    assert_eq!(found.service.as_str(), FILES);
+    assert_eq!(found.path.as_ref().map(FilePath::as_str), Some("/alice/big.iso"));
+    assert!(found.servers.iter().all(|server| server.hops == 0));
+
+    // The ticket is for this client, file and first byte.
+    let cluster = ClusterKey::load(&daemon.folder.path().join("cluster.key")).expect("ours");
+    let claims = seal::open(&cluster, &found.ticket, &tls.public_key()).expect("for this client");
+    let grant = Grant::decode(&claims).expect("a grant");
+    assert_eq!((grant.user.as_str(), grant.byte), ("alice", 77));
+    assert_eq!(grant.path.as_deref(), Some("/alice/big.iso"));
+
+    // A service as a whole; another's tree; what nobody has.
+    let whole = alice.locate(Some(name(FILES)), None, 0).await.expect("three offer it");
+    assert_eq!(whole.servers.len(), 3);
+    let refused = alice.locate(None, locate("/none"), 0).await.expect_err("nobody has it");
+    assert!(matches!(refused, AskError::Refused(refused) if refused.why == Refusal::NotFound));
+    daemon.add_user("bob", "/bob");
+    let bob = daemon.login(&Tls::new(&Identity::generate()), "bob").await;
+    let refused = bob.locate(None, locate("/big.iso"), 0).await.expect_err("not in bob's tree");
+    assert!(matches!(refused, AskError::Refused(refused) if refused.why == Refusal::NotFound));
+}
+
+#[tokio::test]
+async fn without_a_log_in_there_is_no_ticket() {
+    let daemon = Daemon::start();
+    let _servers = cluster(&daemon).await;
+    let ask = Ask::Locate(Locate { service: None, path: locate("/alice/big.iso"), from: 0 });
+    assert_eq!(refusal(&daemon.client().await, ask).await, Refusal::NotLoggedIn);
+}
+
+#[tokio::test]
+async fn a_server_that_is_gone_is_told_no_more_and_its_list_is_known_when_it_is_back() {
+    let limits = "server_lease = \"2s\"";
+    let daemon = Daemon::start_with(&Extra { limits, ..Extra::default() });
+    daemon.add_user("alice", "/alice");
+    let servers = cluster(&daemon).await;
+    let alice = daemon.login(&tls(), "alice").await;
+    until("b and c are gone, a is not", async || {
+        servers[0].ask(announce("a", 4431, &[FILES], 5)).await.expect("renewed");
+        let found = alice.locate(None, locate("/big.iso"), 0).await.expect("a has it");
+        found.servers.len() == 1
+    })
+    .await;
+    let Ok(Body::Announced(back)) = servers[1].ask(announce("b", 4999, &[FILES], 5)).await else {
+        panic!("refused")
+    };
+    assert!(!back.files_wanted, "the list is known");
+    let found = alice.locate(None, locate("/big.iso"), 0).await.expect("two have it");
+    assert_eq!(found.servers.len(), 2);
+    let all_gone = Instant::now();
+    until("nobody is left", async || {
+        let located = alice.locate(None, locate("/big.iso"), 0).await;
+        matches!(located, Err(AskError::Refused(refused)) if refused.why == Refusal::NoServer)
+    })
+    .await;
+    assert!(all_gone.elapsed() > Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn a_list_counts_when_it_is_whole_and_a_new_one_replaces_the_old() {
+    let daemon = Daemon::start();
+    daemon.add_user("alice", "/alice");
+    let servers = cluster(&daemon).await;
+    let alice = daemon.login(&tls(), "alice").await;
+    // Half a list changes nothing.
+    let half = Files {
+        server: "a".into(),
+        service: name(FILES),
+        first: true,
+        last: false,
+        inventory: [6; 32],
+        files: vec![file("/alice/new", 1, 1)].into(),
+    };
+    servers[0].ask(Ask::Files(half)).await.expect("allowed");
+    assert!(alice.locate(None, locate("/new"), 0).await.is_err());
+    assert_eq!(alice.locate(None, locate("/big.iso"), 0).await.expect("still").servers.len(), 2);
+    send_files(&servers[0], "a", FILES, 6, &[file("/alice/new", 1, 1)]).await;
+    assert_eq!(alice.locate(None, locate("/new"), 0).await.expect("now").servers.len(), 1);
+    assert_eq!(alice.locate(None, locate("/big.iso"), 0).await.expect("b has it").servers.len(), 1);
+}
+
+#[tokio::test]
+async fn a_copy_that_differs_is_not_told() {
+    let daemon = Daemon::start();
+    daemon.add_user("alice", "/");
+    for (index, (server, content)) in [("a", 1), ("b", 2), ("c", 1)].into_iter().enumerate() {
+        let tls = tls();
+        daemon.allow(server, tls.public_key(), &[FILES]);
+        let connection = daemon.connect(&tls).await;
+        let port = 4431 + u16::try_from(index).expect("three");
+        connection.ask(announce(server, port, &[FILES], 5)).await.expect("allowed");
+        send_files(&connection, server, FILES, 5, &[file("/f", 9, content)]).await;
+    }
+    let alice = daemon.login(&tls(), "alice").await;
+    let found = alice.locate(None, locate("/f"), 0).await.expect("two agree");
+    let names: Vec<_> = found.servers.iter().map(|server| server.name.as_str()).collect();
+    assert_eq!(names, ["a", "c"]);
+}
+
+#[tokio::test]
+async fn only_allowed_servers_announce_only_what_they_may() {
+    let daemon = Daemon::start();
+    let (ours, thief) = (tls(), tls());
+    daemon.allow("a", ours.public_key(), &[FILES]);
+    let thief = daemon.connect(&thief).await;
+    assert_eq!(refusal(&thief, announce("a", 1, &[FILES], 0)).await, Refusal::NotAllowed);
+    assert_eq!(refusal(&thief, announce("z", 1, &[FILES], 0)).await, Refusal::NotAllowed);
+    let ours = daemon.connect(&ours).await;
+    let other = "ssh.home@example.com";
+    assert_eq!(refusal(&ours, announce("a", 1, &[FILES, other], 0)).await, Refusal::NotAllowed);
+    ours.ask(announce("a", 1, &[FILES], 0)).await.expect("as allowed");
+    daemon.order(&stp_sns::admin::Order::ServerForbid { server: "a".into() });
+    assert!(places(&ours, FILES).await.is_empty());
+    assert_eq!(refusal(&ours, announce("a", 1, &[FILES], 0)).await, Refusal::NotAllowed);
+}
+
+#[tokio::test]
+async fn the_cluster_key_changes_while_the_daemon_runs() {
+    let daemon = Daemon::start();
+    daemon.add_user("alice", "/alice");
+    let _servers = cluster(&daemon).await;
+    let tls = tls();
+    let alice = daemon.login(&tls, "alice").await;
+    let file = daemon.folder.path().join("cluster.key");
+    let old = ClusterKey::load(&file).expect("ours");
+    use stp_sns::cluster_key::{Step, step};
+    step(&file, Step::Add).expect("ours");
+    step(&file, Step::Promote).expect("ours");
+    until("tickets are sealed with the new key", async || {
+        let found = alice.locate(None, locate("/big.iso"), 0).await.expect("two have it");
+        seal::open(&old, &found.ticket, &tls.public_key()).is_err()
+    })
+    .await;
+    let new = ClusterKey::load(&file).expect("ours");
+    let found = alice.locate(None, locate("/big.iso"), 0).await.expect("two have it");
+    seal::open(&new, &found.ticket, &tls.public_key()).expect("the new key opens");
+}
+
+#[tokio::test]
+async fn nothing_secret_is_logged_or_shown() {
+    let daemon = Daemon::start();
+    daemon.add_user("alice", "/alice");
+    let _servers = cluster(&daemon).await;
+    let connection = daemon.client().await;
+    let (gateway, keys) =
+        Gateway::login_with_password(connection, "alice", PASSWORD.into(), 0).await.expect("right");
+    let found = gateway.locate(None, locate("/big.iso"), 0).await.expect("two have it");
+    let _ = Gateway::login_with_password(daemon.client().await, "alice", "wrong".into(), 0).await;
+    let shown = [daemon.log(), daemon.get("/status"), daemon.get("/metrics"), daemon.get("/")];
+    let cluster = read(&daemon.folder.path().join("cluster.key"));
+    let ticket = String::from_utf8(found.ticket.clone()).expect("text");
+    let hex: String = keys.list_key().iter().map(|byte| format!("{byte:02x}")).collect();
+    let base64 = stp_sns::record::text(&keys.list_key());
+    let proof = stp_sns::record::text(&keys.proof_key());
+    for secret in [PASSWORD, cluster.trim(), &ticket, &hex, &base64, &proof] {
+        for text in &shown {
+            assert!(!text.contains(secret), "{secret} is shown");
+        }
+    }
+    assert!(daemon.log().contains("log-in refused") && daemon.log().contains("logged in"));
+    use std::os::unix::fs::PermissionsExt;
+    for private in ["sns.redb", "sns.sock", "sns.key", "cluster.key"] {
+        let path = daemon.folder.path().join(private);
+        let mode = std::fs::metadata(path).expect(private).permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{private}");
+    }
+}
