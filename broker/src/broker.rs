@@ -114,8 +114,7 @@ impl Broker {
             LinkOptions { congestion: config.congestion.clone(), ..LinkOptions::default() };
         let pace = Pace { warm_max: config.limits.warm_links, ..Pace::default() };
         let news = News::default();
-        let mut maker =
-            Maker { tls, options, pace, news: Arc::clone(&news), servers: Vec::new() };
+        let mut maker = Maker { tls, options, pace, news: Arc::clone(&news), servers: Vec::new() };
         let services = config.services.iter().map(|service| maker.service(service)).collect();
         let names = Names::new(config.virtual_ipv4, config.virtual_ipv6);
         Ok(Arc::new(Broker {
@@ -194,9 +193,7 @@ impl Broker {
         let v4 = names.address(now, &name, Family::V4);
         let v6 = names.address(now, &name, Family::V6);
         match (v4, v6) {
-            (Some(IpAddr::V4(v4)), Some(IpAddr::V6(v6))) => {
-                Resolved::Virtual { v4, v6: Some(v6) }
-            }
+            (Some(IpAddr::V4(v4)), Some(IpAddr::V6(v6))) => Resolved::Virtual { v4, v6: Some(v6) },
             (Some(IpAddr::V4(v4)), _) => Resolved::Virtual { v4, v6: None },
             _ => Resolved::TryAgain,
         }
@@ -274,8 +271,7 @@ impl Broker {
             course: Mutex::new(Course::new(service.servers.len())),
             service,
         });
-        let session =
-            Session::initiate(self.now(), self.limits(), handle, &entry.service.name, "");
+        let session = Session::initiate(self.now(), self.limits(), handle, &entry.service.name, "");
         self.sessions.lock().insert(entry.id, Arc::clone(&entry));
         self.session_count.fetch_add(1, Ordering::Relaxed);
         self.counters.opened.fetch_add(1, Ordering::Relaxed);
@@ -285,8 +281,7 @@ impl Broker {
             let far = SessionFar::new(Arc::clone(&broker), Arc::clone(&entry));
             let status = Arc::clone(&entry.status);
             let mut listed = Listed { broker, entry, reason: None };
-            let reason =
-                stp_drive::run(session, near, far, commands, Start::Dial, status).await;
+            let reason = stp_drive::run(session, near, far, commands, Start::Dial, status).await;
             listed.reason = Some(reason);
         });
     }

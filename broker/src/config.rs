@@ -206,9 +206,7 @@ impl Limits {
         let size = |given: Option<ByteSize>, default: usize| {
             given.map_or(default, |size| usize::try_from(size.0).unwrap_or(usize::MAX))
         };
-        let span = |given: Option<Span>, default: Duration| {
-            given.map_or(default, |span| span.0)
-        };
+        let span = |given: Option<Span>, default: Duration| given.map_or(default, |span| span.0);
         let default = Limits::default();
         Limits {
             send_buffer: size(file.send_buffer, default.send_buffer),
@@ -239,7 +237,10 @@ impl Limits {
         ];
         for (key, time) in times {
             if time < TIME_MIN {
-                return Err((key, format!("{} ms are too short; 100ms is least", time.as_millis())));
+                return Err((
+                    key,
+                    format!("{} ms are too short; 100ms is least", time.as_millis()),
+                ));
             }
         }
         if self.sessions_max == 0 {

@@ -424,9 +424,7 @@ impl<D: Dialer> Reach<D> {
     pub fn age(self: &Arc<Self>) {
         let mut warm = self.warm.lock();
         let age_max = self.pace.warm_age;
-        warm.links.retain_mut(|(link, since)| {
-            since.elapsed() < age_max && self.dialer.alive(link)
-        });
+        warm.links.retain_mut(|(link, since)| since.elapsed() < age_max && self.dialer.alive(link));
         let used = warm.used.is_some_and(|used| used.elapsed() < age_max);
         drop(warm);
         if used {
@@ -518,8 +516,7 @@ pub(crate) mod fake {
 
     pub(crate) fn reach(server: Server, news: &News) -> (Arc<Reach<Fake>>, Arc<Mutex<Server>>) {
         let state = Arc::new(Mutex::new(server));
-        let fake =
-            Fake { server: state.clone(), under_way: Arc::default(), most: Arc::default() };
+        let fake = Fake { server: state.clone(), under_way: Arc::default(), most: Arc::default() };
         let pace = Pace {
             probe_every: Duration::from_millis(10),
             silence: Duration::from_millis(30),

@@ -87,9 +87,9 @@ impl FromStr for Prefix {
         let full = if addr.is_ipv4() { 32 } else { 128 };
         let len = match len {
             None => full,
-            Some(len) => {
-                len.parse().map_err(|_| format!("\"{len}\" is not a prefix length (0 to {full})"))?
-            }
+            Some(len) => len
+                .parse()
+                .map_err(|_| format!("\"{len}\" is not a prefix length (0 to {full})"))?,
         };
         Prefix::new(addr, len)
     }

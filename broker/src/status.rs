@@ -151,9 +151,7 @@ fn services(broker: &Broker) -> Vec<Value> {
 }
 
 fn routes(broker: &Broker) -> Vec<Value> {
-    let route = |route: &crate::routes::Route| {
-        json!({ "to": route.to.to_string(), "service": broker.services[route.service].name })
-    };
+    let route = |route: &crate::routes::Route| json!({ "to": route.to.to_string(), "service": broker.services[route.service].name });
     broker.config.routes.iter().map(route).collect()
 }
 

@@ -26,6 +26,7 @@ fn script() -> Option<PathBuf> {
     }
     let exe = std::env::current_exe().ok()?;
     let here = std::env::current_dir().ok();
-    let above = exe.ancestors().skip(1).chain(here.as_deref().into_iter().flat_map(Path::ancestors));
+    let above =
+        exe.ancestors().skip(1).chain(here.as_deref().into_iter().flat_map(Path::ancestors));
     above.map(|dir| dir.join("scripts/demo")).find(|path| path.is_file())
 }

@@ -75,7 +75,16 @@ fn session_table(sessions: &[Value]) -> String {
         return "\nno sessions\n".into();
     }
     let mut table = Table::new(&[
-        ">ID", "APP", "DESTINATION", "SERVER", "STATE", ">RTT", ">IN", ">OUT", ">RATE", ">UNACKED",
+        ">ID",
+        "APP",
+        "DESTINATION",
+        "SERVER",
+        "STATE",
+        ">RTT",
+        ">IN",
+        ">OUT",
+        ">RATE",
+        ">UNACKED",
     ]);
     for session in sessions {
         let rate = number(&session["rate_in"]) + number(&session["rate_out"]);
@@ -175,7 +184,8 @@ mod tests {
                 "events": [{"at_ms": 1_500, "what": "attached", "cause": "server died",
                     "gap_ms": 180, "from_server": "a", "to_server": "b", "at_byte": 99}]}],
         }));
-        for part in ["curl? 12", "40.2 ms", "5.0 MiB", "1.0 MiB/s", "a → b server died", "180 ms"] {
+        for part in ["curl? 12", "40.2 ms", "5.0 MiB", "1.0 MiB/s", "a → b server died", "180 ms"]
+        {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
     }
