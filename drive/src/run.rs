@@ -86,7 +86,7 @@ pub async fn run<N: Near, F: Far>(
         dialing: None,
         near_open: true,
         frame: Vec::with_capacity(stp_proto::wire::FRAME_MAX),
-        next_word: None,
+        next_words: Vec::new(),
         published: Published::default(),
         closed: None,
     };
@@ -104,8 +104,8 @@ struct Driver<N, F> {
     /// The near side may still send.
     near_open: bool,
     frame: Vec<u8>,
-    /// What came on a link behind the session's end: the next session's first record.
-    next_word: Option<Vec<u8>>,
+    /// What came on a link behind the session's end: for the next session on it.
+    next_words: Vec<Vec<u8>>,
     published: Published,
     closed: Option<String>,
 }
@@ -220,7 +220,11 @@ impl<N: Near, F: Far> Driver<N, F> {
     }
 
     fn give_back(&mut self, link: Link) {
-        self.far.reuse(link, self.next_word.take());
+        let mut words = std::mem::take(&mut self.next_words);
+        // A peer that says more than one thing unasked is no good for another session.
+        if words.len() <= 1 {
+            self.far.reuse(link, words.pop());
+        }
     }
 
     fn shut_near(&mut self, how: ShutNear) {
@@ -337,8 +341,8 @@ impl<N: Near, F: Far> Driver<N, F> {
         for record in records.iter() {
             // The session has let go of the link: the rest is for the next one on it (D8).
             if attached && self.session.link().is_none() {
-                self.next_word = Some(record.to_vec());
-                break;
+                self.next_words.push(record.to_vec());
+                continue;
             }
             if let Err(blame) = self.session.handle_record(now, id, record, &mut arrived) {
                 tracing::warn!(%blame, "peer misbehaved, session reset");
@@ -416,13 +420,11 @@ impl<N: Near, F: Far> Driver<N, F> {
             return;
         }
         let mut arrived = Vec::new();
-        match self.session.handle_record(now, id, record, &mut arrived) {
-            Ok(()) => {
-                let pushed = self.near.push(now, &mut self.session, &arrived);
-                self.after_push(now, pushed);
-            }
-            Err(blame) => tracing::warn!(%blame, "peer misbehaved, session reset"),
+        if let Err(blame) = self.session.handle_record(now, id, record, &mut arrived) {
+            tracing::warn!(%blame, "peer misbehaved, session reset");
         }
+        let pushed = self.near.push(now, &mut self.session, &arrived);
+        self.after_push(now, pushed);
     }
 
     /// Publishes now, or moves the deadline so that it is done soon.
