@@ -274,7 +274,7 @@ pub fn waited(fd: Fd, result: c_int, errno: Errno) -> Errno {
         return errno;
     }
     if result == 0 {
-        return libc::EINPROGRESS;
+        return libc::EALREADY;
     }
     match ours(fd).map(|name| again(fd, &name)) {
         Some(Plan::Done(errno)) => errno,

@@ -26,6 +26,8 @@ pub const OWN: i32 = 250;
 pub const CONNECT_REPORTED: i32 = 1;
 /// A blocking connect was interrupted.
 pub const CONNECT_INTERRUPTED: i32 = 2;
+/// The app has been told of an abort.
+pub const ABORT_REPORTED: i32 = 3;
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 struct Entry {

@@ -2,30 +2,42 @@
 
 use core::ffi::c_int;
 
+use stp_proto::local::socket_name::SocketName;
 use stp_proto::local::wire::Verdict;
 
+use super::kept::{ABORT_REPORTED, Kept, OWN};
 use super::name::hung_up;
 use super::{Bypass, Outcome, broker, ours};
 use crate::raw::{Errno, Fd};
 
-/// What a failed or empty read on a socket means; nothing when it is to stay as it is.
+/// What a failed or empty read on a socket means; nothing when it is to stay as it is. As with TCP
+/// an abort is told once, and after it there is nothing more to read.
 pub fn after_read(fd: Fd, result: isize, errno: Errno) -> Option<Errno> {
-    match (result, errno) {
+    let failed = match (result, errno) {
         // An orderly end leaves the other direction open; here both are closed.
         (0, _) => {
             let name = ours(fd)?;
-            if !hung_up(fd) {
+            if !hung_up(fd) || Kept::load(fd).find(OWN, ABORT_REPORTED).is_some() {
                 return None;
             }
-            match broker::verdict(name.cookie) {
-                Some(Verdict::Refused(errno) | Verdict::Reset(errno)) => Some(errno),
-                Some(Verdict::Closed | Verdict::Established { .. }) => None,
-                // The broker is gone, and with it the word on whether this was all.
-                Some(Verdict::Pending | Verdict::Unknown) | None => Some(libc::ECONNRESET),
-            }
+            abort_behind_end(&name)?
         }
-        (-1, libc::ECONNRESET) => Some(broker::reset_errno(ours(fd)?.cookie)),
-        _ => None,
+        (-1, libc::ECONNRESET) => broker::reset_errno(ours(fd)?.cookie),
+        _ => return None,
+    };
+    let mut kept = Kept::load(fd);
+    kept.put(OWN, ABORT_REPORTED, &[1]);
+    kept.store(fd);
+    Some(failed)
+}
+
+/// The errno of an abort that the kernel shows as an end, if it is one.
+fn abort_behind_end(name: &SocketName) -> Option<Errno> {
+    match broker::verdict(name.cookie) {
+        Some(Verdict::Refused(errno) | Verdict::Reset(errno)) => Some(errno),
+        Some(Verdict::Closed | Verdict::Established { .. }) => None,
+        // The broker is gone, and with it the word on whether this was all.
+        Some(Verdict::Pending | Verdict::Unknown) | None => Some(libc::ECONNRESET),
     }
 }
 

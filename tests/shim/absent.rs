@@ -1,0 +1,102 @@
+//! No broker, a broker that dies, and garbage on its socket: a clear failure or pass-through, never
+//! a hang.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use stp_proto::local::routes::WhenAbsent;
+
+use crate::bed::{Bed, Origin, run};
+use crate::relay::Rules;
+
+fn orphaned(when_absent: WhenAbsent) -> (Bed, Origin) {
+    let rules = Rules { when_absent, ..Rules::loopback() };
+    let mut bed = Bed::new(rules);
+    let served = bed.path().join("served");
+    fs::create_dir(&served).unwrap();
+    fs::write(served.join("small"), "small\n").unwrap();
+    bed.kill_broker();
+    (bed, Origin::new(&served))
+}
+
+#[test]
+fn without_a_broker_programs_pass_or_fail_as_configured() {
+    let (bed, origin) = orphaned(WhenAbsent::Pass);
+    let url = origin.url("127.0.0.1", "small");
+    assert_eq!(bed.run("curl", &["-sS", &url]).out, "small\n");
+    let mut strict = bed.shimmed("curl");
+    assert_eq!(run(strict.env("SESSION_WHEN_ABSENT", "fail").args(["-sS", &url])).code, Some(7));
+
+    let (bed, origin) = orphaned(WhenAbsent::Fail);
+    let url = origin.url("127.0.0.1", "small");
+    assert_eq!(bed.run("curl", &["-sS", &url]).code, Some(7));
+    let mut lax = bed.shimmed("curl");
+    assert_eq!(run(lax.env("SESSION_WHEN_ABSENT", "pass").args(["-sS", &url])).out, "small\n");
+}
+
+#[test]
+fn without_a_broker_our_names_and_addresses_fail_clearly() {
+    let (bed, origin) = orphaned(WhenAbsent::Pass);
+    let ours = origin.url("www.web.at.example.com.stp", "small");
+    assert_eq!(bed.run("curl", &["-sS", &ours]).code, Some(6));
+    assert_eq!(bed.run("curl", &["-sS", &origin.url("127.192.0.1", "small")]).code, Some(7));
+}
+
+#[test]
+fn a_program_without_any_session_directory_is_left_alone() {
+    let (bed, origin) = orphaned(WhenAbsent::Fail);
+    let url = origin.url("127.0.0.1", "small");
+    let mut alone = bed.shimmed("curl");
+    alone.env("SESSION_DIR", "/nonexistent").args(["-sS", &url]);
+    assert_eq!(run(&mut alone).out, "small\n");
+}
+
+#[test]
+fn a_broker_that_dies_resets_its_programs() {
+    let mut bed = Bed::loopback();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let code = format!(
+        "import socket\n\
+         a = socket.create_connection(('127.0.0.1', {port}))\n\
+         b = socket.create_connection(('127.0.0.1', {port})); b.send(b'x')\n\
+         print('ready', flush=True)\n\
+         for s in a, b:\n\
+         \x20 try: print(s.recv(5))\n\
+         \x20 except OSError as e: print(e.errno)\n"
+    );
+    let mut command = bed.shimmed("/usr/bin/python3");
+    command.args(["-c", &code]).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut first = [0; 6];
+    let mut out = child.stdout.take().unwrap();
+    out.read_exact(&mut first).unwrap();
+    thread::sleep(Duration::from_millis(100));
+    bed.kill_broker();
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).unwrap();
+    child.wait().unwrap();
+    assert_eq!(rest, "104\n104\n");
+}
+
+#[test]
+fn garbage_on_the_socket_harms_nobody() {
+    let bed = Bed::loopback();
+    let path = bed.session_dir().join("broker.sock");
+    for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0; 4096], b"stL\x01\x63\0\0\0", b"stL"] {
+        let mut stream = UnixStream::connect(&path).unwrap();
+        // The listener may close as soon as it has seen enough.
+        let _closed_already = stream.write_all(garbage);
+        let _closed_already = stream.shutdown(std::net::Shutdown::Write);
+        let started = Instant::now();
+        let mut answer = Vec::new();
+        let _reset = stream.read_to_end(&mut answer);
+        assert!(answer.is_empty() && started.elapsed() < Duration::from_secs(2));
+    }
+    assert_eq!(bed.run("curl", &["-sS", "http://192.0.2.1:111/"]).code, Some(7));
+}

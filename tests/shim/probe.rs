@@ -1,0 +1,94 @@
+//! The probes: what a program sees with and without the shim has to be the same.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::bed::{Bed, run};
+
+/// Compiles the C probe into the bed.
+fn compiled(bed: &Bed) -> PathBuf {
+    let program = bed.path().join("probe");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/shim/probe.c");
+    let mut compiler = Command::new("cc");
+    compiler.args(["-O1", "-w", "-D_GNU_SOURCE", "-o"]).arg(&program).arg(source).arg("-lpthread");
+    let said = run(&mut compiler);
+    assert_eq!(said.code, Some(0), "the probe compiles: {}", said.err);
+    program
+}
+
+fn sees_the_same(topics: &[&str]) {
+    let bed = Bed::loopback();
+    let probe = compiled(&bed);
+    let program = probe.to_str().expect("a temporary path");
+    for topic in topics {
+        let bare = run(Command::new(program).arg(topic));
+        let shimmed = bed.run(program, &[topic]);
+        assert_eq!(bare.code, Some(0), "{topic} bare: {}{}", bare.out, bare.err);
+        assert!(bare.out.lines().count() > 0, "{topic} says something");
+        let pairs = bare.out.lines().zip(shimmed.out.lines());
+        let other: Vec<_> = pairs.filter(|(bare, shimmed)| bare != shimmed).collect();
+        assert!(other.is_empty(), "{topic}: bare, shimmed: {other:#?}");
+        assert_eq!(shimmed.code, Some(0), "{topic}: {}{}", shimmed.out, shimmed.err);
+        assert_eq!(bare.out.lines().count(), shimmed.out.lines().count(), "{topic}");
+    }
+}
+
+#[test]
+fn names_and_source_addresses_are_tcps() {
+    sees_the_same(&["names", "bound", "six"]);
+}
+
+#[test]
+fn messages_queues_and_repeated_connects_are_tcps() {
+    sees_the_same(&["basics", "again", "fast_open"]);
+}
+
+#[test]
+fn options_are_kept_over_connect_dup_and_exec() {
+    sees_the_same(&["options"]);
+}
+
+#[test]
+fn a_nonblocking_connect_succeeds_and_fails_like_tcps() {
+    sees_the_same(&["nonblocking", "refused"]);
+}
+
+#[test]
+fn half_closed_and_closed_look_like_tcp() {
+    sees_the_same(&["ends"]);
+}
+
+#[test]
+fn an_abort_is_seen_as_an_abort_at_both_ends() {
+    sees_the_same(&["aborts"]);
+}
+
+#[test]
+fn epoll_registrations_made_before_connect_hold() {
+    sees_the_same(&["epolls"]);
+}
+
+#[test]
+fn twins_made_before_connect_are_connected_too() {
+    sees_the_same(&["twins"]);
+}
+
+#[test]
+fn bad_arguments_get_the_kernels_errors() {
+    sees_the_same(&["arguments", "hosts"]);
+}
+
+#[test]
+fn signals_and_timeouts_interrupt_a_blocked_connect() {
+    sees_the_same(&["waits"]);
+}
+
+#[test]
+fn a_thread_can_be_cancelled_in_recv_and_in_connect() {
+    sees_the_same(&["cancels"]);
+}
+
+#[test]
+fn bulk_data_is_right_in_both_directions() {
+    sees_the_same(&["bulk"]);
+}
