@@ -160,13 +160,24 @@ fn check(loaded: &Loaded<File>) -> Result<Config, ConfigError> {
     Ok(Config {
         name: file.name.clone(),
         listen: file.listen.0,
-        key_file: file.key_file.clone().unwrap_or_else(default_key_file),
+        key_file: file
+            .key_file
+            .as_deref()
+            .map_or_else(default_key_file, |path| resolve(loaded, path)),
         cluster: cluster(loaded, ticket_life)?,
         status: file.status.clone().unwrap_or(StatusAddr::Tcp(([127, 0, 0, 1], 7071).into())),
         clients: clients(loaded)?,
         services: services(loaded)?,
         limits,
     })
+}
+
+/// A path as it is meant: from the file's own folder, or from home.
+fn resolve(loaded: &Loaded<File>, path: &Path) -> PathBuf {
+    match (path.strip_prefix("~"), std::env::var_os("HOME")) {
+        (Ok(rest), Some(home)) => Path::new(&home).join(rest),
+        _ => loaded.file().parent().unwrap_or(Path::new("")).join(path),
+    }
 }
 
 fn default_key_file() -> PathBuf {
@@ -180,7 +191,8 @@ fn cluster(loaded: &Loaded<File>, life: Duration) -> Result<Option<Arc<Cluster>>
     match (&loaded.config.cluster, &loaded.config.cluster_key_file) {
         (None, None) => Ok(None),
         (Some(name), Some(path)) => {
-            let key = ClusterKey::load(path).map_err(|e| loaded.error("cluster_key_file", e))?;
+            let key = ClusterKey::load(&resolve(loaded, path))
+                .map_err(|e| loaded.error("cluster_key_file", e))?;
             Ok(Some(Arc::new(Cluster { name: name.clone(), key, life })))
         }
         (Some(_), None) => Err(loaded.error(
@@ -235,7 +247,8 @@ fn services(loaded: &Loaded<File>) -> Result<Vec<ServiceConfig>, ConfigError> {
         };
         let target = if service.kind == Kind::File {
             let root = service.root.as_ref().ok_or_else(missing)?;
-            let origin = Origin::new(root)
+            let root = resolve(loaded, root);
+            let origin = Origin::new(&root)
                 .map_err(|e| loaded.error(&key("root"), format!("{}: {e}", root.display())))?;
             Target::Origin(Arc::new(origin))
         } else {

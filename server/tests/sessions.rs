@@ -385,3 +385,49 @@ async fn garbage_is_closed_and_counted_and_harms_nobody() {
     equal(&body, &file);
     assert_eq!(server.server.registry.running()[0].1.service, SERVICE);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_not_allowed_is_told_so() {
+    let folder = folder_with(b"x");
+    let (_keep, key) = cluster_key();
+    let somebody = stp_net::key::Identity::generate().public_key();
+    let services = format!("clients = [\"{somebody}\"]\n{}", file_service(folder.path()));
+    let server = TestServer::start("a", &key, &services);
+    let session = TestSession::open(&[server.at()]);
+    let reason = timeout(LONG, session.over).await.expect("in time").unwrap();
+    assert!(reason.contains("Unauthorized"), "{reason}");
+    assert!(server.refused("unauthorized") > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_http_passes_an_http_service_untouched() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (_keep, key) = cluster_key();
+    let server = TestServer::start("a", &key, &port_service("http", port));
+    let mut session = TestSession::open(&[server.at()]);
+    session.app.write_all(b"\x16\x03\x01\x00\x05hello").await.unwrap();
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut bytes = [0; 10];
+    timeout(LONG, stream.read_exact(&mut bytes)).await.expect("in time").unwrap();
+    assert_eq!(&bytes, b"\x16\x03\x01\x00\x05hello");
+    stream.write_all(b"\x15\x03\x03 back").await.unwrap();
+    drop(stream);
+    let mut back = Vec::new();
+    timeout(LONG, session.app.read_to_end(&mut back)).await.expect("in time").unwrap();
+    assert_eq!(back, b"\x15\x03\x03 back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_sessions_are_served_at_once() {
+    let file = content(10_000);
+    let folder = folder_with(&file);
+    let (_keep, key) = cluster_key();
+    let server = TestServer::start("a", &key, &file_service(folder.path()));
+    let mut sessions: Vec<_> = (0..200).map(|_| TestSession::open(&[server.at()])).collect();
+    for session in &mut sessions {
+        let (_, body) = get(&mut session.app, "GET /f HTTP/1.1", file.len()).await;
+        equal(&body, &file);
+    }
+    assert_eq!(server.server.registry.len(), 200);
+}

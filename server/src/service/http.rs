@@ -77,6 +77,8 @@ pub struct Http {
     refreshed: Instant,
     fin: bool,
     end: Option<End>,
+    /// The end was told: nothing more is asked of the service.
+    over: bool,
 }
 
 impl Http {
@@ -103,6 +105,7 @@ impl Http {
             refreshed: Instant::default(),
             fin: false,
             end: None,
+            over: false,
         };
         if http.observer.closing() {
             http.end = Some(End::Fin);
@@ -121,6 +124,9 @@ impl Http {
 
     /// Takes bytes of the app.
     fn accept(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        if self.over {
+            return Ok(slices.iter().map(|slice| slice.len()).sum());
+        }
         let mut total = 0;
         loop {
             let pieces = beyond(slices, total);
@@ -459,6 +465,7 @@ impl Near for Http {
     fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.poll_opening(cx);
         match (self.observer.up_flow(), &self.upstream) {
+            _ if self.over => Poll::Ready(()),
             (Flow::Wait, _) => Poll::Pending,
             (Flow::Head, _) => Poll::Ready(()),
             _ if self.deaf => Poll::Ready(()),
@@ -497,11 +504,12 @@ impl Near for Http {
             if total > 0 {
                 break;
             }
-            match self.end.take() {
-                Some(End::Fin) => return Ok(Pulled::Fin),
-                Some(End::Failed(error)) => return Err(error),
-                None if self.finished() => return Ok(Pulled::Fin),
-                None => {}
+            if self.end.is_some() || self.finished() {
+                self.over = true;
+                return match self.end.take() {
+                    Some(End::Failed(error)) => Err(error),
+                    Some(End::Fin) | None => Ok(Pulled::Fin),
+                };
             }
             match self.observer.down_flow() {
                 Flow::Head => self.read_head()?,
@@ -528,6 +536,9 @@ impl Near for Http {
         arrived: &[&[u8]],
     ) -> io::Result<usize> {
         let taken = session.deliver(now, arrived, |slices| self.accept(slices));
+        if self.over {
+            return taken;
+        }
         if self.observer.unsafe_request() || self.observer.opaque().is_some() {
             self.disclaim(session);
             if self.mint.is_some() {
