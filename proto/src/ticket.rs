@@ -59,6 +59,9 @@ pub struct Claims {
     pub down: u64,
     /// The exchange under way there.
     pub exchange: Exchange,
+    /// The only path that may be asked for, if the gateway's ticket said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
 }
 
 /// Whose session it is: the part of the claims that never changes.
@@ -122,6 +125,7 @@ impl Claims {
             up,
             down,
             exchange,
+            path: None,
         }
     }
 

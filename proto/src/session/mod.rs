@@ -274,6 +274,7 @@ pub struct Session {
     initiator: Handle,
     acceptor: Handle,
     service: Box<str>,
+    grant: Option<Box<[u8]>>,
     endpoint: Box<str>,
     server: Box<str>,
     /// Initiator: a CONNECT was answered. Acceptor: from the start.
@@ -321,6 +322,13 @@ impl Session {
         session
     }
 
+    /// The gateway's ticket, which a CONNECT shows as long as the session has none of its own.
+    /// To be called before the first link is up; a ticket too long for a CONNECT is left out.
+    pub fn show_grant(&mut self, grant: &[u8]) {
+        let fits = (1..=crate::wire::GRANT_MAX).contains(&grant.len());
+        self.grant = fits.then(|| grant.into());
+    }
+
     /// The server's end; queues CONNECT_OK on `link`.
     pub fn accept(
         now: Instant,
@@ -357,6 +365,7 @@ impl Session {
             initiator: Handle::NONE,
             acceptor: Handle::NONE,
             service: "".into(),
+            grant: None,
             endpoint: "".into(),
             server: "".into(),
             established: false,

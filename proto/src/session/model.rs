@@ -16,6 +16,11 @@ impl Session {
         self.clock.set(timer, now);
     }
 
+    /// Acceptor: whether the initiator was heard after its CONNECT.
+    pub fn is_confirmed(&self) -> bool {
+        self.confirmed
+    }
+
     /// The mistake `ReuseEarly`.
     pub(super) fn reuse_early(&mut self, link: LinkId) {
         if self.side == super::Side::Initiator && self.receive.fin {

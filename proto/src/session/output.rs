@@ -173,6 +173,7 @@ impl Session {
             window: self.receive.told_limit - self.receive.received,
             service: &self.service,
             endpoint: &self.endpoint,
+            grant: self.grant.as_deref().filter(|_| mode.wants_grant()),
             mode,
         }
     }

@@ -14,6 +14,11 @@ pub const VERSION: u16 = 2;
 pub const NAME_MAX: usize = 255;
 /// Longest ticket (D4).
 pub const TICKET_MAX: usize = 15_000;
+/// Longest ticket of a gateway.
+pub const GRANT_MAX: usize = 6_000;
+/// Bits of the mode.
+const TRANSFER: u8 = 1;
+const WITH_GRANT: u8 = 2;
 /// Longest text that explains a refusal.
 pub const REASON_MAX: usize = 200;
 
@@ -36,6 +41,9 @@ pub struct Connect<'a> {
     pub endpoint: &'a str,
     /// New session, or one that comes over.
     pub mode: ConnectMode<'a>,
+    /// The gateway's ticket, if the service wants one. Not with a session's own ticket, which
+    /// says more. A CONNECT without it is what it always was.
+    pub grant: Option<&'a [u8]>,
 }
 
 /// What a CONNECT wants.
@@ -77,7 +85,7 @@ impl<'a> Connect<'a> {
             // What follows may look different; a server answers DenyReason::Version.
             return Ok(Connect { version, ..Connect::unknown(f.handle("handle")?) });
         }
-        let connect = Connect {
+        let mut connect = Connect {
             version,
             handle: f.handle("handle")?,
             epoch: f.u32("epoch")?,
@@ -85,12 +93,22 @@ impl<'a> Connect<'a> {
             window: f.u64("window")?,
             service: f.text("service", NAME_MAX)?,
             endpoint: f.text("endpoint", NAME_MAX)?,
-            mode: if f.bool("mode")? {
-                ConnectMode::Transfer(TransferRequest::read(&mut f)?)
-            } else {
-                ConnectMode::New
-            },
+            mode: ConnectMode::New,
+            grant: None,
         };
+        let mode = f.u8("mode")?;
+        if mode & !(TRANSFER | WITH_GRANT) != 0 {
+            return Err(WireError::BadValue("mode"));
+        }
+        if mode & TRANSFER != 0 {
+            connect.mode = ConnectMode::Transfer(TransferRequest::read(&mut f)?);
+        }
+        if mode & WITH_GRANT != 0 {
+            connect.grant = Some(f.bytes("grant", GRANT_MAX)?);
+            if !connect.mode.wants_grant() {
+                return Err(WireError::BadValue("grant"));
+            }
+        }
         f.end()?;
         if connect.handle.is_none() {
             return Err(WireError::BadValue("handle"));
@@ -108,6 +126,7 @@ impl<'a> Connect<'a> {
             service: "",
             endpoint: "",
             mode: ConnectMode::New,
+            grant: None,
         }
     }
 
@@ -121,14 +140,30 @@ impl<'a> Connect<'a> {
             p.put_u64(self.window);
             p.put_bytes(bounded(self.service, NAME_MAX).as_bytes());
             p.put_bytes(bounded(self.endpoint, NAME_MAX).as_bytes());
+            let grant = self.grant.filter(|_| self.mode.wants_grant());
+            let with_grant = if grant.is_some() { WITH_GRANT } else { 0 };
             match &self.mode {
-                ConnectMode::New => p.put_u8(0),
+                ConnectMode::New => p.put_u8(with_grant),
                 ConnectMode::Transfer(request) => {
-                    p.put_u8(1);
+                    p.put_u8(TRANSFER | with_grant);
                     request.put(p);
                 }
             }
+            if let Some(grant) = grant {
+                p.put_bytes(grant);
+            }
         });
+    }
+}
+
+impl ConnectMode<'_> {
+    /// Whether the gateway's ticket goes along: a session's own ticket makes it needless.
+    #[must_use]
+    pub fn wants_grant(&self) -> bool {
+        match self {
+            ConnectMode::New => true,
+            ConnectMode::Transfer(request) => request.ticket.is_none(),
+        }
     }
 }
 

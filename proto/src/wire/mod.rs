@@ -22,8 +22,8 @@ mod tests;
 pub use checkpoint::{Checkpoint, Report};
 pub use close::{Close, ResetFrame, encode_done};
 pub use connect::{
-    Connect, ConnectDenied, ConnectMode, ConnectOk, DenyReason, NAME_MAX, REASON_MAX, TICKET_MAX,
-    TransferRequest, VERSION, encode_connect_denied,
+    Connect, ConnectDenied, ConnectMode, ConnectOk, DenyReason, GRANT_MAX, NAME_MAX, REASON_MAX,
+    TICKET_MAX, TransferRequest, VERSION, encode_connect_denied,
 };
 pub use data::{DATA_MAX, Data};
 pub use error::WireError;

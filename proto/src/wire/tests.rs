@@ -41,6 +41,7 @@ fn all(ticket: &[u8]) -> Vec<Frame<'_>> {
         service: "www.mirror@example.org",
         endpoint: "grüße@example.org",
         mode: ConnectMode::New,
+        grant: None,
     };
     let resume = ResumeFrame {
         initiator: A,
@@ -85,6 +86,12 @@ fn all(ticket: &[u8]) -> Vec<Frame<'_>> {
     let mut frames = vec![
         Frame::Connect(connect.clone()),
         Frame::Connect(Connect { mode: ConnectMode::Transfer(request), ..connect.clone() }),
+        Frame::Connect(Connect { grant: Some(b"v4.local.grant"), ..connect.clone() }),
+        Frame::Connect(Connect {
+            grant: Some(b"v4.local.grant"),
+            mode: ConnectMode::Transfer(TransferRequest::default()),
+            ..connect.clone()
+        }),
         Frame::Connect(Connect {
             mode: ConnectMode::Transfer(TransferRequest::default()),
             ..connect
