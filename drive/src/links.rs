@@ -1,19 +1,12 @@
 //! The links of one session: the attached one, an attempt, and for a moment an old one.
 
-use std::task::{Context, Poll};
+use std::task::Context;
 
 use stp_net::link::Link;
 use stp_proto::session::LinkId;
 
 /// At most this many links of a session exist at a time: attached, attempt, and one just evicted.
 const LINKS_MAX: usize = 4;
-
-/// What [`Links::poll_ready`] found about one link.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Ready {
-    pub(crate) readable: bool,
-    pub(crate) writable: bool,
-}
 
 /// A small list: a map would cost more than it saves.
 #[derive(Default)]
@@ -23,7 +16,7 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    /// The id that the next [`Links::add`] gives out.
+    /// Takes a link up and gives it a number; the oldest goes if there are too many.
     pub(crate) fn add(&mut self, link: Link) -> LinkId {
         let id = LinkId(self.next);
         self.next += 1;
@@ -47,22 +40,20 @@ impl Links {
         self.list.last().map(|(_, link)| link)
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.list.is_empty()
-    }
-
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut (LinkId, Link)> {
         self.list.iter_mut()
     }
 
-    /// Which links can be read, or written where something waits to be sent.
-    pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>, ready: &mut Vec<(LinkId, Ready)>) {
+    /// Adds the links that can be read to `readable`; says whether one that has something to
+    /// send can be written.
+    pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>, readable: &mut Vec<LinkId>) -> bool {
+        let mut writable = false;
         for (id, link) in &mut self.list {
-            let readable = link.poll_readable(cx).is_ready();
-            let writable = link.unsent() > 0 && matches!(link.poll_writable(cx), Poll::Ready(_));
-            if readable || writable {
-                ready.push((*id, Ready { readable, writable }));
+            if link.poll_readable(cx).is_ready() {
+                readable.push(*id);
             }
+            writable |= link.unsent() > 0 && link.poll_writable(cx).is_ready();
         }
+        writable
     }
 }

@@ -18,8 +18,8 @@ use stp_proto::wire::{self, First};
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
-use crate::links::{Links, Ready};
-use crate::sides::{DialFailed, Dialed, Far, Near, Pulled, Verdict};
+use crate::links::Links;
+use crate::sides::{DialFailed, Dialed, Dialing, Far, Near, Pulled, Verdict};
 use crate::status::{Positions, SessionStatus, Snapshot};
 
 /// How often a busy session publishes its numbers.
@@ -100,7 +100,7 @@ struct Driver<N, F> {
     links: Links,
     inbox: mpsc::Receiver<Command>,
     status: Arc<SessionStatus>,
-    dialing: Option<Pin<Box<dyn Future<Output = Result<Dialed, DialFailed>> + Send>>>,
+    dialing: Option<Dialing>,
     /// The near side may still send.
     near_open: bool,
     frame: Vec<u8>,
@@ -122,7 +122,9 @@ struct Published {
 /// What one wait brought. Several may be ready at once.
 #[derive(Default)]
 struct Wake {
-    links: Vec<(LinkId, Ready)>,
+    readable: Vec<LinkId>,
+    /// A link with something to send takes bytes again; `carry_out` flushes it.
+    writable: bool,
     near_readable: bool,
     near_writable: bool,
     dialed: Option<Result<Dialed, DialFailed>>,
@@ -264,7 +266,7 @@ impl<N: Near, F: Far> Driver<N, F> {
     }
 
     fn poll_wake(&mut self, cx: &mut Context<'_>, wake: &mut Wake) {
-        self.links.poll_ready(cx, &mut wake.links);
+        wake.writable = self.links.poll_ready(cx, &mut wake.readable);
         if self.near_open && self.session.send_room() > 0 {
             wake.near_readable = self.near.poll_readable(cx).is_ready();
         }
@@ -283,11 +285,8 @@ impl<N: Near, F: Far> Driver<N, F> {
     }
 
     fn handle(&mut self, now: Instant, wake: &mut Wake) {
-        for (id, ready) in wake.links.drain(..) {
-            if ready.readable {
-                self.read_link(now, id);
-            }
-            // A writable link is flushed by `carry_out`.
+        for id in wake.readable.drain(..) {
+            self.read_link(now, id);
         }
         if std::mem::take(&mut wake.near_writable) {
             let pushed = self.near.push(now, &mut self.session, &[]);
@@ -479,7 +478,8 @@ impl<N: Near, F: Far> Driver<N, F> {
 
 impl Wake {
     fn any(&self) -> bool {
-        !self.links.is_empty()
+        !self.readable.is_empty()
+            || self.writable
             || self.near_readable
             || self.near_writable
             || self.dialed.is_some()
