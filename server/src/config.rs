@@ -256,7 +256,7 @@ fn services(loaded: &Loaded<File>) -> Result<Vec<ServiceConfig>, ConfigError> {
             let address = to.parse::<Address>().map_err(|e| loaded.error(&key("to"), e))?;
             Target::Address(address.0)
         };
-        let compare_prefix = service.compare_prefix.unwrap_or(true);
+        let compare_prefix = service.compare_prefix.unwrap_or(false);
         services.push(ServiceConfig {
             name: name.as_str().to_owned(),
             kind: service.kind,

@@ -1,9 +1,11 @@
 //! How a response goes on from another answer to the same question.
 //!
 //! With a strong validator the replica is asked for the rest from the last complete block on
-//! (`Range` with `If-Range`): the same validator then needs only that block compared. Without
-//! one, or when it differs, the whole prefix is fetched and compared. A differing length, a
-//! differing weak validator or an answer of another kind is refused.
+//! (`Range` with `If-Range`): the same validator then needs only that block compared. With a weak
+//! one, or only a modification time, the same one, the whole prefix is fetched and compared. A
+//! differing validator or length or an answer of another kind is refused: the bytes behind the
+//! seam could differ. Whoever knows that his replicas differ in their validators only can say so
+//! ([`Policy`]).
 
 use super::body::Framing;
 use super::exchange::Exchange;
@@ -46,17 +48,11 @@ fn mismatch(text: impl Into<String>) -> Refusal {
 }
 
 /// What may be continued.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Policy {
-    /// Accept an answer of equal length whose strong validator differs, or that has none, if the
-    /// whole prefix is equal.
+    /// Accept an answer of equal length whose validator differs, or that has none, if the whole
+    /// prefix is equal. Only for replicas known to hold the same bytes.
     pub compare_prefix: bool,
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Self { compare_prefix: true }
-    }
 }
 
 /// What a server does that goes on with a session.
@@ -193,8 +189,9 @@ impl Ask {
             return Err(mismatch("the range of the response is not as long as its body"));
         }
         let strong = original.strong_etag();
-        if strong.is_none() && !policy.compare_prefix {
-            return Err(mismatch("the response has no strong validator"));
+        let any = original.etag.is_some() || original.modified.is_some();
+        if !any && !policy.compare_prefix {
+            return Err(mismatch("the response has no validator"));
         }
         let ranged = matches!(original.status, 200 | 206);
         let from = match (&proof, strong) {
@@ -331,7 +328,10 @@ impl Ask {
             (None, _) if had.etag.is_some() && had.etag != has.etag => {
                 refuse(format!("another version: {} is not {}", named(has), named(had)))
             }
-            (None, _) if self.have == 0 && had.modified != has.modified => {
+            (None, _)
+                if had.modified != has.modified
+                    && (self.have == 0 || !self.policy.compare_prefix) =>
+            {
                 refuse("another modification time".to_owned())
             }
             _ => Ok(Depth::Whole),
