@@ -13,6 +13,7 @@ pub mod connection;
 pub mod credential;
 pub mod gateway;
 pub mod known;
+pub mod live_key;
 pub mod password;
 pub mod place;
 pub mod sealed;

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
+use stp_directory::Place;
 use stp_net::config::{Address, ByteSize, ConfigError, Loaded, Span};
-use stp_net::key::{ClusterKey, PublicKey};
+use stp_net::key::PublicKey;
 use stp_net::status::StatusAddr;
 use stp_proto::name::Name;
 use stp_proto::replay::Policy;
@@ -40,8 +41,23 @@ pub struct Config {
     pub clients: Option<BTreeSet<PublicKey>>,
     /// What is offered.
     pub services: Vec<ServiceConfig>,
+    /// Where this server announces itself.
+    pub directory: Option<Directory>,
     /// Bounds and times.
     pub limits: Limits,
+}
+
+/// The Session Name Server and gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Directory {
+    /// Where; any of them.
+    pub places: Vec<Place>,
+    /// The key it must show.
+    pub key: PublicKey,
+    /// Where brokers find this server; the directory fills in what is unspecified.
+    pub advertise: Vec<SocketAddr>,
+    /// How often document roots are looked through.
+    pub look: Duration,
 }
 
 /// One service.
@@ -55,6 +71,10 @@ pub struct ServiceConfig {
     pub target: Target,
     /// What may be continued from another server.
     pub policy: Policy,
+    /// Only for those with a ticket of the gateway.
+    pub tickets: bool,
+    /// The document root, whose files the directory is told.
+    pub root: Option<PathBuf>,
 }
 
 /// The kinds of services.
@@ -109,8 +129,26 @@ struct File {
     clients: Option<Clients>,
     #[serde(default)]
     service: Vec<FileService>,
+    directory: Option<FileDirectory>,
     #[serde(default)]
     limits: FileLimits,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileDirectory {
+    address: Places,
+    key: PublicKey,
+    #[serde(default)]
+    advertise: Vec<Address>,
+    look: Option<Span>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "expected a place such as \"192.0.2.1:4480\", or a list of them")]
+enum Places {
+    One(Place),
+    Many(Vec<Place>),
 }
 
 #[derive(Debug, Deserialize)]
@@ -128,6 +166,7 @@ struct FileService {
     to: Option<String>,
     root: Option<PathBuf>,
     compare_prefix: Option<bool>,
+    tickets: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -168,6 +207,7 @@ fn check(loaded: &Loaded<File>) -> Result<Config, ConfigError> {
         status: file.status.clone().unwrap_or(StatusAddr::Tcp(([127, 0, 0, 1], 7071).into())),
         clients: clients(loaded)?,
         services: services(loaded)?,
+        directory: directory(loaded)?,
         limits,
     })
 }
@@ -191,9 +231,9 @@ fn cluster(loaded: &Loaded<File>, life: Duration) -> Result<Option<Arc<Cluster>>
     match (&loaded.config.cluster, &loaded.config.cluster_key_file) {
         (None, None) => Ok(None),
         (Some(name), Some(path)) => {
-            let key = ClusterKey::load(&resolve(loaded, path))
+            let cluster = Cluster::load(name, &resolve(loaded, path), life)
                 .map_err(|e| loaded.error("cluster_key_file", e))?;
-            Ok(Some(Arc::new(Cluster { name: name.clone(), key, life })))
+            Ok(Some(Arc::new(cluster)))
         }
         (Some(_), None) => Err(loaded.error(
             "cluster",
@@ -203,6 +243,27 @@ fn cluster(loaded: &Loaded<File>, life: Duration) -> Result<Option<Arc<Cluster>>
             Err(loaded.error("cluster_key_file", "needs the cluster's name in cluster"))
         }
     }
+}
+
+fn directory(loaded: &Loaded<File>) -> Result<Option<Directory>, ConfigError> {
+    let Some(file) = &loaded.config.directory else { return Ok(None) };
+    let places = match &file.address {
+        Places::One(place) => vec![place.clone()],
+        Places::Many(places) => places.clone(),
+    };
+    if places.is_empty() {
+        return Err(loaded.error("directory.address", "at least one place is needed"));
+    }
+    let advertise = match file.advertise.as_slice() {
+        [] => vec![loaded.config.listen.0],
+        given => given.iter().map(|address| address.0).collect(),
+    };
+    if advertise.len() > 8 || advertise.iter().any(|address| address.port() == 0) {
+        let what = "one to eight addresses with a port are expected";
+        return Err(loaded.error("directory.advertise", what));
+    }
+    let look = file.look.map_or(Duration::from_secs(10), |span| span.0);
+    Ok(Some(Directory { places, key: file.key, advertise, look }))
 }
 
 fn clients(loaded: &Loaded<File>) -> Result<Option<BTreeSet<PublicKey>>, ConfigError> {
@@ -256,12 +317,23 @@ fn services(loaded: &Loaded<File>) -> Result<Vec<ServiceConfig>, ConfigError> {
             let address = to.parse::<Address>().map_err(|e| loaded.error(&key("to"), e))?;
             Target::Address(address.0)
         };
+        let tickets = service.tickets.unwrap_or(false);
+        if tickets && loaded.config.cluster.is_none() {
+            let what = "tickets are opened with the key of a cluster: set cluster";
+            return Err(loaded.error(&key("tickets"), what));
+        }
+        let root = match &target {
+            Target::Origin(origin) => Some(origin.root().to_owned()),
+            Target::Address(_) => None,
+        };
         let compare_prefix = service.compare_prefix.unwrap_or(false);
         services.push(ServiceConfig {
             name: name.as_str().to_owned(),
             kind: service.kind,
             target,
             policy: Policy { compare_prefix },
+            tickets,
+            root,
         });
     }
     Ok(services)

@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::config::{self, Config, PLACES};
+use crate::directory;
 use crate::listener::Server;
 use crate::status::Status;
 
@@ -95,8 +96,11 @@ async fn serve(config: Config, identity: &Identity) -> anyhow::Result<()> {
         name = config.name, listen = %config.listen, key = %identity.public_key(),
         services = config.services.len(), "ready"
     );
-    let acceptor = Acceptor::new(tls, options, HANDSHAKES_MAX);
+    let acceptor = Acceptor::new(Arc::clone(&tls), options, HANDSHAKES_MAX);
     let (server, returned) = Server::new(config, acceptor);
+    if server.config.directory.is_some() {
+        tokio::spawn(directory::announce(Arc::clone(&server), Arc::clone(&tls)));
+    }
     let (stop, stopped) = oneshot::channel::<()>();
     let shown = status.map(|status| {
         let source = Arc::new(Status(Arc::clone(&server)));

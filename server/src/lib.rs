@@ -7,7 +7,10 @@
 
 pub mod config;
 pub mod daemon;
+pub mod directory;
 pub mod far;
+pub mod grant;
+pub mod inventory;
 pub mod listener;
 pub mod open;
 pub mod refusal;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use stp_drive::{Command, Start};
 use stp_net::clock;
 use stp_net::key::PublicKey;
@@ -19,8 +20,10 @@ use stp_proto::wire::{
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::config::Config;
+use crate::config::{Config, ServiceConfig};
+use crate::directory::Standing;
 use crate::far::{GivenBack, ServerFar};
+use crate::grant::{Asking, Used};
 use crate::open::open;
 use crate::refusal::Refusal;
 use crate::registry::{Ended, Entry, Found, Key, Registry, Running};
@@ -45,6 +48,10 @@ pub struct Server {
     pub acceptor: Acceptor,
     /// When it was started.
     pub since: Instant,
+    /// What is known of the directory, for the status.
+    pub directory: Arc<Mutex<Standing>>,
+    /// Tickets for one file that were used.
+    used: Used,
     idle: Arc<Semaphore>,
     links: mpsc::UnboundedSender<GivenBack>,
 }
@@ -61,6 +68,8 @@ impl Server {
             registry: Arc::default(),
             acceptor,
             since: Instant::now(),
+            used: Used::default(),
+            directory: Arc::default(),
             idle: Arc::new(Semaphore::new(config.limits.links)),
             links,
             config,
@@ -224,6 +233,30 @@ impl Server {
         }
     }
 
+    /// Checks the gateway's ticket; the path it is for, if it is for one only.
+    fn admit(
+        &self,
+        link: &Link,
+        connect: &Connect<'_>,
+        service: &ServiceConfig,
+    ) -> Result<Option<String>, Refusal> {
+        if !connect.mode.wants_grant() {
+            return Ok(None);
+        }
+        let (Some(cluster), Some(grant)) = (&self.config.cluster, connect.grant) else {
+            if service.tickets {
+                let text = "this service is for those with a ticket of the gateway";
+                return Err(Refusal::new(DenyReason::Unauthorized, text));
+            }
+            return Ok(None);
+        };
+        let (client, address) = (link.peer_key(), link.peer_addr().ip());
+        let asking = Asking { client, address, service: &service.name, handle: connect.handle };
+        let grant = self.used.admit(cluster, grant, &asking)?;
+        tracing::info!(user = grant.user, path = grant.path, ticket = grant.id, "admitted");
+        Ok(grant.path)
+    }
+
     async fn open_session(
         &self,
         link: &Link,
@@ -256,7 +289,12 @@ impl Server {
         if reserved.is_none() && !transferred {
             return Err(Refusal::new(DenyReason::Overloaded, "this session is being opened"));
         }
-        let mint = self.config.cluster.as_ref().map(|c| c.mint(&service.name, key.0, key.1));
+        let mut mint = self.config.cluster.as_ref().map(|c| c.mint(&service.name, key.0, key.1));
+        if let Some(path) = self.admit(link, connect, service)?
+            && let Some(mint) = &mut mint
+        {
+            mint.restrict(Some(path));
+        }
         let (near, at) = Box::pin(open(service, &connect.mode, mint)).await?;
         let own = random_handle();
         let now = time::Instant(clock::now_us());

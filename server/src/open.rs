@@ -22,13 +22,17 @@ use crate::ticket::Mint;
 pub async fn open(
     config: &ServiceConfig,
     mode: &ConnectMode<'_>,
-    mint: Option<Mint>,
+    mut mint: Option<Mint>,
 ) -> Result<(Service, StartAt), Refusal> {
     let request = match mode {
         ConnectMode::New => None,
         ConnectMode::Transfer(request) => Some(request),
     };
     if config.kind == Kind::Tcp {
+        if mint.as_ref().is_some_and(|mint| mint.path().is_some()) {
+            let text = "the ticket is for a file, and this service has none";
+            return Err(Refusal::new(DenyReason::Mismatch, text));
+        }
         if request.is_some_and(|request| request.up_sent > 0 || request.down > 0) {
             let text = "a session of a tcp service cannot be continued at another server";
             return Err(Refusal::new(DenyReason::Unsafe, text));
@@ -38,7 +42,7 @@ pub async fn open(
     }
     let (beginning, at) = match request {
         None => (Beginning::new(upstream(config).await?), StartAt::default()),
-        Some(request) => transfer(config, request, mint.as_ref()).await?,
+        Some(request) => transfer(config, request, mint.as_mut()).await?,
     };
     let http = Http::new(config.target.clone(), config.policy, mint, beginning);
     Ok((Service::Http(Box::new(http)), at))
@@ -51,7 +55,7 @@ async fn upstream(config: &ServiceConfig) -> Result<Upstream, Refusal> {
 async fn transfer(
     config: &ServiceConfig,
     request: &TransferRequest<'_>,
-    mint: Option<&Mint>,
+    mint: Option<&mut Mint>,
 ) -> Result<(Beginning, StartAt), Refusal> {
     let Some(sealed) = request.ticket else {
         if request.down > 0 || request.up_from > 0 || request.covers > 0 {
@@ -73,6 +77,7 @@ async fn transfer(
         let text = format!("the ticket covers {}, not {}", claims.up, request.covers);
         return Err(Refusal::new(DenyReason::Mismatch, text));
     }
+    mint.restrict(claims.path.clone());
     let beginning = carry_out(config, &claims, request).await?;
     let at = StartAt { up: claims.up, down: request.down };
     Ok((Beginning { guard: request.up_sent, ..beginning }, at))

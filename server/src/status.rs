@@ -89,6 +89,7 @@ impl Source for Status {
                 "listen": server.config.listen.to_string(),
                 "cluster": server.config.cluster.as_ref().map(|cluster| cluster.name.clone()),
             },
+            "directory": server.directory.lock().json(),
             "services": services.collect::<Vec<_>>(),
             "sessions": self.sessions(),
             "ended": ended.collect::<Vec<_>>(),

@@ -1,10 +1,12 @@
 //! Tickets at this server: filled in by `stp_proto::ticket`, sealed and opened by `stp_net::seal`.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
-use stp_net::key::{ClusterKey, PublicKey};
+use stp_directory::live_key::LiveKey;
+use stp_net::key::{ClusterKey, KeyError, PublicKey};
 use stp_net::seal;
 use stp_proto::handle::Handle;
 use stp_proto::replay::Exchange;
@@ -16,7 +18,7 @@ pub struct Cluster {
     /// Its name, the audience of its tickets.
     pub name: String,
     /// What seals them.
-    pub key: ClusterKey,
+    key: LiveKey,
     /// How long they are valid.
     pub life: Duration,
 }
@@ -26,6 +28,8 @@ pub struct Cluster {
 pub struct Mint {
     cluster: Arc<Cluster>,
     holder: Holder,
+    /// The only path that may be asked for, if the gateway said so; every ticket repeats it.
+    path: Option<String>,
 }
 
 /// Why a ticket was not accepted.
@@ -40,6 +44,23 @@ pub enum BadTicket {
 }
 
 impl Cluster {
+    /// A cluster whose key is in a file.
+    pub fn load(name: &str, path: &Path, life: Duration) -> Result<Cluster, KeyError> {
+        Ok(Cluster { name: name.to_owned(), key: LiveKey::load(path)?, life })
+    }
+
+    /// A cluster with a key that does not change.
+    #[must_use]
+    pub fn fixed(name: &str, key: ClusterKey, life: Duration) -> Cluster {
+        Cluster { name: name.to_owned(), key: LiveKey::fixed(key), life }
+    }
+
+    /// The key as it is now.
+    #[must_use]
+    pub fn key(&self) -> Arc<ClusterKey> {
+        self.key.now()
+    }
+
     /// The mint of a session.
     #[must_use]
     pub fn mint(self: &Arc<Self>, service: &str, client: PublicKey, handle: Handle) -> Mint {
@@ -49,18 +70,30 @@ impl Cluster {
             client: client.0,
             handle,
         };
-        Mint { cluster: Arc::clone(self), holder }
+        Mint { cluster: Arc::clone(self), holder, path: None }
     }
 }
 
 impl Mint {
+    /// Only this path may be asked for.
+    pub fn restrict(&mut self, path: Option<String>) {
+        self.path = path;
+    }
+
+    /// The only path that may be asked for.
+    #[must_use]
+    pub fn path(&self) -> Option<&str> {
+        self.path.as_deref()
+    }
+
     /// Seals a ticket for these positions; empty if the exchange does not fit into one.
     #[must_use]
     pub fn seal(&self, (up, down): (u64, u64), exchange: Exchange) -> Vec<u8> {
         let times = (unix_now(), self.cluster.life.as_secs());
-        let claims = Claims::new(&self.holder, random_handle(), times, (up, down), exchange);
+        let mut claims = Claims::new(&self.holder, random_handle(), times, (up, down), exchange);
+        claims.path.clone_from(&self.path);
         match claims.encode() {
-            Ok(bytes) => seal::seal(&self.cluster.key, &bytes, &PublicKey(self.holder.client)),
+            Ok(bytes) => seal::seal(&self.cluster.key(), &bytes, &PublicKey(self.holder.client)),
             Err(error) => {
                 tracing::debug!(%error, "no ticket for this exchange");
                 Vec::new()
@@ -72,7 +105,7 @@ impl Mint {
     /// side has `have` down bytes, and will send again from up byte `up_from`.
     pub fn open(&self, ticket: &[u8], have: u64, up_from: u64) -> Result<Claims, BadTicket> {
         let client = PublicKey(self.holder.client);
-        let claims = Claims::decode(&seal::open(&self.cluster.key, ticket, &client)?)?;
+        let claims = Claims::decode(&seal::open(&self.cluster.key(), ticket, &client)?)?;
         claims.check(&self.holder, unix_now(), (have, up_from))?;
         Ok(claims)
     }
@@ -86,6 +119,8 @@ pub fn random_handle() -> Handle {
     Handle(bytes)
 }
 
-fn unix_now() -> u64 {
+/// Seconds since 1970.
+#[must_use]
+pub fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -8,39 +8,25 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use parking_lot::Mutex;
-use stp_net::key::ClusterKey;
+use stp_directory::live_key::LiveKey;
+use stp_net::key::{ClusterKey, KeyError};
 
-/// How often the file is looked at.
-const LOOK: Duration = Duration::from_secs(1);
-
-/// The cluster's name and key, as the file is now.
+/// The cluster's name and key.
 #[derive(Debug)]
 pub struct Cluster {
     name: String,
-    path: PathBuf,
-    state: Mutex<State>,
-}
-
-#[derive(Debug)]
-struct State {
-    key: Arc<ClusterKey>,
-    changed: Option<SystemTime>,
-    looked: Instant,
+    key: LiveKey,
 }
 
 impl Cluster {
     /// Reads the key file.
-    pub fn load(name: &str, path: &Path) -> Result<Cluster, stp_net::key::KeyError> {
-        let key = Arc::new(ClusterKey::load(path)?);
-        let state = State { key, changed: changed(path), looked: Instant::now() };
-        Ok(Cluster { name: name.to_owned(), path: path.to_owned(), state: Mutex::new(state) })
+    pub fn load(name: &str, path: &Path) -> Result<Cluster, KeyError> {
+        Ok(Cluster { name: name.to_owned(), key: LiveKey::load(path)? })
     }
 
     /// Its name: the audience of its tickets.
@@ -49,30 +35,11 @@ impl Cluster {
         &self.name
     }
 
-    /// The key as it is now. A file that cannot be read is logged, and the last one holds.
+    /// The key as it is now.
     #[must_use]
     pub fn key(&self) -> Arc<ClusterKey> {
-        let mut state = self.state.lock();
-        if state.looked.elapsed() >= LOOK {
-            state.looked = Instant::now();
-            let now = changed(&self.path);
-            if now != state.changed {
-                state.changed = now;
-                match ClusterKey::load(&self.path) {
-                    Ok(key) => {
-                        tracing::info!(file = %self.path.display(), "the cluster key has changed");
-                        state.key = Arc::new(key);
-                    }
-                    Err(error) => tracing::error!(%error, "the cluster key cannot be read"),
-                }
-            }
-        }
-        Arc::clone(&state.key)
+        self.key.now()
     }
-}
-
-fn changed(path: &Path) -> Option<SystemTime> {
-    fs::metadata(path).and_then(|meta| meta.modified()).ok()
 }
 
 /// A step of a change.

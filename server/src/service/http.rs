@@ -23,6 +23,7 @@ use super::beginning::Beginning;
 use super::buffer::{Waiting, at_most, beyond, copy};
 use super::replay::{JoinError, Joined, rejoin, reopen};
 use super::upstream::{Target, Upstream};
+use crate::grant::asks_only_for;
 use crate::ticket::Mint;
 
 /// A ticket is refreshed at most this often.
@@ -158,7 +159,15 @@ impl Http {
                     self.fail("a request that may not be repeated may have been executed before");
                     return;
                 }
+                if !self.may_ask() {
+                    self.fail("the ticket is for another path");
+                    return;
+                }
                 self.unsent.push(self.observer.request_head());
+            }
+            Up::Opaque if self.mint.as_ref().is_some_and(|mint| mint.path().is_some()) => {
+                self.fail("the ticket is for a path, and this is no request for one");
+                return;
             }
             Up::Opaque => {
                 if self.observer.positions().0 < self.guard {
@@ -172,6 +181,12 @@ impl Http {
         if self.upstream.is_none() && self.opening.is_none() && !self.unsent.is_empty() {
             self.open();
         }
+    }
+
+    /// Whether the gateway's ticket allows the request whose head has just come.
+    fn may_ask(&self) -> bool {
+        let path = self.mint.as_ref().and_then(Mint::path);
+        path.is_none_or(|path| asks_only_for(self.observer.request_head(), path))
     }
 
     /// Writes body bytes through; says how many are dealt with.

@@ -1,0 +1,200 @@
+//! Announcing this server to the directory, again and again: where it is, what it offers, and
+//! which files it holds. What it serves does not depend on it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use stp_directory::Connection;
+use stp_directory::connection::AskError;
+use stp_directory::gateway::{LoginError, connect};
+use stp_net::link::{LinkOptions, Tls};
+use stp_proto::directory::{Announce, Announced, Ask, Body, Files, LIST_MAX, MESSAGE_MAX};
+use stp_proto::name::Name;
+
+use crate::config::Directory;
+use crate::inventory::{Inventory, Looker};
+use crate::listener::Server;
+
+const RETRY_MIN: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_secs(15);
+/// Bytes of files in one message, besides its head.
+const FILES_BYTES_MAX: usize = MESSAGE_MAX - 1_024;
+
+/// What is known of the directory, for the status.
+#[derive(Debug, Default)]
+pub struct Standing {
+    configured: bool,
+    at: Option<String>,
+    announced: Option<Instant>,
+    files: usize,
+    trouble: Option<String>,
+}
+
+impl Standing {
+    fn fail(&mut self, why: String) {
+        if self.trouble.as_ref() != Some(&why) {
+            tracing::warn!(why, "not announced to the directory");
+        }
+        self.trouble = Some(why);
+    }
+
+    /// For the status.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        if !self.configured {
+            return Value::Null;
+        }
+        json!({
+            "at": self.at,
+            "announced_ago_s": self.announced.map(|at| at.elapsed().as_secs()),
+            "files": self.files,
+            "trouble": self.trouble,
+        })
+    }
+}
+
+struct Announcer {
+    server: Arc<Server>,
+    directory: Directory,
+    tls: Arc<Tls>,
+    looker: Looker,
+    inventory: Arc<Inventory>,
+    looked: Option<Instant>,
+    services: Vec<Name>,
+}
+
+/// Announces the server for ever.
+pub async fn announce(server: Arc<Server>, tls: Arc<Tls>) {
+    let Some(directory) = server.config.directory.clone() else { return };
+    server.directory.lock().configured = true;
+    let services = &server.config.services;
+    let roots: Vec<(String, PathBuf)> = services
+        .iter()
+        .filter_map(|service| Some((service.name.clone(), service.root.clone()?)))
+        .collect();
+    let memory = server.config.key_file.with_extension("inventory");
+    let looker = match Looker::start(roots, memory) {
+        Ok(looker) => looker,
+        Err(error) => return tracing::error!(%error, "no thread for the inventory"),
+    };
+    let names = services.iter().filter_map(|service| service.name.parse().ok()).collect();
+    let mut announcer = Announcer {
+        server,
+        directory,
+        tls,
+        looker,
+        inventory: Arc::default(),
+        looked: None,
+        services: names,
+    };
+    let mut wait = RETRY_MIN;
+    loop {
+        let begun = Instant::now();
+        let Err(error) = announcer.run().await;
+        let text = error.to_string();
+        announcer.server.directory.lock().fail(text);
+        if begun.elapsed() > RETRY_MAX {
+            wait = RETRY_MIN;
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(RETRY_MAX);
+    }
+}
+
+impl Announcer {
+    /// Announces over one link until it is lost or refused.
+    async fn run(&mut self) -> Result<std::convert::Infallible, LoginError> {
+        let connection = self.connect().await?;
+        loop {
+            self.look().await;
+            let announced = self.tell(&connection).await?;
+            if announced.files_wanted {
+                self.send_files(&connection).await?;
+                self.tell(&connection).await?;
+            }
+            {
+                let mut standing = self.server.directory.lock();
+                if standing.trouble.take().is_some() || standing.announced.is_none() {
+                    tracing::info!(directory = %connection.address(), "announced to the directory");
+                }
+                standing.at = Some(connection.address().to_string());
+                standing.announced = Some(Instant::now());
+                standing.files = self.inventory.files();
+            }
+            let lease = Duration::from_secs(announced.lease_s.max(2).into());
+            tokio::time::sleep((lease / 3).min(self.directory.look)).await;
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection, LoginError> {
+        let options = LinkOptions { timeout: Duration::from_secs(5), ..LinkOptions::default() };
+        let mut last = LoginError::Ask(AskError::Lost("no place".to_owned()));
+        for place in &self.directory.places {
+            match connect(place, &self.directory.key, &self.tls, &options).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Looks through the document roots from time to time. The first look may take long: until
+    /// then the server is there without files.
+    async fn look(&mut self) {
+        if self.looked.is_some_and(|at| at.elapsed() < self.directory.look) {
+            return;
+        }
+        let patience = if self.looked.is_none() { Duration::from_secs(2) } else { RETRY_MIN };
+        if let Ok(Some(found)) = tokio::time::timeout(patience, self.looker.look()).await {
+            self.inventory = found;
+            self.looked = Some(Instant::now());
+        }
+    }
+
+    async fn tell(&self, connection: &Connection) -> Result<Announced, AskError> {
+        let announce = Ask::Announce(Announce {
+            server: self.server.config.name.clone(),
+            addresses: self.directory.advertise.clone().into(),
+            services: self.services.clone().into(),
+            inventory: self.inventory.digest,
+        });
+        match connection.ask(announce).await? {
+            Body::Announced(announced) => Ok(announced),
+            _ => Err(AskError::Misbehaved("an unexpected answer".to_owned())),
+        }
+    }
+
+    async fn send_files(&self, connection: &Connection) -> Result<(), AskError> {
+        for service in &self.services {
+            let none = Vec::new();
+            let files = self.inventory.services.get(service.as_str()).unwrap_or(&none);
+            let mut rest = files.as_slice();
+            let mut first = true;
+            loop {
+                let mut bytes = 0;
+                let fits = rest.iter().take(LIST_MAX).take_while(|file| {
+                    bytes += file.path.as_str().len() + 42;
+                    bytes <= FILES_BYTES_MAX
+                });
+                let (part, after) = rest.split_at(fits.count());
+                rest = after;
+                let ask = Ask::Files(Files {
+                    server: self.server.config.name.clone(),
+                    service: service.clone(),
+                    first,
+                    last: rest.is_empty(),
+                    inventory: self.inventory.digest,
+                    files: part.to_vec().into(),
+                });
+                connection.ask(ask).await?;
+                first = false;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,298 @@
+//! The gateway's ticket at a server (STP 4): opened with the cluster's key, compared with the
+//! session that is asked for, used by one session only if it is for one file.
+//!
+//! Every refusal says which check failed, in the log and to the broker. The order is that of the
+//! table of attacks: seal and client, times, cluster, service, address, path, replay.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use parking_lot::Mutex;
+use stp_net::key::PublicKey;
+use stp_net::seal;
+use stp_proto::directory::{Grant, GrantError};
+use stp_proto::handle::Handle;
+use stp_proto::ticket::LEEWAY_S;
+use stp_proto::wire::DenyReason;
+
+use crate::refusal::Refusal;
+use crate::ticket::{Cluster, unix_now};
+
+/// Tickets for one file that are remembered; the soonest to expire go first.
+const USED_MAX: usize = 100_000;
+
+/// Which tickets for one file were used, by which session.
+#[derive(Debug, Default)]
+pub struct Used {
+    sessions: Mutex<HashMap<String, (PublicKey, Handle, u64)>>,
+}
+
+/// Who asks for a session.
+#[derive(Debug, Clone, Copy)]
+pub struct Asking<'a> {
+    /// The key its link has proved.
+    pub client: PublicKey,
+    /// Where the link comes from.
+    pub address: IpAddr,
+    /// The service it wants.
+    pub service: &'a str,
+    /// The handle of the session.
+    pub handle: Handle,
+}
+
+impl Used {
+    /// Opens and checks a ticket. The claims say which path the session may ask for.
+    pub fn admit(
+        &self,
+        cluster: &Cluster,
+        ticket: &[u8],
+        asking: &Asking<'_>,
+    ) -> Result<Grant, Refusal> {
+        let claims = seal::open(&cluster.key(), ticket, &asking.client)
+            .map_err(|error| Refusal::new(DenyReason::Unauthorized, error.to_string()))?;
+        let grant = Grant::decode(&claims)?;
+        let now = unix_now();
+        let who = (&asking.client.0, asking.address);
+        grant.check(&cluster.name, asking.service, who, now)?;
+        if grant.path.is_some() {
+            self.once(&grant, asking, now)?;
+        }
+        Ok(grant)
+    }
+
+    /// A ticket for one file is for one session; that session may show it again.
+    fn once(&self, grant: &Grant, asking: &Asking<'_>, now: u64) -> Result<(), GrantError> {
+        let mut sessions = self.sessions.lock();
+        if sessions.len() >= USED_MAX {
+            sessions.retain(|_, (.., until)| *until >= now);
+            let soonest = sessions.iter().min_by_key(|(_, (.., until))| *until);
+            if sessions.len() >= USED_MAX
+                && let Some(id) = soonest.map(|(id, _)| id.clone())
+            {
+                sessions.remove(&id);
+            }
+        }
+        let until = grant.expires.saturating_add(LEEWAY_S);
+        let by = (asking.client, asking.handle, until);
+        let first = *sessions.entry(grant.id.clone()).or_insert(by);
+        if (first.0, first.1) == (by.0, by.1) { Ok(()) } else { Err(GrantError::Replayed) }
+    }
+}
+
+impl From<GrantError> for Refusal {
+    fn from(error: GrantError) -> Refusal {
+        let why = match error {
+            GrantError::Expired(_) => DenyReason::Expired,
+            GrantError::Malformed(_) | GrantError::Replayed => DenyReason::Unauthorized,
+            GrantError::Future(_) | GrantError::Foreign(_) => DenyReason::Mismatch,
+        };
+        Refusal::new(why, error.to_string())
+    }
+}
+
+/// Whether a request's head asks for the one path that may be asked for. A target in any form but
+/// the plain one, or a path written with escapes that mean something else, does not.
+#[must_use]
+pub fn asks_only_for(head: &[u8], path: &str) -> bool {
+    let line = head.split(|byte| *byte == b'\r' || *byte == b'\n').next().unwrap_or_default();
+    let mut words = line.split(|byte| *byte == b' ');
+    let (Some(method), Some(target)) = (words.next(), words.next()) else { return false };
+    if method != b"GET" && method != b"HEAD" {
+        return false;
+    }
+    let plain = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+    decoded(plain).is_some_and(|asked| asked == path.as_bytes())
+}
+
+fn decoded(text: &[u8]) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        if *first == b'%' {
+            let (digits, tail) = tail.split_at_checked(2)?;
+            bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+            rest = tail;
+        } else {
+            bytes.push(*first);
+        }
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    //! The table of attacks.
+
+    use std::time::Duration;
+
+    use stp_net::key::{ClusterKey, Identity};
+    use stp_proto::directory::{FilePath, GrantFor};
+
+    use super::*;
+
+    const SERVICE: &str = "file.mirror@example.org";
+
+    fn cluster(name: &str, key: ClusterKey) -> Cluster {
+        Cluster::fixed(name, key, Duration::from_secs(60))
+    }
+
+    struct Scene {
+        cluster: Cluster,
+        client: PublicKey,
+        used: Used,
+    }
+
+    fn scene() -> Scene {
+        let client = Identity::generate().public_key();
+        Scene { cluster: cluster("example", ClusterKey::generate()), client, used: Used::default() }
+    }
+
+    /// A ticket of `key`'s gateway, made so many seconds ago (or ahead).
+    fn ticket(key: &ClusterKey, client: PublicKey, ago: i64, address: Option<&str>) -> Vec<u8> {
+        let path = FilePath::new("/big.iso").expect("a path");
+        let what = GrantFor {
+            audience: "example",
+            user: "alice",
+            service: SERVICE,
+            path: Some((&path, 0)),
+            client: &client.0,
+            address: address.map(|text| text.parse().expect("an address")),
+        };
+        let id = crate::ticket::random_handle().0;
+        let made = unix_now().checked_add_signed(-ago).expect("after 1970");
+        let grant = Grant::new(&what, id, (made, 600));
+        seal::seal(key, &grant.encode(), &client)
+    }
+
+    fn asking(client: PublicKey, handle: u8) -> Asking<'static> {
+        let address = "192.0.2.1".parse().expect("an address");
+        Asking { client, address, service: SERVICE, handle: Handle([handle; 16]) }
+    }
+
+    fn refused(scene: &Scene, ticket: &[u8], asking: &Asking<'_>) -> Refusal {
+        scene.used.admit(&scene.cluster, ticket, asking).expect_err("an attack")
+    }
+
+    #[test]
+    fn a_good_ticket_admits_and_says_what_may_be_asked_for() {
+        let scene = scene();
+        let ticket = ticket(&scene.cluster.key(), scene.client, 0, None);
+        let grant = scene.used.admit(&scene.cluster, &ticket, &asking(scene.client, 1));
+        assert_eq!(grant.expect("admitted").path.as_deref(), Some("/big.iso"));
+    }
+
+    #[test]
+    fn attack_stolen() {
+        let scene = scene();
+        let ticket = ticket(&scene.cluster.key(), scene.client, 0, None);
+        let thief = Identity::generate().public_key();
+        let refusal = refused(&scene, &ticket, &asking(thief, 1));
+        assert_eq!(refusal.why, DenyReason::Unauthorized);
+        assert!(refusal.text.contains("another client"), "{refusal}");
+    }
+
+    #[test]
+    fn attack_replayed() {
+        let scene = scene();
+        let ticket = ticket(&scene.cluster.key(), scene.client, 0, None);
+        let admit =
+            |handle| scene.used.admit(&scene.cluster, &ticket, &asking(scene.client, handle));
+        admit(1).expect("the first session");
+        admit(1).expect("its CONNECT again: the answer was lost");
+        let refusal = admit(2).expect_err("another session");
+        assert!(refusal.text.contains("used before"), "{refusal}");
+    }
+
+    #[test]
+    fn attack_expired() {
+        let scene = scene();
+        let key = scene.cluster.key();
+        let refusal =
+            refused(&scene, &ticket(&key, scene.client, 725, None), &asking(scene.client, 1));
+        assert_eq!(refusal.why, DenyReason::Expired);
+        assert!(refusal.text.contains("expired 12"), "{refusal}");
+        let late = ticket(&key, scene.client, 715, None);
+        scene.used.admit(&scene.cluster, &late, &asking(scene.client, 1)).expect("within leeway");
+    }
+
+    #[test]
+    fn attack_future() {
+        let scene = scene();
+        let ticket = ticket(&scene.cluster.key(), scene.client, -300, None);
+        let refusal = refused(&scene, &ticket, &asking(scene.client, 1));
+        assert!(refusal.text.contains("in the future"), "{refusal}");
+    }
+
+    #[test]
+    fn attack_other_cluster() {
+        let scene = scene();
+        // Another cluster's key.
+        let ticket_of = |key: &ClusterKey| ticket(key, scene.client, 0, None);
+        let refusal =
+            refused(&scene, &ticket_of(&ClusterKey::generate()), &asking(scene.client, 1));
+        assert!(refusal.text.contains("which this cluster does not know"), "{refusal}");
+        // The same key by mistake, another name.
+        let other = cluster("other", (*scene.cluster.key()).clone());
+        let ours = ticket_of(&other.key());
+        let refusal = scene.used.admit(&other, &ours, &asking(scene.client, 1));
+        assert!(refusal.expect_err("another name").text.contains("another cluster"));
+    }
+
+    #[test]
+    fn attack_other_service_and_other_address() {
+        let scene = scene();
+        let key = scene.cluster.key();
+        let elsewhere = Asking { service: "ssh.home@example.org", ..asking(scene.client, 1) };
+        let refusal = refused(&scene, &ticket(&key, scene.client, 0, None), &elsewhere);
+        assert!(refusal.text.contains("another service"), "{refusal}");
+        let bound = ticket(&key, scene.client, 0, Some("192.0.2.99"));
+        let refusal = refused(&scene, &bound, &asking(scene.client, 1));
+        assert!(refusal.text.contains("another address"), "{refusal}");
+        let bound = ticket(&key, scene.client, 0, Some("192.0.2.1"));
+        scene.used.admit(&scene.cluster, &bound, &asking(scene.client, 1)).expect("from there");
+    }
+
+    #[test]
+    fn attack_tampered() {
+        let scene = scene();
+        let good = ticket(&scene.cluster.key(), scene.client, 0, None);
+        for at in 0..good.len() {
+            let mut altered = good.clone();
+            altered[at] = if altered[at] == b'A' { b'B' } else { b'A' };
+            let refusal = refused(&scene, &altered, &asking(scene.client, 1));
+            assert_eq!(refusal.why, DenyReason::Unauthorized, "byte {at}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn attack_old_key() {
+        let scene = scene();
+        let old = ticket(&scene.cluster.key(), scene.client, 0, None);
+        let new = ClusterKey::generate();
+        let overlapping = cluster("example", new.clone().with_older(&scene.cluster.key()));
+        scene.used.admit(&overlapping, &old, &asking(scene.client, 1)).expect("while both open");
+        let refusal = scene.used.admit(&cluster("example", new), &old, &asking(scene.client, 1));
+        assert!(refusal.expect_err("retired").text.contains("does not know"));
+    }
+
+    #[test]
+    fn attack_other_path() {
+        for good in ["GET /a%20b/c HTTP/1.1", "HEAD /a%20b/c HTTP/1.0", "GET /%61%20b/c HTTP/1.1"] {
+            assert!(asks_only_for(format!("{good}\r\n\r\n").as_bytes(), "/a b/c"), "{good}");
+        }
+        for bad in [
+            "GET /a%20b/d HTTP/1.1",
+            "GET /a%20b/c/ HTTP/1.1",
+            "GET /a%20b/../c HTTP/1.1",
+            "GET /a%20b%2F..%2Fc HTTP/1.1",
+            "GET http://x/a%20b/c HTTP/1.1",
+            "GET /a%20b/c%00 HTTP/1.1",
+            "GET /a%2 HTTP/1.1",
+            "PUT /a%20b/c HTTP/1.1",
+            "",
+        ] {
+            assert!(!asks_only_for(format!("{bad}\r\n\r\n").as_bytes(), "/a b/c"), "{bad}");
+        }
+    }
+}
