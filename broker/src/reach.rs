@@ -33,8 +33,11 @@ pub struct Pace {
     pub silence: Duration,
     /// Dials of sessions under way at once.
     pub dials_max: usize,
-    /// Links kept ready.
+    /// Links dialed ahead.
     pub warm_max: usize,
+    /// Links kept ready at most, those given back by sessions included. More than are dialed
+    /// ahead: a session that takes one and gives it back must cost no handshake.
+    pub kept_max: usize,
     /// How long an unused link is kept ready, and how long a server counts as lately used.
     pub warm_age: Duration,
 }
@@ -49,6 +52,7 @@ impl Default for Pace {
             silence: Duration::from_millis(500),
             dials_max: 64,
             warm_max: 4,
+            kept_max: 16,
             warm_age: Duration::from_secs(60),
         }
     }
@@ -415,7 +419,7 @@ impl<D: Dialer> Reach<D> {
     /// Keeps a link for the next session, unless enough are kept.
     pub fn keep(&self, mut link: D::Link) {
         let mut warm = self.warm.lock();
-        if warm.links.len() < self.pace.warm_max && self.dialer.alive(&mut link) {
+        if warm.links.len() < self.pace.kept_max && self.dialer.alive(&mut link) {
             warm.links.push_back((link, Instant::now()));
         }
     }
@@ -543,10 +547,10 @@ mod tests {
     #[tokio::test]
     async fn links_are_kept_warm_bounded_and_dead_ones_are_not_given_out() {
         let (reach, _) = reach(Server::Up);
-        for _ in 0..6 {
+        for _ in 0..20 {
             reach.keep(FakeLink { alive: true });
         }
-        assert_eq!(reach.warm_links(), 4);
+        assert_eq!(reach.warm_links(), 16);
         for (link, _) in &mut reach.warm.lock().links {
             link.alive = false;
         }
