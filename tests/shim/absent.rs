@@ -14,6 +14,7 @@ use stp_proto::local::routes::WhenAbsent;
 use crate::bed::{Bed, Origin, run};
 use crate::relay::Rules;
 
+#[expect(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 fn orphaned(when_absent: WhenAbsent) -> (Bed, Origin) {
     let rules = Rules { when_absent, ..Rules::loopback() };
     let mut bed = Bed::new(rules);

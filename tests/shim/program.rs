@@ -10,6 +10,7 @@ use crate::bed::{Bed, Origin, Said, noise};
 const BIG: usize = 40 << 20;
 
 /// A bed, an origin with a large and a small file, and the large one's bytes.
+#[expect(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 fn with_files() -> (Bed, Origin, Vec<u8>) {
     let bed = Bed::loopback();
     let (served, big) = (bed.path().join("served"), noise(BIG));

@@ -14,6 +14,8 @@ mod publish;
 mod read;
 mod request;
 mod socket;
+#[cfg(test)]
+mod tests;
 mod verdict;
 
 pub use listener::{BindError, Counters, Listener};

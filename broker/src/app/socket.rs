@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, OwnedFd};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::net::RecvFlags;
 use stp_proto::local::Cookie;
@@ -17,6 +17,8 @@ use super::verdict::Verdicts;
 
 /// More filler than this nobody sends: the largest send buffer the kernel gives.
 const FILLER_BYTES_MAX: usize = 64 << 20;
+/// The shim sends the filler right after its request.
+const FILLER_LATE: Duration = Duration::from_secs(1);
 const FILLER_PIECE: usize = 16 << 10;
 
 /// Whether the app's direction has ended, and how.
@@ -199,7 +201,7 @@ impl AppSocket {
 
     /// Tells the app that its connect has failed.
     pub fn refuse(mut self, errno: i32) {
-        self.ledger.close(Verdict::Refused(errno));
+        self.shut(Shut::Reset { errno });
     }
 
     /// Keeps what the app may ask of the session from time to time: the link's smoothed round-trip
@@ -300,8 +302,10 @@ impl AppSocket {
             }
             Shut::Reset { errno } => {
                 self.ledger.close(Verdict::Refused(errno));
-                self.stream = None;
                 self.reserved = None;
+                if let Some(stream) = self.stream.take() {
+                    close_on_filler(stream);
+                }
             }
         }
     }
@@ -324,6 +328,31 @@ impl Drop for AppSocket {
             (true, _) => Verdict::Reset(rustix::io::Errno::CONNRESET.raw_os_error()),
         };
         self.ledger.close(verdict);
+    }
+}
+
+/// Closes when there is filler to be left unread, without which the app would see no error but an
+/// end. It is on its way: a refusal may overtake it.
+fn close_on_filler(stream: UnixStream) {
+    let came = |stream: &UnixStream| {
+        let queued = rustix::io::ioctl_fionread(stream).is_ok_and(|queued| queued > 0);
+        queued || !matches!(read::ended(stream.as_fd()), Ok(None))
+    };
+    if !came(&stream)
+        && let Ok(runtime) = tokio::runtime::Handle::try_current()
+    {
+        runtime.spawn(tokio::time::timeout(FILLER_LATE, async move {
+            while stream.readable().await.is_ok() && !came(&stream) {
+                // Readiness that is left over from the request.
+                let cleared = stream.try_io(Interest::READABLE, || match came(&stream) {
+                    true => Ok(()),
+                    false => Err(ErrorKind::WouldBlock.into()),
+                });
+                if cleared.is_ok() {
+                    break;
+                }
+            }
+        }));
     }
 }
 

@@ -51,11 +51,9 @@ redhook::hook! {
 unsafe fn correct_error(fd: c_int, error: *mut c_int) {
     // SAFETY: as promised.
     let kernels = unsafe { error.read_unaligned() };
-    if kernels != 0 {
-        let ours = decide(kernels, || option::error(fd, kernels));
-        // SAFETY: as promised.
-        unsafe { error.write_unaligned(ours) };
-    }
+    let ours = decide(kernels, || option::error(fd, kernels));
+    // SAFETY: as promised.
+    unsafe { error.write_unaligned(ours) };
 }
 
 /// # Safety

@@ -17,13 +17,15 @@ use stp_proto::name::Name;
 
 use super::broker::Host;
 use super::kept::{CONNECT_INTERRUPTED, CONNECT_REPORTED, Kept, OWN};
+use super::name::hung_up;
 use super::swap::{self, FileFlags};
-use super::{Bypass, broker, from_kernel, ours};
+use super::{Bypass, broker, from_kernel, ours, stream};
 use crate::map;
 use crate::raw::{self, Errno, Fd, Quiet, Result};
 
 /// What is to be done for a connect.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "lives on the stack of one call; no heap here")]
 pub enum Plan {
     /// The real call.
     Bypass(Bypass),
@@ -189,9 +191,13 @@ fn prepare(
     if raw::send_with_descriptor(new, bytes, fd)? != bytes.len() {
         return Err(libc::ENOBUFS);
     }
-    fill(new, nonblocking)?;
+    // From here on the TCP socket is the broker's as well, and the app may not get it back. If the
+    // broker has refused already, the app learns it from the new socket.
     flags.give(new);
-    Ok(())
+    match fill(new, nonblocking) {
+        Ok(()) | Err(libc::EPIPE | libc::ECONNRESET) => Ok(()),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// The value of `SO_LINGER` that makes a close an abort.
@@ -226,10 +232,6 @@ fn fill(fd: Fd, nonblocking: bool) -> Result<()> {
 
 fn writable(fd: Fd) -> bool {
     raw::poll(fd, libc::POLLOUT).is_ok_and(|events| events & libc::POLLOUT != 0)
-}
-
-fn hung_up(fd: Fd) -> bool {
-    raw::poll(fd, libc::POLLOUT).is_ok_and(|events| events & libc::POLLHUP != 0)
 }
 
 /// After the send of [`Plan::SendEnd`]: the result of connect, 0 or an errno.
@@ -285,9 +287,9 @@ pub fn waited(fd: Fd, result: c_int, errno: Errno) -> Errno {
 /// A connect on a socket that is ours already. "Not ours" says that it is a fresh TCP socket again,
 /// to be connected anew.
 fn again(fd: Fd, name: &SocketName) -> Plan {
-    if raw::option(fd, libc::SOL_SOCKET, libc::SO_ERROR).is_ok_and(|errno| errno != 0) {
+    let kernels = raw::option(fd, libc::SOL_SOCKET, libc::SO_ERROR).unwrap_or(0);
+    if let Some(errno) = stream::take_error(fd, name, kernels) {
         let _quiet = Quiet::begin();
-        let errno = broker::reset_errno(name.cookie);
         let _stays_dead = swap::give_back(fd, name);
         return Plan::Done(errno);
     }

@@ -10,7 +10,7 @@ use stp_proto::local::wire::Verdict;
 
 use super::kept::{Kept, VALUE_BYTES_MAX};
 use super::swap::{Fresh, NATIVE};
-use super::{Bypass, Outcome, broker, connect, ours};
+use super::{Bypass, Outcome, broker, connect, ours, stream};
 use crate::raw::{self, Errno, Fd};
 
 const STATE_AT: usize = 0;
@@ -35,12 +35,10 @@ pub fn is_native(level: c_int, name: c_int) -> bool {
     level == libc::SOL_SOCKET && (NATIVE.contains(&name) || MORE.contains(&name))
 }
 
-/// The errno for `SO_ERROR`, where the kernel knows of one.
+/// The answer to `SO_ERROR`, after the kernel's.
 pub fn error(fd: Fd, kernels: Errno) -> Errno {
-    match ours(fd) {
-        Some(name) if kernels != 0 => broker::reset_errno(name.cookie),
-        _ => kernels,
-    }
+    let taken = ours(fd).and_then(|name| stream::take_error(fd, &name, kernels));
+    taken.unwrap_or(kernels)
 }
 
 /// Reads an option only TCP has; says how many bytes of `value` are the answer.

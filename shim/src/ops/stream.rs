@@ -17,7 +17,7 @@ pub fn after_read(fd: Fd, result: isize, errno: Errno) -> Option<Errno> {
         // An orderly end leaves the other direction open; here both are closed.
         (0, _) => {
             let name = ours(fd)?;
-            if !hung_up(fd) || Kept::load(fd).find(OWN, ABORT_REPORTED).is_some() {
+            if !hung_up(fd) || is_reported(fd) {
                 return None;
             }
             abort_behind_end(&name)?
@@ -25,10 +25,35 @@ pub fn after_read(fd: Fd, result: isize, errno: Errno) -> Option<Errno> {
         (-1, libc::ECONNRESET) => broker::reset_errno(ours(fd)?.cookie),
         _ => return None,
     };
+    report(fd);
+    Some(failed)
+}
+
+/// The error that waits on a socket of ours, given once. `kernels` is what the kernel has just
+/// given; where that is nothing the abort may have come while the connect was being made.
+pub fn take_error(fd: Fd, name: &SocketName, kernels: Errno) -> Option<Errno> {
+    let failed = if kernels != 0 {
+        broker::reset_errno(name.cookie)
+    } else if hung_up(fd) && !is_reported(fd) {
+        match broker::verdict(name.cookie) {
+            Some(Verdict::Refused(errno) | Verdict::Reset(errno)) => errno,
+            _ => return None,
+        }
+    } else {
+        return None;
+    };
+    report(fd);
+    Some(failed)
+}
+
+fn is_reported(fd: Fd) -> bool {
+    Kept::load(fd).find(OWN, ABORT_REPORTED).is_some()
+}
+
+fn report(fd: Fd) {
     let mut kept = Kept::load(fd);
     kept.put(OWN, ABORT_REPORTED, &[1]);
     kept.store(fd);
-    Some(failed)
 }
 
 /// The errno of an abort that the kernel shows as an end, if it is one.
