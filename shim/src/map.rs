@@ -3,7 +3,7 @@
 use core::ffi::CStr;
 use core::net::SocketAddr;
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use stp_proto::local::routes::{
     CONTROL_BYTES, Control, FILE_BYTES_MAX, Match, Routes, SUPERSEDED_AT, WhenAbsent,
@@ -53,8 +53,23 @@ fn current() -> Option<&'static Routes<'static>> {
     let mapped = unsafe { at.as_ref() };
     match mapped {
         Some(mapped) if mapped.superseded.load(Ordering::Relaxed) == 0 => Some(&mapped.routes),
-        stale => load().or(stale.map(|mapped| &mapped.routes)),
+        Some(stale) => load().or(Some(&stale.routes)),
+        None if is_early() => None,
+        None => load(),
     }
+}
+
+/// Whether the file was looked for so recently that it is not worth it again: where no broker has
+/// ever run, connects have to be cheap as well.
+fn is_early() -> bool {
+    const PAUSE_MS: u64 = 50;
+    static LAST_MS: AtomicU64 = AtomicU64::new(0);
+    let now = raw::now_ms();
+    let early = now.saturating_sub(LAST_MS.load(Ordering::Relaxed)) < PAUSE_MS;
+    if !early {
+        LAST_MS.store(now, Ordering::Relaxed);
+    }
+    early
 }
 
 #[cold]

@@ -265,7 +265,17 @@ pub unsafe fn unmap(at: *const u8, length: usize) {
     let _unmapped_anyway = syscall!(SYS_munmap, at, length);
 }
 
+/// Coarse milliseconds since some point in the past, for a few nanoseconds.
+pub fn now_ms() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a place of our own; the function is async-signal-safe and no cancellation point.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
+    (time.tv_sec as u64) * 1_000 + (time.tv_nsec as u64) / 1_000_000
+}
+
 const SIGNAL_SET_BYTES: usize = 8;
+/// No page is smaller.
+const PAGE_MIN: usize = 4_096;
 
 /// Holds back every signal until dropped: between the first and the last step of a swap no handler
 /// may run, as it might jump out.
@@ -307,7 +317,9 @@ pub unsafe fn copy_in<const N: usize>(at: *const u8, length: usize) -> Option<[u
     let mut copy = [0; N];
     let length = length.min(N);
     let last = length.checked_sub(SIGNAL_SET_BYTES)?;
-    if at.is_null() || !readable(at) || !readable(at.wrapping_add(last)) {
+    let end = at.wrapping_add(last);
+    let one_page = (at as usize) / PAGE_MIN == (end as usize + SIGNAL_SET_BYTES - 1) / PAGE_MIN;
+    if at.is_null() || !readable(at) || !(one_page || readable(end)) {
         return None;
     }
     // SAFETY: begin and end were found readable, and N is far less than a page.
