@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 
 use crate::app::{AppSocket, Counters as AppCounters, Listener, Request};
 use crate::config::Config;
+use crate::directory::Directory;
 use crate::entry::{App, Course, Entry};
 use crate::far::SessionFar;
 use crate::names::{Family, Names};
@@ -63,8 +64,10 @@ pub struct Broker {
     pub config: Config,
     /// The services, in the configuration's order.
     pub services: Vec<Arc<Service>>,
-    /// Every server once.
+    /// Every server of theirs once.
     pub servers: Vec<Arc<Server>>,
+    /// Names, files and servers that the directory knows.
+    pub directory: Arc<Directory>,
     /// Tells of changes of the standing of any server.
     pub news: News,
     /// Servers to be left alone for a while: service and place.
@@ -83,6 +86,15 @@ pub struct Broker {
     ended: Mutex<VecDeque<Value>>,
     next_id: AtomicU64,
     random: File,
+}
+
+/// Where a new session goes.
+struct Target {
+    service: Arc<Service>,
+    /// Its number on the overloaded list.
+    number: usize,
+    /// The gateway's ticket.
+    grant: Option<Arc<[u8]>>,
 }
 
 /// Takes a session off the list when its loop ends, also by a panic.
@@ -114,12 +126,14 @@ impl Broker {
             LinkOptions { congestion: config.congestion.clone(), ..LinkOptions::default() };
         let pace = Pace { warm_max: config.limits.warm_links, ..Pace::default() };
         let news = News::default();
+        let tls = Arc::clone(tls);
         let mut maker = Maker { tls, options, pace, news: Arc::clone(&news), servers: Vec::new() };
         let services = config.services.iter().map(|service| maker.service(service)).collect();
         let names = Names::new(config.virtual_ipv4, config.virtual_ipv6);
         Ok(Arc::new(Broker {
             services,
-            servers: maker.servers,
+            servers: maker.servers.clone(),
+            directory: Directory::new(config.directory.clone(), maker),
             news,
             overloaded: Mutex::default(),
             counters: Counters::default(),
@@ -167,7 +181,15 @@ impl Broker {
                 Request::Open(socket) => self.open(socket),
                 Request::Resolve(request) => {
                     let resolved = self.resolve(&request.host, request.port);
-                    request.answer(resolved);
+                    if resolved == Resolved::Unknown && self.directory.is_there() {
+                        let broker = Arc::clone(self);
+                        tokio::spawn(async move {
+                            let resolved = broker.resolve_ours(&request.host).await;
+                            request.answer(resolved);
+                        });
+                    } else {
+                        request.answer(resolved);
+                    }
                 }
                 Request::Name(request) => {
                     let name = self.names.lock().name_of(request.address).map(str::to_owned);
@@ -188,10 +210,25 @@ impl Broker {
             let ours = Name::is_host(name.as_bytes());
             return if ours { Resolved::Unknown } else { Resolved::NotRouted };
         }
+        self.address(&name)
+    }
+
+    /// A `.stp` name without a route: the directory knows it or nobody does.
+    async fn resolve_ours(&self, host: &str) -> Resolved {
+        let Ok(name) = host_name(host) else { return Resolved::Unknown };
+        match self.directory.find(&name).await {
+            Ok(_) => self.address(&name),
+            Err(lacking) if lacking.unknown => Resolved::Unknown,
+            Err(_) => Resolved::TryAgain,
+        }
+    }
+
+    /// The virtual addresses of a name.
+    pub(crate) fn address(&self, name: &str) -> Resolved {
         let now = self.now();
         let mut names = self.names.lock();
-        let v4 = names.address(now, &name, Family::V4);
-        let v6 = names.address(now, &name, Family::V6);
+        let v4 = names.address(now, name, Family::V4);
+        let v6 = names.address(now, name, Family::V6);
         match (v4, v6) {
             (Some(IpAddr::V4(v4)), Some(IpAddr::V6(v6))) => Resolved::Virtual { v4, v6: Some(v6) },
             (Some(IpAddr::V4(v4)), _) => Resolved::Virtual { v4, v6: None },
@@ -218,21 +255,52 @@ impl Broker {
         };
         let route = self.config.routes.find(host.as_deref(), ip, to.port());
         let refused = match route {
+            None if self.is_of_directory(host.as_deref()) => None,
             None => Some((Errno::ECONNREFUSED, "no route for this destination")),
-            Some(_) if self.session_count() >= self.config.limits.sessions_max => {
-                Some((Errno::ECONNREFUSED, "there are as many sessions as limits.sessions_max"))
-            }
             Some(_) => None,
         };
-        match (refused, route) {
-            (None, Some(route)) => self.begin(socket, route.service, host),
+        let full = self.session_count() >= self.config.limits.sessions_max;
+        let full = full
+            .then_some((Errno::ECONNREFUSED, "there are as many sessions as limits.sessions_max"));
+        match (refused.or(full), route) {
+            (None, Some(route)) => {
+                let service = Arc::clone(&self.services[route.service]);
+                self.begin(socket, Target { service, number: route.service, grant: None }, host);
+            }
+            (None, None) => {
+                let broker = Arc::clone(self);
+                tokio::spawn(async move { broker.open_of_directory(socket, host).await });
+            }
             (Some((errno, why)), _) => {
                 if let Some(host) = &host {
                     self.names.lock().unused(self.now(), host);
                 }
                 self.turn_away(socket, host.as_deref(), errno, why);
             }
-            (None, None) => unreachable!("without a route it is refused"),
+        }
+    }
+
+    /// Whether a name without a route may be one of the directory's.
+    fn is_of_directory(&self, host: Option<&str>) -> bool {
+        host.is_some_and(|host| self.directory.is_there() && Directory::may_know(host))
+    }
+
+    /// An app connects to a name or file that the directory knows.
+    async fn open_of_directory(self: Arc<Self>, socket: AppSocket, host: Option<String>) {
+        let name = host.as_deref().unwrap_or_default();
+        match self.directory.find(name).await {
+            Ok(found) => {
+                let target = Target {
+                    service: Arc::clone(&found.service),
+                    number: found.number,
+                    grant: found.grant.clone(),
+                };
+                self.begin(socket, target, host);
+            }
+            Err(lacking) => {
+                self.names.lock().unused(self.now(), name);
+                self.turn_away(socket, host.as_deref(), lacking.errno, &lacking.why);
+            }
         }
     }
 
@@ -252,11 +320,11 @@ impl Broker {
         socket.refuse(errno as i32);
     }
 
-    fn begin(self: &Arc<Self>, socket: AppSocket, service_number: usize, host: Option<String>) {
+    fn begin(self: &Arc<Self>, socket: AppSocket, target: Target, host: Option<String>) {
         let Ok(handle) = self.handle() else {
             return self.turn_away(socket, None, Errno::EAGAIN, "the system has no randomness");
         };
-        let service = Arc::clone(&self.services[service_number]);
+        let Target { service, number: service_number, grant } = target;
         let (inbox, commands) = mpsc::channel(INBOX_MAX);
         let info = socket.info();
         let entry = Arc::new(Entry {
@@ -271,7 +339,11 @@ impl Broker {
             course: Mutex::new(Course::new(service.servers.len())),
             service,
         });
-        let session = Session::initiate(self.now(), self.limits(), handle, &entry.service.name, "");
+        let mut session =
+            Session::initiate(self.now(), self.limits(), handle, &entry.service.name, "");
+        if let Some(grant) = &grant {
+            session.show_grant(grant);
+        }
         self.sessions.lock().insert(entry.id, Arc::clone(&entry));
         self.session_count.fetch_add(1, Ordering::Relaxed);
         self.counters.opened.fetch_add(1, Ordering::Relaxed);
@@ -371,12 +443,25 @@ impl Broker {
         }
     }
 
+    /// Every server once, those of the directory as well.
+    #[must_use]
+    pub fn all_servers(&self) -> Vec<Arc<Server>> {
+        let mut all = self.servers.clone();
+        for server in self.directory.servers() {
+            if !all.iter().any(|known| Arc::ptr_eq(known, &server)) {
+                all.push(server);
+            }
+        }
+        all
+    }
+
     /// Looks after what ages; called every few seconds.
     pub fn age(&self) {
         self.overloaded.lock().age(self.now());
-        for server in &self.servers {
+        for server in self.all_servers() {
             server.reach.age();
         }
+        self.directory.age();
     }
 
     /// Ends every session: the apps get a reset. Waits a little until they have.

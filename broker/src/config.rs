@@ -96,8 +96,42 @@ pub struct Config {
     pub services: Vec<Service>,
     /// The routes, first match wins.
     pub routes: Routes,
+    /// Where names and files are known.
+    pub directory: DirectoryConfig,
     /// Bounds and times.
     pub limits: Limits,
+}
+
+/// Where names and files are known.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct DirectoryConfig {
+    /// The gateway, and whom it knows us as.
+    pub gateway: Option<GatewayConfig>,
+    /// Session Name Servers of domains; others are found by DNS.
+    pub domains: Vec<DomainConfig>,
+}
+
+/// A gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayConfig {
+    /// Where; any of them. The first is the one that `session login` was told.
+    pub places: Vec<stp_directory::Place>,
+    /// The user.
+    pub user: String,
+    /// Its key; none: that of the credential.
+    pub key: Option<PublicKey>,
+}
+
+/// The Session Name Server of a domain.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DomainConfig {
+    /// The domain.
+    pub domain: String,
+    /// Where.
+    pub address: stp_directory::Place,
+    /// Its key.
+    pub key: PublicKey,
 }
 
 #[derive(Deserialize)]
@@ -119,8 +153,30 @@ struct File {
     service: Vec<FileService>,
     #[serde(default)]
     route: Vec<FileRoute>,
+    gateway: Option<FileGateway>,
+    #[serde(default)]
+    directory: Vec<DomainConfig>,
     #[serde(default)]
     limits: FileLimits,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileGateway {
+    address: Places,
+    user: String,
+    #[serde(default)]
+    key: Option<PublicKey>,
+}
+
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected a place such as \"gateway.example.org\", or a list of them"
+)]
+enum Places {
+    One(stp_directory::Place),
+    Many(Vec<stp_directory::Place>),
 }
 
 #[derive(Deserialize)]
@@ -312,8 +368,28 @@ fn check(loaded: Loaded<File>) -> Result<Config, ConfigError> {
         congestion: file.congestion.clone(),
         routes: routes(&loaded, &services)?,
         services,
+        directory: directory(&loaded)?,
         limits,
     })
+}
+
+fn directory(loaded: &Loaded<File>) -> Result<DirectoryConfig, ConfigError> {
+    let file = &loaded.config;
+    let gateway = file.gateway.as_ref().map(|gateway| {
+        let places = match &gateway.address {
+            Places::One(place) => vec![place.clone()],
+            Places::Many(places) => places.clone(),
+        };
+        if places.is_empty() {
+            return Err(loaded.error("gateway.address", "at least one place is needed"));
+        }
+        if !stp_proto::directory::user_is_good(&gateway.user) {
+            let what = format!("{:?} is no user's name", gateway.user);
+            return Err(loaded.error("gateway.user", what));
+        }
+        Ok(GatewayConfig { places, user: gateway.user.clone(), key: gateway.key })
+    });
+    Ok(DirectoryConfig { gateway: gateway.transpose()?, domains: file.directory.clone() })
 }
 
 fn services(loaded: &Loaded<File>) -> Result<Vec<Service>, ConfigError> {

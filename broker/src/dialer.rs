@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use parking_lot::Mutex;
 use stp_net::key::PublicKey;
 use stp_net::link::{DialError, Link, LinkOptions, Tls};
 
@@ -11,8 +12,8 @@ use crate::reach::{Dialer, Dialing, Failure, Kind};
 
 /// Makes links to one server.
 pub struct ServerDialer {
-    /// Where it listens.
-    pub address: SocketAddr,
+    /// Where it listens; a server may move.
+    address: Mutex<SocketAddr>,
     /// The key it must show.
     pub key: PublicKey,
     /// Who we are.
@@ -21,11 +22,35 @@ pub struct ServerDialer {
     pub options: LinkOptions,
 }
 
+impl ServerDialer {
+    /// Makes links to the server at `address`.
+    #[must_use]
+    pub fn new(
+        address: SocketAddr,
+        key: PublicKey,
+        tls: Arc<Tls>,
+        options: LinkOptions,
+    ) -> ServerDialer {
+        ServerDialer { address: Mutex::new(address), key, tls, options }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        *self.address.lock()
+    }
+
+    /// It listens elsewhere now.
+    pub fn moved(&self, address: SocketAddr) {
+        *self.address.lock() = address;
+    }
+}
+
 impl Dialer for ServerDialer {
     type Link = Link;
 
     fn dial(&self) -> Dialing<Link> {
-        let (address, key, tls) = (self.address, self.key, Arc::clone(&self.tls));
+        let (address, key, tls) = (self.address(), self.key, Arc::clone(&self.tls));
         let options = self.options.clone();
         Box::pin(async move {
             Link::dial(address, &key, &tls, &options).await.map_err(|error| Failure {

@@ -12,6 +12,7 @@ pub mod broker;
 pub mod config;
 pub mod daemon;
 pub mod dialer;
+pub mod directory;
 pub mod entry;
 pub mod far;
 pub mod map;

@@ -41,9 +41,9 @@ impl Server {
 }
 
 /// Makes services so that those at the same server share the way there.
-pub struct Maker<'a> {
+pub struct Maker {
     /// Who we are.
-    pub tls: &'a Arc<Tls>,
+    pub tls: Arc<Tls>,
     /// How links are to be.
     pub options: LinkOptions,
     /// Numbers of the ways.
@@ -54,7 +54,7 @@ pub struct Maker<'a> {
     pub servers: Vec<Arc<Server>>,
 }
 
-impl Maker<'_> {
+impl Maker {
     /// A service; nothing is dialed yet.
     pub fn service(&mut self, config: &config::Service) -> Arc<Service> {
         let servers = config.servers.iter().map(|server| self.server(server)).collect();
@@ -64,7 +64,7 @@ impl Maker<'_> {
     fn server(&mut self, config: &config::Server) -> Arc<Server> {
         let same = |server: &&Arc<Server>| {
             let dialer = server.reach.dialer();
-            (dialer.address, dialer.key) == (config.address, config.key)
+            (dialer.address(), dialer.key) == (config.address, config.key)
         };
         if let Some(server) = self.servers.iter().find(same) {
             if let Some(name) = &config.name {
@@ -73,12 +73,8 @@ impl Maker<'_> {
             }
             return Arc::clone(server);
         }
-        let dialer = ServerDialer {
-            address: config.address,
-            key: config.key,
-            tls: Arc::clone(self.tls),
-            options: self.options.clone(),
-        };
+        let tls = Arc::clone(&self.tls);
+        let dialer = ServerDialer::new(config.address, config.key, tls, self.options.clone());
         let name = Name {
             shown: config.name.clone().unwrap_or_else(|| config.address.to_string()),
             configured: config.name.is_some(),
@@ -125,7 +121,7 @@ impl Service {
             };
             json!({
                 "name": server.name(),
-                "address": reach.dialer().address.to_string(),
+                "address": reach.dialer().address().to_string(),
                 "state": state,
                 "why": why,
                 "away_ms": away,

@@ -26,6 +26,7 @@ impl Source for Status {
                 "uptime_s": broker.started.elapsed().as_secs(),
                 "config": broker.config.file.display().to_string(),
             },
+            "gateway": broker.directory.status(),
             "services": services(broker),
             "routes": routes(broker),
             "sessions": sessions,
@@ -99,8 +100,13 @@ impl Source for Status {
             .finish()
     }
 
-    fn act(self: Arc<Self>, path: String, _body: Value) -> Acting {
-        Box::pin(async move { act(&self.0, &path).await })
+    fn act(self: Arc<Self>, path: String, body: Value) -> Acting {
+        Box::pin(async move {
+            if path == "files" {
+                return self.0.offer_file(&body).await;
+            }
+            act(&self.0, &path).await
+        })
     }
 }
 
@@ -109,7 +115,7 @@ async fn act(broker: &Broker, path: &str) -> Result<Value, Refusal> {
     let (Some("sessions"), Some(id), Some(action), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
     else {
-        let what = "there is only sessions/ID/suspend, resume, close and move";
+        let what = "there is only files, and sessions/ID/suspend, resume, close and move";
         return Err(Refusal::not_found(what));
     };
     let number: u64 =
@@ -146,7 +152,7 @@ fn leave(entry: &Entry) -> Result<Command, Refusal> {
 
 fn services(broker: &Broker) -> Vec<Value> {
     let (now, list) = (broker.now(), broker.overloaded.lock());
-    let numbered = broker.services.iter().enumerate();
+    let numbered = broker.services.iter().cloned().enumerate().chain(broker.directory.services());
     numbered.map(|(k, service)| service.status(|rank| list.contains(now, &(k, rank)))).collect()
 }
 
@@ -159,7 +165,11 @@ fn counters(broker: &Broker) -> Vec<(&'static str, &'static str, u64)> {
     let own = &broker.counters;
     let app = &broker.app_counters;
     let sum = |of: fn(&crate::reach::Counts) -> &std::sync::atomic::AtomicUsize| {
-        broker.servers.iter().map(|s| of(&s.reach.counts).load(Ordering::Relaxed) as u64).sum()
+        broker
+            .all_servers()
+            .iter()
+            .map(|s| of(&s.reach.counts).load(Ordering::Relaxed) as u64)
+            .sum()
     };
     let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     vec![
@@ -183,10 +193,10 @@ fn counters(broker: &Broker) -> Vec<(&'static str, &'static str, u64)> {
 fn servers(broker: &Broker) -> Vec<(String, bool, usize)> {
     let server = |server: &Arc<Server>| {
         let reach = &server.reach;
-        let name = format!("{} {}", server.name(), reach.dialer().address);
+        let name = format!("{} {}", server.name(), reach.dialer().address());
         (name, reach.standing().borrow().is_open(), reach.warm_links())
     };
-    broker.servers.iter().map(server).collect()
+    broker.all_servers().iter().map(server).collect()
 }
 
 const SESSION_HEAD: [&str; 8] =

@@ -18,6 +18,19 @@ pub mod password;
 pub mod place;
 pub mod sealed;
 
+use std::path::PathBuf;
+
+/// The user's configuration directory: credentials and known keys are in it.
+#[must_use]
+pub fn folder() -> Option<PathBuf> {
+    let given = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let home = || given("HOME").map(|home| PathBuf::from(home).join(".config"));
+    given("XDG_CONFIG_HOME").map(PathBuf::from).or_else(home).map(|dir| dir.join("session"))
+}
+
+/// The file of known keys in the configuration directory.
+pub const KNOWN_FILE: &str = "known_directories";
+
 pub use connection::{AskError, Connection};
 pub use credential::Credential;
 pub use gateway::{Found, Gateway};

@@ -1,0 +1,522 @@
+//! The directory as the broker uses it: `.stp` names become services, files become services with
+//! a ticket, and servers that move are followed.
+//!
+//! A name is looked up in two steps (KTH 3.3.4): its domain's Session Name Server, from the
+//! configuration or by DNS; then the service there. If a gateway is configured it is asked first,
+//! because it gives a ticket as well. What was found is kept as long as it is fresh, and longer if
+//! the directory cannot be reached. While sessions use a service, a watch follows its servers: one
+//! that comes up at another address with the same key is dialed there (use case 4).
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use nix::errno::Errno;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use stp_directory::connection::Watch;
+use stp_directory::gateway::{LoginError, connect};
+use stp_directory::known::Known;
+use stp_directory::{AskError, Connection, Credential, Gateway, KNOWN_FILE, PORT, Place};
+use stp_net::key::PublicKey;
+use stp_net::link::LinkOptions;
+use stp_net::status;
+use stp_proto::directory::{Ask, Body, FilePath, OneName, OneService, Refusal};
+use stp_proto::local::wire::Resolved;
+use stp_proto::name::Name;
+
+use crate::broker::Broker;
+use crate::config::{self, DirectoryConfig, GatewayConfig};
+use crate::service::{Maker, Server, Service};
+
+/// Numbers of services that are not in the configuration.
+const FIRST_NUMBER: usize = 1 << 32;
+/// Names kept.
+const KEPT_MAX: usize = 10_000;
+/// What was found by the gateway is asked again after this time.
+const FRESH_MAX: Duration = Duration::from_secs(30);
+/// What is not fresh is used so long if the directory cannot be reached.
+const STALE_MAX: Duration = Duration::from_secs(24 * 3_600);
+/// What no session uses and nobody asks for is kept so long.
+const KEEP: Duration = Duration::from_secs(600);
+/// From one attempt to follow a service to the next.
+const FOLLOW_AGAIN: Duration = Duration::from_secs(1);
+const DIAL_MAX: Duration = Duration::from_secs(4);
+/// The front of the names that stand for files; no host name begins so.
+const FILE_FRONT: &str = "file:";
+
+/// Something that was found.
+#[derive(Clone)]
+pub struct Found {
+    /// Its service.
+    pub service: Arc<Service>,
+    /// The service's number on the overloaded list.
+    pub number: usize,
+    /// The gateway's ticket.
+    pub grant: Option<Arc<[u8]>>,
+    at: Instant,
+    /// When an app last wanted it.
+    asked: Instant,
+    fresh: Duration,
+    life: Duration,
+}
+
+/// Why nothing was found.
+#[derive(Clone, Debug)]
+pub struct Lacking {
+    /// What an app is told.
+    pub errno: Errno,
+    /// What a person is told.
+    pub why: String,
+    /// It does not exist, as far as can be known.
+    pub unknown: bool,
+}
+
+/// Names, files and servers that the directory knows.
+pub struct Directory {
+    config: DirectoryConfig,
+    folder: Option<PathBuf>,
+    maker: Mutex<Maker>,
+    found: Mutex<HashMap<String, Found>>,
+    gateway: tokio::sync::Mutex<Option<Gateway>>,
+    others: tokio::sync::Mutex<HashMap<Place, Connection>>,
+    next_number: AtomicUsize,
+    next_file: AtomicUsize,
+    trouble: Mutex<Option<String>>,
+}
+
+fn lacking(errno: Errno, why: impl Into<String>) -> Lacking {
+    Lacking { errno, why: why.into(), unknown: false }
+}
+
+impl From<AskError> for Lacking {
+    fn from(error: AskError) -> Lacking {
+        let unknown = matches!(&error, AskError::Refused(r) if r.why == Refusal::NotFound);
+        let errno = match &error {
+            AskError::Refused(refused) => match refused.why {
+                Refusal::NoServer => Errno::ECONNREFUSED,
+                Refusal::NotLoggedIn | Refusal::LoginRefused => Errno::EACCES,
+                _ => Errno::EHOSTUNREACH,
+            },
+            _ => Errno::EHOSTUNREACH,
+        };
+        Lacking { errno, why: format!("directory: {error}"), unknown }
+    }
+}
+
+impl From<LoginError> for Lacking {
+    fn from(error: LoginError) -> Lacking {
+        match error {
+            LoginError::Ask(error) => error.into(),
+            other => lacking(Errno::EHOSTUNREACH, format!("directory: {other}")),
+        }
+    }
+}
+
+impl Directory {
+    /// A directory; nothing is asked yet.
+    pub fn new(config: DirectoryConfig, mut maker: Maker) -> Arc<Directory> {
+        maker.servers.clear();
+        Arc::new(Directory {
+            config,
+            folder: stp_directory::folder(),
+            maker: Mutex::new(maker),
+            found: Mutex::default(),
+            gateway: tokio::sync::Mutex::default(),
+            others: tokio::sync::Mutex::default(),
+            next_number: AtomicUsize::new(FIRST_NUMBER),
+            next_file: AtomicUsize::new(1),
+            trouble: Mutex::default(),
+        })
+    }
+
+    /// Whether anything is configured that could know a name.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.config.gateway.is_some() || !self.config.domains.is_empty()
+    }
+
+    /// Whether a name is of the kind the directory knows.
+    #[must_use]
+    pub fn may_know(host: &str) -> bool {
+        host.starts_with(FILE_FRONT) || Name::is_host(host.as_bytes())
+    }
+
+    /// The servers of all that was found.
+    #[must_use]
+    pub fn servers(&self) -> Vec<Arc<Server>> {
+        self.maker.lock().servers.clone()
+    }
+
+    /// All services that were found, with their numbers.
+    #[must_use]
+    pub fn services(&self) -> Vec<(usize, Arc<Service>)> {
+        let found = self.found.lock();
+        let mut all: Vec<_> =
+            found.values().map(|found| (found.number, Arc::clone(&found.service))).collect();
+        all.sort_by_key(|(number, _)| *number);
+        all
+    }
+
+    /// For the status. No ticket, no secret.
+    #[must_use]
+    pub fn status(&self) -> Value {
+        let Some(gateway) = &self.config.gateway else { return Value::Null };
+        json!({
+            "places": gateway.places.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "user": gateway.user,
+            "names": self.found.lock().len(),
+            "trouble": *self.trouble.lock(),
+        })
+    }
+
+    /// Forgets what nobody uses any more.
+    pub fn age(&self) {
+        self.found.lock().retain(|_, found| {
+            Arc::strong_count(&found.service) > 1 || found.asked.elapsed() < found.life.min(KEEP)
+        });
+        // The list itself holds one.
+        self.maker.lock().servers.retain(|server| Arc::strong_count(server) > 1);
+    }
+
+    /// The service behind a name or file.
+    pub async fn find(self: &Arc<Self>, host: &str) -> Result<Found, Lacking> {
+        let kept = self.found.lock().get_mut(host).map(|kept| {
+            kept.asked = Instant::now();
+            kept.clone()
+        });
+        if let Some(kept) = &kept
+            && (kept.at.elapsed() < kept.fresh || host.starts_with(FILE_FRONT))
+        {
+            return Ok(kept.clone());
+        }
+        let name = Name::from_host(host)
+            .map_err(|error| lacking(Errno::EHOSTUNREACH, format!("{host}: {error}")))?;
+        let looked_up = self.look_up(&name).await;
+        let trouble = looked_up.as_ref().err().map(|lacking| lacking.why.clone());
+        *self.trouble.lock() = trouble;
+        match (looked_up, kept) {
+            (Ok(sources), kept) => Ok(self.keep(host, &name, sources, kept)),
+            (Err(lacking), Some(kept)) if !lacking.unknown && kept.at.elapsed() < kept.life => {
+                tracing::warn!(host, why = lacking.why, "using what was known before");
+                Ok(kept)
+            }
+            (Err(lacking), _) => Err(lacking),
+        }
+    }
+
+    fn keep(
+        self: &Arc<Self>,
+        host: &str,
+        name: &Name,
+        sources: Sources,
+        kept: Option<Found>,
+    ) -> Found {
+        let Sources { servers, grant, fresh, life } = sources;
+        let asked = kept.as_ref().map_or_else(Instant::now, |kept| kept.asked);
+        let same = kept.filter(|kept| offers(&kept.service, &servers));
+        let (service, number, is_new) = match same {
+            Some(kept) => (kept.service, kept.number, false),
+            None => {
+                let config = config::Service { name: name.to_string(), servers };
+                let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+                (self.maker.lock().service(&config), number, true)
+            }
+        };
+        let at = Instant::now();
+        let found = Found { service: Arc::clone(&service), number, grant, at, asked, fresh, life };
+        let mut all = self.found.lock();
+        if all.len() >= KEPT_MAX && !all.contains_key(host) {
+            let oldest = all.iter().min_by_key(|(_, found)| found.at).map(|(host, _)| host.clone());
+            oldest.map(|host| all.remove(&host));
+        }
+        all.insert(host.to_owned(), found.clone());
+        drop(all);
+        if is_new {
+            let (directory, host) = (Arc::clone(self), host.to_owned());
+            tokio::spawn(directory.follow(host, name.clone(), Arc::downgrade(&service)));
+        }
+        found
+    }
+
+    async fn look_up(&self, name: &Name) -> Result<Sources, Lacking> {
+        if self.config.gateway.is_some() {
+            let located = self.locate(Some(name.clone()), None, 0).await;
+            match located {
+                Ok(found) => return Ok(Sources::of_gateway(&found)),
+                // Another domain's SNS may know it.
+                Err(lacking) if lacking.unknown && !self.is_kept_by_gateway(name) => {}
+                Err(lacking) => return Err(lacking),
+            }
+        }
+        let connection = self.of_domain(name.domain()).await?;
+        let ask = Ask::GetService(OneService { name: name.clone() });
+        match connection.ask(ask).await? {
+            Body::Service(found) => Ok(Sources {
+                servers: found
+                    .places
+                    .iter()
+                    .map(|place| config::Server {
+                        address: place.address,
+                        key: PublicKey(place.key),
+                        name: (!place.server.is_empty()).then(|| place.server.clone()),
+                    })
+                    .collect(),
+                grant: None,
+                fresh: Duration::from_secs(found.fresh_s.into()),
+                life: STALE_MAX,
+            }),
+            _ => Err(lacking(Errno::EHOSTUNREACH, "directory: an unexpected answer")),
+        }
+    }
+
+    /// Without any other place for the domain the gateway's word is the last.
+    fn is_kept_by_gateway(&self, name: &Name) -> bool {
+        !self.config.domains.iter().any(|one| one.domain == name.domain())
+    }
+
+    /// Asks the gateway; logs in first if need be, and again if the link was lost.
+    async fn locate(
+        &self,
+        service: Option<Name>,
+        path: Option<FilePath>,
+        from: u64,
+    ) -> Result<stp_directory::Found, Lacking> {
+        let Some(config) = &self.config.gateway else {
+            return Err(lacking(Errno::EHOSTUNREACH, "no [gateway] is configured"));
+        };
+        let mut last = lacking(Errno::EHOSTUNREACH, "the gateway cannot be reached");
+        for _ in 0..2 {
+            let gateway = self.logged_in(config).await?;
+            match gateway.locate(service.clone(), path.clone(), from).await {
+                Ok(found) => return Ok(found),
+                Err(error @ AskError::Lost(_)) => {
+                    *self.gateway.lock().await = None;
+                    last = error.into();
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(last)
+    }
+
+    async fn logged_in(&self, config: &GatewayConfig) -> Result<Gateway, Lacking> {
+        let mut kept = self.gateway.lock().await;
+        if let Some(gateway) = kept.as_ref().filter(|gateway| gateway.connection().is_open()) {
+            return Ok(gateway.clone());
+        }
+        let folder = self.folder.as_deref();
+        let folder = folder.ok_or_else(|| lacking(Errno::EACCES, "no home for credentials"))?;
+        let first = &config.places[0];
+        let credential = Credential::load(folder, &config.user, first)
+            .map_err(|error| lacking(Errno::EACCES, error.to_string()))?;
+        let key = config.key.unwrap_or(credential.key);
+        let tls = Arc::clone(&self.maker.lock().tls);
+        let options = LinkOptions { timeout: DIAL_MAX, ..LinkOptions::default() };
+        let mut last = None;
+        for place in &config.places {
+            let connection = match connect(place, &key, &tls, &options).await {
+                Ok(connection) => connection,
+                Err(error) => {
+                    last = Some(error);
+                    continue;
+                }
+            };
+            match Gateway::login(connection, &credential, unix_now()).await {
+                Ok(gateway) => {
+                    tracing::info!(gateway = %place, user = config.user, "logged in");
+                    *kept = Some(gateway.clone());
+                    return Ok(gateway);
+                }
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.map_or_else(|| lacking(Errno::EHOSTUNREACH, "no gateway"), Lacking::from))
+    }
+
+    /// The Session Name Server of a domain: configured, or where the domain's name leads, if its
+    /// key is known.
+    async fn of_domain(&self, domain: &str) -> Result<Connection, Lacking> {
+        let configured = self.config.domains.iter().find(|one| one.domain == domain);
+        let (place, key) = match configured {
+            Some(one) => (one.address.clone(), one.key),
+            None => {
+                let place = Place { host: domain.to_owned(), port: PORT };
+                let known = self.folder.as_ref().map(|dir| Known::at(&dir.join(KNOWN_FILE)));
+                let key = known.and_then(|known| known.key(&place).ok().flatten());
+                let key = key.ok_or_else(|| Lacking {
+                    errno: Errno::EHOSTUNREACH,
+                    why: format!("the key of {place} is not known; run: session trust {place}"),
+                    unknown: true,
+                })?;
+                (place, key)
+            }
+        };
+        let mut others = self.others.lock().await;
+        if let Some(connection) = others.get(&place).filter(|connection| connection.is_open()) {
+            return Ok(connection.clone());
+        }
+        let tls = Arc::clone(&self.maker.lock().tls);
+        let options = LinkOptions { timeout: DIAL_MAX, ..LinkOptions::default() };
+        let connection = connect(&place, &key, &tls, &options).await?;
+        others.insert(place, connection.clone());
+        Ok(connection)
+    }
+
+    /// Follows the servers of a service as long as anybody uses it.
+    async fn follow(self: Arc<Self>, host: String, name: Name, service: Weak<Service>) {
+        loop {
+            tokio::time::sleep(FOLLOW_AGAIN).await;
+            // One is the table's own.
+            if service.strong_count() == 0 {
+                return;
+            }
+            let Ok(mut watch) = self.watch(&name).await else { continue };
+            // What has changed before the watch began.
+            self.refresh(&host, &name, &service).await;
+            while watch.changed().await.is_some() {
+                if service.strong_count() == 0 {
+                    return;
+                }
+                self.refresh(&host, &name, &service).await;
+            }
+        }
+    }
+
+    async fn watch(&self, name: &Name) -> Result<Watch, Lacking> {
+        let ask = Ask::Watch(OneName { name: name.to_string(), endpoint: false });
+        let connection = match &self.config.gateway {
+            Some(config) if self.is_kept_by_gateway(name) => {
+                self.logged_in(config).await?.connection().clone()
+            }
+            _ => self.of_domain(name.domain()).await?,
+        };
+        Ok(connection.watch(ask).await?)
+    }
+
+    /// Looks the service up again; tells its servers that have moved, and new sessions of others.
+    async fn refresh(self: &Arc<Self>, host: &str, name: &Name, service: &Weak<Service>) {
+        let Ok(sources) = self.look_up(name).await else { return };
+        let Some(service) = service.upgrade() else { return };
+        for server in &service.servers {
+            let dialer = server.reach.dialer();
+            let at: Vec<SocketAddr> = sources
+                .servers
+                .iter()
+                .filter(|source| source.key == dialer.key)
+                .map(|source| source.address)
+                .collect();
+            let (now, known) = (at.first(), at.contains(&dialer.address()));
+            if let (Some(now), false) = (now, known) {
+                tracing::info!(server = server.name(), from = %dialer.address(), to = %now, "a server has moved");
+                dialer.moved(*now);
+                server.reach.network_changed(|_| false);
+            }
+        }
+        let kept = self.found.lock().get(host).cloned();
+        self.keep(host, name, sources, kept);
+    }
+}
+
+/// What a look-up has given.
+struct Sources {
+    servers: Vec<config::Server>,
+    grant: Option<Arc<[u8]>>,
+    fresh: Duration,
+    life: Duration,
+}
+
+impl Sources {
+    fn of_gateway(found: &stp_directory::Found) -> Sources {
+        // All addresses of a server, the servers in their order.
+        let servers = found.servers.iter().flat_map(|server| {
+            server.addresses.iter().map(|address| config::Server {
+                address: *address,
+                key: PublicKey(server.key),
+                name: Some(server.name.clone()),
+            })
+        });
+        Sources {
+            servers: servers.collect(),
+            grant: Some(found.ticket.as_slice().into()),
+            fresh: (found.life / 2).min(FRESH_MAX),
+            life: found.life,
+        }
+    }
+}
+
+/// Whether a service has just these servers, in this order.
+fn offers(service: &Service, servers: &[config::Server]) -> bool {
+    let of = |server: &Arc<Server>| {
+        let dialer = server.reach.dialer();
+        (dialer.address(), dialer.key)
+    };
+    service.servers.len() == servers.len()
+        && service.servers.iter().zip(servers).all(|(a, b)| of(a) == (b.address, b.key))
+}
+
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+impl Broker {
+    /// `POST /files {"user", "gateway", "path", "from"}`: locates a file, and gives the virtual
+    /// address by which it can be had once.
+    pub(crate) async fn offer_file(&self, body: &Value) -> Result<Value, status::Refusal> {
+        let bad = status::Refusal::bad_request;
+        let text = |key: &str| body[key].as_str();
+        let path = text("path").and_then(FilePath::new);
+        let path = path.ok_or_else(|| bad("path: an absolute path is expected"))?;
+        let from = body["from"].as_u64().unwrap_or(0);
+        let directory = &self.directory;
+        let config = directory.config.gateway.as_ref();
+        let config = config.ok_or_else(|| status::Refusal::conflict(NO_GATEWAY))?;
+        if text("user").is_some_and(|user| user != config.user)
+            || text("gateway").is_some_and(|place| {
+                !config.places.iter().any(|known| place.parse().as_ref() == Ok(known))
+            })
+        {
+            let what = format!("the broker is configured for {}@{}", config.user, config.places[0]);
+            return Err(status::Refusal::conflict(what));
+        }
+        let found = directory.locate(None, Some(path), from).await;
+        let found = found.map_err(|lacking| {
+            let status = if lacking.unknown { 404 } else { 409 };
+            status::Refusal { status, text: lacking.why }
+        })?;
+        let number = directory.next_file.fetch_add(1, Ordering::Relaxed);
+        let host = format!("{FILE_FRONT}{number}");
+        directory.keep_file(&host, &found);
+        let Resolved::Virtual { v4, .. } = self.address(&host) else {
+            return Err(status::Refusal::conflict("all virtual addresses are in use"));
+        };
+        let names: Vec<_> = found.servers.iter().map(|server| server.name.as_str()).collect();
+        let sha256: String = found.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(json!({
+            "address": format!("{v4}:80"),
+            "service": found.service.to_string(),
+            "host": found.service.to_host(),
+            "path": found.path.as_ref().map(FilePath::as_str),
+            "size": found.size,
+            "sha256": sha256,
+            "servers": names,
+        }))
+    }
+}
+
+const NO_GATEWAY: &str = "no [gateway] in the broker's configuration: add address and user";
+
+impl Directory {
+    fn keep_file(&self, host: &str, located: &stp_directory::Found) {
+        let Sources { servers, grant, life, .. } = Sources::of_gateway(located);
+        let config = config::Service { name: located.service.to_string(), servers };
+        let service = self.maker.lock().service(&config);
+        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+        let at = Instant::now();
+        let found = Found { service, number, grant, at, asked: at, fresh: life, life };
+        self.found.lock().insert(host.to_owned(), found);
+    }
+}
