@@ -8,6 +8,7 @@
 
 use core::ffi::c_int;
 use core::net::SocketAddr;
+use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
 use stp_proto::local::routes::{Match, WhenAbsent};
 use stp_proto::local::socket_name::{SOCKET_NAME_BYTES, SocketName};
@@ -215,19 +216,46 @@ fn bind_abstract(fd: Fd, name: &SocketName) -> Result<()> {
     raw::bind(fd, &address)
 }
 
-/// Fills the send buffer: wholly for a blocking connect, and far enough that the socket is not
-/// writable, with the end byte, for a non-blocking one.
+/// The size that the kernel gives to the send buffer of a new Unix socket, as it answers it.
+static BUFFER: AtomicI32 = AtomicI32::new(0);
+
+/// Makes a send buffer that holds filler a full one, by making it as small as the kernel allows for
+/// as long as the connect waits: filling and emptying 200 KiB would cost more than all the rest.
+fn shrink(fd: Fd) -> Result<()> {
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_SNDBUF);
+    BUFFER.store(raw::option(fd, level, name)?, Relaxed);
+    raw::setsockopt(fd, level, name, &1i32.to_ne_bytes())
+}
+
+/// Undoes [`shrink`]; the kernel doubles what is set.
+fn unshrink(fd: Fd) {
+    let size = BUFFER.load(Relaxed) / 2;
+    let _stays_small = raw::setsockopt(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, &size.to_ne_bytes());
+}
+
+/// Fills the send buffer: so that the next byte has to wait for a blocking connect, and so that the
+/// socket is not writable, with the end byte, for a non-blocking one.
 fn fill(fd: Fd, nonblocking: bool) -> Result<()> {
+    if nonblocking {
+        return block(fd);
+    }
+    // The filler alone is more than the small buffer: the broker may read the message before it.
+    raw::send(fd, &FILL)?;
+    shrink(fd)
+}
+
+/// Fills it so far that the socket is not writable, and ends the filler.
+fn block(fd: Fd) -> Result<()> {
     const PIECES_MAX: usize = 4_096;
     for _ in 0..PIECES_MAX {
         match raw::send(fd, &FILL) {
-            Ok(_) if nonblocking && !writable(fd) => break,
+            Ok(_) if !writable(fd) => break,
             Ok(_) => {}
             Err(libc::EAGAIN) => break,
             Err(errno) => return Err(errno),
         }
     }
-    if nonblocking { raw::send(fd, &END).map(drop) } else { Ok(()) }
+    raw::send(fd, &END).map(drop)
 }
 
 fn writable(fd: Fd) -> bool {
@@ -236,6 +264,7 @@ fn writable(fd: Fd) -> bool {
 
 /// After the send of [`Plan::SendEnd`]: the result of connect, 0 or an errno.
 pub fn sent(fd: Fd, result: isize, errno: Errno) -> Errno {
+    unshrink(fd);
     if result > 0 {
         return 0;
     }
@@ -244,7 +273,7 @@ pub fn sent(fd: Fd, result: isize, errno: Errno) -> Errno {
         // Interrupted, or out of time: it goes on in the background, as with TCP.
         libc::EINTR | libc::EAGAIN => {
             let _quiet = Quiet::begin();
-            let _gone_then = force_end(fd);
+            let _gone_then = block(fd);
             let mut kept = Kept::load(fd);
             kept.put(OWN, CONNECT_INTERRUPTED, &[1]);
             kept.store(fd);
@@ -257,17 +286,6 @@ pub fn sent(fd: Fd, result: isize, errno: Errno) -> Errno {
             errno
         }
     }
-}
-
-/// Appends the end byte to a full buffer, by making it larger for a moment.
-fn force_end(fd: Fd) -> Result<()> {
-    let (level, name) = (libc::SOL_SOCKET, libc::SO_SNDBUF);
-    let size = raw::option(fd, level, name)?;
-    // The kernel doubles what is set.
-    raw::setsockopt(fd, level, name, &size.to_ne_bytes())?;
-    let sent = raw::send(fd, &END);
-    raw::setsockopt(fd, level, name, &(size / 2).to_ne_bytes())?;
-    sent.map(drop)
 }
 
 /// After the wait of [`Plan::WaitWritable`]: the result of connect, 0 or an errno.
