@@ -251,7 +251,9 @@ impl Session {
             return self.deny(link, ResumeDenial::Unknown);
         }
         let base = self.cuts.common(resume.acked, resume.pending);
-        let fits = self.send.fits(&resume.report, resume.fin_received);
+        // R22: the end of the stream may have come from the server before this one.
+        let before = resume.report.received == self.start.down && !self.send.fin_ever;
+        let fits = self.send.fits(&resume.report, resume.fin_received && !before);
         let event = match base {
             _ if mutant!(NoEpochCheck, resume.epoch <= self.epoch, false) => {
                 StateEvent::PeerResumeStale

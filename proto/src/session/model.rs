@@ -21,6 +21,11 @@ impl Session {
         self.confirmed
     }
 
+    /// Whether the end of the peer's stream was received.
+    pub fn has_peer_end(&self) -> bool {
+        self.receive.fin
+    }
+
     /// The mistake `ReuseEarly`.
     pub(super) fn reuse_early(&mut self, link: LinkId) {
         if self.side == super::Side::Initiator && self.receive.fin {

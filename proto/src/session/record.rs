@@ -139,10 +139,20 @@ impl Session {
         link: LinkId,
         checkpoint: Checkpoint,
     ) -> Result<(), PeerMisbehaved> {
-        match checkpoint {
-            Checkpoint::Request { id, sent, report } => {
+        let report = match checkpoint {
+            Checkpoint::Request { sent, report, .. } | Checkpoint::Answer { sent, report, .. } => {
                 self.check_cut(sent)?;
-                self.on_report(now, &report)?;
+                report
+            }
+            Checkpoint::Confirm { report, .. } | Checkpoint::Ack { report, .. } => report,
+        };
+        self.on_report(now, &report)?;
+        // The report may have ended the session: nothing follows the last word (R52).
+        if self.state != State::Active {
+            return Ok(());
+        }
+        match checkpoint {
+            Checkpoint::Request { id, sent, .. } => {
                 let answer = self.cuts.on_request(id, sent, self.send.nxt, self.side)?;
                 if let Some(cut) = answer {
                     let report = self.receive.tell();
@@ -152,23 +162,17 @@ impl Session {
                 }
             }
             Checkpoint::Answer { id, sent, report } => {
-                self.check_cut(sent)?;
-                self.on_report(now, &report)?;
                 let cut = self.cuts.on_answer(id, sent, report.received)?;
                 let report = self.receive.tell();
                 let confirm = Checkpoint::Confirm { id: cut.id, report };
                 self.outbox.frame(link, Control::Checkpoint(confirm));
                 self.outbox.event(Event::Acknowledged(cut));
             }
-            Checkpoint::Confirm { id, report } => {
-                self.on_report(now, &report)?;
+            Checkpoint::Confirm { id, .. } => {
                 let cut = self.cuts.on_confirm(id)?;
                 self.outbox.event(Event::Acknowledged(cut));
             }
-            Checkpoint::Ack { echo, report } => {
-                self.on_report(now, &report)?;
-                self.ack_due |= echo;
-            }
+            Checkpoint::Ack { echo, .. } => self.ack_due |= echo,
         }
         Ok(())
     }
