@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use stp_directory::Place;
+use stp_net::key::PublicKey;
 
 /// Run programs whose TCP connections outlive their links and their servers.
 #[derive(Debug, Parser)]
@@ -65,6 +67,12 @@ pub enum Command {
         /// The session's number.
         id: String,
     },
+    /// Log in at a gateway; the password is asked for, and never leaves this machine.
+    Login(Login),
+    /// Remember the key of a Session Name Server.
+    Trust(Trust),
+    /// Get a file of a cluster: stp://USER@GATEWAY/PATH.
+    Get(Get),
     /// Show what sessions do: a download whose link is cut and whose server is killed.
     Demo {
         /// Handed on to the demo.
@@ -119,4 +127,45 @@ pub struct Status {
     /// Show it again every second.
     #[arg(long, short)]
     pub watch: bool,
+}
+
+/// `session login`.
+#[derive(Debug, clap::Args)]
+pub struct Login {
+    /// Who, and where: USER@GATEWAY, the gateway with a port if it is not the usual one.
+    #[arg(value_name = "USER@GATEWAY")]
+    pub account: String,
+    /// The gateway's key, if it is not known yet; else it is shown and asked about.
+    #[arg(long)]
+    pub key: Option<PublicKey>,
+    /// Read the password from the standard input.
+    #[arg(long)]
+    pub password_stdin: bool,
+}
+
+/// `session trust`.
+#[derive(Debug, clap::Args)]
+pub struct Trust {
+    /// A domain, host or address, with a port if it is not the usual one.
+    pub place: Place,
+    /// Its key; else it is shown and asked about.
+    #[arg(long)]
+    pub key: Option<PublicKey>,
+}
+
+/// `session get`.
+#[derive(Debug, clap::Args)]
+pub struct Get {
+    /// The file.
+    #[arg(value_name = "stp://USER@GATEWAY/PATH")]
+    pub url: String,
+    /// Where to; else the last part of the path, here.
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Show nothing while it goes well.
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// The broker's configuration, if a broker has to be started.
+    #[arg(long, value_name = "FILE", env = "SESSION_CONFIG")]
+    pub config: Option<PathBuf>,
 }

@@ -50,6 +50,15 @@ pub fn act(id: &str, action: &str) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Asks the broker to do something; its answer, or its refusal.
+///
+/// # Errors
+/// When no broker answers.
+pub fn post(path: &str, body: &Value) -> anyhow::Result<(StatusCode, Value)> {
+    let (code, text) = ask_with(Method::POST, path, body.to_string())?;
+    Ok((code, serde_json::from_str(&text).unwrap_or_default()))
+}
+
 /// A refusal is plain text, or JSON with an error in it.
 fn reason(text: &str) -> String {
     let json: Option<Value> = serde_json::from_str(text).ok();
@@ -58,13 +67,17 @@ fn reason(text: &str) -> String {
 }
 
 fn ask(method: Method, path: &str) -> anyhow::Result<(StatusCode, String)> {
+    ask_with(method, path, "{}".to_owned())
+}
+
+fn ask_with(method: Method, path: &str, body: String) -> anyhow::Result<(StatusCode, String)> {
     let dir = places::session_dir()?;
     let socket = dir.join("status.sock");
     // Only this user can read it, as only he can reach the socket.
     let token = std::fs::read_to_string(dir.join("token")).unwrap_or_default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        tokio::time::timeout(ANSWER_MAX, exchange(&socket, token.trim(), method, path))
+        tokio::time::timeout(ANSWER_MAX, exchange(&socket, token.trim(), method, path, body))
             .await
             .context("the broker does not answer")?
     })
@@ -75,6 +88,7 @@ async fn exchange(
     token: &str,
     method: Method,
     path: &str,
+    body: String,
 ) -> anyhow::Result<(StatusCode, String)> {
     let stream = UnixStream::connect(socket).await.with_context(|| {
         format!("no broker runs here ({}); `session run` starts one", socket.display())
@@ -88,7 +102,7 @@ async fn exchange(
         .header("host", "localhost")
         .header("authorization", format!("Bearer {token}"))
         .header("content-type", "application/json")
-        .body(Full::new(Bytes::from_static(b"{}")))?;
+        .body(Full::new(Bytes::from(body)))?;
     let response = sender.send_request(request).await?;
     let code = response.status();
     let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;

@@ -10,9 +10,12 @@ pub mod broker;
 pub mod demo;
 pub mod doctor;
 pub mod elf;
+pub mod get;
+pub mod login;
 pub mod places;
 pub mod run;
 pub mod show;
+pub mod stream;
 pub mod table;
 
 use std::io::Write;
@@ -45,6 +48,9 @@ fn go(args: Args) -> anyhow::Result<ExitCode> {
         Command::Resume { id } => broker::act(&id, "resume"),
         Command::Close { id } => broker::act(&id, "close"),
         Command::Move { id } => broker::act(&id, "move"),
+        Command::Login(args) => login::login(&args),
+        Command::Trust(args) => login::trust(&args),
+        Command::Get(args) => get::get(&args),
         Command::Demo { arguments } => demo::demo(&arguments),
         Command::Doctor { program } => doctor::doctor(&program),
         Command::Completions { shell } => {

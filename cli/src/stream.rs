@@ -1,0 +1,44 @@
+//! A session of our own: the way an app's socket goes through the broker, without the shim.
+
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use stp_proto::local::place::SOCKET_FILE;
+use stp_proto::local::wire::{FILLER_END, Open, OpenFlags, Reply, Request, Verdict};
+use stp_proto::local::{Cookie, Family};
+
+/// Opens a session to a virtual address. It may still be refused: then reading ends at once, and
+/// [`verdict`] says why.
+pub fn open(dir: &Path, to: SocketAddr, silence: Duration) -> io::Result<(UnixStream, Cookie)> {
+    let cookie = Cookie(stp_directory::password::random());
+    let open = Request::Open(Open {
+        cookie,
+        family: if to.is_ipv4() { Family::V4 } else { Family::V6 },
+        destination: to,
+        local: SocketAddr::from(([127, 0, 0, 1], 1)),
+        pid: std::process::id(),
+        flags: OpenFlags::default(),
+    });
+    let message = open.encode().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut stream = UnixStream::connect(dir.join(SOCKET_FILE))?;
+    stream.set_read_timeout(Some(silence))?;
+    stream.write_all(message.as_bytes())?;
+    stream.write_all(&[FILLER_END])?;
+    Ok((stream, cookie))
+}
+
+/// What became of such a session.
+pub fn verdict(dir: &Path, cookie: Cookie) -> Option<Verdict> {
+    let mut stream = UnixStream::connect(dir.join(SOCKET_FILE)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(3))).ok()?;
+    stream.write_all(Request::Verdict(cookie).encode()?.as_bytes()).ok()?;
+    let mut bytes = Vec::new();
+    stream.take(1_024).read_to_end(&mut bytes).ok()?;
+    match Reply::decode(&bytes) {
+        Ok(Some((Reply::Verdict(verdict), _))) => Some(verdict),
+        _ => None,
+    }
+}
