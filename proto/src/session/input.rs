@@ -56,6 +56,7 @@ impl Session {
         }
     }
 
+    /// T2, T5. R25: only its user ends it.
     fn suspend(&mut self) {
         match self.step(StateEvent::UserSuspend) {
             Some(Action::SendSuspend) => {
@@ -119,7 +120,7 @@ impl Session {
         self.check_liveness(now);
     }
 
-    /// Gives spare memory back once nothing moves.
+    /// R73: gives spare memory back once nothing moves.
     fn trim(&mut self, now: Instant) {
         let quiet = self.clock.traffic + self.limits.heartbeat_busy;
         if now < quiet {

@@ -235,7 +235,7 @@ pub enum PeerMisbehaved {
     Unexpected(&'static str),
 }
 
-/// The links of a session.
+/// The links of a session (R1).
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 struct Links {
     /// Data moves here.

@@ -51,7 +51,7 @@ impl Session {
         self.check_over();
     }
 
-    /// Room for bytes of the near side; 0 is back-pressure.
+    /// Room for bytes of the near side; 0 is back-pressure (R30).
     pub fn send_room(&self) -> usize {
         let stopped = self.send.fin
             || self.state == State::Closed

@@ -103,7 +103,7 @@ impl Session {
         }
     }
 
-    /// Initiator: whether a transfer is possible now.
+    /// Initiator: whether a transfer is possible now (R64).
     pub fn transferable(&self) -> Result<(), WhyNot> {
         if self.state == State::Closed {
             return Err(WhyNot::Closed);
