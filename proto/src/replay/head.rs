@@ -145,7 +145,8 @@ impl ContentRange {
         let (first, last) = range.split_once('-')?;
         let (first, last) = (number(first)?, number(last)?);
         let total = if total == "*" { None } else { Some(number(total)?) };
-        let sound = first <= last && total.is_none_or(|total| last < total);
+        // The position behind the last byte is a number too.
+        let sound = first <= last && last < total.unwrap_or(u64::MAX);
         sound.then_some(Self { first, last, total })
     }
 }
@@ -284,6 +285,7 @@ mod tests {
         assert_eq!(range("Content-Range: bytes 1-9/9\r\n"), None);
         assert_eq!(range("Content-Range: bytes */9\r\n"), None);
         assert_eq!(range("Content-Range: pages 1-2/9\r\n"), None);
+        assert_eq!(range("Content-Range: bytes 0-18446744073709551615/*\r\n"), None);
         assert_eq!(range("Content-Range: bytes 1-2/9\r\nContent-Range: bytes 1-2/9\r\n"), None);
     }
 

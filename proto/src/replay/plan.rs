@@ -152,7 +152,8 @@ impl Plan {
             let close = !(question.keep_alive && original.keep_alive);
             return Ok(Self::Complete { head_rest, close });
         }
-        let body_at = head_at + u64::try_from(response.len()).unwrap_or(0);
+        let response_length = u64::try_from(response.len()).unwrap_or(u64::MAX);
+        let body_at = head_at.checked_add(response_length).ok_or_else(broken)?;
         let proof = sound(proof, body_at, have)?;
         let ask = Ask::new(request, question, original, (body, body_have), proof, policy)?;
         Ok(Self::Ask(Box::new(Ask { head_rest, ..ask })))
