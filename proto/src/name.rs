@@ -51,7 +51,7 @@ pub enum NameError {
 impl Name {
     /// Builds a name from its three parts.
     pub fn new(service: &str, object: &str, domain: &str) -> Result<Name, NameError> {
-        let host = service.len() + object.len() + domain.len() + "..at..stp".len() - 1;
+        let host = service.len() + object.len() + domain.len() + "..at..stp".len();
         if host > NAME_BYTES_MAX {
             return Err(NameError::TooLong(host));
         }
@@ -200,6 +200,17 @@ mod tests {
             assert_eq!(name.to_string(), text);
             assert!(Name::is_host(host.as_bytes()));
         }
+    }
+
+    #[test]
+    fn the_longest_name_has_the_longest_host_form() {
+        let object = ["a".repeat(63), "b".repeat(63), "c".repeat(63)].join(".");
+        let domain = "d".repeat(NAME_BYTES_MAX - "www..at..stp".len() - object.len());
+        let longest = Name::new("www", &object, &domain).unwrap();
+        assert_eq!(longest.to_host().len(), NAME_BYTES_MAX);
+        assert_eq!(Name::from_host(&longest.to_host()), Ok(longest));
+        let longer = Name::new("www", &object, &format!("{domain}d"));
+        assert_eq!(longer, Err(NameError::TooLong(NAME_BYTES_MAX + 1)));
     }
 
     #[test]
