@@ -10,6 +10,7 @@ pub mod handle;
 pub mod local;
 pub mod name;
 pub mod replay;
+pub mod rise;
 pub mod seam;
 pub mod select;
 pub mod session;

@@ -74,6 +74,7 @@ impl Far for ServerFar {
                     LostCause::Broken => "the link broke",
                     LostCause::Silent => "the link was silent",
                     LostCause::Unanswered => "no answer",
+                    LostCause::Overtaken => "overtaken",
                 };
                 self.record(session, "lost", cause.to_owned(), None);
             }

@@ -39,7 +39,6 @@ impl Session {
         }
         (self.ack_due, self.ask_due) = (false, false);
         if self.state != State::Closed {
-            // R72.
             let unconfirmed = self.side == Side::Acceptor && !self.confirmed;
             let hold = if unconfirmed { self.limits.hold_unconfirmed } else { self.limits.hold };
             self.clock.arm(Timer::Hold, since + hold);
@@ -93,6 +92,9 @@ impl Session {
             }
             return;
         }
+        if attempt == Attempt::Transfer && self.goes_beside() {
+            return self.start_beside(now, link);
+        }
         match self.step(StateEvent::LinkUp) {
             Some(Action::StartAttempt) => self.start_attempt(now, link, attempt),
             Some(Action::Farewell) => self.farewell_on(now, link),
@@ -139,6 +141,9 @@ impl Session {
 
     /// The driver, a silent link or an attempt's timer.
     pub(super) fn link_lost(&mut self, now: Instant, link: LinkId, cause: LostCause) {
+        if self.is_beside(link) {
+            return self.beside_lost(link, cause);
+        }
         if self.links.current() != Some(link) {
             return;
         }
@@ -162,6 +167,7 @@ impl Session {
 
     /// No link is attached or tried any more.
     pub(super) fn detach_all(&mut self, how: Detach) {
+        self.drop_beside(Detach::Close);
         if let Some(link) = self.links.attached.take() {
             self.outbox.detach(link, how);
         }
@@ -360,8 +366,21 @@ impl Session {
             self.refused(now, Pace::Slow, denied);
             return Ok(());
         }
+        self.adopt_connect_ok(now, link, attempt, false, ok);
+        Ok(())
+    }
+
+    /// The session is at the acceptor that answered; whether the one it was at is told.
+    pub(super) fn adopt_connect_ok(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        attempt: Attempt,
+        told: bool,
+        ok: &ConnectOk<'_>,
+    ) {
         if self.step(StateEvent::PeerAccepts) != Some(Action::Adopt) {
-            return Ok(());
+            return;
         }
         let old = core::mem::replace(&mut self.acceptor, ok.acceptor);
         self.server = ok.server.into();
@@ -373,11 +392,10 @@ impl Session {
         }
         self.attach(now, link, attempt, self.send.max - self.send.nxt);
         if attempt == Attempt::Transfer {
-            self.outbox.event(Event::Moved { old });
+            self.outbox.event(Event::Moved { old, told });
         }
         // R23: the acceptor learns that its answer arrived, also if the app stays silent.
         self.ack_due = self.send.nxt == self.send.end();
-        Ok(())
     }
 
     fn check_epoch(&self, got: u32) -> Result<(), PeerMisbehaved> {
@@ -400,7 +418,7 @@ impl Session {
         self.refused(now, pace, Denied::Connect { attempt, why, retry_after, text });
     }
 
-    /// RESUME_DENIED on the link of the attempt (T15, R26).
+    /// RESUME_DENIED on the link of the attempt (T15).
     pub(super) fn on_resume_denied(
         &mut self,
         now: Instant,
@@ -455,7 +473,7 @@ impl Session {
 }
 
 /// R20: initiators use odd numbers, acceptors even ones.
-fn next_epoch(epoch: u32, side: Side) -> u32 {
+pub(super) fn next_epoch(epoch: u32, side: Side) -> u32 {
     let odd = u32::from(side == Side::Initiator);
     let next = epoch.saturating_add(1);
     if next % 2 == odd { next } else { next.saturating_add(1) }

@@ -37,6 +37,7 @@ impl Session {
         match close {
             Close::Fin { position } => {
                 self.receive.on_fin(position)?;
+                self.overtaken(None);
                 self.check_drained();
                 self.check_complete(now);
             }
@@ -121,6 +122,7 @@ impl Session {
         if !self.near_gone && !matches!(code, code::NEAR_GONE | code::NEAR_RESET) {
             self.outbox.shut(ShutNear::Reset { code });
         }
+        self.drop_beside(Detach::Close);
         self.forget();
         let link = self.links.current();
         self.links.attached = link;

@@ -144,6 +144,9 @@ pub enum LostCause {
     Silent,
     /// An attempt was not answered in time.
     Unanswered,
+    /// While another server was asked the stream went on to something it was not told of. The
+    /// attached link goes on.
+    Overtaken,
 }
 
 /// An attempt was refused.
@@ -208,6 +211,8 @@ pub enum Event {
     Moved {
         /// SH_B at the old server.
         old: Handle,
+        /// It was told on its link, which still worked.
+        told: bool,
     },
     /// The attached link, or that of an attempt, is gone.
     Lost {

@@ -93,10 +93,12 @@ impl Session {
         if self.clock.expired(Timer::Retry, now) {
             self.attempt_wanted(StateEvent::RetryDue);
         }
-        if self.clock.expired(Timer::Attempt, now)
-            && let Some((link, _)) = self.links.trying
-        {
-            self.link_lost(now, link, LostCause::Unanswered);
+        if self.clock.expired(Timer::Attempt, now) {
+            let trying = self.links.trying.map(|(link, _)| link);
+            let asked = trying.or(self.beside_link());
+            if let Some(link) = asked {
+                self.link_lost(now, link, LostCause::Unanswered);
+            }
         }
         if self.clock.expired(Timer::Ack, now) && self.receive.report_pending() {
             self.ack_due = true;

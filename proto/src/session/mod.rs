@@ -8,10 +8,11 @@
 //!
 //! Files by noun: `send` and `receive` are the two streams, `attempt` how links begin, `record` what
 //! comes in, `output` what goes out, `near` the app or service, `close` all endings, `transfer`
-//! tickets and the way to another server, `journal` the tickets of an acceptor, `clock` all time.
+//! tickets and the way to another server, `beside` that way while the old link still works, `journal` the tickets of an acceptor, `clock` all time.
 //! Rule numbers (R..) are those of PROTOCOL.md.
 
 mod attempt;
+mod beside;
 mod clock;
 mod close;
 mod event;
@@ -43,6 +44,7 @@ pub use clock::Timer;
 #[cfg(feature = "model")]
 pub use mutant::Mutant;
 
+use beside::Beside;
 use clock::Clock;
 use close::Ending;
 use journal::Journal;
@@ -297,6 +299,8 @@ pub struct Session {
     near_gone: bool,
     journal: Journal,
     held: Option<Box<HeldTicket>>,
+    /// Another server is asked while the old link goes on.
+    beside: Option<Box<Beside>>,
     seam: Option<Box<Seam>>,
     ending: Ending,
     outbox: Outbox,
@@ -383,6 +387,7 @@ impl Session {
             near_gone: false,
             journal: Journal::default(),
             held: None,
+            beside: None,
             seam: None,
             ending: Ending::default(),
             outbox: Outbox::default(),

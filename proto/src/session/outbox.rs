@@ -22,6 +22,8 @@ pub(super) enum Queued {
 pub(super) enum Control {
     Connect,
     Transfer,
+    /// A frame made when it was decided on.
+    Encoded(Vec<u8>),
     ConnectOk,
     Resume(ResumeFrame),
     ResumeOk(ResumeOk),

@@ -140,6 +140,7 @@ impl Session {
             Control::Transfer => {
                 self.connect(ConnectMode::Transfer(self.transfer_request())).encode(out);
             }
+            Control::Encoded(frame) => out.extend_from_slice(frame),
             Control::ConnectOk => ConnectOk {
                 initiator: self.initiator,
                 acceptor: self.acceptor,
@@ -164,7 +165,7 @@ impl Session {
         }
     }
 
-    fn connect<'s>(&'s self, mode: ConnectMode<'s>) -> Connect<'s> {
+    pub(super) fn connect<'s>(&'s self, mode: ConnectMode<'s>) -> Connect<'s> {
         Connect {
             version: VERSION,
             handle: self.initiator,

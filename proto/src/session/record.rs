@@ -3,10 +3,10 @@
 use super::attempt::Pace;
 use super::clock::Timer;
 use super::outbox::Control;
-use super::{Detach, Event, LinkId, PeerMisbehaved, Session, Side, code};
+use super::{Detach, Event, LinkId, LostCause, PeerMisbehaved, Session, Side, code};
 use crate::state::{Action, State, StateEvent};
 use crate::time::Instant;
-use crate::wire::{Checkpoint, Close, Data, First, Frame, Report, first_frame, frames};
+use crate::wire::{Checkpoint, Close, Data, First, Frame, Report, WireError, first_frame, frames};
 
 impl Session {
     /// Decodes the frames in one record. Payloads accepted are pushed to `arrived`; pass them to
@@ -19,6 +19,9 @@ impl Session {
         record: &'b [u8],
         arrived: &mut Vec<&'b [u8]>,
     ) -> Result<(), PeerMisbehaved> {
+        if self.is_beside(link) {
+            return self.record_beside(now, link, record, arrived);
+        }
         if self.links.current() != Some(link) {
             if self.side == Side::Acceptor && self.links.begin(link) {
                 self.on_first(now, link, record);
@@ -26,7 +29,17 @@ impl Session {
             return Ok(());
         }
         self.clock.alive(now);
-        for frame in frames(record) {
+        self.on_frames(now, link, frames(record), arrived)
+    }
+
+    fn on_frames<'b>(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        frames: impl Iterator<Item = Result<Frame<'b>, WireError>>,
+        arrived: &mut Vec<&'b [u8]>,
+    ) -> Result<(), PeerMisbehaved> {
+        for frame in frames {
             // An earlier frame may have ended the link (R2).
             if self.links.current() != Some(link) {
                 break;
@@ -40,6 +53,31 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Frames of a server that does not have the session yet; after the one that moves it, the
+    /// rest are as any.
+    fn record_beside<'b>(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        record: &'b [u8],
+        arrived: &mut Vec<&'b [u8]>,
+    ) -> Result<(), PeerMisbehaved> {
+        let mut frames = frames(record);
+        while self.is_beside(link) {
+            match frames.next() {
+                None => return Ok(()),
+                Some(Err(_)) => self.beside_lost(link, LostCause::Broken),
+                Some(Ok(frame)) => {
+                    if let Some(data) = self.on_beside(now, link, frame) {
+                        let fresh = Frame::Data(data);
+                        self.on_frames(now, link, core::iter::once(Ok(fresh)), arrived)?;
+                    }
+                }
+            }
+        }
+        self.on_frames(now, link, frames, arrived)
     }
 
     /// R2: a new link at the acceptor. What does not fit harms that link alone.
@@ -115,6 +153,7 @@ impl Session {
         if let Some(seam) = &mut self.seam {
             seam.update(data.position, data.bytes);
         }
+        self.note_beside(data.position, data.bytes);
         self.moved(now, data.bytes.len());
         self.clock.arm(Timer::Ack, now + self.limits.ack_delay);
         if self.receive.discard {

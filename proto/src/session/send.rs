@@ -26,6 +26,8 @@ pub(super) struct Sending {
     pub fin_ever: bool,
     /// The peer has everything, the end included, and we may forget it.
     pub fin_acked: bool,
+    /// Nothing from here on is freed while another server is asked (R65), and what would have been.
+    pin: Option<(u64, u64)>,
 }
 
 impl Sending {
@@ -40,6 +42,7 @@ impl Sending {
             fin_sent: false,
             fin_ever: false,
             fin_acked: false,
+            pin: None,
         }
     }
 
@@ -64,10 +67,31 @@ impl Sending {
     }
 
     /// The peer may be told nothing below `position` any more.
-    pub fn free(&mut self, position: u64) {
+    pub fn free(&mut self, mut position: u64) {
+        if let Some((from, owed)) = &mut self.pin {
+            *owed = position.max(*owed);
+            position = position.min(*from);
+        }
         if position > self.una() {
             self.buffer.free(position);
         }
+    }
+
+    /// R65: keeps everything from `from` on.
+    pub fn pin(&mut self, from: u64) {
+        self.pin = Some((from, self.una()));
+    }
+
+    /// Frees what was kept back.
+    pub fn unpin(&mut self) {
+        if let Some((_, owed)) = self.pin.take() {
+            self.free(owed);
+        }
+    }
+
+    /// What was kept back is needed.
+    pub fn forget_owed(&mut self) {
+        self.pin = None;
     }
 
     /// R22: whether the peer's position at a resume can be continued from.

@@ -68,6 +68,7 @@ impl Session {
             let reached = self.send.nxt;
             return Err(PeerMisbehaved::WrongTicket { position: ticket.covers, reached });
         }
+        self.overtaken(Some(ticket));
         self.send.heard = self.send.heard.max(ticket.covers);
         self.send.free(ticket.covers);
         // The digest goes on while the replica's first comparable byte stays the same.

@@ -3,6 +3,7 @@
 mod fixture;
 
 mod basic;
+mod beside;
 mod bounds;
 mod checkpoint;
 mod close;

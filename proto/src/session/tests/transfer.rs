@@ -132,7 +132,7 @@ fn unknown_then_transfer_continues_the_stream_on_another_server() {
     pair.peer = Peer::Other;
     pair.broker_input(Input::Retry);
     pair.until(|pair| pair.broker.session.state() == State::Active);
-    assert!(pair.broker.events.contains(&Event::Moved { old: SH_B }));
+    assert!(pair.broker.events.contains(&Event::Moved { old: SH_B, told: false }));
     pair.server().session.hold_acks();
     pair.peer = Peer::Same;
     pair.server().session.offer_ticket(offer(300_000, 100, 200));

@@ -1,0 +1,314 @@
+//! Make before break: a planned transfer whose new link is opened beside the old one (R65–R67).
+//!
+//! As long as the new server has not caught up, the session is ACTIVE on the old link as if nothing
+//! were: bytes still come, `received` grows, tickets and acknowledgements are taken, only that
+//! nothing the new server was promised is freed. The new server's stream begins where the request
+//! said. What the broker has had from the old one since then is compared and dropped; the first byte
+//! that is new moves the session over, in one instant (T12 and T14 at once). So the app's stream has
+//! no gap, a server that is slower than the old one never gets the session, and a replica that
+//! differs after the seam is found out before it matters.
+//!
+//! This is done only inside an answer whose bytes can be compared (there is a seam digest). Between
+//! answers the request decides what comes, and two servers may answer in different words: there, and
+//! when the old link is gone anyway, the session detaches first.
+
+use super::attempt::next_epoch;
+use super::clock::Timer;
+use super::outbox::Control;
+use super::{Attempt, Denied, Detach, Event, LinkId, LostCause, Session, code};
+use crate::handle::Handle;
+use crate::seam::Seam;
+use crate::state::{State, StateEvent};
+use crate::time::Instant;
+use crate::wire::{
+    Checkpoint, Close, ConnectDenied, ConnectMode, ConnectOk, Data, DenyReason, Frame, Report,
+    TicketFrame,
+};
+
+/// An attempt at another server while the old link lives.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Beside {
+    link: LinkId,
+    /// What the ticket it was shown covers, and where that ticket's digest begins.
+    covers: u64,
+    seam_from: u64,
+    /// What has come from the old server since it was asked.
+    old: Seam,
+    /// The same bytes as they come from the new one.
+    new: Seam,
+    /// The end of what was acknowledged to it.
+    told: u64,
+    /// It has the session, as soon as it has caught up.
+    answer: Option<Answer>,
+    /// The newest ticket it gave.
+    ticket: Option<Box<OwnTicket>>,
+}
+
+/// CONNECT_OK, kept.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Answer {
+    acceptor: Handle,
+    epoch: u32,
+    up: u64,
+    limit: u64,
+    server: Box<str>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct OwnTicket {
+    at: u64,
+    covers: u64,
+    seam_from: u64,
+    transferable: bool,
+    ticket: Box<[u8]>,
+}
+
+impl Session {
+    /// Another server is asked while the attached one goes on.
+    pub fn is_moving(&self) -> bool {
+        self.beside.is_some()
+    }
+
+    /// Whether a link to another server is opened beside the attached one (R65).
+    pub(super) fn goes_beside(&self) -> bool {
+        self.state == State::Active
+            && self.links.attached.is_some()
+            && !self.receive.fin
+            && self.transfer_request().seam.is_some()
+    }
+
+    /// CONNECT on the new link; the old one goes on.
+    pub(super) fn start_beside(&mut self, now: Instant, link: LinkId) {
+        self.drop_beside(Detach::Close);
+        self.epoch = next_epoch(self.epoch, self.side);
+        let request = self.transfer_request();
+        let (covers, down) = (request.covers, request.down);
+        let seam_from = request.seam.as_ref().map_or(down, |proof| proof.from);
+        let mut connect = Vec::new();
+        self.connect(ConnectMode::Transfer(request)).encode(&mut connect);
+        let seam = Seam::new(down, self.limits.seam_block);
+        self.beside = Some(Box::new(Beside {
+            link,
+            covers,
+            seam_from,
+            old: seam.clone(),
+            new: seam,
+            told: down,
+            answer: None,
+            ticket: None,
+        }));
+        self.send.pin(covers);
+        self.clock.stop(Timer::Retry);
+        self.clock.set(Timer::Attempt, now + self.limits.connect_timeout);
+        self.outbox.frame(link, Control::Encoded(connect));
+    }
+
+    pub(super) fn is_beside(&self, link: LinkId) -> bool {
+        self.beside.as_ref().is_some_and(|beside| beside.link == link)
+    }
+
+    /// The link on which another server is asked.
+    pub(super) fn beside_link(&self) -> Option<LinkId> {
+        self.beside.as_ref().map(|beside| beside.link)
+    }
+
+    /// The attempt is no more; the attached link goes on.
+    pub(super) fn drop_beside(&mut self, how: Detach) {
+        if let Some(beside) = self.beside.take() {
+            self.send.unpin();
+            self.clock.stop(Timer::Attempt);
+            if how == Detach::Linger {
+                let moved = Close::Reset { code: code::MOVED };
+                self.outbox.frame(beside.link, Control::Close(moved));
+            }
+            self.outbox.detach(beside.link, how);
+        }
+    }
+
+    /// The new link is of no use; the old one goes on.
+    pub(super) fn beside_lost(&mut self, link: LinkId, cause: LostCause) {
+        let how = match cause {
+            LostCause::Broken => Detach::Close,
+            LostCause::Silent | LostCause::Unanswered | LostCause::Overtaken => Detach::Linger,
+        };
+        self.drop_beside(how);
+        self.outbox.event(Event::Lost { link, cause });
+    }
+
+    /// What the new server says while it is not the session's yet. Returns the bytes of DATA that
+    /// are new, when that moment has come. What does not fit harms the new link alone.
+    pub(super) fn on_beside<'b>(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        frame: Frame<'b>,
+    ) -> Option<Data<'b>> {
+        match frame {
+            Frame::ConnectOk(ok) => self.beside_accepted(now, link, &ok),
+            Frame::ConnectDenied(denied) => self.beside_denied(&denied),
+            Frame::Data(data) => return self.beside_data(now, link, data),
+            Frame::Ticket(ticket) => self.beside_ticket(link, &ticket),
+            Frame::Checkpoint(Checkpoint::Ack { echo, .. }) => {
+                if echo {
+                    self.tell_beside();
+                }
+            }
+            _ => self.beside_lost(link, LostCause::Broken),
+        }
+        None
+    }
+
+    fn beside_accepted(&mut self, now: Instant, link: LinkId, ok: &ConnectOk<'_>) {
+        let known = self.send.una()..=self.send.max;
+        let Some(beside) = &mut self.beside else { return };
+        let asked = beside.old.from();
+        let fits = ok.initiator == self.initiator
+            && ok.epoch == self.epoch
+            && known.contains(&ok.up)
+            && ok.down == asked
+            && ok.limit >= ok.up
+            && beside.answer.is_none();
+        if !fits {
+            let text = format!("its answer does not fit: up {}, down {}", ok.up, ok.down);
+            self.drop_beside(Detach::Close);
+            return self.event_denied(DenyReason::Mismatch, text);
+        }
+        beside.answer = Some(Answer {
+            acceptor: ok.acceptor,
+            epoch: ok.epoch,
+            up: ok.up,
+            limit: ok.limit,
+            server: ok.server.into(),
+        });
+        if self.receive.received == asked {
+            self.move_over(now, link);
+        } else {
+            // R23: it learns that its answer arrived.
+            self.tell_beside();
+        }
+    }
+
+    fn beside_denied(&mut self, denied: &ConnectDenied<'_>) {
+        self.drop_beside(Detach::Close);
+        let (why, retry_after) = (denied.why, denied.retry_after);
+        let (attempt, text) = (Attempt::Transfer, denied.text.to_string());
+        self.outbox.event(Event::Denied(Denied::Connect { attempt, why, retry_after, text }));
+    }
+
+    fn event_denied(&mut self, why: DenyReason, text: String) {
+        let (attempt, retry_after) = (Attempt::Transfer, core::time::Duration::ZERO);
+        self.outbox.event(Event::Denied(Denied::Connect { attempt, why, retry_after, text }));
+    }
+
+    /// R66: what is here already is compared and dropped; the first new byte moves the session.
+    fn beside_data<'b>(&mut self, now: Instant, link: LinkId, data: Data<'b>) -> Option<Data<'b>> {
+        let received = self.receive.received;
+        let beside = self.beside.as_mut()?;
+        let next = beside.new.position();
+        if data.position != next || beside.answer.is_none() {
+            self.beside_lost(link, LostCause::Broken);
+            return None;
+        }
+        let missing = usize::try_from(received - next).unwrap_or(usize::MAX);
+        let (known, fresh) = data.bytes.split_at(missing.min(data.bytes.len()));
+        beside.new.update(next, known);
+        let reached = beside.new.position();
+        if fresh.is_empty() && reached < received {
+            if reached - beside.told >= (self.limits.ack_every as u64).max(1) {
+                self.tell_beside();
+            }
+            return None;
+        }
+        if beside.new != beside.old {
+            let from = beside.old.from();
+            self.drop_beside(Detach::Linger);
+            let text = format!("its bytes from {from} to {received} differ");
+            self.event_denied(DenyReason::Seam, text);
+            return None;
+        }
+        self.move_over(now, link);
+        (!fresh.is_empty()).then_some(Data { position: received, bytes: fresh })
+    }
+
+    fn beside_ticket(&mut self, link: LinkId, ticket: &TicketFrame<'_>) {
+        let Some(beside) = &mut self.beside else { return };
+        let fits = beside.answer.as_ref().is_some_and(|answer| ticket.covers <= answer.up);
+        if !fits || ticket.at > beside.new.position() {
+            return self.beside_lost(link, LostCause::Broken);
+        }
+        beside.ticket = Some(Box::new(OwnTicket {
+            at: ticket.at,
+            covers: ticket.covers,
+            seam_from: ticket.seam_from,
+            transferable: ticket.transferable,
+            ticket: ticket.ticket.into(),
+        }));
+    }
+
+    /// An acknowledgement of what has come again.
+    fn tell_beside(&mut self) {
+        let limit = self.receive.told_limit;
+        if let Some(beside) = &mut self.beside {
+            let received = beside.new.position();
+            beside.told = received;
+            let report = Report { received, acked: received, limit };
+            let ack = Checkpoint::Ack { echo: false, report };
+            self.outbox.frame(beside.link, Control::Checkpoint(ack));
+        }
+    }
+
+    /// R66: from this instant on nothing is heard from the old server; it is told so.
+    fn move_over(&mut self, now: Instant, link: LinkId) {
+        let Some(beside) = self.beside.take() else { return };
+        let Some(answer) = beside.answer else { return };
+        self.send.forget_owed();
+        if let Some(old) = self.links.attached.take() {
+            let moved = Close::Reset { code: code::MOVED };
+            self.outbox.frame(old, Control::Close(moved));
+            self.outbox.detach(old, Detach::Linger);
+        }
+        self.step(StateEvent::LinkLost);
+        self.step(StateEvent::LinkUp);
+        self.links.trying = Some((link, Attempt::Transfer));
+        self.clock.unlinked = Some(now);
+        let ok = ConnectOk {
+            initiator: self.initiator,
+            acceptor: answer.acceptor,
+            epoch: answer.epoch,
+            features: 0,
+            up: answer.up,
+            down: beside.old.from(),
+            limit: answer.limit,
+            hold: self.limits.hold,
+            tombstone: self.limits.tombstone,
+            server: &answer.server,
+        };
+        self.adopt_connect_ok(now, link, Attempt::Transfer, true, &ok);
+        // What it knows of our place and limit is as old as the request.
+        self.ack_due = true;
+        if let Some(own) = beside.ticket {
+            let OwnTicket { at, covers, seam_from, transferable, ticket } = *own;
+            let ticket = TicketFrame { at, covers, seam_from, transferable, ticket: &ticket };
+            let _it_was_checked = self.on_ticket(&ticket);
+        }
+    }
+
+    /// Bytes from the old server while another is asked.
+    pub(super) fn note_beside(&mut self, position: u64, bytes: &[u8]) {
+        if let Some(beside) = &mut self.beside {
+            beside.old.update(position, bytes);
+        }
+    }
+
+    /// R65: the stream has gone on to something the new server was not told of.
+    pub(super) fn overtaken(&mut self, ticket: Option<&TicketFrame<'_>>) {
+        let Some(beside) = &self.beside else { return };
+        let same = ticket.is_some_and(|ticket| {
+            ticket.transferable
+                && (ticket.covers, ticket.seam_from) == (beside.covers, beside.seam_from)
+        });
+        if !same {
+            self.beside_lost(beside.link, LostCause::Overtaken);
+        }
+    }
+}
