@@ -182,6 +182,13 @@ impl Directory {
         self.maker.lock().servers.retain(|server| Arc::strong_count(server) > 1);
     }
 
+    /// The ticket for a name was not accepted: the next session gets a new one.
+    pub fn distrust(&self, host: &str) {
+        if let Some(found) = self.found.lock().get_mut(host) {
+            found.fresh = Duration::ZERO;
+        }
+    }
+
     /// The service behind a name or file.
     pub async fn find(self: &Arc<Self>, host: &str) -> Result<Found, Lacking> {
         let kept = self.found.lock().get_mut(host).map(|kept| {

@@ -263,6 +263,11 @@ impl Far for SessionFar {
             Denied::Resume(why) => (Refusal::of_resume(*why), why.to_string()),
         };
         let Some(refusal) = refusal else { return Verdict::TryLater };
+        if matches!(refusal, Refusal::Unauthorized | Refusal::Expired)
+            && let Some(host) = &self.entry.host
+        {
+            self.broker.directory.distrust(host);
+        }
         let mut course = self.entry.course.lock();
         let server = course.trying.map(|rank| self.entry.service.server_name(rank));
         let said = if text.is_empty() { String::new() } else { format!(": {text}") };
