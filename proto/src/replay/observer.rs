@@ -286,6 +286,9 @@ impl Observer {
             Ok(None)
         };
         match parsed {
+            _ if self.request.raw.len() > HEAD_MAX => {
+                self.not_http(taken, "a request head is too long")
+            }
             Ok(Some((head, length))) if length == self.request.raw.len() => {
                 let repeatable = head.repeatable();
                 self.request.body = Body::new(head.framing);
@@ -293,8 +296,7 @@ impl Observer {
                 self.response = Message::new(self.down);
                 (taken, Up::Head { begin: self.request.at, repeatable })
             }
-            Ok(None) if self.request.raw.len() <= HEAD_MAX => (taken, Up::More),
-            Ok(None) => self.not_http(taken, "a request head is too long"),
+            Ok(None) => (taken, Up::More),
             Ok(Some(_)) => self.not_http(taken, "a request head ends in two places"),
             Err(_) => self.not_http(taken, "not an HTTP/1 request"),
         }
@@ -345,11 +347,11 @@ impl Observer {
             Ok(None)
         };
         let why = match parsed {
+            _ if self.response.raw.len() > HEAD_MAX => "a response head is too long",
             Ok(Some((head, length))) if length == self.response.raw.len() => {
                 return (taken, self.response_head_whole(head));
             }
-            Ok(None) if self.response.raw.len() <= HEAD_MAX => return (taken, Down::More),
-            Ok(None) => "a response head is too long",
+            Ok(None) => return (taken, Down::More),
             Ok(Some(_)) => "a response head ends in two places",
             Err(_) => "not an HTTP/1 response",
         };

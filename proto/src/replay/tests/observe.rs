@@ -184,13 +184,15 @@ fn heads_beyond_the_bounds_are_not_followed() {
     assert_eq!(run.observer.opaque(), None);
     run.down(GET.1.as_bytes());
     assert_eq!((run.tickets.len(), run.ended), (0, 1), "followed, but no ticket");
-    let longer = format!("GET / HTTP/1.1\r\nCookie: {}", "x".repeat(HEAD_MAX));
-    let mut run = Run::new();
-    for piece in longer.as_bytes().chunks(1000) {
-        assert!(run.up(piece).is_empty());
+    let longer = format!("GET / HTTP/1.1\r\nCookie: {}\r\n\r\n", "x".repeat(HEAD_MAX));
+    for piece in [1_000, longer.len()] {
+        let mut run = Run::new();
+        for piece in longer.as_bytes().chunks(piece) {
+            assert!(run.up(piece).is_empty());
+        }
+        assert!(run.observer.opaque().is_some(), "in pieces of {piece}");
+        assert_eq!(run.up, longer.as_bytes());
     }
-    assert!(run.observer.opaque().is_some());
-    assert_eq!(run.up, longer.as_bytes());
 }
 
 #[test]
