@@ -1,24 +1,17 @@
-//! One end of the world: a session, its near side, and as much of a daemon as joins them. The
-//! session is the shipped one; what is written here mirrors `drive/src/run.rs` and the server's
-//! `listener.rs`, one event at a time, each followed by everything the session wants done.
+//! One end of the world: a session, its near side, and what its daemon holds for it. The session is
+//! the shipped one. What an event does to an end is in `act.rs`.
 
 use std::cell::Cell;
-use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
 use stp_proto::handle::Handle;
-use stp_proto::session::{
-    Attempt, ClosedWhy, Denied, Detach, Event, Input, LinkId, Mutant, Output, Peer, Session,
-    ShutNear, StartAt, TicketOffer, Timer, code,
-};
+use stp_proto::session::{ClosedWhy, Detach, LinkId, Mutant, Session, Timer};
 use stp_proto::state::State;
 use stp_proto::time::Instant;
-use stp_proto::wire::{
-    Connect, ConnectMode, First, ResumeDenial, ResumeFrame, encode_done, encode_resume_denied,
-    first_frame,
-};
+use stp_proto::wire::ResumeDenial;
 
+use crate::act::Act;
 use crate::plan::Plan;
 
 /// The clock of the model stands still.
@@ -121,7 +114,7 @@ pub struct End {
     /// The links the driver holds for the session.
     pub links: Vec<Held>,
     /// The number the driver gives to the next link.
-    next: u8,
+    pub next: u8,
     /// Broker: a dial is under way.
     pub dialing: bool,
     /// Broker: the server that holds the session.
@@ -204,18 +197,18 @@ impl End {
         self.links.iter().find(|held| held.id == id).map(|held| held.wire)
     }
 
-    fn hold(&mut self, wire: u8, server: u8) -> LinkId {
+    pub fn hold(&mut self, wire: u8, server: u8) -> LinkId {
         let id = LinkId(self.next.into());
         self.next += 1;
         self.links.push(Held { wire, id, server });
         id
     }
 
-    fn held(&self, wire: u8) -> Option<LinkId> {
+    pub fn held(&self, wire: u8) -> Option<LinkId> {
         self.links.iter().find(|held| held.wire == wire).map(|held| held.id)
     }
 
-    fn let_go(&mut self, id: LinkId) -> Option<u8> {
+    pub fn let_go(&mut self, id: LinkId) -> Option<u8> {
         let at = self.links.iter().position(|held| held.id == id)?;
         Some(self.links.remove(at).wire)
     }
@@ -273,11 +266,7 @@ impl End {
         Mutant::set(plan.mutant);
         let act = AssertUnwindSafe(|| {
             let outcome = Outcome { end: self.clone(), effects: Vec::new() };
-            let mut act = Act { plan, room, out: outcome };
-            act.happen(happening, record)?;
-            act.carry_out()?;
-            act.check(self, happening)?;
-            Ok(act.out)
+            Act { plan, room, out: outcome }.run(self, happening, record)
         });
         QUIET.set(true);
         let result = catch_unwind(act);
@@ -306,432 +295,6 @@ fn quiet_panics() {
             }
         }));
     });
-}
-
-/// One event being handled.
-struct Act<'p> {
-    plan: &'p Plan,
-    /// DATA frames the attached link still takes.
-    room: u8,
-    out: Outcome,
-}
-
-impl Act<'_> {
-    fn end(&mut self) -> &mut End {
-        &mut self.out.end
-    }
-
-    fn session(&mut self) -> Option<&mut Session> {
-        self.out.end.session.as_mut()
-    }
-
-    fn input(&mut self, input: Input) {
-        if let Some(session) = self.session() {
-            session.handle_input(NOW, input);
-        }
-    }
-
-    fn happen(&mut self, happening: Happening, record: &[u8]) -> Result<(), String> {
-        match happening {
-            Happening::Record { link, .. } => return self.record(link, record),
-            Happening::LinkUp { link, server } => {
-                self.end().dialing = false;
-                let id = self.end().hold(link, server);
-                let end = &self.out.end;
-                let established = end.session.as_ref().is_some_and(Session::is_established);
-                let same = !established || server == end.home;
-                let peer = if same { Peer::Same } else { Peer::Other };
-                self.input(Input::LinkUp { link: id, peer });
-            }
-            Happening::LinkLost { link } => self.lose(link),
-            Happening::Room => (),
-            Happening::DialFailed => {
-                self.end().dialing = false;
-                self.input(Input::DialFailed);
-            }
-            Happening::PathChanged => self.input(Input::PathChanged),
-            Happening::Write => self.write()?,
-            Happening::Read => self.read()?,
-            Happening::Fin => {
-                self.end().near.fin_said = true;
-                self.input(Input::NearFin);
-            }
-            Happening::NearReset | Happening::NearGone | Happening::Abort => {
-                self.end().left.aborts -= 1;
-                self.end().aborted = true;
-                self.end().near.gone |= happening != Happening::Abort;
-                self.input(match happening {
-                    Happening::NearReset => Input::NearReset,
-                    Happening::NearGone => Input::NearGone,
-                    _ => Input::Abort { code: code::USER },
-                });
-            }
-            Happening::Suspend => {
-                self.end().left.suspends -= 1;
-                self.input(Input::Suspend);
-            }
-            Happening::Resume => self.input(Input::Resume),
-            Happening::Timer(timer) => {
-                if timer == Timer::Checkpoint {
-                    self.end().left.cuts -= 1;
-                }
-                self.end().gave_up |= timer == Timer::Closing;
-                if let Some(session) = self.session() {
-                    session.expire(NOW, timer);
-                    session.handle_input(NOW, Input::Timeout);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn lose(&mut self, link: u8) {
-        if let Some(id) = self.end().held(link) {
-            self.end().let_go(id);
-            self.input(Input::LinkLost { link: id });
-        }
-    }
-
-    fn write(&mut self) -> Result<(), String> {
-        let up = self.end().is_broker();
-        let at = self.end().near.wrote;
-        let Some(session) = self.session() else { return Ok(()) };
-        let count = session
-            .fill(NOW, |slices| {
-                let first = slices.iter_mut().find(|slice| !slice.is_empty());
-                let Some(slice) = first else { return Ok(0) };
-                slice[0] = byte(up, at);
-                Ok(1)
-            })
-            .map_err(|error| format!("P1 fill failed: {error}"))?;
-        self.end().near.wrote += count as u64;
-        Ok(())
-    }
-
-    fn read(&mut self) -> Result<(), String> {
-        self.deliver(&[], if self.plan.lazy { 1 } else { usize::MAX })
-    }
-
-    /// The near side takes at most `most` bytes, and looks at each.
-    fn deliver(&mut self, arrived: &[&[u8]], most: usize) -> Result<(), String> {
-        let up = !self.end().is_broker();
-        let (mut at, mut wrong) = (self.end().near.got, None);
-        let mut appetite = if self.end().near.gone { 0 } else { most };
-        let Some(session) = self.session() else { return Ok(()) };
-        let result = session.deliver(NOW, arrived, |slices| {
-            let mut count = 0;
-            for value in slices.iter().flat_map(|slice| slice.iter()).take(appetite) {
-                if *value != byte(up, at) {
-                    wrong.get_or_insert((at, *value));
-                }
-                (at, count) = (at + 1, count + 1);
-            }
-            appetite -= count;
-            if count == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(count) }
-        });
-        match result {
-            Ok(_) => (),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => (),
-            Err(error) => return Err(format!("P1 deliver failed: {error}")),
-        }
-        if let Some((at, value)) = wrong {
-            return Err(format!("P1 prefix: byte {value:#04x} given at position {at}"));
-        }
-        let (before, fin) = (self.end().near.got, self.end().near.got_fin);
-        if at > before && fin {
-            return Err("P1 prefix: bytes given after the end".to_owned());
-        }
-        self.end().near.got = at;
-        self.ticket();
-        Ok(())
-    }
-
-    /// A replayable service has taken bytes: the journal first, then the acknowledgement (D3).
-    fn ticket(&mut self) {
-        let (covers, at) = (self.end().near.got, self.end().near.wrote);
-        if !self.plan.replayable || self.end().is_broker() {
-            return;
-        }
-        let ticket = vec![0xee, covers as u8, at as u8];
-        if let Some(session) = self.session() {
-            let offer = TicketOffer { at, covers, seam_from: at, transferable: true, ticket };
-            session.offer_ticket(offer);
-        }
-    }
-
-    fn record(&mut self, link: u8, record: &[u8]) -> Result<(), String> {
-        match (self.end().held(link), self.end().role) {
-            (Some(id), _) => self.hand(id, record),
-            (None, Role::Server(number)) => self.first(link, number, record),
-            (None, Role::Broker) => Ok(()),
-        }
-    }
-
-    /// Hands a record to the session.
-    fn hand(&mut self, link: LinkId, record: &[u8]) -> Result<(), String> {
-        let Some(session) = self.session() else { return Ok(()) };
-        let mut arrived = Vec::new();
-        let result = session.handle_record(NOW, link, record, &mut arrived);
-        if let Err(blame) = result {
-            return Err(format!("P1 protocol: {blame}"));
-        }
-        if arrived.is_empty() {
-            return Ok(());
-        }
-        self.deliver(&arrived, if self.plan.lazy { 0 } else { usize::MAX })
-    }
-
-    /// The first record of a link at a server.
-    fn first(&mut self, link: u8, number: u8, record: &[u8]) -> Result<(), String> {
-        match first_frame(record) {
-            Ok(First::Connect(connect)) => self.connect(link, number, &connect),
-            Ok(First::Resume(resume)) => self.resume(link, number, &resume, record),
-            Ok(First::Reset(reset)) => {
-                let own = self.session().map(|session| session.handles().1);
-                if own.is_some_and(|own| reset.acceptor.is_none() || own == reset.acceptor) {
-                    self.input(Input::Abort { code: reset.code });
-                }
-                let mut frame = Vec::new();
-                encode_done(&mut frame);
-                self.answer(link, frame);
-                Ok(())
-            }
-            Err(error) => Err(format!("P1 protocol: first frame: {error}")),
-        }
-    }
-
-    /// The daemon's own answer; the link is of no more use.
-    fn answer(&mut self, link: u8, frame: Vec<u8>) {
-        self.out.effects.push(Effect::Send { link, frame });
-        self.out.effects.push(Effect::Detach { link, how: Detach::Linger });
-    }
-
-    fn resume(
-        &mut self,
-        link: u8,
-        number: u8,
-        resume: &ResumeFrame,
-        record: &[u8],
-    ) -> Result<(), String> {
-        if self.session().is_some_and(|session| session.handles().1 == resume.acceptor) {
-            let id = self.end().hold(link, number);
-            return self.hand(id, record);
-        }
-        let tomb = self.end().tomb.filter(|(own, _, _)| *own == resume.acceptor);
-        let (seen, why) =
-            tomb.map_or((resume.epoch, ResumeDenial::Unknown), |(_, seen, why)| (seen, why));
-        let mut frame = Vec::new();
-        encode_resume_denied(seen, why, &mut frame);
-        self.answer(link, frame);
-        Ok(())
-    }
-
-    fn connect(&mut self, link: u8, number: u8, connect: &Connect<'_>) -> Result<(), String> {
-        if self.session().is_some() && connect.mode == ConnectMode::New {
-            let id = self.end().hold(link, number);
-            let reaccepted =
-                self.session().is_some_and(|session| session.reaccept(NOW, id, connect));
-            if !reaccepted {
-                self.end().let_go(id);
-                self.out.effects.push(Effect::Detach { link, how: Detach::Close });
-            }
-            return Ok(());
-        }
-        // An attempt that the broker gave up long ago must not replace what came after it. Where
-        // only a tombstone is left, it would begin a session that nobody speaks to and that is
-        // reset after its hold time; that is left out here.
-        let buried = self.end().tomb.is_some_and(|(_, seen, _)| connect.epoch <= seen);
-        let replaced = self.session().is_some() && connect.epoch <= self.end().begun;
-        if buried || replaced {
-            self.out.effects.push(Effect::Detach { link, how: Detach::Close });
-            return Ok(());
-        }
-        self.open(link, number, connect)
-    }
-
-    /// A session begins here.
-    fn open(&mut self, link: u8, number: u8, connect: &Connect<'_>) -> Result<(), String> {
-        let at = match &connect.mode {
-            ConnectMode::New => StartAt::default(),
-            ConnectMode::Transfer(request) => {
-                let claims = match request.ticket {
-                    Some([0xee, covers, at]) => (u64::from(*covers), u64::from(*at)),
-                    Some(_) => return Err("P11 ticket: not one of ours".to_owned()),
-                    None => (0, 0),
-                };
-                if claims.0 != request.covers || claims.1 > request.down {
-                    return Err(format!("P11 ticket: {claims:?} for {request:?}"));
-                }
-                if request.up_from > claims.0 {
-                    return Err(format!(
-                        "P2 resume point: up {} needed, freed below {}",
-                        claims.0, request.up_from
-                    ));
-                }
-                StartAt { up: claims.0, down: request.down }
-            }
-        };
-        let lives = self.end().lives + 1;
-        (self.end().lives, self.end().begun) = (lives, connect.epoch);
-        let own = Handle([number * 16 + lives; 16]);
-        let limits = self.plan.limits();
-        let old = std::mem::take(&mut self.end().links);
-        self.end().next = 0;
-        let id = self.end().hold(link, number);
-        let mut session = Session::accept(NOW, limits, id, own, connect, at, "");
-        if self.plan.replayable {
-            session.hold_acks();
-        }
-        let end = self.end();
-        end.near = Near { got: at.up, wrote: at.down, ..Near::default() };
-        (end.session, end.closed, end.blocked) = (Some(session), None, false);
-        for held in old {
-            self.out.effects.push(Effect::Detach { link: held.wire, how: Detach::Close });
-        }
-        self.ticket();
-        Ok(())
-    }
-
-    /// Drains what the session wants done.
-    fn carry_out(&mut self) -> Result<(), String> {
-        let mut frame = Vec::new();
-        self.end().blocked = false;
-        // No event makes an end do more than this.
-        for _ in 0..256 {
-            frame.clear();
-            let room = self.room > 0;
-            let Some(session) = self.session() else { return Ok(()) };
-            match session.poll_output(NOW, room, &mut frame) {
-                Output::Frame { link } => self.send(link, &frame),
-                Output::Dial => self.end().dialing = true,
-                Output::Detach { link, how } => self.detach(link, how),
-                Output::ShutNear(ShutNear::Fin) => self.end().near.got_fin = true,
-                Output::ShutNear(ShutNear::Reset { code }) => {
-                    self.end().near.got_reset = Some(code);
-                }
-                Output::Event(event) => self.event(&event),
-                Output::Wait(_) => {
-                    let blocked = !room && session.link().is_some();
-                    self.end().blocked = blocked;
-                    self.bury();
-                    return Ok(());
-                }
-            }
-        }
-        Err("P7 goal: one event makes this end busy for ever".to_owned())
-    }
-
-    fn send(&mut self, link: LinkId, frame: &[u8]) {
-        let held = self.end().links.iter().find(|held| held.id == link).copied();
-        if let Some(Held { wire: link, .. }) = held {
-            if is_data(frame) {
-                self.room = self.room.saturating_sub(u8::from(self.room != u8::MAX));
-            }
-            self.out.effects.push(Effect::Send { link, frame: frame.to_vec() });
-        }
-    }
-
-    fn detach(&mut self, link: LinkId, how: Detach) {
-        if let Some(link) = self.end().let_go(link) {
-            self.out.effects.push(Effect::Detach { link, how });
-        }
-    }
-
-    fn event(&mut self, event: &Event) {
-        match event {
-            Event::Attached { link, attempt, .. } if self.end().is_broker() => {
-                let held = self.end().links.iter().find(|held| held.id == *link).copied();
-                if let Some(Held { server, .. }) = held
-                    && matches!(attempt, Attempt::Connect | Attempt::Transfer)
-                {
-                    (self.end().home, self.end().leave) = (server, false);
-                }
-            }
-            Event::Denied(denied) => self.denied(denied),
-            Event::Closed { why } => self.end().closed = Some(*why),
-            _ => (),
-        }
-    }
-
-    /// The broker's verdict: another server if that is possible, else the session ends.
-    fn denied(&mut self, denied: &Denied) {
-        let possible = self.plan.replayable
-            && self.session().is_some_and(|session| session.transferable().is_ok());
-        let elsewhere = match denied {
-            Denied::Resume(ResumeDenial::Unknown) => true,
-            Denied::Resume(_) | Denied::Connect { .. } => false,
-        };
-        if elsewhere && possible {
-            self.end().leave = true;
-            self.input(Input::Retry);
-        } else {
-            self.input(Input::Abort { code: code::NO_SERVER });
-        }
-    }
-
-    /// The loop ends with the session; a server keeps the tombstone.
-    fn bury(&mut self) {
-        let Some(session) = &self.out.end.session else { return };
-        if self.out.end.closed.is_none() || session.undelivered() > 0 {
-            return;
-        }
-        let epitaph = session.epitaph();
-        let own = session.handles().1;
-        if !self.end().is_broker() {
-            self.end().tomb = epitaph.map(|(seen, why)| (own, seen, why));
-        }
-        let end = self.end();
-        (end.session, end.dialing) = (None, false);
-        for held in std::mem::take(&mut end.links) {
-            self.out.effects.push(Effect::Detach { link: held.wire, how: Detach::Close });
-        }
-    }
-
-    /// What must hold at one end, whatever the other does.
-    fn check(&self, before: &End, happening: Happening) -> Result<(), String> {
-        let end = &self.out.end;
-        let Some(session) = &end.session else { return Ok(()) };
-        let at = session.positions();
-        let ordered = at.una <= at.heard
-            && at.heard <= at.max
-            && at.nxt <= at.max
-            && at.max <= at.end
-            && at.una <= at.nxt
-            && at.acked <= at.received
-            && at.delivered <= at.received
-            && at.received <= at.told;
-        if session.state() != State::Closed && !ordered {
-            return Err(format!("P4 order of positions: {at:?}"));
-        }
-        if !end.near.gone && at.delivered != end.near.got && session.state() != State::Closed {
-            return Err(format!("P1 prefix: {} delivered, {} got", at.delivered, end.near.got));
-        }
-        let (sending, receiving) = session.buffered();
-        if sending > self.plan.send_buffer || receiving > self.plan.receive_buffer {
-            return Err(format!("P5 bounds: {sending} and {receiving} bytes are held"));
-        }
-        if end.links.len() > 1 {
-            return Err(format!("P8 one link: {} are held", end.links.len()));
-        }
-        self.check_suspended(before, happening)
-    }
-
-    fn check_suspended(&self, before: &End, happening: Happening) -> Result<(), String> {
-        let (Some(was), Some(session)) = (&before.session, &self.out.end.session) else {
-            return Ok(());
-        };
-        if was.state() != State::Suspended {
-            return Ok(());
-        }
-        let (from, to) = (was.positions(), session.positions());
-        let moved = (from.received, from.nxt) != (to.received, to.nxt) || session.link().is_some();
-        let stays = matches!(session.state(), State::Suspended | State::Closed);
-        if stays && !moved || happening == Happening::Resume {
-            Ok(())
-        } else {
-            Err(format!("P9 suspended: {} without its user", session.state()))
-        }
-    }
 }
 
 /// Whether the frame is DATA.

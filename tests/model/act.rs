@@ -1,0 +1,307 @@
+//! What one event does to an end: `drive/src/run.rs` in small, one event at a time, each followed by
+//! everything the session wants done.
+
+use std::io::ErrorKind;
+
+use stp_proto::session::{
+    Attempt, Detach, Event, Input, LinkId, Output, Peer, Session, ShutNear, TicketOffer, Timer,
+    code,
+};
+use stp_proto::state::State;
+
+use crate::end::{Effect, End, Happening, Held, NOW, Outcome, Role, byte, is_data};
+use crate::plan::Plan;
+
+/// One event being handled.
+pub struct Act<'p> {
+    pub plan: &'p Plan,
+    /// DATA frames the attached link still takes.
+    pub room: u8,
+    pub out: Outcome,
+}
+
+impl Act<'_> {
+    /// The event, everything the session then wants done, and what must hold afterwards.
+    pub fn run(
+        mut self,
+        before: &End,
+        happening: Happening,
+        record: &[u8],
+    ) -> Result<Outcome, String> {
+        self.happen(happening, record)?;
+        self.carry_out()?;
+        self.check(before, happening)?;
+        Ok(self.out)
+    }
+
+    pub fn end(&mut self) -> &mut End {
+        &mut self.out.end
+    }
+
+    pub fn session(&mut self) -> Option<&mut Session> {
+        self.out.end.session.as_mut()
+    }
+
+    pub fn input(&mut self, input: Input) {
+        if let Some(session) = self.session() {
+            session.handle_input(NOW, input);
+        }
+    }
+
+    fn happen(&mut self, happening: Happening, record: &[u8]) -> Result<(), String> {
+        match happening {
+            Happening::Record { link, .. } => return self.record(link, record),
+            Happening::LinkUp { link, server } => {
+                self.end().dialing = false;
+                let id = self.end().hold(link, server);
+                let end = &self.out.end;
+                let established = end.session.as_ref().is_some_and(Session::is_established);
+                let same = !established || server == end.home;
+                let peer = if same { Peer::Same } else { Peer::Other };
+                self.input(Input::LinkUp { link: id, peer });
+            }
+            Happening::LinkLost { link } => self.lose(link),
+            Happening::Room => (),
+            Happening::DialFailed => {
+                self.end().dialing = false;
+                self.input(Input::DialFailed);
+            }
+            Happening::PathChanged => self.input(Input::PathChanged),
+            Happening::Write => self.write()?,
+            Happening::Read => self.read()?,
+            Happening::Fin => {
+                self.end().near.fin_said = true;
+                self.input(Input::NearFin);
+            }
+            Happening::NearReset | Happening::NearGone | Happening::Abort => {
+                self.end().left.aborts -= 1;
+                self.end().aborted = true;
+                self.end().near.gone |= happening != Happening::Abort;
+                self.input(match happening {
+                    Happening::NearReset => Input::NearReset,
+                    Happening::NearGone => Input::NearGone,
+                    _ => Input::Abort { code: code::USER },
+                });
+            }
+            Happening::Suspend => {
+                self.end().left.suspends -= 1;
+                self.input(Input::Suspend);
+            }
+            Happening::Resume => self.input(Input::Resume),
+            Happening::Timer(timer) => {
+                if timer == Timer::Checkpoint {
+                    self.end().left.cuts -= 1;
+                }
+                self.end().gave_up |= timer == Timer::Closing;
+                if let Some(session) = self.session() {
+                    session.expire(NOW, timer);
+                    session.handle_input(NOW, Input::Timeout);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn lose(&mut self, link: u8) {
+        if let Some(id) = self.end().held(link) {
+            self.end().let_go(id);
+            self.input(Input::LinkLost { link: id });
+        }
+    }
+
+    fn write(&mut self) -> Result<(), String> {
+        let up = self.end().is_broker();
+        let at = self.end().near.wrote;
+        let Some(session) = self.session() else { return Ok(()) };
+        let count = session
+            .fill(NOW, |slices| {
+                let first = slices.iter_mut().find(|slice| !slice.is_empty());
+                let Some(slice) = first else { return Ok(0) };
+                slice[0] = byte(up, at);
+                Ok(1)
+            })
+            .map_err(|error| format!("P1 fill failed: {error}"))?;
+        self.end().near.wrote += count as u64;
+        Ok(())
+    }
+
+    fn read(&mut self) -> Result<(), String> {
+        self.deliver(&[], if self.plan.lazy { 1 } else { usize::MAX })
+    }
+
+    /// The near side takes at most `most` bytes, and looks at each.
+    fn deliver(&mut self, arrived: &[&[u8]], most: usize) -> Result<(), String> {
+        let up = !self.end().is_broker();
+        let (mut at, mut wrong) = (self.end().near.got, None);
+        let mut appetite = if self.end().near.gone { 0 } else { most };
+        let Some(session) = self.session() else { return Ok(()) };
+        let result = session.deliver(NOW, arrived, |slices| {
+            let mut count = 0;
+            for value in slices.iter().flat_map(|slice| slice.iter()).take(appetite) {
+                if *value != byte(up, at) {
+                    wrong.get_or_insert((at, *value));
+                }
+                (at, count) = (at + 1, count + 1);
+            }
+            appetite -= count;
+            if count == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(count) }
+        });
+        match result {
+            Ok(_) => (),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => (),
+            Err(error) => return Err(format!("P1 deliver failed: {error}")),
+        }
+        if let Some((at, value)) = wrong {
+            return Err(format!("P1 prefix: byte {value:#04x} given at position {at}"));
+        }
+        let (before, fin) = (self.end().near.got, self.end().near.got_fin);
+        if at > before && fin {
+            return Err("P1 prefix: bytes given after the end".to_owned());
+        }
+        self.end().near.got = at;
+        self.ticket();
+        Ok(())
+    }
+
+    /// A replayable service has taken bytes: the journal first, then the acknowledgement (D3).
+    pub fn ticket(&mut self) {
+        let (covers, at) = (self.end().near.got, self.end().near.wrote);
+        if !self.plan.replayable || self.end().is_broker() {
+            return;
+        }
+        let ticket = vec![0xee, covers as u8, at as u8];
+        if let Some(session) = self.session() {
+            let offer = TicketOffer { at, covers, seam_from: at, transferable: true, ticket };
+            session.offer_ticket(offer);
+        }
+    }
+
+    fn record(&mut self, link: u8, record: &[u8]) -> Result<(), String> {
+        match (self.end().held(link), self.end().role) {
+            (Some(id), _) => self.hand(id, record),
+            (None, Role::Server(number)) => self.first(link, number, record),
+            (None, Role::Broker) => Ok(()),
+        }
+    }
+
+    /// Hands a record to the session.
+    pub fn hand(&mut self, link: LinkId, record: &[u8]) -> Result<(), String> {
+        let Some(session) = self.session() else { return Ok(()) };
+        let mut arrived = Vec::new();
+        let result = session.handle_record(NOW, link, record, &mut arrived);
+        if let Err(blame) = result {
+            return Err(format!("P1 protocol: {blame}"));
+        }
+        if arrived.is_empty() {
+            return Ok(());
+        }
+        self.deliver(&arrived, if self.plan.lazy { 0 } else { usize::MAX })
+    }
+
+    /// Drains what the session wants done.
+    fn carry_out(&mut self) -> Result<(), String> {
+        let mut frame = Vec::new();
+        self.end().blocked = false;
+        // No event makes an end do more than this.
+        for _ in 0..256 {
+            frame.clear();
+            let room = self.room > 0;
+            let Some(session) = self.session() else { return Ok(()) };
+            match session.poll_output(NOW, room, &mut frame) {
+                Output::Frame { link } => self.send(link, &frame),
+                Output::Dial => self.end().dialing = true,
+                Output::Detach { link, how } => self.detach(link, how),
+                Output::ShutNear(ShutNear::Fin) => self.end().near.got_fin = true,
+                Output::ShutNear(ShutNear::Reset { code }) => {
+                    self.end().near.got_reset = Some(code);
+                }
+                Output::Event(event) => self.event(&event),
+                Output::Wait(_) => {
+                    let blocked = !room && session.link().is_some();
+                    self.end().blocked = blocked;
+                    self.bury();
+                    return Ok(());
+                }
+            }
+        }
+        Err("P7 goal: one event makes this end busy for ever".to_owned())
+    }
+
+    fn send(&mut self, link: LinkId, frame: &[u8]) {
+        let held = self.end().links.iter().find(|held| held.id == link).copied();
+        if let Some(Held { wire: link, .. }) = held {
+            if is_data(frame) {
+                self.room = self.room.saturating_sub(u8::from(self.room != u8::MAX));
+            }
+            self.out.effects.push(Effect::Send { link, frame: frame.to_vec() });
+        }
+    }
+
+    fn detach(&mut self, link: LinkId, how: Detach) {
+        if let Some(link) = self.end().let_go(link) {
+            self.out.effects.push(Effect::Detach { link, how });
+        }
+    }
+
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::Attached { link, attempt, .. } if self.end().is_broker() => {
+                let held = self.end().links.iter().find(|held| held.id == *link).copied();
+                if let Some(Held { server, .. }) = held
+                    && matches!(attempt, Attempt::Connect | Attempt::Transfer)
+                {
+                    (self.end().home, self.end().leave) = (server, false);
+                }
+            }
+            Event::Denied(denied) => self.denied(denied),
+            Event::Closed { why } => self.end().closed = Some(*why),
+            _ => (),
+        }
+    }
+
+    /// What must hold at one end, whatever the other does.
+    fn check(&self, before: &End, happening: Happening) -> Result<(), String> {
+        let end = &self.out.end;
+        let Some(session) = &end.session else { return Ok(()) };
+        let at = session.positions();
+        let ordered = at.una <= at.heard
+            && at.heard <= at.max
+            && at.nxt <= at.max
+            && at.max <= at.end
+            && at.una <= at.nxt
+            && at.acked <= at.received
+            && at.delivered <= at.received
+            && at.received <= at.told;
+        if session.state() != State::Closed && !ordered {
+            return Err(format!("P4 order of positions: {at:?}"));
+        }
+        if !end.near.gone && at.delivered != end.near.got && session.state() != State::Closed {
+            return Err(format!("P1 prefix: {} delivered, {} got", at.delivered, end.near.got));
+        }
+        let (sending, receiving) = session.buffered();
+        if sending > self.plan.send_buffer || receiving > self.plan.receive_buffer {
+            return Err(format!("P5 bounds: {sending} and {receiving} bytes are held"));
+        }
+        if end.links.len() > 1 {
+            return Err(format!("P8 one link: {} are held", end.links.len()));
+        }
+        self.check_suspended(before, happening)
+    }
+
+    fn check_suspended(&self, before: &End, happening: Happening) -> Result<(), String> {
+        let (Some(was), Some(session)) = (&before.session, &self.out.end.session) else {
+            return Ok(());
+        };
+        if was.state() != State::Suspended {
+            return Ok(());
+        }
+        let (from, to) = (was.positions(), session.positions());
+        let moved = (from.received, from.nxt) != (to.received, to.nxt) || session.link().is_some();
+        let stays = matches!(session.state(), State::Suspended | State::Closed);
+        if stays && !moved || happening == Happening::Resume {
+            Ok(())
+        } else {
+            Err(format!("P9 suspended: {} without its user", session.state()))
+        }
+    }
+}
