@@ -137,7 +137,9 @@ async fn answer(sns: &Sns, stream: UnixStream) -> io::Result<()> {
 impl Sns {
     async fn carry_out(&self, order: Order) -> Result<Value, String> {
         match order {
-            Order::UserAdd { user, record, replace } => self.add_user(&user, &record, replace).await,
+            Order::UserAdd { user, record, replace } => {
+                self.add_user(&user, &record, replace).await
+            }
             Order::UserDelete { user } => {
                 if !self.tables.read(|held| held.users.contains_key(user.as_str())) {
                     return Err(format!("there is no user {user:?}"));
@@ -147,10 +149,8 @@ impl Sns {
                 Ok(json!(user))
             }
             Order::UserList => Ok(self.tables.read(|held| {
-                let one = |(name, user): (&Box<str>, &crate::tables::Versioned<User>)| {
-                    json!({ "user": name, "tree": user.value.tree })
-                };
-                held.users.iter().map(one).collect()
+                let users = held.users.iter();
+                users.map(|(name, user)| json!({ "user": name, "tree": user.value.tree })).collect()
             })),
             Order::ServerAllow { server, key, services } => {
                 self.allow_a_server(&server, key, services).await
@@ -172,16 +172,21 @@ impl Sns {
             Order::ServerList => Ok(self.list_servers()),
             Order::ServiceList => Ok(self.list_services()),
             Order::EndpointDelete { endpoint } => {
-                let name: EndpointName = endpoint.parse().map_err(|e| format!("{endpoint}: {e}"))?;
+                let name: EndpointName =
+                    endpoint.parse().map_err(|e| format!("{endpoint}: {e}"))?;
                 if !self.tables.read(|held| held.endpoints.contains_key(name.as_str())) {
                     return Err(format!("there is no endpoint {name}"));
                 }
-                let changes =
-                    vec![Change::Delete(endpoint_key(&name)), Change::DeleteBelow(services_below(&name))];
+                let changes = vec![
+                    Change::Delete(endpoint_key(&name)),
+                    Change::DeleteBelow(services_below(&name)),
+                ];
                 self.make(Vec::new(), changes).await?;
                 Ok(json!(endpoint))
             }
-            Order::Files { service, path } => Ok(self.list_files(service.as_deref(), path.as_deref())),
+            Order::Files { service, path } => {
+                Ok(self.list_files(service.as_deref(), path.as_deref()))
+            }
         }
     }
 
@@ -239,24 +244,26 @@ impl Sns {
 
     fn list_servers(&self) -> Value {
         self.tables.read(|held| {
-            let one = |(name, server): (&Box<str>, &crate::tables::Versioned<Server>)| {
-                let there = held.announced.get(name).map(|announced| &announced.value);
-                let files: u64 = held
-                    .shelves
-                    .iter()
-                    .filter(|((of, _), _)| of == name)
-                    .filter_map(|(_, shelf)| Some(shelf.inventory.as_ref()?.value.files))
-                    .sum();
-                json!({
-                    "server": name,
-                    "key": server.value.key.to_string(),
-                    "services": server.value.services,
-                    "there": there.is_some(),
-                    "addresses": there.map(|there| &there.addresses),
-                    "files": files,
+            held.servers
+                .iter()
+                .map(|(name, server)| {
+                    let there = held.announced.get(name).map(|announced| &announced.value);
+                    let files: u64 = held
+                        .shelves
+                        .iter()
+                        .filter(|((of, _), _)| of == name)
+                        .filter_map(|(_, shelf)| Some(shelf.inventory.as_ref()?.value.files))
+                        .sum();
+                    json!({
+                        "server": name,
+                        "key": server.value.key.to_string(),
+                        "services": server.value.services,
+                        "there": there.is_some(),
+                        "addresses": there.map(|there| &there.addresses),
+                        "files": files,
+                    })
                 })
-            };
-            held.servers.iter().map(one).collect()
+                .collect()
         })
     }
 

@@ -24,16 +24,17 @@ use crate::tables::{Held, Versioned};
 /// Services at one endpoint.
 const SERVICES_MAX: usize = 64;
 
-type Refusing<T> = Result<T, Body>;
+/// Or why not, as it is answered.
+type Refusing<T> = Result<T, Box<Body>>;
 
 fn refuse<T>(why: Refusal, text: impl Into<String>) -> Refusing<T> {
-    Err(Body::refused(why, text))
+    Err(Box::new(Body::refused(why, text)))
 }
 
 impl Sns {
     /// NEW_EP (use case 7).
     pub async fn new_endpoint(&self, caller: &Caller, new: NewEndpoint) -> Body {
-        self.try_new_endpoint(caller, new).await.unwrap_or_else(|refused| refused)
+        self.try_new_endpoint(caller, new).await.unwrap_or_else(|refused| *refused)
     }
 
     async fn try_new_endpoint(&self, caller: &Caller, new: NewEndpoint) -> Refusing<Body> {
@@ -59,7 +60,7 @@ impl Sns {
             Err(CommitError::Conflict) => {
                 refuse(Refusal::Exists, format!("{} exists already", new.name))
             }
-            Err(error) => Err(not_committed(&error)),
+            Err(error) => Err(Box::new(not_committed(&error))),
         }
     }
 
@@ -67,7 +68,7 @@ impl Sns {
     pub async fn change_endpoint(&self, caller: &Caller, change: ChangeEndpoint) -> Body {
         let old = match self.owned(caller, &change.name) {
             Ok(old) => old,
-            Err(refused) => return refused,
+            Err(refused) => return *refused,
         };
         let key = endpoint_key(&change.name);
         let value = Endpoint { addresses: change.addresses.0, ..old.value };
@@ -80,7 +81,7 @@ impl Sns {
     pub async fn delete_endpoint(&self, caller: &Caller, name: &EndpointName) -> Body {
         let old = match self.owned(caller, name) {
             Ok(old) => old,
-            Err(refused) => return refused,
+            Err(refused) => return *refused,
         };
         let key = endpoint_key(name);
         let changes = vec![Change::Delete(key.clone()), Change::DeleteBelow(services_below(name))];
@@ -109,7 +110,7 @@ impl Sns {
         });
         let old = match self.owned(caller, &endpoint) {
             Ok(old) => old,
-            Err(refused) => return refused,
+            Err(refused) => return *refused,
         };
         if exists {
             return Body::refused(Refusal::Exists, format!("{} exists already", new.name));
@@ -134,7 +135,7 @@ impl Sns {
     pub async fn change_service(&self, caller: &Caller, change: ChangeService) -> Body {
         let (endpoint, old) = match self.owned_service(caller, &change.name) {
             Ok(owned) => owned,
-            Err(refused) => return refused,
+            Err(refused) => return *refused,
         };
         let key = service_key(&change.name);
         let value = json(&Service { port: change.port, key: PublicKey(change.key) });
@@ -146,7 +147,7 @@ impl Sns {
     pub async fn delete_service(&self, caller: &Caller, name: &Name) -> Body {
         let (_, old) = match self.owned_service(caller, name) {
             Ok(owned) => owned,
-            Err(refused) => return refused,
+            Err(refused) => return *refused,
         };
         let key = service_key(name);
         self.done(vec![Guard::Version(key.clone(), old)], vec![Change::Delete(key)]).await
@@ -166,7 +167,7 @@ impl Sns {
     pub async fn renew(&self, caller: &Caller, name: &EndpointName) -> Body {
         let old = match self.owned(caller, name) {
             Ok(old) => old,
-            Err(refused) => return refused,
+            Err(refused) => return *refused,
         };
         match self.store.0.renew(endpoint_key(name)).await {
             Ok(true) => Body::Created(Created { lease_s: old.value.lease_s }),
@@ -267,7 +268,9 @@ impl Sns {
 
     fn owned(&self, caller: &Caller, name: &EndpointName) -> Refusing<Versioned<Endpoint>> {
         let found = self.tables.read(|held| held.endpoints.get(name.as_str()).cloned());
-        let Some(found) = found else { return Err(self.not_found(name.as_str(), name.domain())) };
+        let Some(found) = found else {
+            return Err(Box::new(self.not_found(name.as_str(), name.domain())));
+        };
         if found.value.owner != caller.key {
             tracing::info!(client = %caller.key, %name, "belongs to another key");
             return refuse(Refusal::NotOwner, format!("{name} belongs to another key"));
@@ -284,7 +287,7 @@ impl Sns {
         });
         match found {
             Some(version) => Ok((endpoint_key(&endpoint), version)),
-            None => Err(self.not_found(name.as_str(), name.domain())),
+            None => Err(Box::new(self.not_found(name.as_str(), name.domain()))),
         }
     }
 

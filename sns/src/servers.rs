@@ -30,6 +30,9 @@ pub struct Holders {
     pub servers: BTreeSet<Box<str>>,
 }
 
+/// Servers by what they hold of one file: SHA-256 and length.
+type Copies = BTreeMap<([u8; 32], u64), BTreeSet<Box<str>>>;
+
 fn no_inventory(digest: &[u8; 32]) -> bool {
     *digest == [0; 32]
 }
@@ -39,7 +42,7 @@ impl Sns {
     pub async fn announce(&self, caller: &Caller, announce: Announce) -> Body {
         let name = announce.server.as_str();
         if let Err(refused) = self.allow_server(caller, name, &announce.services) {
-            return refused;
+            return *refused;
         }
         let addresses: Vec<SocketAddr> = announce
             .addresses
@@ -91,7 +94,7 @@ impl Sns {
         let (server, service) = (files.server.as_str(), files.service.as_str());
         if let Err(refused) = self.allow_server(caller, server, &vec![files.service.clone()].into())
         {
-            return refused;
+            return *refused;
         }
         if files.first {
             sending.insert(service.to_owned(), (0, 0));
@@ -134,11 +137,16 @@ impl Sns {
         }
     }
 
-    fn allow_server(&self, caller: &Caller, name: &str, services: &List<Name>) -> Result<(), Body> {
+    fn allow_server(
+        &self,
+        caller: &Caller,
+        name: &str,
+        services: &List<Name>,
+    ) -> Result<(), Box<Body>> {
         let allowed = self.tables.read(|held| held.servers.get(name).cloned());
         let refuse = |text: String| {
             tracing::info!(server = name, client = %caller.key, text, "announcement refused");
-            Err(Body::refused(Refusal::NotAllowed, text))
+            Err(Box::new(Body::refused(Refusal::NotAllowed, text)))
         };
         let Some(allowed) = allowed else {
             return refuse(format!("no server {name:?} is allowed here with this key"));
@@ -203,8 +211,7 @@ impl Held {
     /// that most of them hold counts; the others are not told to anybody.
     #[must_use]
     pub fn holders(&self, service: Option<&Name>, path: &str) -> Option<Holders> {
-        let mut found: BTreeMap<&str, BTreeMap<([u8; 32], u64), BTreeSet<Box<str>>>> =
-            BTreeMap::new();
+        let mut found: BTreeMap<&str, Copies> = BTreeMap::new();
         for ((server, of), shelf) in &self.shelves {
             let wanted = service.is_none_or(|wanted| wanted.as_str() == &**of);
             let there = self.offered.get(of).is_some_and(|servers| servers.contains(server));

@@ -72,14 +72,13 @@ impl Source for Status {
         };
         let gauges = self.gauges().map(|(name, _, value)| (name.to_owned(), json!(value)));
         let servers = sns.tables.read(|held| {
-            let one = |(name, announced): (
-                &Box<str>,
-                &crate::tables::Versioned<crate::record::Announced>,
-            )| {
-                json!({ "server": name, "addresses": announced.value.addresses,
+            let announced = held.announced.iter();
+            announced
+                .map(|(name, announced)| {
+                    json!({ "server": name, "addresses": announced.value.addresses,
                         "services": announced.value.services })
-            };
-            held.announced.iter().map(one).collect::<Vec<_>>()
+                })
+                .collect::<Vec<_>>()
         });
         json!({
             "sns": {
@@ -137,15 +136,14 @@ impl Source for Status {
             .map(|(name, _, value)| vec![(*name).to_owned(), value.to_string()])
             .collect();
         let servers = sns.tables.read(|held| {
-            let one = |(name, announced): (
-                &Box<str>,
-                &crate::tables::Versioned<crate::record::Announced>,
-            )| {
-                let addresses: Vec<_> =
-                    announced.value.addresses.iter().map(ToString::to_string).collect();
-                vec![name.to_string(), addresses.join(" "), announced.value.services.join(" ")]
-            };
-            held.announced.iter().map(one).collect::<Vec<_>>()
+            let announced = held.announced.iter();
+            announced
+                .map(|(name, announced)| {
+                    let addresses: Vec<_> =
+                        announced.value.addresses.iter().map(ToString::to_string).collect();
+                    vec![name.to_string(), addresses.join(" "), announced.value.services.join(" ")]
+                })
+                .collect::<Vec<_>>()
         });
         page(&format!("Session Name Server {}", sns.config.name))
             .heading("Servers that are there")

@@ -49,7 +49,7 @@ async fn kill_9_during_1000_registrations_loses_none_that_was_answered() {
     }
     let client = daemon.client().await;
     let answered = answered.lock().clone();
-    println!("{} answered, {kills} kills", answered.len());
+    eprintln!("{} answered, {kills} kills", answered.len());
     for object in &answered {
         let found = places(&client, &format!("www.{object}")).await;
         assert_eq!(found, ["192.0.2.1:80".parse().expect("an address")], "{object} is lost");

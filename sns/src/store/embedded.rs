@@ -263,7 +263,6 @@ impl Writer {
         }
     }
 
-    #[expect(clippy::result_large_err, reason = "redb's error, once per commit")]
     fn transact(
         &self,
         commits: &[(Vec<Guard>, Vec<Change>, Answer<()>)],
@@ -295,7 +294,6 @@ impl Writer {
 
 type Values<'a> = Table<'a, &'static str, (u64, u64, u32, &'static [u8])>;
 
-#[expect(clippy::result_large_err, reason = "redb's error, once per commit")]
 fn hold(values: &Values<'_>, guards: &[Guard]) -> Result<bool, redb::Error> {
     for guard in guards {
         let held = match guard {
@@ -311,7 +309,6 @@ fn hold(values: &Values<'_>, guards: &[Guard]) -> Result<bool, redb::Error> {
     Ok(true)
 }
 
-#[expect(clippy::result_large_err, reason = "redb's error, once per commit")]
 fn make(
     values: &mut Values<'_>,
     change: &Change,
