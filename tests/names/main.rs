@@ -1,0 +1,7 @@
+//! Names, log-in, tickets and files with the whole of Session on loopback: a directory, three
+//! servers, a broker that knows nothing but the gateway's address and a user, unmodified curl, and
+//! `session get`.
+
+mod files;
+mod sessions;
+mod world;

@@ -1,0 +1,120 @@
+//! Sessions by name: KTH use cases 9, 11 and 12, and endpoints that move (use case 4).
+//! (7, 8 and 10, which are about names alone, are in `sns/tests/names.rs`.)
+
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use crate::world::{World, noise, sha256, status, until};
+
+const URL: &str = "http://www.web.at.demo.example.stp/alice/big.iso";
+
+fn cluster(size: usize) -> (World, Vec<u8>) {
+    let mut world = World::new();
+    let content = noise(3, size);
+    world.add_server("a", &[("alice/big.iso", &content)], "");
+    world.wait_for_file("/alice/big.iso", 1);
+    world.login();
+    world.start_broker();
+    (world, content)
+}
+
+#[test]
+fn use_case_9_create_session_and_11_accept_it_and_12_close_it() {
+    let (world, content) = cluster(4 << 20);
+    let got = world.curl(&["-o", "f", URL]);
+    let said = String::from_utf8_lossy(&got.stderr).into_owned();
+    assert!(got.status.success(), "{said}\n{}", world.log("broker.log"));
+    let file = std::fs::read(world.path("f")).expect("it is there");
+    assert_eq!(sha256(&file), sha256(&content));
+    // 11: the server has accepted it, for whom the ticket says.
+    let log = world.log("server-a.log");
+    assert!(log.contains("admitted") && log.contains("alice"), "{log}");
+    // 12: closed and gone at both ends.
+    until("gone at both ends", || {
+        let here = world.broker_status()["sessions"].as_array()?.is_empty();
+        let there = status(world.servers[0].status)?["sessions"].as_array()?.is_empty();
+        (here && there).then_some(())
+    });
+    // 9, the alternative path: a service that is not there is an error.
+    let refused = world.curl(&["-o", "g", "http://www.nobody.at.demo.example.stp/"]);
+    assert_eq!(refused.status.code(), Some(6), "{}", String::from_utf8_lossy(&refused.stderr));
+}
+
+#[test]
+fn the_virtual_address_of_a_name_stays_and_its_route_is_the_names() {
+    let (world, _) = cluster(1 << 10);
+    let address = || {
+        let got = world.curl(&["-o", "/dev/null", "-w", "%{remote_ip}", URL]);
+        assert!(got.status.success(), "{}", String::from_utf8_lossy(&got.stderr));
+        String::from_utf8(got.stdout).expect("text")
+    };
+    let first = address();
+    assert!(first.starts_with("127."), "{first}");
+    assert_eq!(address(), first);
+    assert_eq!(world.broker_status()["gateway"]["names"], 1);
+    // Names without a service of ours are the system's, and routes of others stay as they are.
+    let mut getent = world.app("getent");
+    let local = getent.args(["ahostsv4", "localhost"]).output().expect("it is installed");
+    assert!(String::from_utf8_lossy(&local.stdout).contains("127.0.0.1"));
+}
+
+#[test]
+fn a_server_that_moves_in_the_middle_of_a_session_is_found() {
+    let (mut world, content) = cluster(64 << 20);
+    let mut curl = world.app("curl");
+    curl.args(["-sS", "--noproxy", "*", "--limit-rate", "16M", "--max-time", "60", "-o", "f", URL]);
+    let mut curl = curl.stderr(std::process::Stdio::piped()).spawn().expect("curl is installed");
+    let file = world.path("f");
+    until("some bytes", || (std::fs::metadata(&file).ok()?.len() > 1 << 20).then_some(()));
+    let begun = Instant::now();
+    world.move_server(0);
+    let moved = begun.elapsed();
+    let status = curl.wait().expect("it ends");
+    let mut said = String::new();
+    curl.stderr.take().expect("piped").read_to_string(&mut said).expect("text");
+    assert!(status.success(), "{said}\n{}", world.log("broker.log"));
+    assert_eq!(sha256(&std::fs::read(&file).expect("it is there")), sha256(&content));
+    assert!(world.log("broker.log").contains("a server has moved"));
+    eprintln!("moved within {moved:?}");
+}
+
+#[test]
+fn what_is_known_serves_while_the_directory_is_away() {
+    let (mut world, _) = cluster(1 << 10);
+    assert!(world.curl(&["-o", "f", URL]).status.success());
+    world.sns = None;
+    let begun = Instant::now();
+    let got = world.curl(&["-o", "f", URL]);
+    assert!(got.status.success(), "{}", String::from_utf8_lossy(&got.stderr));
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    // It comes back, and all go on by themselves.
+    world.start_sns();
+    let at = world.servers[0].status;
+    until("announced again", || {
+        let status = status(at)?;
+        status["directory"]["trouble"].is_null().then_some(())
+    });
+    assert!(world.curl(&["-o", "f", URL]).status.success());
+}
+
+#[test]
+fn the_cluster_key_is_changed_under_a_session_that_lives() {
+    let (world, content) = cluster(48 << 20);
+    let mut curl = world.app("curl");
+    curl.args(["-sS", "--noproxy", "*", "--limit-rate", "12M", "--max-time", "60", "-o", "f", URL]);
+    let mut curl = curl.spawn().expect("curl is installed");
+    let file = world.path("f");
+    until("some bytes", || (std::fs::metadata(&file).ok()?.len() > 1 << 20).then_some(()));
+    let key = world.path("cluster.key");
+    for step in ["add", "promote", "retire"] {
+        world.run("stp-sns", &["cluster-key", step, key.to_str().expect("text")], "");
+        std::thread::sleep(Duration::from_millis(1_100));
+    }
+    assert!(curl.wait().expect("it ends").success());
+    assert_eq!(sha256(&std::fs::read(&file).expect("it is there")), sha256(&content));
+    // The ticket that the broker still has is of the retired key; it gets a new one.
+    until("a session with a ticket of the new key", || {
+        world.curl(&["-o", "g", URL]).status.success().then_some(())
+    });
+    std::io::stdout().flush().expect("stdout");
+}
