@@ -39,6 +39,7 @@ impl Session {
         }
         (self.ack_due, self.ask_due) = (false, false);
         if self.state != State::Closed {
+            // R72.
             let unconfirmed = self.side == Side::Acceptor && !self.confirmed;
             let hold = if unconfirmed { self.limits.hold_unconfirmed } else { self.limits.hold };
             self.clock.arm(Timer::Hold, since + hold);
@@ -418,7 +419,7 @@ impl Session {
         self.refused(now, pace, Denied::Connect { attempt, why, retry_after, text });
     }
 
-    /// RESUME_DENIED on the link of the attempt (T15).
+    /// RESUME_DENIED on the link of the attempt (T15, R26).
     pub(super) fn on_resume_denied(
         &mut self,
         now: Instant,
