@@ -282,7 +282,8 @@ impl Act<'_> {
         if sending > self.plan.send_buffer || receiving > self.plan.receive_buffer {
             return Err(format!("P5 bounds: {sending} and {receiving} bytes are held"));
         }
-        if end.links.len() > 1 {
+        // R65: another server may be asked beside the attached link.
+        if end.links.len() > 1 + usize::from(session.is_moving()) {
             return Err(format!("P8 one link: {} are held", end.links.len()));
         }
         self.check_suspended(before, happening)

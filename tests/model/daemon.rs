@@ -126,6 +126,10 @@ impl Act<'_> {
     pub fn denied(&mut self, denied: &Denied) {
         let possible = self.plan.replayable
             && self.session().is_some_and(|session| session.transferable().is_ok());
+        // Another server was only asked beside the one that goes on (R67).
+        if self.session().is_some_and(|session| session.link().is_some()) {
+            return;
+        }
         let elsewhere = match denied {
             Denied::Resume(ResumeDenial::Unknown) => true,
             Denied::Resume(_) | Denied::Connect { .. } => false,
