@@ -174,7 +174,9 @@ impl Sns {
         let mut servers = self.ranked(held, &offered, caller.address);
         let own =
             held.services.get(format!("{}/{}", service.endpoint(), service.service()).as_str());
-        if let (Some(own), Some(endpoint)) = (own, held.endpoints.get(service.endpoint())) {
+        if !held.clustered.contains(service.as_str())
+            && let (Some(own), Some(endpoint)) = (own, held.endpoints.get(service.endpoint()))
+        {
             let place = |address: &IpAddr| (*address, own.value.port).into();
             let addresses: Vec<_> = endpoint.value.addresses.iter().map(place).collect();
             servers.push(Server {

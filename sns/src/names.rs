@@ -115,6 +115,10 @@ impl Sns {
         if exists {
             return Body::refused(Refusal::Exists, format!("{} exists already", new.name));
         }
+        if self.tables.read(|held| held.clustered.contains(new.name.as_str())) {
+            let text = format!("{} is a service of the cluster's servers", new.name);
+            return Body::refused(Refusal::NotAllowed, text);
+        }
         if count >= SERVICES_MAX {
             let text = format!("{endpoint} has {SERVICES_MAX} services");
             return Body::refused(Refusal::Full, text);
@@ -201,7 +205,9 @@ impl Sns {
     fn find_service(&self, held: &Held, caller: &Caller, name: &Name) -> Option<ServiceFound> {
         let mut places = Vec::new();
         let mut lease_s = 0;
-        if let Some(service) = held.services.get(service_name(name).as_str())
+        // Nobody slips in a place of his own beside the servers that an operator has named.
+        if !held.clustered.contains(name.as_str())
+            && let Some(service) = held.services.get(service_name(name).as_str())
             && let Some(endpoint) = held.endpoints.get(name.endpoint())
         {
             lease_s = endpoint.value.lease_s;

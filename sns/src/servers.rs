@@ -16,6 +16,11 @@ use crate::sns::{Caller, Sns, not_committed};
 use crate::store::{Change, Lease};
 use crate::tables::{Held, HeldFile};
 
+/// Addresses of one server.
+const ADDRESSES_MAX: usize = 8;
+/// Servers told to one client: their list fits an answer.
+const RANKED_MAX: usize = 20;
+
 /// What a link remembers of the lists it is sending: pages so far, by service.
 pub type Sending = BTreeMap<String, (u32, u64)>;
 
@@ -53,8 +58,9 @@ impl Sns {
                 SocketAddr::new(ip, address.port())
             })
             .collect();
-        if addresses.is_empty() || announce.services.is_empty() {
-            return Body::refused(Refusal::BadRequest, "a server has an address and a service");
+        if !(1..=ADDRESSES_MAX).contains(&addresses.len()) || announce.services.is_empty() {
+            let text = format!("a server has 1 to {ADDRESSES_MAX} addresses and a service");
+            return Body::refused(Refusal::BadRequest, text);
         }
         let value = record::Announced {
             key: caller.key,
@@ -195,7 +201,7 @@ impl Sns {
                 hops,
             }
         };
-        order.into_iter().map(one).take(stp_proto::directory::LIST_MAX / 2).collect()
+        order.into_iter().map(one).take(RANKED_MAX).collect()
     }
 }
 

@@ -77,6 +77,8 @@ pub struct Held {
     pub announced: BTreeMap<Box<str>, Versioned<Announced>>,
     /// Servers that are allowed, by name.
     pub servers: BTreeMap<Box<str>, Versioned<Server>>,
+    /// Services that an operator has given to servers: no endpoint's service has such a name.
+    pub clustered: BTreeSet<String>,
     /// Who is there for a service.
     pub offered: HashMap<Box<str>, BTreeSet<Box<str>>>,
     /// Lists of files by server and service.
@@ -215,6 +217,7 @@ impl Held {
             "srv" => {
                 if let Some(value) = parse(key, value) {
                     self.servers.insert(name.into(), Versioned { value, version });
+                    self.count_clustered();
                 }
             }
             "inv" => {
@@ -262,7 +265,10 @@ impl Held {
                 changed.insert(service_of(name));
             }
             "up" => self.withdraw(name, changed),
-            "srv" => drop(self.servers.remove(name)),
+            "srv" => {
+                self.servers.remove(name);
+                self.count_clustered();
+            }
             "inv" => {
                 if let Some((server, service)) = name.split_once('/') {
                     self.shelf_changed((server.into(), service.into()), |shelf| {
@@ -278,6 +284,11 @@ impl Held {
             "user" => drop(self.users.remove(name)),
             _ => {}
         }
+    }
+
+    fn count_clustered(&mut self) {
+        let all = self.servers.values().flat_map(|server| server.value.services.iter().cloned());
+        self.clustered = all.collect();
     }
 
     fn shelf_changed(&mut self, name: (Box<str>, Box<str>), change: impl FnOnce(&mut Shelf)) {

@@ -347,3 +347,29 @@ async fn nothing_secret_is_logged_or_shown() {
         assert_eq!(mode & 0o777, 0o600, "{private}");
     }
 }
+
+#[tokio::test]
+async fn nobody_slips_in_beside_the_servers_of_a_cluster() {
+    let daemon = Daemon::start();
+    daemon.add_user("alice", "/");
+    let thief = daemon.client().await;
+    let service = "www.mirror@example.com";
+    thief.ask(new_endpoint("mirror@example.com", "192.0.2.66", 0)).await.expect("a free name");
+    thief.ask(new_service(service, 66)).await.expect("a free name");
+    assert_eq!(places(&thief, service).await.len(), 1);
+    // From the moment on that an operator gives the name to servers it leads to them alone.
+    let server = tls();
+    daemon.allow("a", server.public_key(), &[service]);
+    assert!(places(&thief, service).await.is_empty());
+    daemon.connect(&server).await.ask(announce("a", 4431, &[service], 0)).await.expect("allowed");
+    let found = places(&thief, service).await;
+    assert_eq!(found, ["127.0.0.1:4431".parse().expect("an address")]);
+    let alice = daemon.login(&tls(), "alice").await;
+    let located = alice.locate(Some(name(service)), None, 0).await.expect("a offers it");
+    assert_eq!(located.servers.len(), 1);
+    let again = new_service("file.mirror@example.com", 67);
+    thief.ask(again).await.expect("another name");
+    daemon.allow("a", server.public_key(), &[service, "ftp.mirror@example.com"]);
+    let taken = new_service("ftp.mirror@example.com", 68);
+    assert_eq!(refusal(&thief, taken).await, Refusal::NotAllowed);
+}
