@@ -44,6 +44,8 @@ const STALE_MAX: Duration = Duration::from_secs(24 * 3_600);
 const KEEP: Duration = Duration::from_secs(600);
 /// From one attempt to follow a service to the next.
 const FOLLOW_AGAIN: Duration = Duration::from_secs(1);
+/// How often it is looked whether anybody still uses a service.
+const FOLLOW_LOOK: Duration = Duration::from_secs(30);
 const DIAL_MAX: Duration = Duration::from_secs(4);
 /// The front of the names that stand for files; no host name begins so.
 const FILE_FRONT: &str = "file:";
@@ -377,18 +379,22 @@ impl Directory {
     async fn follow(self: Arc<Self>, host: String, name: Name, service: Weak<Service>) {
         loop {
             tokio::time::sleep(FOLLOW_AGAIN).await;
-            // One is the table's own.
             if service.strong_count() == 0 {
                 return;
             }
             let Ok(mut watch) = self.watch(&name).await else { continue };
             // What has changed before the watch began.
             self.refresh(&host, &name, &service).await;
-            while watch.changed().await.is_some() {
+            loop {
+                let changed = tokio::time::timeout(FOLLOW_LOOK, watch.changed()).await;
                 if service.strong_count() == 0 {
                     return;
                 }
-                self.refresh(&host, &name, &service).await;
+                match changed {
+                    Ok(Some(_)) => self.refresh(&host, &name, &service).await,
+                    Ok(None) => break,
+                    Err(_quiet) => {}
+                }
             }
         }
     }
