@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::thread;
 
 use crate::bed::{Bed, Origin, Said, noise};
+use crate::relay::Rules;
 
 const BIG: usize = 40 << 20;
 
@@ -96,7 +97,9 @@ fn an_unrouted_port_of_a_routed_name_is_reached_directly() {
     else {
         return;
     };
-    let bed = Bed::loopback();
+    let mut rules = Rules::loopback();
+    rules.hosts = vec![("localhost".to_owned(), IpAddr::V4(Ipv4Addr::LOCALHOST))];
+    let bed = Bed::new(rules);
     let port = direct.local_addr().unwrap().port();
     let said = bed.python(&format!(
         "import socket\n\

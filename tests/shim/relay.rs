@@ -44,11 +44,7 @@ impl Rules {
                 (v4("198.51.100.0"), 24),
                 (v4("203.0.113.0"), 24),
             ],
-            hosts: vec![
-                local("mirror.test"),
-                local("www.web.at.example.com.stp"),
-                local("localhost"),
-            ],
+            hosts: vec![local("mirror.test"), local("www.web.at.example.com.stp")],
             when_absent: WhenAbsent::Pass,
         }
     }
