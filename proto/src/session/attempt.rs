@@ -388,6 +388,8 @@ impl Session {
         self.cuts = Cuts::start(ok.up, ok.down);
         (self.send.nxt, self.send.heard, self.send.limit) = (ok.up, ok.up, ok.limit);
         (self.send.fin_sent, self.send.fin_acked) = (false, false);
+        // An end that the server before this one sent is acknowledged when this one sends it.
+        self.receive.fin_ack_due = false;
         if !core::mem::replace(&mut self.established, true) {
             self.outbox.event(Event::Established { server: ok.server.to_string() });
         }

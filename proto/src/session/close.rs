@@ -42,10 +42,13 @@ impl Session {
                 self.check_complete(now);
             }
             Close::Ack { position } => {
-                if !self.send.fin_sent || position != self.send.end() {
+                // RESUME_OK may have said that FIN was received: then it comes before FIN goes again.
+                let end = self.send.end();
+                if !self.send.fin_ever || self.send.nxt < end || position != end {
                     let sent = self.send.nxt;
                     return Err(PeerMisbehaved::AckedUnsent { position, sent });
                 }
+                self.send.fin_sent = true;
                 self.send.heard = position;
                 self.send.free(position);
                 self.send.fin_acked = true;
@@ -56,7 +59,11 @@ impl Session {
                 self.check_complete(now);
             }
             Close::Reset { code } => self.reset_by_peer(now, link, code),
-            Close::Done if self.side == Side::Initiator && self.complete() => {
+            Close::Done if self.side == Side::Initiator && self.done_fits() => {
+                let end = self.send.end();
+                self.send.heard = end;
+                self.send.free(end);
+                self.send.fin_acked = true;
                 self.outbox.frame(link, Control::Close(Close::Done));
                 self.links.attached = None;
                 self.outbox.detach(link, Detach::Reuse);
@@ -73,6 +80,14 @@ impl Session {
         self.receive.fin
             && mutant!(DoneEarly, self.send.fin_acked, self.send.fin_sent)
             && mutant!(DoneBeforeAck, !self.receive.fin_ack_due, true)
+    }
+
+    /// R51: the acceptor has received FIN and had its own acknowledged. Its CLOSE ACK may have been
+    /// lost with an older link; DONE says the same. Our own may still be owed, for a FIN that came
+    /// again.
+    fn done_fits(&self) -> bool {
+        let acked = self.send.fin_acked || self.send.fin_ever && self.send.nxt == self.send.end();
+        self.receive.fin && acked
     }
 
     /// R51: the acceptor says DONE; the initiator waits for it.
@@ -219,6 +234,11 @@ impl Session {
                     self.outbox.detach(link, Detach::Reuse);
                 }
                 self.let_go(now);
+            }
+            // It has the session, and heard nothing of the reset: on another link (R55).
+            Frame::ResumeDenied(denied) if !denied.why.is_final() => {
+                self.detach_all(Detach::Close);
+                self.link_lost_when_closed(now);
             }
             // It has no such session, or not any more.
             Frame::ConnectDenied(_) | Frame::ResumeDenied(_) => {

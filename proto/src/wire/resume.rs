@@ -136,6 +136,22 @@ pub enum ResumeDenial {
     Moved,
 }
 
+impl ResumeDenial {
+    /// Whether the other end does not have the session, or not any more.
+    pub fn is_final(&self) -> bool {
+        match self {
+            ResumeDenial::Suspended
+            | ResumeDenial::Stale
+            | ResumeDenial::Collision
+            | ResumeDenial::Mismatch => false,
+            ResumeDenial::Closed { .. }
+            | ResumeDenial::Reset { .. }
+            | ResumeDenial::Unknown
+            | ResumeDenial::Moved => true,
+        }
+    }
+}
+
 /// RESUME_DENIED.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub struct ResumeDenied {
