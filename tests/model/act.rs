@@ -29,6 +29,11 @@ impl Act<'_> {
         record: &[u8],
     ) -> Result<Outcome, String> {
         self.happen(happening, record)?;
+        if matches!(happening, Happening::Record { more: true, .. }) {
+            self.end().unasked += 1;
+            return Ok(self.out);
+        }
+        self.end().unasked = 0;
         self.carry_out()?;
         self.check(before, happening)?;
         Ok(self.out)

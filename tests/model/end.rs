@@ -35,10 +35,12 @@ pub enum Role {
 /// What happens to an end.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Happening {
-    /// A frame comes in. `message` is a number in the world's pool.
+    /// A frame comes in. `message` is a number in the world's pool; `more`: the driver reads on
+    /// before it carries out what the session wants.
     Record {
         link: u8,
         message: u32,
+        more: bool,
     },
     LinkUp {
         link: u8,
@@ -123,6 +125,8 @@ pub struct End {
     pub leave: bool,
     /// The link took no more DATA.
     pub blocked: bool,
+    /// Frames handled since the session was last asked what it wants.
+    pub unasked: u8,
     /// Sessions begun here, and the epoch the last one began with.
     pub lives: u8,
     pub begun: u32,
@@ -164,6 +168,7 @@ impl End {
             home: 0,
             leave: false,
             blocked: false,
+            unasked: 0,
             lives: 0,
             begun: 0,
             aborted: false,

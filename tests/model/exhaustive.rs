@@ -48,6 +48,7 @@ fn row(plan: &Plan, report: &crate::explore::Report) -> String {
         }
     }
     let begins = if plan.established { "" } else { "CONNECT; " };
+    let batch = if plan.batch > 0 { "drivers read on; " } else { "" };
     let near = if plan.lazy { "slow apps; " } else { "" };
     let small = if plan.send_buffer < 8 {
         format!("buffers {},{}; ", plan.send_buffer, plan.receive_buffer)
@@ -57,7 +58,7 @@ fn row(plan: &Plan, report: &crate::explore::Report) -> String {
     let tickets = if plan.replayable { "tickets; " } else { "" };
     let wrong = if wrong.is_empty() { "nothing".to_owned() } else { wrong.join(", ") };
     format!(
-        "| {} | {},{} | {},{} | {begins}{tickets}{near}{small}{wrong} | {} | {} | {} | {} | {:.1} |",
+        "| {} | {},{} | {},{} | {begins}{tickets}{batch}{near}{small}{wrong} | {} | {} | {} | {} | {:.1} |",
         plan.name,
         plan.up,
         plan.down,
@@ -87,6 +88,9 @@ runs! {
     all_arrives_when_nothing_breaks: "R0" UP { up: 2, down: 2, cuts: [2, 2] };
     all_arrives_through_a_fault: "R1" UP { up: 2, down: 2, cuts: [2, 2], faults: 1 };
     both_users_suspend_and_a_link_breaks: "R2" UP { cuts: [1, 1], faults: 1, suspends: [1, 1] };
+    an_abort_reaches_a_suspended_server: "B6" UP {
+        down: 0, faults: 1, suspends: [0, 1], aborts: [1, 0]
+    };
     a_server_dies_and_the_app_is_told: "R3" UP { up: 2, cuts: [1, 1], faults: 1, crashes: 1 };
     both_ends_abort_at_any_time: "R4" UP { cuts: [1, 1], faults: 1, aborts: [1, 1] };
     an_old_first_frame_changes_nothing: "R5" CALM { cuts: [1, 1], faults: 1, replays: 1 };
@@ -102,6 +106,11 @@ runs! {
     };
     plain_acknowledgements: "C1" UP { up: 2, faults: 1, ack_timer: true };
     plain_acknowledgements_and_two_faults: "C3" UP { up: 2, down: 0, faults: 2, ack_timer: true };
+    drivers_read_on_before_they_act: "D1" UP { cuts: [1, 0], faults: 1, batch: 2 };
+    drivers_read_on_among_faults: "D2" UP { down: 0, faults: 2, batch: 3 };
+    drivers_read_on_and_users_suspend: "D3" UP { faults: 1, suspends: [1, 0], batch: 2 };
+    drivers_read_on_and_ends_abort: "D4" UP { faults: 1, aborts: [1, 1], batch: 2 };
+    drivers_read_on_with_tickets: "D5" TICKETS { faults: 1, crashes: 1, batch: 2 };
     slow_apps_and_buffers_of_one_byte: "F1" TIGHT {
         up: 3, down: 3, send_buffer: 1, receive_buffer: 1
     };

@@ -32,6 +32,8 @@ pub struct Plan {
     pub ack_every: usize,
     /// The acknowledgement timer may fire (else bytes are acknowledged by cuts only).
     pub ack_timer: bool,
+    /// Frames a driver may read on before it carries out what the session wants.
+    pub batch: u8,
     /// DATA frames a link holds before it takes no more.
     pub pipe: u8,
     /// Near sides read when they like, a byte at a time; else everything at once.
@@ -60,6 +62,7 @@ pub const CALM: Plan = Plan {
     receive_buffer: 64,
     ack_every: 16,
     ack_timer: false,
+    batch: 0,
     pipe: u8::MAX,
     lazy: false,
     established: false,

@@ -49,6 +49,7 @@ pub fn of_both(broker: &End, server: &End) -> Option<String> {
         return Some(format!("P3 common cut: {:?} and {:?}", a.cuts(), b.cuts()));
     }
     let both = a.state() == State::Active && b.state() == State::Active;
+    let both = both && broker.unasked == 0 && server.unasked == 0;
     let (link, other) = (broker.attached(), server.attached());
     if both && link != other {
         return Some(format!("P8 one link: {link:?} and {other:?}"));
@@ -64,7 +65,8 @@ pub fn of_rounds(broker: &End, server: &End, net: &Net) -> Option<String> {
     let quiet = !wire.cut && wire.up.frames.is_empty() && wire.down.frames.is_empty();
     let together = server.attached() == Some(link);
     let idle = a.cuts().phase == Phase::Idle && b.cuts().phase == Phase::Idle;
-    (together && quiet && !idle)
+    let asked = broker.unasked == 0 && server.unasked == 0;
+    (together && quiet && asked && !idle)
         .then(|| format!("P12 rounds: stuck at {:?} and {:?}", a.cuts().phase, b.cuts().phase))
 }
 

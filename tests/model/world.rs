@@ -214,9 +214,14 @@ impl World {
             for (actor, read, lose) in looks {
                 if let Some(message) = read {
                     let net = self.change(key.net, Change::Pop { link, actor });
-                    let happening = Happening::Record { link, message };
-                    let to = self.after(key, net, actor, happening);
-                    out.push(Step { to, free: true, label: Label::At(actor, happening) });
+                    let end = World::end_of(key, actor);
+                    let reads_on = !fresh || actor == Actor::Broker;
+                    let batch = reads_on && self.ends[end].unasked < self.plan.batch;
+                    for more in [false, true].into_iter().take(1 + usize::from(batch)) {
+                        let happening = Happening::Record { link, message, more };
+                        let to = self.after(key, net, actor, happening);
+                        out.push(Step { to, free: true, label: Label::At(actor, happening) });
+                    }
                 }
                 if lose {
                     let net = self.change(key.net, Change::Lose { link, actor });
@@ -236,7 +241,9 @@ impl World {
     /// A link that was dialed.
     fn dial_steps(&mut self, key: Key, out: &mut Vec<Step<Key, Label>>) {
         let broker = self.broker(key);
-        if !broker.dialing {
+        // Where a link leads is told against the server that has the session by then: a driver
+        // carries out what it read before it takes a new link.
+        if !broker.dialing || broker.unasked > 0 {
             return;
         }
         let other = 1 - broker.home;
@@ -283,7 +290,8 @@ impl World {
             return;
         }
         let faults = self.nets[key.net].left.faults > 0;
-        if self.ends[end].blocked && self.room(key.net, actor, end) > 0 {
+        let waits = self.ends[end].blocked && self.room(key.net, actor, end) > 0;
+        if waits || self.ends[end].unasked > 0 {
             self.push(key, key.net, actor, Happening::Room, true, out);
         }
         for index in 0..self.known[end as usize].wishes.len() {
@@ -443,7 +451,7 @@ impl Model for World {
             Label::At(actor, happening) => {
                 let mut line = format!("{actor:?}: ");
                 match happening {
-                    Happening::Record { link, message } => {
+                    Happening::Record { link, message, .. } => {
                         let _ = write!(line, "reads from link {link}: ");
                         line.push_str(&text(&self.messages[message]));
                     }
