@@ -37,6 +37,30 @@ fn half_closed_by_the_service_the_upload_goes_on() {
     pair.assert_clean(&up, b"greeting");
 }
 
+/// R50, R51: a link lost anywhere among FIN, CLOSE ACK and DONE, also one after the other.
+#[test]
+fn a_link_lost_while_both_ends_close_costs_nothing() {
+    let cases = (0..24u8).flat_map(|a| (0..8u8).map(move |b| (a, b)));
+    for (case, (first, second)) in cases.flat_map(|case| (0..4u8).map(move |c| (c, case))) {
+        let (waits, batch) = (case & 1 > 0, case & 2 > 0);
+        let mut pair = Pair::with(Limits::default());
+        pair.batch = batch;
+        pair.fates.extend([usize::from(first), usize::from(second)]);
+        pair.broker.write(b"question");
+        pair.broker.fin_at_end = true;
+        pair.until(|pair| match &pair.server {
+            Some(server) => !waits || server.shut == [ShutNear::Fin],
+            None => false,
+        });
+        pair.server().write(b"answer");
+        pair.server().fin_at_end = true;
+        pair.assert_clean(b"question", b"answer");
+        let mut blamed = pair.broker.errors.clone();
+        blamed.extend(pair.server().errors.clone());
+        assert_eq!(blamed, [], "lost after {first} and {second} records, {case}");
+    }
+}
+
 /// R53.
 #[test]
 fn the_end_comes_after_the_last_byte_also_to_a_slow_reader() {

@@ -163,6 +163,8 @@ pub struct Pair {
     /// How a server session starts at a transfer.
     pub transfer_at: Option<StartAt>,
     pub server_handle: Handle,
+    /// Records that arrive at one moment are handed over before the session is polled.
+    pub batch: bool,
     /// Records delivered in all.
     pub delivered: usize,
     /// A server that ended and was dropped answers from its tombstone.
@@ -195,6 +197,7 @@ impl Pair {
             fates: VecDeque::new(),
             transfer_at: None,
             server_handle: SH_B,
+            batch: false,
             delivered: 0,
             tombstone: None,
             resets_first: 0,
@@ -420,8 +423,11 @@ impl Pair {
                     1 if open => self.at_broker(id, &record),
                     _ => (),
                 }
-                self.settle();
+                if !self.batch {
+                    self.settle();
+                }
             }
+            self.settle();
         }
         for end in 0..2 {
             let Some(link) = self.links.get_mut(&id) else { return };
