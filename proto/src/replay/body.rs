@@ -25,9 +25,11 @@ enum State {
     Data(u64),
     /// The CR LF behind a chunk's data; how many bytes of it are still to come.
     DataEnd(u8),
-    /// In the lines behind the last chunk; how many bytes this line has so far, CR not counted.
+    /// In the lines behind the last chunk; how many bytes this line has so far, CR not counted,
+    /// and whether the CR was the last. A CR or LF alone is a line's end to some and not to others.
     Trailer {
         line: u32,
+        cr: bool,
         seen: u32,
     },
     Over,
@@ -132,18 +134,17 @@ impl Body {
                 };
                 usize::from(bytes[0] == expected)
             }
-            State::Trailer { line, seen } => {
+            State::Trailer { line, cr, seen } => {
                 *seen += 1;
-                match bytes[0] {
-                    b'\n' if *line == 0 => self.0 = State::Over,
-                    b'\n' => *line = 0,
-                    b'\r' => {}
-                    _ => *line += 1,
-                }
-                if let State::Trailer { seen: TRAILER_MAX.., .. } = self.0 {
-                    self.0 = State::Broken;
-                }
-                1
+                self.0 = match (bytes[0], *cr) {
+                    _ if *seen > TRAILER_MAX => State::Broken,
+                    (b'\n', true) if *line == 0 => State::Over,
+                    (b'\n', true) => State::Trailer { line: 0, cr: false, seen: *seen },
+                    (b'\n', false) | (_, true) => State::Broken,
+                    (b'\r', false) => State::Trailer { line: *line, cr: true, seen: *seen },
+                    (_, false) => State::Trailer { line: *line + 1, cr: false, seen: *seen },
+                };
+                usize::from(!self.broken())
             }
             State::Over | State::Broken => 0,
         }
@@ -165,7 +166,9 @@ impl Body {
             Err(_) => self.0 = State::Broken,
             Ok(httparse::Status::Partial) if end.is_some() => self.0 = State::Broken,
             Ok(httparse::Status::Partial) => {}
-            Ok(httparse::Status::Complete((_, 0))) => self.0 = State::Trailer { line: 0, seen: 0 },
+            Ok(httparse::Status::Complete((_, 0))) => {
+                self.0 = State::Trailer { line: 0, cr: false, seen: 0 };
+            }
             Ok(httparse::Status::Complete((_, data))) => self.0 = State::Data(data),
         }
         if self.broken() { 0 } else { taken }
@@ -209,8 +212,17 @@ mod tests {
 
     #[test]
     fn broken_chunks_are_seen() {
-        for text in ["x\r\n", "5\r\nhelloX\r\n", "5\r\nhello\rX", "-1\r\n", "10000000000000000\r\n"]
-        {
+        for text in [
+            "x\r\n",
+            "5\r\nhelloX\r\n",
+            "5\r\nhello\rX",
+            "-1\r\n",
+            "10000000000000000\r\n",
+            "0\r\n\n",
+            "0\r\nA: b\n\r\n",
+            "0\r\nA: b\rc\r\n\r\n",
+            "0\r\n\r\r\n",
+        ] {
             for piece in 1..=text.len() {
                 let mut body = Body::new(Framing::Chunked);
                 text.as_bytes().chunks(piece).for_each(|piece| {
