@@ -1,0 +1,276 @@
+//! The faults, one function each kind, and their end.
+
+use std::time::Duration;
+
+use stp_proto::session::Input;
+use stp_proto::wire::TransferReason;
+
+use crate::near::Near;
+use crate::net::{BROKER, ConnId, Owner, SERVER};
+use crate::plan::Kind;
+use crate::world::{Ev, Who, World};
+
+impl World {
+    pub fn fault(&mut self, kind: Kind) {
+        if self.mended {
+            return;
+        }
+        self.counts.faults += 1;
+        let server = self.random.index(self.servers.len());
+        self.say(|_| format!("FAULT {kind:?} (server {server})"));
+        match kind {
+            Kind::Cut => self.cut(),
+            Kind::Silence => self.silence(),
+            Kind::Outage => self.outage(server),
+            Kind::AddressChange => self.change_address(),
+            Kind::ServerMove => self.move_server(server),
+            Kind::BothMove => {
+                self.change_address();
+                self.move_server(server);
+            }
+            Kind::Death => self.death(server),
+            Kind::Stall | Kind::Quit => self.app_fault(kind),
+            Kind::Sleep => self.sleep(server),
+            Kind::Origin => {
+                let origin = &self.servers[server].origin;
+                if self.random.one_in(3) {
+                    let pause = self.random.millis(10, 90_000);
+                    origin.down_until.set(self.now + pause);
+                }
+                origin.breaks.set(origin.breaks.get() + 1);
+                origin.troubles.set(origin.troubles.get() + 1);
+                self.poke(server);
+            }
+            Kind::Burden => self.burden(server),
+            Kind::Impatience => {
+                let number = self.random.below(self.broker.seats.len() as u64);
+                let input =
+                    if self.random.one_in(2) { Input::Retry } else { Input::PathChanged };
+                self.input(Who::Broker(number), input);
+            }
+            Kind::Suspend => {}
+        }
+    }
+
+    /// Every session of a server looks at its service.
+    fn poke(&mut self, server: usize) {
+        let numbers: Vec<u64> = self.servers[server].ends.keys().copied().collect();
+        for number in numbers {
+            self.at(self.now, Ev::Wake(Who::Server(server, number)));
+        }
+    }
+
+    fn some_conns(&mut self) -> Vec<ConnId> {
+        let mut all = self.net.to(None);
+        if !all.is_empty() && self.random.one_in(3) {
+            let one = self.random.index(all.len());
+            all = vec![all[one]];
+        }
+        all
+    }
+
+    /// Links break; each end learns soon, late or never.
+    fn cut(&mut self) {
+        for conn in self.some_conns() {
+            let after = [self.learns(), self.learns()];
+            self.break_conn(conn, after);
+        }
+    }
+
+    fn learns(&mut self) -> Option<Duration> {
+        match self.random.below(4) {
+            0 => None,
+            1 => Some(self.random.millis(100, 20_000)),
+            _ => Some(Duration::ZERO),
+        }
+    }
+
+    fn break_conn(&mut self, conn: ConnId, after: [Option<Duration>; 2]) {
+        for side in [BROKER, SERVER] {
+            let way = 1 - side;
+            let Some(after) = after[side] else {
+                if let Some(known) = self.net.conns.get_mut(&conn) {
+                    known.ways[way].dead = true;
+                }
+                continue;
+            };
+            if let Some(at) = self.net.break_towards(self.now, conn, side, after) {
+                self.at(at, Ev::Arrive(conn, way));
+            }
+        }
+    }
+
+    fn silence(&mut self) {
+        let which = self.random.below(3);
+        for conn in self.some_conns() {
+            if let Some(known) = self.net.conns.get_mut(&conn) {
+                known.ways[BROKER].dead |= which != 1;
+                known.ways[SERVER].dead |= which != 0;
+            }
+        }
+    }
+
+    fn outage(&mut self, server: usize) {
+        let all = self.random.one_in(2);
+        let pause = self.random.millis(50, 1_800_000);
+        let survive = self.random.one_in(2);
+        for rank in 0..self.servers.len() {
+            if !all && rank != server {
+                continue;
+            }
+            self.net.down_until[rank] = self.net.down_until[rank].max(self.now + pause);
+            for conn in self.net.to(Some(rank)) {
+                if let Some(known) = self.net.conns.get_mut(&conn) {
+                    for way in &mut known.ways {
+                        way.frozen = true;
+                        way.dead |= !survive;
+                    }
+                }
+            }
+            self.after(pause, Ev::Thaw(rank));
+        }
+    }
+
+    /// What was frozen goes on.
+    pub fn thaw(&mut self, server: usize) {
+        if !self.net.is_up(self.now, server) {
+            return;
+        }
+        for (conn, way, at) in self.net.thaw(self.now, server) {
+            self.at(at, Ev::Arrive(conn, way));
+        }
+    }
+
+    fn change_address(&mut self) {
+        self.net.address += 1;
+        let after = if self.random.one_in(3) { Some(Duration::ZERO) } else { None };
+        for conn in self.net.to(None) {
+            self.break_conn(conn, [after, None]);
+        }
+        if self.random.one_in(2) {
+            let pause = self.random.millis(10, 60_000);
+            for until in &mut self.net.down_until {
+                *until = (*until).max(self.now + pause);
+            }
+        }
+        if self.plan.watched {
+            self.after(Duration::from_millis(50), Ev::Noticed);
+        }
+    }
+
+    fn move_server(&mut self, server: usize) {
+        let pause = self.random.millis(10, 120_000);
+        self.net.down_until[server] = self.net.down_until[server].max(self.now + pause);
+        for conn in self.net.to(Some(server)) {
+            self.break_conn(conn, [None, None]);
+        }
+    }
+
+    fn death(&mut self, server: usize) {
+        if !self.servers[server].alive {
+            return;
+        }
+        // The process dies, or its machine.
+        let loses_power = self.random.one_in(2);
+        self.servers[server].die();
+        self.servers[server].gone = loses_power;
+        for seat in &mut self.broker.seats {
+            seat.facts.deaths += 1;
+        }
+        let told = (!loses_power).then_some(Duration::ZERO);
+        for conn in self.net.to(Some(server)) {
+            if let Some(known) = self.net.conns.get_mut(&conn) {
+                known.owner[SERVER] = Owner::Nobody;
+            }
+            self.break_conn(conn, [told, None]);
+        }
+        let pause = self.random.millis(100, 600_000);
+        self.after(pause, Ev::Restart(server));
+    }
+
+    pub fn restart(&mut self, server: usize) {
+        self.servers[server].alive = true;
+        self.servers[server].gone = false;
+        self.say(|_| format!("server {server} is back"));
+    }
+
+    fn app_fault(&mut self, kind: Kind) {
+        let now = self.now;
+        let number = self.random.below(self.broker.seats.len() as u64);
+        let (pause, aborts) = (self.random.millis(100, 3_600_000), self.random.one_in(2));
+        let seat = self.broker.seat(number);
+        let Some(end) = &mut seat.end else { return };
+        let Near::App(app) = &mut end.near else { return };
+        match kind {
+            Kind::Stall => app.stalled_until = now + pause,
+            _ if aborts => {
+                app.aborts = true;
+                seat.facts.app_aborted = true;
+            }
+            _ => {
+                app.quits = true;
+                seat.facts.app_quit = true;
+            }
+        }
+        self.run_end(Who::Broker(number));
+    }
+
+    /// A machine sleeps: nothing happens there, and then its clock has leapt.
+    fn sleep(&mut self, server: usize) {
+        let until = self.now + self.random.millis(1_000, 7_200_000);
+        if self.random.one_in(3) {
+            self.servers[server].asleep_until = until;
+        } else {
+            self.broker.asleep_until = until;
+        }
+    }
+
+    fn burden(&mut self, server: usize) {
+        if self.random.one_in(2) {
+            self.servers[server].full_until = self.now + self.random.millis(100, 60_000);
+            for seat in &mut self.broker.seats {
+                seat.facts.unreachable = true;
+            }
+            return;
+        }
+        let numbers: Vec<u64> = self.servers[server].ends.keys().copied().collect();
+        for number in numbers {
+            let who = Who::Server(server, number);
+            if let Some(end) = self.slot(who).and_then(Option::as_mut) {
+                end.session.request_transfer(TransferReason::Overloaded, "please leave");
+            }
+            self.run_end(who);
+        }
+    }
+
+    /// Faults are over: everything works, everybody goes on.
+    pub fn mend(&mut self) {
+        self.say(|_| "MEND".to_owned());
+        self.mended = true;
+        let now = self.now;
+        self.broker.asleep_until = now;
+        self.plan.late = Duration::ZERO;
+        for server in 0..self.servers.len() {
+            self.servers[server].asleep_until = now;
+            self.servers[server].full_until = now;
+            self.servers[server].origin.down_until.set(now);
+            self.net.down_until[server] = now;
+            self.restart(server);
+            self.thaw(server);
+        }
+        for number in 0..self.broker.seats.len() as u64 {
+            if let Some(end) = &mut self.broker.seat(number).end
+                && let Near::App(app) = &mut end.near
+            {
+                app.hurry();
+            }
+            self.input(Who::Broker(number), Input::Resume);
+        }
+        for server in 0..self.servers.len() {
+            let numbers: Vec<u64> = self.servers[server].ends.keys().copied().collect();
+            for number in numbers {
+                self.input(Who::Server(server, number), Input::Resume);
+            }
+        }
+    }
+}

@@ -1,0 +1,739 @@
+//! The replayable service: the rules of `server/src/service/http.rs` over simulated connections to a
+//! simulated file server. Observer, plan, splice and claims are the shipped ones.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::rc::Rc;
+use std::time::Duration;
+
+use stp_proto::handle::Handle;
+use stp_proto::replay::{
+    Ask, Down, Ending, Exchange, Flow, Judged, Observer, Plan, Policy, Refusal, RefusalKind,
+    SpliceStep, Up,
+};
+use stp_proto::seam::Seam;
+use stp_proto::session::{Event, Session, ShutNear, StartAt, TicketOffer};
+use stp_proto::ticket::{Claims, Holder, TicketError};
+use stp_proto::time::Instant;
+use stp_proto::wire::{DenyReason, TransferRequest};
+
+use crate::near::{Pulled, copy};
+use crate::origin::{Origin, Upstream};
+
+const REFRESH: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(60);
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+const HEAD_PIECE: usize = 16 * 1024;
+/// The simulation begins at this second of 1970.
+const EPOCH_S: u64 = 1_700_000_000;
+
+/// Seconds since 1970.
+fn unix(now: Instant) -> u64 {
+    EPOCH_S + now.0 / 1_000_000
+}
+
+/// Makes and opens tickets: the claims as they are, without a seal.
+#[derive(Clone)]
+pub struct Mint {
+    pub holder: Holder,
+    pub life: Duration,
+}
+
+impl Mint {
+    fn seal(&self, now: Instant, at: (u64, u64), exchange: Exchange) -> Vec<u8> {
+        let times = (unix(now), self.life.as_secs());
+        let id = Handle([1; 16]);
+        Claims::new(&self.holder, id, times, at, exchange).encode().unwrap_or_default()
+    }
+}
+
+/// A refusal to take a session.
+pub type Denial = (DenyReason, String);
+
+fn denied(refusal: Refusal) -> Denial {
+    let why = match refusal.kind {
+        RefusalKind::Mismatch => DenyReason::Mismatch,
+        RefusalKind::Seam => DenyReason::Seam,
+        RefusalKind::NotHere => DenyReason::NotHere,
+        RefusalKind::Unsafe => DenyReason::Unsafe,
+    };
+    (why, refusal.text)
+}
+
+enum JoinError {
+    Service,
+    Refused(Refusal),
+}
+
+struct Joined {
+    upstream: Upstream,
+    ahead: Vec<u8>,
+    seam: Option<Seam>,
+    reusable: bool,
+}
+
+fn read_more(now: Instant, upstream: &mut Upstream, held: &mut Vec<u8>) -> Result<(), JoinError> {
+    let mut piece = [0; 8192];
+    match upstream.read(now, &mut [IoSliceMut::new(&mut piece)], usize::MAX) {
+        Ok(0) | Err(_) => Err(JoinError::Service),
+        Ok(count) => {
+            held.extend_from_slice(&piece[..count]);
+            Ok(())
+        }
+    }
+}
+
+/// Asks for the rest and brings the answer to the seam.
+fn join(now: Instant, origin: &Rc<Origin>, ask: &Ask) -> Result<Joined, JoinError> {
+    let mut upstream = Upstream::open(now, origin).map_err(|_| JoinError::Service)?;
+    let mut sent = 0;
+    while sent < ask.request.len() {
+        let slices = [IoSlice::new(&ask.request[sent..])];
+        sent += upstream.try_write(now, &slices).map_err(|_| JoinError::Service)?;
+    }
+    let mut held = Vec::new();
+    let mut splice = loop {
+        match ask.judge(&held).map_err(JoinError::Refused)? {
+            Judged::Partial => read_more(now, &mut upstream, &mut held)?,
+            Judged::Interim(length) => drop(held.drain(..length)),
+            Judged::Splice(length, splice) => {
+                held.drain(..length);
+                break splice;
+            }
+        }
+    };
+    loop {
+        match splice.feed(&held).map_err(JoinError::Refused)? {
+            SpliceStep::More => {
+                held.clear();
+                read_more(now, &mut upstream, &mut held)?;
+            }
+            SpliceStep::Joined(needed) => {
+                held.drain(..needed);
+                break;
+            }
+        }
+    }
+    let left = usize::try_from(splice.left).unwrap_or(usize::MAX);
+    assert!(held.len() <= left || splice.excess > 0, "the origin sends what it says");
+    held.truncate(left);
+    let reusable = splice.keep_alive && splice.excess == 0;
+    Ok(Joined { upstream, ahead: held, seam: splice.take_seam(), reusable })
+}
+
+/// How a service begins.
+struct Beginning {
+    observer: Observer,
+    upstream: Option<Upstream>,
+    unsent: Vec<u8>,
+    out: Vec<u8>,
+    ahead: Vec<u8>,
+    reusable: bool,
+    guard: u64,
+    ticketed: bool,
+}
+
+impl Beginning {
+    fn at(observer: Observer, upstream: Option<Upstream>) -> Beginning {
+        Beginning {
+            observer,
+            upstream,
+            unsent: Vec::new(),
+            out: Vec::new(),
+            ahead: Vec::new(),
+            reusable: true,
+            guard: 0,
+            ticketed: false,
+        }
+    }
+}
+
+/// Opens the service as the CONNECT wants it; says where the session's streams begin.
+pub fn open(
+    now: Instant,
+    origin: &Rc<Origin>,
+    request: Option<&TransferRequest<'_>>,
+    mint: Mint,
+    policy: Policy,
+) -> Result<(Http, StartAt), Denial> {
+    let connect = || {
+        Upstream::open(now, origin).map_err(|_| (DenyReason::Refused(111), "down".to_owned()))
+    };
+    let (beginning, at) = match request {
+        None => (Beginning::at(Observer::new(0, 0), Some(connect()?)), StartAt::default()),
+        Some(request) => {
+            let guard = request.up_sent;
+            let (beginning, at) = match request.ticket {
+                None if request.down > 0 || request.up_from > 0 || request.covers > 0 => {
+                    return Err((DenyReason::Mismatch, "no ticket".to_owned()));
+                }
+                None => {
+                    (Beginning::at(Observer::new(0, 0), Some(connect()?)), StartAt::default())
+                }
+                Some(ticket) => continue_from(now, origin, request, ticket, &mint, policy)?,
+            };
+            (Beginning { guard, ..beginning }, at)
+        }
+    };
+    Ok((Http::new(Rc::clone(origin), policy, mint, beginning), at))
+}
+
+fn continue_from(
+    now: Instant,
+    origin: &Rc<Origin>,
+    request: &TransferRequest<'_>,
+    ticket: &[u8],
+    mint: &Mint,
+    policy: Policy,
+) -> Result<(Beginning, StartAt), Denial> {
+    let connect = || {
+        Upstream::open(now, origin).map_err(|_| (DenyReason::Refused(111), "down".to_owned()))
+    };
+    let bad = |error: TicketError| match error {
+        TicketError::Expired(_) => (DenyReason::Expired, error.to_string()),
+        _ => (DenyReason::Mismatch, error.to_string()),
+    };
+    let broken = || (DenyReason::Mismatch, "the exchange cannot be followed".to_owned());
+    let claims = Claims::decode(ticket).map_err(bad)?;
+    claims.check(&mint.holder, unix(now), (request.down, request.up_from)).map_err(bad)?;
+    if claims.up != request.covers {
+        return Err((DenyReason::Mismatch, "the ticket covers another position".to_owned()));
+    }
+    let (up, have) = (claims.up, request.down);
+    let plan = Plan::make(&claims.exchange, claims.down, have, request.seam.clone(), policy);
+    let beginning = match plan.map_err(denied)? {
+        Plan::Fresh => Beginning::at(Observer::new(up, have), Some(connect()?)),
+        Plan::Closed => Beginning::at(Observer::closed(up, have), None),
+        Plan::Again { request } => {
+            let observer = Observer::asked(up, have, &request).ok_or_else(broken)?;
+            Beginning { unsent: request, ..Beginning::at(observer, Some(connect()?)) }
+        }
+        Plan::Complete { head_rest, close } => {
+            let reached = have + head_rest.len() as u64;
+            let beginning = if close {
+                Beginning::at(Observer::closed(up, reached), None)
+            } else {
+                Beginning::at(Observer::new(up, reached), Some(connect()?))
+            };
+            Beginning { out: head_rest, ..beginning }
+        }
+        Plan::Ask(ask) => {
+            let Exchange::Response { request, response, head_at } = &claims.exchange else {
+                return Err(broken());
+            };
+            let joined = join(now, origin, &ask).map_err(|error| match error {
+                JoinError::Service => (DenyReason::Refused(111), "down".to_owned()),
+                JoinError::Refused(refusal) => denied(refusal),
+            })?;
+            let reached = have + ask.head_rest.len() as u64;
+            let exchange = (request.as_slice(), response.as_slice(), *head_at);
+            let observer =
+                Observer::inside(up, reached, exchange, joined.seam).ok_or_else(broken)?;
+            Beginning {
+                out: ask.head_rest,
+                ahead: joined.ahead,
+                reusable: joined.reusable,
+                ticketed: true,
+                ..Beginning::at(observer, Some(joined.upstream))
+            }
+        }
+    };
+    Ok((beginning, StartAt { up, down: have }))
+}
+
+enum Opening {
+    Fresh,
+    Join(Box<Ask>),
+}
+
+enum End {
+    Fin,
+    Failed,
+}
+
+/// One session's exchanges with its service.
+pub struct Http {
+    origin: Rc<Origin>,
+    policy: Policy,
+    mint: Mint,
+    observer: Observer,
+    upstream: Option<Upstream>,
+    /// What is opened again, when it is tried next, the pause before that and all pauses.
+    opening: Option<(Opening, Instant, Duration, Duration)>,
+    unsent: Vec<u8>,
+    ahead: Vec<u8>,
+    out: Vec<u8>,
+    reusable: bool,
+    used: bool,
+    deaf: bool,
+    guard: u64,
+    ticketed: bool,
+    disclaimed: bool,
+    due: bool,
+    refreshed: Instant,
+    fin: bool,
+    end: Option<End>,
+    over: bool,
+    now: Instant,
+}
+
+impl Http {
+    fn new(origin: Rc<Origin>, policy: Policy, mint: Mint, beginning: Beginning) -> Http {
+        let mut http = Http {
+            origin,
+            policy,
+            mint,
+            observer: beginning.observer,
+            upstream: beginning.upstream,
+            opening: None,
+            unsent: beginning.unsent,
+            ahead: beginning.ahead,
+            out: beginning.out,
+            reusable: beginning.reusable,
+            used: false,
+            deaf: false,
+            guard: beginning.guard,
+            ticketed: beginning.ticketed,
+            disclaimed: false,
+            due: false,
+            refreshed: Instant::default(),
+            fin: false,
+            end: None,
+            over: false,
+            now: Instant::default(),
+        };
+        if http.observer.closing() {
+            http.end = Some(End::Fin);
+        }
+        http.settle();
+        http
+    }
+
+    fn accept(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        if self.over {
+            return Ok(slices.iter().map(|slice| slice.len()).sum());
+        }
+        let mut total = 0;
+        'all: for slice in slices {
+            let mut rest: &[u8] = slice;
+            while !rest.is_empty() {
+                let before = self.observer.up_flow();
+                let taken = match before {
+                    Flow::Wait => break 'all,
+                    Flow::Head => {
+                        let (taken, event) = self.observer.up(rest);
+                        self.up_event(event);
+                        taken
+                    }
+                    Flow::Body(_) | Flow::Opaque => self.pass(rest),
+                };
+                total += taken;
+                rest = &rest[taken..];
+                if self.end.is_some() || (taken == 0 && self.observer.up_flow() == before) {
+                    break 'all;
+                }
+            }
+        }
+        self.flush();
+        if total == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(total) }
+    }
+
+    fn up_event(&mut self, event: Up) {
+        match event {
+            Up::More => {}
+            Up::Head { begin, repeatable } => {
+                if begin < self.guard && !repeatable {
+                    return self.fail();
+                }
+                self.unsent.extend_from_slice(self.observer.request_head());
+            }
+            Up::Opaque => {
+                if self.observer.positions().0 < self.guard {
+                    return self.fail();
+                }
+                let held = self.observer.take_held_up();
+                self.unsent.extend_from_slice(&held);
+            }
+        }
+        if self.upstream.is_none() && self.opening.is_none() && !self.unsent.is_empty() {
+            self.open();
+        }
+    }
+
+    /// Writes body bytes through; says how many are dealt with.
+    fn pass(&mut self, piece: &[u8]) -> usize {
+        let opaque = self.observer.up_flow() == Flow::Opaque;
+        let room = if opaque { usize::MAX } else { self.observer.up_room(&[piece]) };
+        if room == 0 {
+            let (taken, event) = self.observer.up(piece);
+            self.up_event(event);
+            return taken;
+        }
+        self.flush();
+        let all = room.min(piece.len());
+        let written = match &mut self.upstream {
+            _ if self.deaf => all,
+            None if self.opening.is_some() => 0,
+            None => all,
+            Some(_) if !self.unsent.is_empty() => 0,
+            Some(upstream) => match upstream.try_write(self.now, &[IoSlice::new(&piece[..all])]) {
+                Ok(written) => written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                Err(_) => {
+                    self.deaf = true;
+                    0
+                }
+            },
+        };
+        let mut seen = &piece[..written];
+        while !seen.is_empty() {
+            let (taken, event) = self.observer.up(seen);
+            self.up_event(event);
+            seen = &seen[taken..];
+        }
+        self.settle();
+        written
+    }
+
+    fn flush(&mut self) {
+        let Some(upstream) = &mut self.upstream else { return };
+        while !self.unsent.is_empty() && !self.deaf {
+            match upstream.try_write(self.now, &[IoSlice::new(&self.unsent)]) {
+                Ok(written) => drop(self.unsent.drain(..written)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => self.deaf = true,
+            }
+        }
+        if self.fin && self.unsent.is_empty() {
+            upstream.shut_write();
+        }
+    }
+
+    fn feed(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() && !self.observer.holds_head() {
+            if self.observer.idle() && !self.reusable {
+                return;
+            }
+            let head = self.observer.down_flow() == Flow::Head;
+            let (taken, event) = self.observer.down(bytes);
+            match event {
+                Down::More if head => {}
+                Down::More => self.out.extend_from_slice(&bytes[..taken]),
+                Down::Head => {}
+                Down::Interim => self.out.extend_from_slice(&self.observer.take_held_down()),
+                Down::Opaque if head => {
+                    self.out.extend_from_slice(&self.observer.take_held_down());
+                }
+                Down::Opaque => self.out.extend_from_slice(&bytes[..taken]),
+            }
+            bytes = &bytes[taken..];
+            self.settle();
+        }
+        if !bytes.is_empty() {
+            self.ahead = bytes.to_vec();
+        }
+    }
+
+    fn settle(&mut self) {
+        if !self.observer.take_ended() {
+            return;
+        }
+        self.used = true;
+        self.due |= !self.ticketed;
+        self.ticketed = false;
+        if self.observer.closing() {
+            self.upstream = None;
+            self.end.get_or_insert(End::Fin);
+        } else if !self.reusable {
+            self.upstream = None;
+        }
+    }
+
+    fn read_through(
+        &mut self,
+        now: Instant,
+        session: &mut Session,
+        limit: u64,
+    ) -> io::Result<Option<usize>> {
+        let Some(upstream) = &mut self.upstream else {
+            return Err(io::ErrorKind::WouldBlock.into());
+        };
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let (observer, mut ended) = (&mut self.observer, false);
+        let taken = session.fill(now, |slices| {
+            let mut views = Vec::with_capacity(slices.len());
+            let mut left = limit;
+            for slice in slices.iter_mut() {
+                let length = slice.len().min(left);
+                left -= length;
+                views.push(IoSliceMut::new(&mut slice[..length]));
+            }
+            let read = upstream.try_read(now, &mut views)?;
+            ended = read == 0 && views.iter().any(|view| !view.is_empty());
+            let mut left = read;
+            for view in &views {
+                let mut seen = &view[..view.len().min(left)];
+                left -= seen.len();
+                while !seen.is_empty() {
+                    seen = &seen[observer.down(seen).0..];
+                }
+            }
+            Ok(read)
+        })?;
+        self.settle();
+        Ok((!ended).then_some(taken))
+    }
+
+    fn read_head(&mut self) -> io::Result<()> {
+        let Some(upstream) = &mut self.upstream else {
+            return Err(io::ErrorKind::WouldBlock.into());
+        };
+        let mut piece = [0; HEAD_PIECE];
+        match upstream.try_read(self.now, &mut [IoSliceMut::new(&mut piece)]) {
+            Ok(0) => self.service_ended(false),
+            Ok(read) => self.feed(&piece[..read]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
+            Err(_) => self.service_ended(true),
+        }
+        Ok(())
+    }
+
+    fn service_ended(&mut self, reset: bool) {
+        self.upstream = None;
+        match self.observer.ending() {
+            Ending::Cut => self.rejoin(),
+            Ending::Unanswered if self.used => {
+                self.unsent = self.observer.request_head().to_vec();
+                self.open();
+            }
+            Ending::Fair | Ending::Unanswered | Ending::Lost => {
+                let held = self.observer.take_held_down();
+                self.out.extend_from_slice(&held);
+                self.end = Some(if reset { End::Failed } else { End::Fin });
+            }
+        }
+    }
+
+    fn open(&mut self) {
+        (self.deaf, self.used, self.reusable) = (false, false, true);
+        self.opening = Some((Opening::Fresh, self.now, Duration::ZERO, Duration::ZERO));
+    }
+
+    fn rejoin(&mut self) {
+        let have = self.observer.positions().1;
+        let plan = self
+            .observer
+            .exchange()
+            .map(|exchange| Plan::make(&exchange, have, have, self.observer.proof(), self.policy));
+        match plan {
+            Some(Ok(Plan::Ask(ask))) => {
+                self.deaf = false;
+                let zero = Duration::ZERO;
+                self.opening = Some((Opening::Join(ask), self.now, zero, zero));
+            }
+            Some(_) | None => self.fail(),
+        }
+    }
+
+    fn poll_opening(&mut self) {
+        let Some((opening, at, pause, waited)) = self.opening.take() else { return };
+        if self.now < at {
+            self.opening = Some((opening, at, pause, waited));
+            return;
+        }
+        let failed = match &opening {
+            Opening::Fresh => match Upstream::open(self.now, &self.origin) {
+                Ok(upstream) => {
+                    self.upstream = Some(upstream);
+                    None
+                }
+                Err(_) => Some(JoinError::Service),
+            },
+            Opening::Join(ask) => match join(self.now, &self.origin, ask) {
+                Ok(joined) => {
+                    self.upstream = Some(joined.upstream);
+                    self.ahead = joined.ahead;
+                    self.reusable = joined.reusable;
+                    None
+                }
+                Err(error) => Some(error),
+            },
+        };
+        match failed {
+            None => {}
+            Some(JoinError::Service) if waited < PATIENCE => {
+                let pause = (pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
+                self.opening = Some((opening, self.now + pause, pause, waited + pause));
+            }
+            Some(JoinError::Service | JoinError::Refused(_)) => self.fail(),
+        }
+    }
+
+    fn fail(&mut self) {
+        self.upstream = None;
+        self.opening = None;
+        self.end = Some(End::Failed);
+    }
+
+    fn ticket(&mut self, now: Instant, session: &mut Session) {
+        let (covers, at) = (self.observer.covers(), self.observer.positions().1);
+        assert_eq!(at, session.positions().end, "nothing waits before a ticket");
+        let Some(exchange) = self.observer.exchange() else { return };
+        let ticket = self.mint.seal(now, (covers, at), exchange);
+        if ticket.is_empty() {
+            return self.disclaim(session);
+        }
+        self.ticketed = self.observer.response_under_way();
+        self.disclaimed = false;
+        self.refreshed = now;
+        let seam_from = self.observer.seam_from();
+        session.offer_ticket(TicketOffer { at, covers, seam_from, transferable: true, ticket });
+    }
+
+    fn disclaim(&mut self, session: &mut Session) {
+        if self.disclaimed {
+            return;
+        }
+        self.disclaimed = true;
+        let at = session.positions().end;
+        session.offer_ticket(TicketOffer {
+            at,
+            covers: self.observer.covers(),
+            seam_from: at,
+            transferable: false,
+            ticket: Vec::new(),
+        });
+    }
+
+    fn through(&self) -> bool {
+        self.out.is_empty() && !self.observer.holds_head()
+    }
+
+    fn finished(&self) -> bool {
+        self.fin
+            && self.upstream.is_none()
+            && self.opening.is_none()
+            && self.unsent.is_empty()
+            && self.ahead.is_empty()
+            && self.observer.idle()
+    }
+
+    /// When it may go on by itself.
+    pub fn wake_at(&self, session: &Session, now: Instant) -> Option<Instant> {
+        if let Some((_, at, ..)) = &self.opening {
+            return Some(*at);
+        }
+        if session.send_room() == 0 || self.over {
+            return None;
+        }
+        self.upstream.as_ref().and_then(|upstream| upstream.ready_at(now)).filter(|at| *at > now)
+    }
+
+    pub fn pull(&mut self, now: Instant, session: &mut Session) -> io::Result<Pulled> {
+        self.now = now;
+        self.poll_opening();
+        self.flush();
+        let mut total = 0;
+        loop {
+            if !self.out.is_empty() {
+                let filled = session.fill(now, |slices| Ok(copy(&self.out, slices, 0)))?;
+                self.out.drain(..filled);
+                total += filled;
+                if !self.out.is_empty() {
+                    break;
+                }
+            }
+            if self.observer.holds_head() {
+                self.ticket(now, session);
+                let head = self.observer.release_head();
+                self.out.extend_from_slice(&head);
+                self.settle();
+                continue;
+            }
+            if std::mem::take(&mut self.due) {
+                self.ticket(now, session);
+            }
+            if !self.ahead.is_empty() {
+                let ahead = std::mem::take(&mut self.ahead);
+                self.feed(&ahead);
+                continue;
+            }
+            if total > 0 {
+                break;
+            }
+            if self.end.is_some() || self.finished() {
+                self.over = true;
+                return match self.end.take() {
+                    Some(End::Failed) => Err(io::ErrorKind::Other.into()),
+                    Some(End::Fin) | None => Ok(Pulled::Fin),
+                };
+            }
+            match self.observer.down_flow() {
+                Flow::Head => self.read_head()?,
+                Flow::Wait => break,
+                flow @ (Flow::Body(_) | Flow::Opaque) => {
+                    let limit = if let Flow::Body(limit) = flow { limit } else { u64::MAX };
+                    match self.read_through(now, session, limit) {
+                        Ok(Some(0)) => break,
+                        Ok(Some(taken)) => total += taken,
+                        Ok(None) => self.service_ended(false),
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                        Err(_) => self.service_ended(true),
+                    }
+                }
+            }
+        }
+        if total == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(Pulled::Bytes) }
+    }
+
+    pub fn push(
+        &mut self,
+        now: Instant,
+        session: &mut Session,
+        arrived: &[&[u8]],
+    ) -> io::Result<usize> {
+        self.now = now;
+        let taken = session.deliver(now, arrived, |slices| self.accept(slices));
+        if self.over {
+            return taken;
+        }
+        if self.observer.unsafe_request() || self.observer.opaque().is_some() {
+            self.disclaim(session);
+            session.release_acks(self.observer.covers());
+        }
+        taken
+    }
+
+    pub fn shut(&mut self, now: Instant, how: ShutNear) {
+        self.now = now;
+        match how {
+            ShutNear::Fin => {
+                self.fin = true;
+                let held = self.observer.take_held_up();
+                self.unsent.extend_from_slice(&held);
+                if !held.is_empty() && self.upstream.is_none() && self.opening.is_none() {
+                    self.open();
+                }
+                self.flush();
+            }
+            ShutNear::Reset { .. } => {
+                self.upstream = None;
+                self.opening = None;
+            }
+        }
+    }
+
+    pub fn event(&mut self, now: Instant, session: &mut Session, event: &Event) {
+        if !matches!(event, Event::Acknowledged(_)) || !self.through() {
+            return;
+        }
+        if self.observer.exchange().is_some() {
+            let moved = self.observer.response_under_way();
+            if moved && now.since(self.refreshed) >= REFRESH {
+                self.ticket(now, session);
+            }
+        } else {
+            self.disclaim(session);
+        }
+    }
+}

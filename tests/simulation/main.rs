@@ -1,0 +1,121 @@
+//! A broker's cores, servers' cores, their apps and services in one virtual clock, under random faults:
+//! the shipped session, choice, observer, plans and claims, driven as the daemons drive them.
+//!
+//! `STP_SEED=n` runs one seed and prints its trace, `STP_SEEDS=n` says how many are run (from
+//! `STP_FIRST` on). Everything a run does follows from its seed.
+
+mod app;
+mod broker;
+mod check;
+mod fault;
+mod http;
+mod near;
+mod net;
+mod origin;
+mod plan;
+mod random;
+mod server;
+mod work;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use world::{Counts, World};
+
+/// Seeds of a run in CI.
+const SEEDS: u64 = 500;
+/// Failing seeds shown.
+const SHOWN: usize = 12;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+fn run(seed: u64, loud: bool) -> Counts {
+    let mut world = World::new(seed, loud);
+    world.run();
+    world.counts
+}
+
+/// Runs seeds on all processors; what failed, and the sum of the counts.
+fn run_all(first: u64, count: u64) -> (Vec<(u64, String)>, Counts) {
+    let next = AtomicU64::new(first);
+    let failed = Mutex::new(Vec::new());
+    let sum = Mutex::new(Counts::default());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + count {
+                        break;
+                    }
+                    match catch_unwind(AssertUnwindSafe(|| run(seed, false))) {
+                        Ok(counts) => sum.lock().expect("no panic").add(&counts),
+                        Err(error) => {
+                            let text = error.downcast_ref::<String>().cloned();
+                            let text = text.or(error.downcast_ref::<&str>().map(|s| s.to_string()));
+                            failed.lock().expect("no panic").push((seed, text.unwrap_or_default()));
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let mut failed = failed.into_inner().expect("no panic");
+    failed.sort();
+    (failed, sum.into_inner().expect("no panic"))
+}
+
+impl Counts {
+    fn add(&mut self, other: &Counts) {
+        self.steps += other.steps;
+        self.virtual_time += other.virtual_time;
+        self.faults += other.faults;
+        self.sessions += other.sessions;
+        self.goals += other.goals;
+        self.resets += other.resets;
+        self.resumed += other.resumed;
+        self.moved += other.moved;
+        self.bytes += other.bytes;
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the figures are for whoever runs it")]
+#[test]
+fn sessions_survive_what_may_happen() {
+    if let Some(seed) = number("STP_SEED") {
+        let counts = run(seed, true);
+        eprintln!("seed {seed}: {counts:?}");
+        return;
+    }
+    std::panic::set_hook(Box::new(|_| ()));
+    let (first, seeds) = (number("STP_FIRST").unwrap_or(0), number("STP_SEEDS").unwrap_or(SEEDS));
+    let begun = std::time::Instant::now();
+    let (failed, sum) = run_all(first, seeds);
+    let _ = std::panic::take_hook();
+    let took = begun.elapsed();
+    let hours = sum.virtual_time.as_secs() / 3600;
+    eprintln!(
+        "{seeds} seeds in {:.1} s ({:.0} a second): {hours} virtual hours, {} steps, {} faults, \
+         {} sessions ({} reached their goal, {} ended otherwise), {} resumed, {} moved, {} MB",
+        took.as_secs_f64(),
+        seeds as f64 / took.max(Duration::from_millis(1)).as_secs_f64(),
+        sum.steps,
+        sum.faults,
+        sum.sessions,
+        sum.goals,
+        sum.resets,
+        sum.resumed,
+        sum.moved,
+        sum.bytes / 1_000_000,
+    );
+    for (seed, text) in failed.iter().take(SHOWN) {
+        eprintln!("STP_SEED={seed}: {text}");
+    }
+    assert!(failed.is_empty(), "{} seeds failed; STP_SEED=n shows the trace", failed.len());
+}

@@ -1,0 +1,203 @@
+//! The near sides of sessions: the app at the broker, the services at the servers.
+
+use std::io::{self, IoSlice, IoSliceMut};
+
+use stp_proto::session::{Event, Session, ShutNear};
+use stp_proto::time::Instant;
+
+use crate::app::App;
+use crate::http::Http;
+use crate::plan::Pace;
+use crate::random::{pattern, pattern_at};
+
+/// What a pull found.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Pulled {
+    Nothing,
+    Bytes,
+    Fin,
+    Gone,
+    Reset,
+}
+
+/// A near side.
+pub enum Near {
+    App(Box<App>),
+    Http(Box<Http>),
+    Tcp(Box<Tcp>),
+}
+
+impl Near {
+    pub fn pull(&mut self, now: Instant, session: &mut Session) -> Pulled {
+        match self {
+            Near::App(app) => app.pull(now, session),
+            Near::Http(http) => match http.pull(now, session) {
+                Ok(pulled) => pulled,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Pulled::Nothing,
+                Err(_) => Pulled::Reset,
+            },
+            Near::Tcp(tcp) => tcp.pull(now, session),
+        }
+    }
+
+    pub fn push(
+        &mut self,
+        now: Instant,
+        session: &mut Session,
+        arrived: &[&[u8]],
+    ) -> io::Result<usize> {
+        match self {
+            Near::App(app) => session.deliver(now, arrived, |slices| app.take(now, slices)),
+            Near::Http(http) => http.push(now, session, arrived),
+            Near::Tcp(tcp) => session.deliver(now, arrived, |slices| tcp.take(now, slices)),
+        }
+    }
+
+    pub fn shut(&mut self, now: Instant, how: ShutNear) {
+        match self {
+            Near::App(app) => app.shut(how),
+            Near::Http(http) => http.shut(now, how),
+            Near::Tcp(tcp) => tcp.shut(how),
+        }
+    }
+
+    pub fn event(&mut self, now: Instant, session: &mut Session, event: &Event) {
+        match self {
+            Near::App(app) => app.event(event),
+            Near::Http(http) => http.event(now, session, event),
+            Near::Tcp(_) => (),
+        }
+    }
+
+    pub fn wake_at(&self, session: &Session, now: Instant) -> Option<Instant> {
+        match self {
+            Near::App(app) => app.wake_at(session, now),
+            Near::Http(http) => http.wake_at(session, now),
+            Near::Tcp(tcp) => tcp.wake_at(session, now),
+        }
+    }
+
+    pub fn violation(&mut self) -> Option<String> {
+        match self {
+            Near::App(app) => app.violation.take(),
+            Near::Tcp(tcp) => tcp.violation.take(),
+            Near::Http(_) => None,
+        }
+    }
+}
+
+/// A service nothing is known of: sends a pattern, expects one.
+pub struct Tcp {
+    up: (u64, u64),
+    down: (u64, u64),
+    written: u64,
+    seen: u64,
+    /// It ends its stream only after the app's.
+    waits: bool,
+    pace: Pace,
+    write_at: Instant,
+    read_at: Instant,
+    told_end: bool,
+    shut: Option<ShutNear>,
+    violation: Option<String>,
+}
+
+impl Tcp {
+    pub fn new(up: (u64, u64), down: (u64, u64), waits: bool, pace: Pace) -> Tcp {
+        Tcp {
+            up,
+            down,
+            written: 0,
+            seen: 0,
+            waits,
+            pace,
+            write_at: Instant::default(),
+            read_at: Instant::default(),
+            told_end: false,
+            shut: None,
+            violation: None,
+        }
+    }
+
+    fn is_paused(&self, now: Instant, last: Instant) -> bool {
+        last > Instant::default() && now < last + self.pace.pause
+    }
+
+    fn pull(&mut self, now: Instant, session: &mut Session) -> Pulled {
+        if self.told_end || session.send_room() == 0 || self.is_paused(now, self.write_at) {
+            return Pulled::Nothing;
+        }
+        let (down, written, burst) = (self.down, &mut self.written, self.pace.burst);
+        let filled = session.fill(now, |slices| {
+            let mut count = 0;
+            for slice in slices {
+                let left = usize::try_from(down.1 - *written).unwrap_or(usize::MAX);
+                let here = slice.len().min(left).min(burst - count);
+                pattern(down.0, *written, &mut slice[..here]);
+                *written += here as u64;
+                count += here;
+            }
+            Ok(count)
+        });
+        if filled.expect("a pattern does not fail") > 0 {
+            self.write_at = now;
+            return Pulled::Bytes;
+        }
+        let may_end = self.written == self.down.1 && (!self.waits || self.shut.is_some());
+        if !may_end {
+            return Pulled::Nothing;
+        }
+        self.told_end = true;
+        Pulled::Fin
+    }
+
+    fn take(&mut self, now: Instant, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        if self.is_paused(now, self.read_at) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.read_at = now;
+        let mut left = self.pace.burst;
+        let mut total = 0;
+        for slice in slices {
+            let piece = &slice[..slice.len().min(left)];
+            left -= piece.len();
+            total += piece.len();
+            for byte in piece {
+                if self.seen == self.up.1 || *byte != pattern_at(self.up.0, self.seen) {
+                    let text = format!("up byte {} of {} is wrong", self.seen, self.up.1);
+                    self.violation.get_or_insert(text);
+                }
+                self.seen += 1;
+            }
+        }
+        Ok(total)
+    }
+
+    fn shut(&mut self, how: ShutNear) {
+        self.shut = Some(how);
+        if how == ShutNear::Fin && self.seen > self.up.1 {
+            self.violation.get_or_insert("too many bytes".to_owned());
+        }
+    }
+
+    fn wake_at(&self, session: &Session, now: Instant) -> Option<Instant> {
+        let read = (session.undelivered() > 0).then(|| self.read_at + self.pace.pause);
+        let writes = !self.told_end && session.send_room() > 0;
+        let write = writes.then(|| self.write_at + self.pace.pause);
+        read.into_iter().chain(write).filter(|at| *at > now).min()
+    }
+}
+
+/// Copies what fits into `slices` behind `skip` bytes.
+pub fn copy(mut bytes: &[u8], slices: &mut [IoSliceMut<'_>], mut skip: usize) -> usize {
+    let mut copied = 0;
+    for slice in slices {
+        let start = skip.min(slice.len());
+        skip -= start;
+        let length = (slice.len() - start).min(bytes.len());
+        slice[start..start + length].copy_from_slice(&bytes[..length]);
+        bytes = &bytes[length..];
+        copied += length;
+    }
+    copied
+}

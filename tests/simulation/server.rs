@@ -1,0 +1,318 @@
+//! A server: its sessions, its tombstones, and what it does with the first frame of a link
+//! (`server/src/{listener,registry,open}.rs`).
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use stp_proto::handle::Handle;
+use stp_proto::replay::Policy;
+use stp_proto::session::{Event, Input, LinkId, Session, StartAt, code};
+use stp_proto::ticket::Holder;
+use stp_proto::time::Instant;
+use stp_proto::wire::{
+    Connect, ConnectMode, DenyReason, First, ResumeDenial, encode_connect_denied, encode_done,
+    encode_resume_denied, first_frame,
+};
+
+use crate::http::{self, Mint};
+use crate::near::{Near, Tcp};
+use crate::net::{ConnId, Owner, SERVER};
+use crate::origin::{Ledger, Origin};
+use crate::plan::Plan;
+use crate::random::Random;
+use crate::work::Script;
+use crate::world::{End, Ev, Who, World};
+
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// What stands under a broker's handle.
+enum Place {
+    /// Its service is being opened; connections whose CONNECT waits for that.
+    Opening(Vec<(ConnId, Vec<u8>)>),
+    Running(u64),
+}
+
+/// A server.
+pub struct Server {
+    pub origin: Rc<Origin>,
+    pub ends: BTreeMap<u64, Option<End>>,
+    places: BTreeMap<Handle, Place>,
+    tombs: BTreeMap<(Handle, Handle), (u32, ResumeDenial)>,
+    next: u64,
+    /// The process runs.
+    pub alive: bool,
+    /// The machine answers to nothing.
+    pub gone: bool,
+    pub generation: u32,
+    pub asleep_until: Instant,
+    pub full_until: Instant,
+}
+
+impl Server {
+    pub fn all(
+        plan: &Plan,
+        random: &mut Random,
+        ledger: &Rc<RefCell<Ledger>>,
+    ) -> Vec<Server> {
+        let files: Vec<u64> = (0..4).map(|_| random.scale(1, plan.size)).collect();
+        let content = random.below(1000);
+        let server = |(name, replica): (usize, &crate::plan::Replica)| {
+            let origin = Origin {
+                name,
+                replica: *replica,
+                validator: plan.validator,
+                content,
+                files: files.clone(),
+                pace: plan.origin,
+                keepalive: plan.keepalive,
+                ledger: Rc::clone(ledger),
+                down_until: Cell::default(),
+                breaks: Cell::default(),
+                troubles: Cell::default(),
+                random: RefCell::new(Random::new(random.next())),
+            };
+            Server {
+                origin: Rc::new(origin),
+                ends: BTreeMap::new(),
+                places: BTreeMap::new(),
+                tombs: BTreeMap::new(),
+                next: 0,
+                alive: true,
+                gone: false,
+                generation: 0,
+                asleep_until: Instant::default(),
+                full_until: Instant::default(),
+            }
+        };
+        plan.replicas.iter().enumerate().map(server).collect()
+    }
+
+    /// Dies: nothing of its memory is left.
+    pub fn die(&mut self) {
+        self.ends.clear();
+        self.places.clear();
+        self.tombs.clear();
+        self.alive = false;
+        self.generation += 1;
+    }
+}
+
+impl World {
+    /// The first frame of a link.
+    pub fn dispatch(&mut self, server: usize, conn: ConnId, record: Vec<u8>) {
+        match first_frame(&record) {
+            Ok(First::Connect(connect)) => {
+                let handle = connect.handle;
+                let new = connect.mode == ConnectMode::New;
+                self.connect(server, conn, handle, new, &record);
+            }
+            Ok(First::Resume(resume)) => {
+                let number = self.running(server, resume.initiator, Some(resume.acceptor));
+                if let Some(number) = number {
+                    return self.attach(Who::Server(server, number), conn, &record);
+                }
+                let tomb = self.servers[server].tombs.get(&(resume.initiator, resume.acceptor));
+                let unknown = (resume.epoch, ResumeDenial::Unknown);
+                let (seen, why) = tomb.copied().unwrap_or(unknown);
+                self.say(|_| format!("server {server} denies: {why}"));
+                let mut frame = Vec::new();
+                encode_resume_denied(seen, why, &mut frame);
+                self.answer(conn, &frame);
+            }
+            Ok(First::Reset(reset)) => {
+                let own = (!reset.acceptor.is_none()).then_some(reset.acceptor);
+                if let Some(number) = self.running(server, reset.initiator, own) {
+                    let input = Input::Abort { code: reset.code };
+                    self.input(Who::Server(server, number), input);
+                }
+                let mut frame = Vec::new();
+                encode_done(&mut frame);
+                self.answer(conn, &frame);
+            }
+            Err(error) => panic!("server {server}: a link begins with {error}: {record:?}"),
+        }
+    }
+
+    fn running(&self, server: usize, handle: Handle, own: Option<Handle>) -> Option<u64> {
+        let server = &self.servers[server];
+        let Some(Place::Running(number)) = server.places.get(&handle) else { return None };
+        let end = server.ends.get(number)?.as_ref()?;
+        own.is_none_or(|own| end.session.handles().1 == own).then_some(*number)
+    }
+
+    fn answer(&mut self, conn: ConnId, frame: &[u8]) {
+        if let Some(at) = self.net.send(self.now, conn, SERVER, frame) {
+            self.at(at, Ev::Arrive(conn, SERVER));
+        }
+        self.close(conn, SERVER, false);
+    }
+
+    /// Hands a link to a session that runs.
+    fn attach(&mut self, who: Who, conn: ConnId, record: &[u8]) {
+        let now = self.now;
+        let Some(link) = self.hand_over(who, conn) else { return };
+        let Some(end) = self.slot(who).and_then(Option::as_mut) else { return };
+        if let Ok(First::Connect(connect)) = first_frame(record) {
+            if !end.session.reaccept(now, link, &connect) {
+                end.links.retain(|(other, _)| *other != link);
+                self.close(conn, SERVER, true);
+            }
+        } else {
+            let mut arrived = Vec::new();
+            let result = end.session.handle_record(now, link, record, &mut arrived);
+            assert!(arrived.is_empty(), "a RESUME holds no data");
+            if let Err(blame) = result {
+                panic!("{who:?} blames its peer: {blame}");
+            }
+        }
+        self.run_end(who);
+    }
+
+    fn connect(
+        &mut self,
+        server: usize,
+        conn: ConnId,
+        handle: Handle,
+        new: bool,
+        record: &[u8],
+    ) {
+        if let Some(known) = self.net.conns.get_mut(&conn) {
+            known.owner[SERVER] = Owner::Parked;
+        }
+        match self.servers[server].places.get_mut(&handle) {
+            Some(Place::Opening(waiting)) => {
+                waiting.push((conn, record.to_vec()));
+                return;
+            }
+            Some(Place::Running(number)) if new => {
+                let who = Who::Server(server, *number);
+                return self.attach(who, conn, record);
+            }
+            Some(Place::Running(_)) => {}
+            None => {
+                self.servers[server].places.insert(handle, Place::Opening(Vec::new()));
+            }
+        }
+        let pause = if self.random.one_in(2) { self.random.millis(1, 2_000) } else { Duration::ZERO };
+        let generation = self.servers[server].generation;
+        self.after(pause, Ev::Open(server, generation, conn, record.to_vec()));
+    }
+
+    /// The service of a session was opened, or not.
+    pub fn open(&mut self, server: usize, generation: u32, conn: ConnId, record: &[u8]) {
+        if self.servers[server].generation != generation {
+            return;
+        }
+        let Ok(First::Connect(connect)) = first_frame(record) else { return };
+        let handle = connect.handle;
+        let waiting = match self.servers[server].places.get_mut(&handle) {
+            Some(Place::Opening(waiting)) => Some(std::mem::take(waiting)),
+            Some(Place::Running(_)) | None => None,
+        };
+        match self.open_service(server, &connect) {
+            Ok((near, at, holds)) => self.accept(server, conn, &connect, near, at, holds),
+            Err((why, text)) => {
+                self.say(|_| format!("server {server} refuses: {why}, {text}"));
+                if waiting.is_some() {
+                    self.servers[server].places.remove(&handle);
+                }
+                let busy = why == DenyReason::Overloaded;
+                let after = if busy { RETRY_AFTER } else { Duration::ZERO };
+                let mut frame = Vec::new();
+                encode_connect_denied(handle, why, after, &text, &mut frame);
+                self.answer(conn, &frame);
+            }
+        }
+        for (conn, record) in waiting.into_iter().flatten() {
+            self.dispatch(server, conn, record);
+        }
+    }
+
+    fn open_service(
+        &mut self,
+        server: usize,
+        connect: &Connect<'_>,
+    ) -> Result<(Near, StartAt, bool), http::Denial> {
+        let now = self.now;
+        if now < self.servers[server].full_until {
+            return Err((DenyReason::Overloaded, "full".to_owned()));
+        }
+        let script = self.broker.seat_of(connect.handle).map(|seat| seat.script.clone());
+        let request = match &connect.mode {
+            ConnectMode::New => None,
+            ConnectMode::Transfer(request) => Some(request),
+        };
+        match script.ok_or((DenyReason::Internal, "an unknown handle".to_owned()))? {
+            Script::Tcp { up, down, waits } => {
+                if request.is_some_and(|request| request.up_sent > 0 || request.down > 0) {
+                    return Err((DenyReason::Unsafe, "tcp".to_owned()));
+                }
+                let tcp = Tcp::new(up, down, waits, self.plan.origin);
+                Ok((Near::Tcp(Box::new(tcp)), StartAt::default(), false))
+            }
+            Script::Http => {
+                let holder = Holder {
+                    audience: "cluster".to_owned(),
+                    service: connect.service.to_owned(),
+                    client: [7; 32],
+                    handle: connect.handle,
+                };
+                let mint = Mint { holder, life: self.plan.ticket_life };
+                let policy = Policy { compare_prefix: self.plan.vouched };
+                let origin = Rc::clone(&self.servers[server].origin);
+                let (http, at) = http::open(now, &origin, request, mint, policy)?;
+                Ok((Near::Http(Box::new(http)), at, true))
+            }
+        }
+    }
+
+    fn accept(
+        &mut self,
+        server: usize,
+        conn: ConnId,
+        connect: &Connect<'_>,
+        near: Near,
+        at: StartAt,
+        holds: bool,
+    ) {
+        let own = Handle(self.random.handle());
+        let limits = self.plan.server.clone();
+        let name = ["a", "b", "c"][server];
+        let first = LinkId(0);
+        let mut session = Session::accept(self.now, limits, first, own, connect, at, name);
+        if holds {
+            session.hold_acks();
+        }
+        let here = &mut self.servers[server];
+        here.next += 1;
+        let number = here.next;
+        here.ends.insert(number, Some(End::new(session, near)));
+        let old = here.places.insert(connect.handle, Place::Running(number));
+        self.say(|_| format!("server {server} accepts session {number} at {at:?}"));
+        let who = Who::Server(server, number);
+        match self.hand_over(who, conn) {
+            Some(link) => assert_eq!(link, first),
+            None => self.input(who, Input::LinkLost { link: first }),
+        }
+        self.run_end(who);
+        if let Some(Place::Running(old)) = old {
+            self.input(Who::Server(server, old), Input::Abort { code: code::MOVED });
+        }
+    }
+
+    /// Remembers how a session ended.
+    pub fn bury(&mut self, server: usize, session: &Session, event: &Event) {
+        if let (Event::Closed { .. }, Some(epitaph)) = (event, session.epitaph()) {
+            self.servers[server].tombs.insert(session.handles(), epitaph);
+        }
+    }
+
+    /// A server drops a session.
+    pub fn server_session_over(&mut self, server: usize, number: u64) {
+        let here = &mut self.servers[server];
+        here.ends.remove(&number);
+        here.places.retain(|_, place| !matches!(place, Place::Running(n) if *n == number));
+    }
+}

@@ -1,0 +1,627 @@
+//! The simulated world: one virtual clock, a queue of what will happen, and the loop that drives
+//! sessions as `drive` does in the daemons.
+
+use std::cell::RefCell;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io::ErrorKind;
+use std::rc::Rc;
+use std::time::Duration;
+
+use stp_proto::session::{
+    ClosedWhy, Detach, Event, Input, LinkId, Output, Session, ShutNear, code,
+};
+use stp_proto::state::State;
+use stp_proto::time::Instant;
+
+use crate::broker::{Broker, Verdict};
+use crate::check::Watch;
+use crate::near::{Near, Pulled};
+use crate::net::{BROKER, ConnId, Item, Net, Owner, SERVER};
+use crate::origin::Ledger;
+use crate::plan::{Kind, Plan};
+use crate::random::Random;
+use crate::server::Server;
+
+/// A session's end.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Who {
+    Broker(u64),
+    /// The server, and the session's number there.
+    Server(usize, u64),
+}
+
+impl Who {
+    pub fn side(self) -> usize {
+        match self {
+            Who::Broker(_) => BROKER,
+            Who::Server(..) => SERVER,
+        }
+    }
+
+    fn number(self) -> u64 {
+        match self {
+            Who::Broker(number) | Who::Server(_, number) => number,
+        }
+    }
+}
+
+/// What will happen.
+#[derive(Debug)]
+pub enum Ev {
+    Arrive(ConnId, usize),
+    Wake(Who),
+    /// An app begins.
+    Start(u64),
+    Search(u64),
+    /// An attempt to make a link: it reaches the server, it is answered, it was silent for long.
+    Syn(u64),
+    Dialed(u64, bool),
+    Silent(u64),
+    Probe(usize),
+    /// A server opens the service of a session.
+    Open(usize, u32, ConnId, Vec<u8>),
+    Fault(Kind),
+    /// A user lets a session go on.
+    Resume(Who),
+    /// A server starts again.
+    Restart(usize),
+    /// What was frozen may go on.
+    Thaw(usize),
+    /// The broker's daemon learns of a changed network.
+    Noticed,
+    /// A server that was left is told.
+    Leave(usize, Vec<u8>, u32),
+    /// Faults are over.
+    Mend,
+}
+
+/// A session with its near side and its links.
+pub struct End {
+    pub session: Session,
+    pub near: Near,
+    pub near_open: bool,
+    pub links: Vec<(LinkId, ConnId)>,
+    next_link: u64,
+    armed: Option<Instant>,
+    pub closed: Option<ClosedWhy>,
+    /// The driver gave it up.
+    pub gave_up: bool,
+    pub shut: Option<ShutNear>,
+    pub watch: Watch,
+}
+
+impl End {
+    pub fn new(session: Session, near: Near) -> End {
+        End {
+            session,
+            near,
+            near_open: true,
+            links: Vec::new(),
+            next_link: 0,
+            armed: None,
+            closed: None,
+            gave_up: false,
+            shut: None,
+            watch: Watch::default(),
+        }
+    }
+
+    /// Takes a link up and gives it a number.
+    pub fn add(&mut self, conn: ConnId) -> LinkId {
+        let link = LinkId(self.next_link);
+        self.next_link += 1;
+        self.links.push((link, conn));
+        link
+    }
+
+    fn remove(&mut self, link: LinkId) -> Option<ConnId> {
+        let at = self.links.iter().position(|(other, _)| *other == link)?;
+        Some(self.links.remove(at).1)
+    }
+}
+
+/// What was counted in one run.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    pub steps: u64,
+    pub virtual_time: Duration,
+    pub faults: u64,
+    pub sessions: u64,
+    pub goals: u64,
+    pub resets: u64,
+    pub resumed: u64,
+    pub moved: u64,
+    pub bytes: u64,
+}
+
+/// Everything.
+pub struct World {
+    pub now: Instant,
+    queue: BinaryHeap<Reverse<(Instant, u64, u64)>>,
+    events: std::collections::BTreeMap<u64, Ev>,
+    sequence: u64,
+    pub random: Random,
+    pub plan: Plan,
+    pub net: Net,
+    pub broker: Broker,
+    pub servers: Vec<Server>,
+    pub ledger: Rc<RefCell<Ledger>>,
+    pub mended: bool,
+    pub counts: Counts,
+    /// The trace is printed.
+    pub loud: bool,
+}
+
+impl World {
+    pub fn new(seed: u64, loud: bool) -> World {
+        let mut random = Random::new(seed);
+        let plan = Plan::draw(&mut random);
+        let net_random = Random::new(random.next());
+        let net = Net::new(plan.wires.clone(), plan.packed, net_random);
+        let ledger = Rc::new(RefCell::new(Ledger::default()));
+        let servers = Server::all(&plan, &mut random, &ledger);
+        let broker = Broker::new(&plan, &mut random, &servers, &ledger);
+        let mut world = World {
+            now: Instant(1_000_000),
+            queue: BinaryHeap::new(),
+            events: std::collections::BTreeMap::new(),
+            sequence: 0,
+            random,
+            net,
+            broker,
+            servers,
+            ledger,
+            mended: false,
+            counts: Counts::default(),
+            loud,
+            plan,
+        };
+        world.say(|world| format!("{:#?}", world.plan));
+        world.begin();
+        world
+    }
+
+    fn begin(&mut self) {
+        for number in 0..self.broker.seats.len() as u64 {
+            let after = if number == 0 { Duration::ZERO } else { self.random.millis(1, 20_000) };
+            self.at(self.now + after, Ev::Start(number));
+        }
+        let active = u64::try_from(self.plan.active.as_micros()).expect("hours");
+        for (kind, times) in self.plan.faults.clone() {
+            if kind == Kind::Suspend {
+                continue;
+            }
+            for _ in 0..times {
+                // Half of them early: most exchanges are short.
+                let span = if self.random.one_in(2) { active.min(5_000_000) } else { active };
+                let at = self.now + Duration::from_micros(self.random.below(span));
+                self.at(at, Ev::Fault(kind));
+            }
+        }
+        self.at(self.now + self.plan.active, Ev::Mend);
+    }
+
+    pub fn at(&mut self, at: Instant, event: Ev) {
+        self.sequence += 1;
+        self.events.insert(self.sequence, event);
+        self.queue.push(Reverse((at, self.sequence, self.sequence)));
+    }
+
+    pub fn after(&mut self, pause: Duration, event: Ev) {
+        self.at(self.now + pause, event);
+    }
+
+    #[expect(clippy::print_stderr, reason = "the trace is what is asked for")]
+    pub fn say(&self, text: impl FnOnce(&World) -> String) {
+        if self.loud {
+            let ms = self.now.0 / 1000;
+            eprintln!("{:>8}.{:03} {}", ms / 1000, ms % 1000, text(self));
+        }
+    }
+
+    /// One event; false when nothing is left to happen.
+    pub fn step(&mut self) -> bool {
+        let Some(Reverse((at, _, id))) = self.queue.pop() else { return false };
+        self.now = self.now.max(at);
+        let event = self.events.remove(&id).expect("queued events are kept");
+        if let Some(awake) = self.sleeps(&event) {
+            self.at(awake, event);
+            return true;
+        }
+        self.counts.steps += 1;
+        self.happen(event);
+        if let Some(text) = self.ledger.borrow_mut().violation.take() {
+            panic!("{text}");
+        }
+        true
+    }
+
+    /// When the machine wakes at which this would happen, if it sleeps.
+    fn sleeps(&self, event: &Ev) -> Option<Instant> {
+        let broker = self.broker.asleep_until;
+        let server = |server: usize| self.servers[server].asleep_until;
+        let until = match event {
+            Ev::Arrive(conn, way) => match self.net.conns.get(conn) {
+                Some(conn) if *way == BROKER => server(conn.server),
+                Some(_) => broker,
+                None => return None,
+            },
+            Ev::Wake(Who::Server(at, _)) | Ev::Resume(Who::Server(at, _)) => server(*at),
+            Ev::Open(at, ..) => server(*at),
+            Ev::Wake(_) | Ev::Start(_) | Ev::Search(_) | Ev::Dialed(..) | Ev::Silent(_) => broker,
+            Ev::Probe(_) | Ev::Resume(_) | Ev::Noticed | Ev::Leave(..) => broker,
+            Ev::Syn(_) | Ev::Fault(_) | Ev::Restart(_) | Ev::Thaw(_) | Ev::Mend => return None,
+        };
+        (until > self.now).then_some(until)
+    }
+
+    fn happen(&mut self, event: Ev) {
+        match event {
+            Ev::Arrive(conn, way) => self.arrive(conn, way),
+            Ev::Wake(who) => self.wake(who),
+            Ev::Start(number) => self.start(number),
+            Ev::Search(number) => self.search(number),
+            Ev::Syn(attempt) => self.syn(attempt),
+            Ev::Dialed(attempt, taken) => self.dialed(attempt, taken),
+            Ev::Silent(attempt) => self.silent(attempt),
+            Ev::Probe(rank) => self.probe(rank),
+            Ev::Open(server, generation, conn, record) => {
+                self.open(server, generation, conn, &record);
+            }
+            Ev::Fault(kind) => self.fault(kind),
+            Ev::Resume(who) => self.input(who, Input::Resume),
+            Ev::Restart(server) => self.restart(server),
+            Ev::Thaw(server) => self.thaw(server),
+            Ev::Noticed => self.noticed(),
+            Ev::Leave(rank, frame, tries) => self.leave(rank, frame, tries),
+            Ev::Mend => self.mend(),
+        }
+    }
+
+    // Sessions.
+
+    pub fn slot(&mut self, who: Who) -> Option<&mut Option<End>> {
+        match who {
+            Who::Broker(number) => {
+                let at = usize::try_from(number).expect("few");
+                self.broker.seats.get_mut(at).map(|seat| &mut seat.end)
+            }
+            Who::Server(server, number) => self.servers[server].ends.get_mut(&number),
+        }
+    }
+
+    fn take(&mut self, who: Who) -> Option<End> {
+        self.slot(who)?.take()
+    }
+
+    fn put(&mut self, who: Who, end: End) {
+        *self.slot(who).expect("it was taken from there") = Some(end);
+    }
+
+    /// Tells a session something and lets it go on.
+    pub fn input(&mut self, who: Who, input: Input) {
+        let now = self.now;
+        let Some(end) = self.slot(who).and_then(Option::as_mut) else { return };
+        end.session.handle_input(now, input);
+        self.say(|_| format!("{who:?}: {input:?}"));
+        self.run_end(who);
+    }
+
+    fn wake(&mut self, who: Who) {
+        let now = self.now;
+        let Some(end) = self.slot(who).and_then(Option::as_mut) else { return };
+        if end.armed.is_some_and(|at| at <= now) {
+            end.armed = None;
+            end.session.handle_input(now, Input::Timeout);
+        }
+        self.run_end(who);
+    }
+
+    /// Lets a session and its near side do all they can at this moment.
+    pub fn run_end(&mut self, who: Who) {
+        let Some(mut end) = self.take(who) else { return };
+        if self.plan.has(Kind::Suspend) && !self.mended && self.random.one_in(128) {
+            let halted = end.session.state() == State::Suspended;
+            let input = if halted { Input::Resume } else { Input::Suspend };
+            end.session.handle_input(self.now, input);
+            self.counts.faults += 1;
+            self.say(|_| format!("{who:?}: {input:?}"));
+            if !halted {
+                let pause = self.random.millis(1, 120_000);
+                self.after(pause, Ev::Resume(who));
+            }
+        }
+        let mut deadline = None;
+        let mut rounds = 0;
+        loop {
+            rounds += 1;
+            assert!(rounds < 20_000, "{who:?} never comes to rest: {:?}", end.session);
+            let busy = self.carry_out(who, &mut end, &mut deadline);
+            if !(self.near_step(&mut end) | busy) {
+                break;
+            }
+        }
+        self.check_end(who, &mut end);
+        let near = end.near.wake_at(&end.session, self.now);
+        let over = end.closed.is_some() || end.gave_up;
+        if over && end.session.undelivered() == 0 {
+            return self.retire(who, end);
+        }
+        let next = deadline.into_iter().chain(near).min();
+        if let Some(next) = next {
+            let next = next.max(self.now + Duration::from_micros(1));
+            let late = u64::try_from(self.plan.late.as_micros()).unwrap_or(0);
+            if end.armed.is_none_or(|armed| armed > next) {
+                let next = next + Duration::from_micros(self.random.below(late + 1));
+                end.armed = Some(next);
+                self.at(next, Ev::Wake(who));
+            }
+        }
+        self.put(who, end);
+        if let Who::Broker(number) = who {
+            self.check_pair(number);
+        }
+    }
+
+    /// Drains what the session wants done; whether that was anything.
+    fn carry_out(&mut self, who: Who, end: &mut End, deadline: &mut Option<Instant>) -> bool {
+        let mut frame = Vec::new();
+        let mut busy = false;
+        for _ in 0..200_000 {
+            frame.clear();
+            let attached = end.session.link();
+            let conn = end.links.iter().find(|(link, _)| Some(*link) == attached);
+            let conn = conn.map(|(_, conn)| *conn);
+            let room = conn.is_some_and(|conn| self.net.room(conn, who.side()));
+            match end.session.poll_output(self.now, room, &mut frame) {
+                Output::Frame { link } => self.transmit(who, end, link, &frame),
+                Output::Dial => self.dial(who, &end.session),
+                Output::Detach { link, how } => self.detach(who, end, link, how),
+                Output::ShutNear(how) => {
+                    end.near_open &= matches!(how, ShutNear::Fin);
+                    end.shut = Some(how);
+                    end.near.shut(self.now, how);
+                    self.say(|_| format!("{who:?}: shut {how:?}"));
+                }
+                Output::Event(event) => self.event(who, end, &event),
+                Output::Wait(at) => {
+                    *deadline = at;
+                    return busy;
+                }
+            }
+            busy = true;
+        }
+        panic!("{who:?}: poll_output never waits");
+    }
+
+    fn transmit(&mut self, who: Who, end: &mut End, link: LinkId, frame: &[u8]) {
+        let Some(conn) = end.links.iter().find(|(other, _)| *other == link) else { return };
+        let conn = conn.1;
+        end.watch.frames += 1;
+        self.say(|_| format!("{who:?} -> {conn}: {}", describe(frame)));
+        if let Some(at) = self.net.send(self.now, conn, who.side(), frame) {
+            self.at(at, Ev::Arrive(conn, who.side()));
+        }
+    }
+
+    fn detach(&mut self, who: Who, end: &mut End, link: LinkId, how: Detach) {
+        let Some(conn) = end.remove(link) else { return };
+        self.say(|_| format!("{who:?} detaches {conn}: {how:?}"));
+        match how {
+            Detach::Close => {
+                let abruptly = self.random.one_in(3);
+                self.close(conn, who.side(), abruptly);
+            }
+            Detach::Linger => self.close(conn, who.side(), false),
+            Detach::Reuse => self.give_back(who, conn),
+        }
+    }
+
+    /// One side closes a connection.
+    pub fn close(&mut self, conn: ConnId, side: usize, abruptly: bool) {
+        if let Some(at) = self.net.close(self.now, conn, side, abruptly) {
+            self.at(at, Ev::Arrive(conn, side));
+        }
+    }
+
+    fn give_back(&mut self, who: Who, conn: ConnId) {
+        let side = who.side();
+        let Some(known) = self.net.conns.get_mut(&conn) else { return };
+        known.owner[side] = Owner::Spare;
+        if let Who::Broker(number) = who {
+            self.keep_for(number, conn);
+        }
+        // What came already is for the next session.
+        self.at(self.now, Ev::Arrive(conn, 1 - side));
+    }
+
+    fn event(&mut self, who: Who, end: &mut End, event: &Event) {
+        self.say(|_| format!("{who:?}: {event:?}"));
+        end.near.event(self.now, &mut end.session, event);
+        end.watch.event(&end.session, event);
+        match event {
+            Event::Closed { why } => end.closed = Some(*why),
+            Event::Attached { attempt, .. } if who.side() == BROKER => match attempt {
+                stp_proto::session::Attempt::Connect => {}
+                stp_proto::session::Attempt::Resume => self.counts.resumed += 1,
+                stp_proto::session::Attempt::Transfer => self.counts.moved += 1,
+            },
+            _ => {}
+        }
+        match who {
+            Who::Broker(number) => match self.far_event(number, &end.session, event) {
+                Verdict::Nothing => {}
+                Verdict::TryAgain => end.session.handle_input(self.now, Input::Retry),
+                Verdict::GiveUp => {
+                    end.gave_up = true;
+                    end.session.handle_input(self.now, Input::Abort { code: code::NO_SERVER });
+                }
+            },
+            Who::Server(server, _) => self.bury(server, &end.session, event),
+        }
+    }
+
+    /// The near side reads and writes; whether anything moved.
+    fn near_step(&mut self, end: &mut End) -> bool {
+        let mut moved = false;
+        if end.session.undelivered() > 0 {
+            let pushed = end.near.push(self.now, &mut end.session, &[]);
+            moved |= pushed.as_ref().is_ok_and(|count| *count > 0);
+            self.after_push(end, pushed);
+        }
+        if end.near_open && end.session.send_room() > 0 {
+            let input = match end.near.pull(self.now, &mut end.session) {
+                Pulled::Nothing => return moved,
+                Pulled::Bytes => return true,
+                Pulled::Fin => Input::NearFin,
+                Pulled::Gone => Input::NearGone,
+                Pulled::Reset => Input::NearReset,
+            };
+            end.near_open = false;
+            end.session.handle_input(self.now, input);
+            moved = true;
+        }
+        moved
+    }
+
+    fn after_push(&mut self, end: &mut End, pushed: std::io::Result<usize>) {
+        let Err(error) = pushed else { return };
+        match error.kind() {
+            ErrorKind::WouldBlock => {}
+            ErrorKind::BrokenPipe => end.session.handle_input(self.now, Input::NearGone),
+            _ => {
+                end.near_open = false;
+                end.session.handle_input(self.now, Input::NearReset);
+            }
+        }
+    }
+
+    // Links.
+
+    /// Something is due on a connection.
+    fn arrive(&mut self, id: ConnId, way: usize) {
+        let side = 1 - way;
+        let Some(conn) = self.net.conns.get(&id) else { return };
+        let server = conn.server;
+        match (conn.owner[side], side) {
+            (Owner::Parked, _) => return,
+            (Owner::Nobody, _) => while self.net.due(self.now, id, way).is_some() {},
+            (Owner::Spare, BROKER) => {
+                if self.net.due(self.now, id, way).is_some() {
+                    self.drop_spare(id);
+                }
+            }
+            (Owner::Spare, _) => match self.net.due(self.now, id, way) {
+                Some(Item::Record(record)) => self.dispatch(server, id, record),
+                Some(Item::End) => self.close(id, SERVER, false),
+                None => {}
+            },
+            (Owner::Session(number, link), _) => {
+                let who = if side == BROKER {
+                    Who::Broker(number)
+                } else {
+                    Who::Server(server, number)
+                };
+                self.read(who, link, id);
+            }
+        }
+        if self.net.unblocked(id, way)
+            && let Some(conn) = self.net.conns.get(&id)
+            && let Owner::Session(number, _) = conn.owner[way]
+        {
+            let who = if way == BROKER {
+                Who::Broker(number)
+            } else {
+                Who::Server(conn.server, number)
+            };
+            self.at(self.now, Ev::Wake(who));
+        }
+    }
+
+    /// Reads once from a link and hands what arrived to the near side.
+    fn read(&mut self, who: Who, link: LinkId, id: ConnId) {
+        let way = 1 - who.side();
+        let Some(mut end) = self.take(who) else { return };
+        let most = 1 + self.random.index(4);
+        let (mut records, mut closed) = (Vec::new(), false);
+        while records.len() < most && !closed {
+            match self.net.due(self.now, id, way) {
+                Some(Item::Record(record)) => records.push(record),
+                Some(Item::End) => closed = true,
+                None => break,
+            }
+        }
+        let mut arrived = Vec::new();
+        let mut next_words = 0;
+        let attached = end.session.link() == Some(link);
+        for record in &records {
+            if attached && end.session.link().is_none() {
+                next_words += 1;
+                continue;
+            }
+            if let Err(blame) = end.session.handle_record(self.now, link, record, &mut arrived) {
+                panic!("{who:?} blames its peer: {blame}");
+            }
+        }
+        if !arrived.is_empty() {
+            let pushed = end.near.push(self.now, &mut end.session, &arrived);
+            self.after_push(&mut end, pushed);
+        }
+        if closed {
+            self.lose(who, &mut end, link);
+        }
+        self.put(who, end);
+        self.run_end(who);
+        for record in records.drain(records.len() - next_words..).rev() {
+            self.net.put_back(self.now, id, way, record);
+            self.at(self.now, Ev::Arrive(id, way));
+        }
+    }
+
+    fn lose(&mut self, who: Who, end: &mut End, link: LinkId) {
+        if let Some(conn) = end.remove(link) {
+            self.say(|_| format!("{who:?} lost {conn}"));
+            self.close(conn, who.side(), true);
+            end.session.handle_input(self.now, Input::LinkLost { link });
+        }
+    }
+
+    /// Hands a connection to a session under a new link number.
+    pub fn hand_over(&mut self, who: Who, conn: ConnId) -> Option<LinkId> {
+        let end = self.slot(who)?.as_mut()?;
+        let link = end.add(conn);
+        let known = self.net.conns.get_mut(&conn)?;
+        known.owner[who.side()] = Owner::Session(who.number(), link);
+        self.at(self.now, Ev::Arrive(conn, 1 - who.side()));
+        Some(link)
+    }
+
+    /// A session is over and dropped.
+    fn retire(&mut self, who: Who, mut end: End) {
+        self.say(|_| format!("{who:?}: over, {:?}", end.closed));
+        for (_, conn) in std::mem::take(&mut end.links) {
+            self.close(conn, who.side(), false);
+        }
+        match who {
+            Who::Broker(number) => self.broker_session_over(number, end),
+            Who::Server(server, number) => self.server_session_over(server, number),
+        }
+    }
+}
+
+/// A frame in a few words.
+fn describe(frame: &[u8]) -> String {
+    let text = match stp_proto::wire::frames(frame).next() {
+        Some(Ok(stp_proto::wire::Frame::Data(data))) => {
+            format!("DATA {}..{}", data.position, data.position + data.bytes.len() as u64)
+        }
+        Some(Ok(stp_proto::wire::Frame::Ticket(ticket))) => format!(
+            "TICKET at {} covers {} seam {} {}",
+            ticket.at, ticket.covers, ticket.seam_from, ticket.transferable
+        ),
+        Some(Ok(frame)) => format!("{frame:?}"),
+        other => format!("{other:?}"),
+    };
+    text.chars().take(300).collect()
+}
