@@ -358,6 +358,13 @@ impl Broker {
         });
     }
 
+    /// A random number; 0 when the system has none.
+    pub(crate) fn random(&self) -> u64 {
+        let mut bytes = [0; 8];
+        let _zero = (&self.random).read_exact(&mut bytes);
+        u64::from_be_bytes(bytes)
+    }
+
     fn handle(&self) -> std::io::Result<Handle> {
         let mut bytes = [0; 16];
         (&self.random).read_exact(&mut bytes)?;

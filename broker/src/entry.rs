@@ -8,9 +8,11 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use stp_drive::{Command, History, SessionStatus};
+use stp_proto::rise::CoolDown;
 use stp_proto::select::{Choice, Rank};
 use tokio::sync::mpsc;
 
+use crate::moves::Plan;
 use crate::service::Service;
 
 /// The program at the near side.
@@ -66,6 +68,12 @@ pub struct Course {
     pub came_from: Option<Rank>,
     /// The user wants it to leave this server.
     pub leave: Option<Rank>,
+    /// A move to another server that was decided.
+    pub plan: Option<Plan>,
+    /// Whether a move is being decided.
+    pub deciding: bool,
+    /// No moves for the sake of speed for a while.
+    pub cool: CoolDown,
     /// What the app is told, and why, when the broker has given up.
     pub gave_up: Option<(i32, String)>,
 }
@@ -84,6 +92,9 @@ impl Course {
             unanswered: 0,
             came_from: None,
             leave: None,
+            plan: None,
+            deciding: false,
+            cool: CoolDown::default(),
             gave_up: None,
         }
     }
@@ -128,6 +139,7 @@ impl Entry {
             "server": self.server(),
             "age_ms": self.started.elapsed().as_millis() as u64,
             "events": self.status.history(),
+            "series": self.status.series(),
         });
         if let (Some(all), Value::Object(snapshot)) = (all.as_object_mut(), snapshot) {
             all.extend(snapshot);

@@ -4,26 +4,37 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stp_drive::{DialFailed, Dialing, Far, Verdict};
+use stp_drive::{DialFailed, Dialed, Dialing, Far, Verdict};
 use stp_net::link::Link;
-use stp_proto::select::{Next, Rank, Refusal, Want};
-use stp_proto::session::{Attempt, Denied, Event, LostCause, Peer, Session, code};
-use stp_proto::wire::{Close, ResetFrame};
+use stp_proto::select::{self, Meaning, Next, Rank, Refusal, Want};
+use stp_proto::session::{Attempt, Denied, Event, LostCause, Peer, Session, WhyNot, code};
+use stp_proto::wire::{Close, ResetFrame, TransferReason};
 
 use crate::broker::Broker;
 use crate::dialer::ServerDialer;
 use crate::entry::{Course, Entry};
+use crate::moves;
 use crate::reach::{Kind, Reach, Standing};
 use crate::search::{Candidate, GaveUp, Search};
 
 /// Attempts at a session's home that may go unanswered before another server is asked first.
 const UNANSWERED_MAX: u32 = 2;
 
+/// Servers measured before a first choice, how long that may take, and how much longer than the
+/// nearest another may.
+const FIRST_ASKED: usize = 3;
+const FIRST_MAX: Duration = Duration::from_millis(400);
+const FIRST_LONGER: Duration = Duration::from_millis(20);
+
 /// How long a server that was left, and is out of reach, may yet be told.
 const LEAVE_MAX: Duration = Duration::from_secs(3_600);
 const LEAVE_DIAL_MAX: Duration = Duration::from_secs(5);
 
+/// Before a move that was overtaken is tried again.
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
+
 /// The far side of one session.
+#[derive(Clone)]
 pub struct SessionFar {
     broker: Arc<Broker>,
     entry: Arc<Entry>,
@@ -36,24 +47,72 @@ impl SessionFar {
         SessionFar { broker, entry }
     }
 
-    fn search(&self, session: &Session, course: &mut Course) -> Search<ServerDialer> {
-        let (service, number) = (&self.entry.service, self.entry.service_number);
-        let established = session.is_established();
-        let want = if established {
-            Want::Resume { transferable: session.transferable().is_ok() }
-        } else {
-            Want::Connect
+    /// STP 3: the best three that are not known yet are measured, before the first choice only.
+    async fn measure(&self) {
+        let order = self.order(&self.entry.course.lock(), Want::Connect);
+        if order.len() < 2 {
+            return;
+        }
+        let mut asked = tokio::task::JoinSet::new();
+        for rank in order.into_iter().take(FIRST_ASKED) {
+            let server = Arc::clone(&self.entry.service.servers[rank]);
+            let known = server.distance.way().now.is_some();
+            if server.distance.is_fresh() || !server.reach.standing().borrow().is_open() {
+                continue;
+            }
+            let measured = async move {
+                let address = server.reach.dialer().address();
+                server.distance.measure(address, FIRST_MAX, FIRST_MAX).await
+            };
+            // What is merely old is good enough for this session, and fresh for the next.
+            if known {
+                tokio::spawn(measured);
+            } else {
+                asked.spawn(measured);
+            }
+        }
+        // Who is much farther than the nearest, or silent, is not waited for.
+        let all = async {
+            let begun = Instant::now();
+            while let Some(way) = asked.join_next().await {
+                if way.is_ok_and(|way| way.now.is_some()) {
+                    let longer = begun.elapsed() + FIRST_LONGER;
+                    let _late = tokio::time::timeout(longer, async {
+                        while asked.join_next().await.is_some() {}
+                    })
+                    .await;
+                    break;
+                }
+            }
         };
+        let _late = tokio::time::timeout(FIRST_MAX, all).await;
+        asked.detach_all();
+    }
+
+    /// The servers that may be asked, best first; who is hardly farther than the nearest counts as
+    /// just as near.
+    fn order(&self, course: &Course, want: Want) -> Vec<Rank> {
+        let (service, number) = (&self.entry.service, self.entry.service_number);
         let now = self.broker.now();
         let list = self.broker.overloaded.lock();
         let listed = |rank| list.contains(now, &(number, rank));
+        let rtts: Vec<_> = service.servers.iter().map(|one| one.distance.way().now).collect();
+        let rtts = select::near_enough(&rtts);
+        course.choice.order(want, listed, |rank| rtts[rank])
+    }
+
+    fn search(&self, want: Want, course: &mut Course) -> Search<ServerDialer> {
+        let (service, number) = (&self.entry.service, self.entry.service_number);
+        let established = want != Want::Connect;
+        let order = self.order(course, want);
+        let now = self.broker.now();
+        let list = self.broker.overloaded.lock();
         let home = course.choice.home();
         let candidate = |rank: Rank| {
             let until = list.until(now, &(number, rank)).map(|until| until - now);
             let waits = established && Some(rank) != home;
             Candidate { rank, not_before: until.filter(|_| waits).map(|t| Instant::now() + t) }
         };
-        let order = course.choice.order(want, listed, |_| None);
         let mut order: Vec<Candidate> = order.into_iter().map(candidate).collect();
         let mut home = home;
         // A home that lets itself be connected to and then says nothing is asked last.
@@ -110,8 +169,18 @@ impl SessionFar {
         };
         let name = |rank| self.entry.service.server_name(rank);
         let mut cause = std::mem::take(&mut course.lost);
-        if let Some(rank) = course.came_from {
-            cause += &self.why_left(rank);
+        let plan = course.plan.take();
+        match (course.came_from, plan) {
+            (Some(rank), Some(plan)) => {
+                if plan.congested {
+                    let (now, left) = (self.broker.now(), (self.entry.service_number, rank));
+                    course.cool.moved(now);
+                    self.broker.overloaded.lock().add(now, left, Duration::ZERO);
+                }
+                cause = plan.why;
+            }
+            (Some(rank), None) => cause += &self.why_left(rank),
+            (None, _) => {}
         }
         let mut history = self.entry.history(what, cause, received);
         drop(course);
@@ -147,6 +216,11 @@ impl SessionFar {
         let mut course = self.entry.course.lock();
         course.local = None;
         let was_attached = std::mem::take(&mut course.attached);
+        if was_attached && course.plan.take().is_some() {
+            // A dial to another server may be under way: all of them are to be asked now.
+            let inbox = self.entry.inbox.clone();
+            tokio::spawn(async move { inbox.send(stp_drive::Command::Retry).await });
+        }
         let tried = course.trying.take();
         let home = course.choice.last();
         if let Some(rank) = tried.or(home) {
@@ -154,6 +228,7 @@ impl SessionFar {
             match cause {
                 LostCause::Broken => reach.lost(),
                 LostCause::Silent | LostCause::Unanswered => reach.suspect(),
+                LostCause::Overtaken => {}
             }
         }
         if cause == LostCause::Unanswered {
@@ -168,7 +243,7 @@ impl SessionFar {
         }
         let silence = match cause {
             LostCause::Silent => self.broker.config.limits.silence,
-            LostCause::Broken | LostCause::Unanswered => Duration::ZERO,
+            LostCause::Broken | LostCause::Unanswered | LostCause::Overtaken => Duration::ZERO,
         };
         course.away_since.get_or_insert(Instant::now() - silence);
         if was_attached {
@@ -176,6 +251,7 @@ impl SessionFar {
                 LostCause::Broken => "link broke",
                 LostCause::Silent => "link silent",
                 LostCause::Unanswered => "attempt unanswered",
+                LostCause::Overtaken => "overtaken",
             };
             text.clone_into(&mut course.lost);
             drop(course);
@@ -219,40 +295,159 @@ async fn take_leave(reach: Arc<Reach<ServerDialer>>, reset: ResetFrame) {
     }
 }
 
+impl SessionFar {
+    /// A link to whoever can have the session.
+    async fn dial_any(&self, want: Want, received: u64) -> Result<Dialed, DialFailed> {
+        let established = want != Want::Connect;
+        if !established {
+            self.measure().await;
+        }
+        let (search, home, worst) = {
+            let mut course = self.entry.course.lock();
+            let home = course.choice.home();
+            let worst = course.choice.worst();
+            (self.search(want, &mut course), home, worst)
+        };
+        match search.run().await {
+            Ok((rank, link)) => {
+                let mut course = self.entry.course.lock();
+                course.trying = Some(rank);
+                course.local = Some(link.local_addr());
+                let same = !established || home == Some(rank);
+                Ok((link, if same { Peer::Same } else { Peer::Other }))
+            }
+            Err(GaveUp { errno, why }) => {
+                let why = if established {
+                    format!("no server can go on with it: {worst}; {why}")
+                } else {
+                    why
+                };
+                give_up(&self.broker, &self.entry, errno, &why, received);
+                let inbox = self.entry.inbox.clone();
+                let abort = stp_drive::Command::Abort { code: code::NO_SERVER };
+                tokio::spawn(async move { inbox.send(abort).await });
+                Err(DialFailed { why })
+            }
+        }
+    }
+
+    /// A link to where the session shall move; the one it has goes on.
+    async fn dial_planned(&self, received: u64) -> Result<Dialed, DialFailed> {
+        if let Some((rank, link)) = moves::dial(&self.entry).await {
+            self.entry.course.lock().trying = Some(rank);
+            return Ok((link, Peer::Other));
+        }
+        let why = "no other server could be reached".to_owned();
+        let reason = TransferReason::NobodyBetter;
+        let (entry, said) = (Arc::clone(&self.entry), why.clone());
+        tokio::spawn(async move { moves::stay(&entry, reason, said, received).await });
+        Err(DialFailed { why })
+    }
+
+    /// A server refuses the session while another still has it.
+    fn denied_planned(&self, refusal: Refusal, cause: &str, received: u64) -> Verdict {
+        let mut course = self.entry.course.lock();
+        let Some(rank) = course.trying.take() else { return Verdict::TryLater };
+        let mut list = self.broker.overloaded.lock();
+        let name = (self.entry.service_number, rank);
+        match refusal.meaning() {
+            Meaning::List(asked) => list.add(self.broker.now(), name, asked),
+            Meaning::NotThisSession => {
+                course.choice.refused(self.broker.now(), rank, refusal, &mut list, name);
+            }
+            Meaning::GiveUp | Meaning::Forgotten => {}
+        }
+        drop((list, course));
+        self.broker.count_refusal(refusal);
+        self.go_on(rank, cause, received)
+    }
+
+    /// The next server of the plan, or none.
+    fn go_on(&self, failed: Rank, cause: &str, received: u64) -> Verdict {
+        if moves::next(&self.entry, failed) {
+            return Verdict::TryAgain;
+        }
+        let (entry, why) = (Arc::clone(&self.entry), cause.to_owned());
+        let reason = TransferReason::NobodyBetter;
+        tokio::spawn(async move { moves::stay(&entry, reason, why, received).await });
+        Verdict::TryLater
+    }
+
+    /// The link to another server came to nothing; the one the session has goes on.
+    fn lost_planned(&self, cause: LostCause, received: u64) {
+        let mut course = self.entry.course.lock();
+        let Some(rank) = course.trying.take() else { return };
+        let inbox = self.entry.inbox.clone();
+        let again = course.plan.as_mut().is_some_and(|plan| {
+            plan.overtaken += u32::from(cause == LostCause::Overtaken);
+            cause == LostCause::Overtaken && plan.overtaken <= moves::OVERTAKEN_MAX
+        });
+        drop(course);
+        let server = self.entry.service.server_name(rank);
+        let what = match cause {
+            LostCause::Broken | LostCause::Silent => "broke off",
+            LostCause::Unanswered => "did not catch up",
+            LostCause::Overtaken => "was overtaken by another answer",
+        };
+        let again = again
+            || matches!(self.go_on(rank, &format!("{server} {what}"), received), Verdict::TryAgain);
+        if again {
+            tokio::spawn(async move {
+                tokio::time::sleep(AGAIN_AFTER).await;
+                let _ended = inbox.send(stp_drive::Command::Retry).await;
+            });
+        }
+    }
+
+    /// STP 8: the server asks to be left.
+    fn asked_to_leave(&self, session: &Session, reason: TransferReason, text: &str) {
+        let received = session.positions().received;
+        let mut course = self.entry.course.lock();
+        if course.deciding || session.is_moving() || course.plan.is_some() {
+            return;
+        }
+        course.deciding = true;
+        drop(course);
+        let said = if text.is_empty() { String::new() } else { format!(": {text}") };
+        self.entry.record("asked to leave", format!("{reason}{said}"), received);
+        let (broker, entry) = (Arc::clone(&self.broker), Arc::clone(&self.entry));
+        let text = text.to_owned();
+        match session.transferable() {
+            Ok(()) => drop(tokio::spawn(moves::decide(broker, entry, reason, text))),
+            Err(why) => {
+                self.entry.course.lock().deciding = false;
+                // Between two requests it may well be possible in a moment.
+                let fixed = !matches!(why, WhyNot::Freed { .. });
+                let reason = if fixed {
+                    TransferReason::NotTransferable
+                } else {
+                    TransferReason::NobodyBetter
+                };
+                let why = format!("it cannot go elsewhere: {why}");
+                tokio::spawn(async move { moves::stay(&entry, reason, why, received).await });
+            }
+        }
+    }
+}
+
 impl Far for SessionFar {
     fn dial(&mut self, session: &Session) -> Dialing {
+        let far = self.clone();
+        let received = session.positions().received;
         let mut course = self.entry.course.lock();
         course.trying = None;
-        let established = session.is_established();
-        let home = course.choice.home();
-        let search = self.search(session, &mut course);
-        let worst = course.choice.worst();
+        if session.link().is_some() && course.plan.is_some() {
+            drop(course);
+            return Box::pin(async move { far.dial_planned(received).await });
+        }
+        course.plan = None;
         drop(course);
-        let (broker, entry) = (Arc::clone(&self.broker), Arc::clone(&self.entry));
-        let received = session.positions().received;
-        Box::pin(async move {
-            match search.run().await {
-                Ok((rank, link)) => {
-                    let mut course = entry.course.lock();
-                    course.trying = Some(rank);
-                    course.local = Some(link.local_addr());
-                    let same = !established || home == Some(rank);
-                    Ok((link, if same { Peer::Same } else { Peer::Other }))
-                }
-                Err(GaveUp { errno, why }) => {
-                    let why = if established {
-                        format!("no server can go on with it: {worst}; {why}")
-                    } else {
-                        why
-                    };
-                    give_up(&broker, &entry, errno, &why, received);
-                    let inbox = entry.inbox.clone();
-                    let abort = stp_drive::Command::Abort { code: code::NO_SERVER };
-                    tokio::spawn(async move { inbox.send(abort).await });
-                    Err(DialFailed { why })
-                }
-            }
-        })
+        let want = if session.is_established() {
+            Want::Resume { transferable: session.transferable().is_ok() }
+        } else {
+            Want::Connect
+        };
+        Box::pin(async move { far.dial_any(want, received).await })
     }
 
     fn denied(&mut self, session: &Session, why: &Denied) -> Verdict {
@@ -273,6 +468,10 @@ impl Far for SessionFar {
         let said = if text.is_empty() { String::new() } else { format!(": {text}") };
         let cause = format!("{} {refusal}{said}", server.as_deref().unwrap_or("server"));
         self.entry.record("refused", cause.clone(), session.positions().received);
+        if session.link().is_some() {
+            drop(course);
+            return self.denied_planned(refusal, &cause, session.positions().received);
+        }
         let next = self.refuse(&mut course, refusal, &text).unwrap_or(Next::Another);
         let hopeless = match (refusal, session.transferable()) {
             (Refusal::Unknown, Err(why)) if session.is_established() => {
@@ -302,6 +501,9 @@ impl Far for SessionFar {
             Event::Attached { attempt, gap, received, .. } => {
                 self.attached(session, *attempt, *gap, *received);
             }
+            Event::Lost { cause, .. } if session.link().is_some() => {
+                self.lost_planned(*cause, received);
+            }
             Event::Lost { cause, .. } => self.lost(*cause, received),
             Event::Suspended { by_peer } => {
                 let cause = if *by_peer { "by the server" } else { "by the user" };
@@ -312,13 +514,9 @@ impl Far for SessionFar {
                 drop(course);
                 self.entry.record("suspended", cause.to_owned(), received);
             }
-            Event::TransferWanted { reason, text } => {
-                let mut course = self.entry.course.lock();
-                course.leave = course.choice.home();
-                drop(course);
-                self.entry.record("asked to leave", format!("{reason} {text}"), received);
-            }
-            Event::Moved { old } => {
+            Event::TransferWanted { reason, text } => self.asked_to_leave(session, *reason, text),
+            Event::Moved { told: true, .. } => {}
+            Event::Moved { old, told: false } => {
                 if let Some(rank) = self.entry.course.lock().came_from {
                     let initiator = session.handles().0;
                     let reset = ResetFrame { initiator, acceptor: *old, code: code::MOVED };

@@ -9,12 +9,15 @@ use stp_proto::select::Rank;
 
 use crate::config;
 use crate::dialer::ServerDialer;
+use crate::distance::Distance;
 use crate::reach::{Kind, News, Pace, Reach, Standing};
 
 /// A server: the way there, and what it is called. Services at the same server share it.
 pub struct Server {
     /// The way.
     pub reach: Arc<Reach<ServerDialer>>,
+    /// How far it is.
+    pub distance: Distance,
     /// From the configuration, else what the server said, else its address.
     name: Mutex<Name>,
 }
@@ -80,7 +83,8 @@ impl Maker {
             configured: config.name.is_some(),
         };
         let reach = Reach::new(dialer, self.pace, Arc::clone(&self.news));
-        let server = Arc::new(Server { reach, name: Mutex::new(name) });
+        let server =
+            Arc::new(Server { reach, distance: Distance::default(), name: Mutex::new(name) });
         self.servers.push(Arc::clone(&server));
         server
     }
@@ -126,6 +130,8 @@ impl Service {
                 "why": why,
                 "away_ms": away,
                 "warm_links": reach.warm_links(),
+                "rtt_ms": server.distance.way().now.map(|rtt| rtt.as_secs_f64() * 1e3),
+                "rtt_ms_min": server.distance.way().base.map(|rtt| rtt.as_secs_f64() * 1e3),
             })
         });
         json!({ "name": self.name, "servers": servers.collect::<Vec<_>>() })

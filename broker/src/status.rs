@@ -7,9 +7,11 @@ use serde_json::{Value, json};
 use stp_drive::Command;
 use stp_net::status::{Acting, Metrics, Refusal, Source, page};
 use stp_proto::session::code;
+use stp_proto::wire::TransferReason;
 
 use crate::broker::Broker;
 use crate::entry::Entry;
+use crate::moves::{self, Plan};
 use crate::service::Server;
 
 /// The broker's status; reads only what was published.
@@ -105,12 +107,12 @@ impl Source for Status {
             if path == "files" {
                 return self.0.offer_file(&body).await;
             }
-            act(&self.0, &path).await
+            act(&self.0, &path, &body).await
         })
     }
 }
 
-async fn act(broker: &Broker, path: &str) -> Result<Value, Refusal> {
+async fn act(broker: &Arc<Broker>, path: &str, body: &Value) -> Result<Value, Refusal> {
     let mut parts = path.split('/');
     let (Some("sessions"), Some(id), Some(action), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
@@ -126,7 +128,10 @@ async fn act(broker: &Broker, path: &str) -> Result<Value, Refusal> {
         "suspend" => Command::Suspend,
         "resume" => Command::Resume,
         "close" => Command::Abort { code: code::USER },
-        "move" => leave(&entry)?,
+        "move" => {
+            leave(broker, &entry, body["server"].as_str()).await?;
+            return Ok(json!({ "session": entry.id, "action": action }));
+        }
         _ => return Err(Refusal::not_found(format!("nobody can {action} a session"))),
     };
     let sent = entry.inbox.send(command).await;
@@ -134,9 +139,10 @@ async fn act(broker: &Broker, path: &str) -> Result<Value, Refusal> {
     Ok(json!({ "session": entry.id, "action": action }))
 }
 
-/// The session shall go to another server.
-fn leave(entry: &Entry) -> Result<Command, Refusal> {
-    if entry.service.servers.len() < 2 {
+/// The session shall go to another server, or to this one.
+async fn leave(broker: &Arc<Broker>, entry: &Arc<Entry>, to: Option<&str>) -> Result<(), Refusal> {
+    let servers = &entry.service.servers;
+    if servers.len() < 2 {
         let what = format!("{} has only one server", entry.service.name);
         return Err(Refusal::conflict(what));
     }
@@ -144,10 +150,46 @@ fn leave(entry: &Entry) -> Result<Command, Refusal> {
     if transferable != "yes" {
         return Err(Refusal::conflict(format!("it cannot be moved: {transferable}")));
     }
-    let mut course = entry.course.lock();
-    course.leave = course.choice.home();
-    "moved by the user".clone_into(&mut course.lost);
-    Ok(Command::Retry)
+    let Some(from) = entry.course.lock().choice.home() else {
+        return Err(Refusal::conflict("it has no server now"));
+    };
+    let why = "moved by the user";
+    let Some(to) = to else {
+        let attached = {
+            let mut course = entry.course.lock();
+            course.deciding |= course.attached;
+            if !course.attached {
+                course.leave = Some(from);
+                why.clone_into(&mut course.lost);
+            }
+            course.attached
+        };
+        if attached {
+            let (broker, entry) = (Arc::clone(broker), Arc::clone(entry));
+            let decided = moves::decide(broker, entry, TransferReason::Operator, String::new());
+            drop(tokio::spawn(decided));
+        } else {
+            let _just_ended = entry.inbox.send(Command::Retry).await;
+        }
+        return Ok(());
+    };
+    let called = |server: &Arc<Server>| {
+        server.name() == to || server.reach.dialer().address().to_string() == to
+    };
+    let Some(rank) = servers.iter().position(called) else {
+        let names: Vec<String> = servers.iter().map(|server| server.name()).collect();
+        let what = format!("no server is called {to}; there are {}", names.join(", "));
+        return Err(Refusal::bad_request(what));
+    };
+    if rank == from {
+        return Err(Refusal::conflict(format!("it is at {to} already")));
+    }
+    if !entry.course.lock().attached {
+        return Err(Refusal::conflict("it has no link now; it looks for a server by itself"));
+    }
+    let (order, why) = ([rank].into(), why.to_owned());
+    moves::go(entry, Plan { from, order, why, congested: false, overtaken: 0 }).await;
+    Ok(())
 }
 
 fn services(broker: &Broker) -> Vec<Value> {

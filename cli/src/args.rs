@@ -66,6 +66,8 @@ pub enum Command {
     Move {
         /// The session's number.
         id: String,
+        /// Where to, by name or address [default: the nearest].
+        server: Option<String>,
     },
     /// Log in at a gateway; the password is asked for, and never leaves this machine.
     Login(Login),

@@ -50,6 +50,20 @@ pub fn act(id: &str, action: &str) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Moves a session to another server, or to this one.
+///
+/// # Errors
+/// When no broker answers, or it refuses.
+pub fn move_to(id: &str, server: Option<&str>) -> anyhow::Result<ExitCode> {
+    let Some(server) = server else { return act(id, "move") };
+    let body = serde_json::json!({ "server": server });
+    let (code, answer) = post(&format!("/sessions/{id}/move"), &body)?;
+    if !code.is_success() {
+        bail!("{}", answer["error"].as_str().unwrap_or("the broker refuses"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Asks the broker to do something; its answer, or its refusal.
 ///
 /// # Errors

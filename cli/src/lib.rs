@@ -47,7 +47,7 @@ fn go(args: Args) -> anyhow::Result<ExitCode> {
         Command::Suspend { id } => broker::act(&id, "suspend"),
         Command::Resume { id } => broker::act(&id, "resume"),
         Command::Close { id } => broker::act(&id, "close"),
-        Command::Move { id } => broker::act(&id, "move"),
+        Command::Move { id, server } => broker::move_to(&id, server.as_deref()),
         Command::Login(args) => login::login(&args),
         Command::Trust(args) => login::trust(&args),
         Command::Get(args) => get::get(&args),

@@ -16,4 +16,4 @@ mod status;
 
 pub use run::{Command, Start, run};
 pub use sides::{DialFailed, Dialed, Dialing, Far, Near, Never, Pulled, Verdict};
-pub use status::{History, SessionStatus, Snapshot};
+pub use status::{History, Moment, SessionStatus, Snapshot};

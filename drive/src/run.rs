@@ -14,7 +14,7 @@ use stp_proto::session::{
 };
 use stp_proto::state::State;
 use stp_proto::time::Instant;
-use stp_proto::wire::{self, First};
+use stp_proto::wire::{self, First, TransferReason};
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
@@ -39,6 +39,15 @@ pub enum Command {
     PathChanged,
     /// Attempt again now: a server was found that answers.
     Retry,
+    /// The server shall be told that the session stays, and why.
+    Stay(TransferReason),
+    /// The broker shall be asked to go elsewhere.
+    AskTransfer {
+        /// Why.
+        reason: TransferReason,
+        /// For a person.
+        text: String,
+    },
     /// The user suspends the session.
     Suspend,
     /// The user resumes it.
@@ -146,6 +155,7 @@ impl<N: Near, F: Far> Driver<N, F> {
             arm(sleep.as_mut(), deadline);
             self.wait(&mut wake, sleep.as_mut(), deadline.is_some()).await;
             self.handle(now(), &mut wake);
+            self.sample(now());
         }
     }
 
@@ -317,6 +327,17 @@ impl<N: Near, F: Far> Driver<N, F> {
         self.session.handle_input(now, Input::LinkUp { link: id, peer });
     }
 
+    /// What the kernel knows of the attached link, for a far side that watches it.
+    fn sample(&mut self, now: Instant) {
+        if !self.far.wants_sample(now) {
+            return;
+        }
+        let link = self.session.link().and_then(|id| self.links.get_mut(id));
+        if let Some(Ok(info)) = link.map(|link| link.tcp_info()) {
+            self.far.sample(now, &mut self.session, &info);
+        }
+    }
+
     /// Reads once from a link and hands what arrived to the near side.
     fn read_link(&mut self, now: Instant, id: LinkId) {
         let Some(link) = self.links.get_mut(id) else {
@@ -402,6 +423,8 @@ impl<N: Near, F: Far> Driver<N, F> {
             Command::Attach { link, record } => self.attach(now, *link, &record),
             Command::PathChanged => self.session.handle_input(now, Input::PathChanged),
             Command::Retry => self.session.handle_input(now, Input::Retry),
+            Command::Stay(reason) => self.session.decline_transfer(reason),
+            Command::AskTransfer { reason, text } => self.session.request_transfer(reason, &text),
             Command::Suspend => self.session.handle_input(now, Input::Suspend),
             Command::Resume => self.session.handle_input(now, Input::Resume),
             Command::Abort { code } => self.session.handle_input(now, Input::Abort { code }),
@@ -446,6 +469,10 @@ impl<N: Near, F: Far> Driver<N, F> {
         let (rate_in, rate_out) =
             (rate(at.delivered, self.published.delivered), rate(at.end, self.published.taken));
         let link = if last { None } else { self.links.newest() };
+        let rtt_ms = link.and_then(|l| l.tcp_info().ok()).map(|i| f64::from(i.rtt_us) / 1e3);
+        if let Some(rtt_ms) = rtt_ms {
+            self.status.note_rtt(now.0 / 1000, rtt_ms, rate_in + rate_out);
+        }
         self.status.publish(Snapshot {
             state: state_name(self.session.state()),
             epoch: self.session.epoch(),
@@ -458,7 +485,7 @@ impl<N: Near, F: Far> Driver<N, F> {
             },
             unacknowledged: at.end - at.una,
             undelivered: self.session.undelivered() as u64,
-            rtt_ms: link.and_then(|l| l.tcp_info().ok()).map(|i| f64::from(i.rtt_us) / 1e3),
+            rtt_ms,
             rate_in,
             rate_out,
             link: link.map(|l| format!("{} → {}", l.local_addr(), l.peer_addr())),

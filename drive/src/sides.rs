@@ -5,7 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use stp_net::link::Link;
+use stp_net::link::{Link, TcpInfo};
 use stp_proto::session::{Denied, Event, Peer, Session, ShutNear};
 use stp_proto::time::Instant;
 
@@ -89,6 +89,14 @@ pub trait Far: Send {
 
     /// Tells of something that happened to the session.
     fn event(&mut self, session: &Session, event: &Event);
+
+    /// Whether a sample of the attached link is due. Asked after everything that happens.
+    fn wants_sample(&self, _now: Instant) -> bool {
+        false
+    }
+
+    /// A sample of the attached link, of the sending kernel's view.
+    fn sample(&mut self, _now: Instant, _session: &mut Session, _info: &TcpInfo) {}
 
     /// Gives back a link on which nothing of this session is in flight any more. `first` is what
     /// the peer has already said for the next session on it.

@@ -8,6 +8,19 @@ use serde::Serialize;
 
 /// How many happenings of a session are kept for the status.
 const HISTORY_MAX: usize = 64;
+/// How many round trips.
+const SERIES_MAX: usize = 50;
+
+/// A round trip and a rate, as they were.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Moment {
+    /// Milliseconds on the clock that counts sleep.
+    pub at_ms: u64,
+    /// Smoothed round-trip time, milliseconds.
+    pub rtt_ms: f64,
+    /// Both ways together, bytes a second.
+    pub rate: u64,
+}
 
 /// One thing that happened to a session.
 #[derive(Clone, Debug, Serialize)]
@@ -77,6 +90,7 @@ pub struct Positions {
 #[derive(Debug, Default)]
 pub struct SessionStatus {
     inner: Mutex<(Snapshot, VecDeque<History>)>,
+    series: Mutex<VecDeque<Moment>>,
 }
 
 impl SessionStatus {
@@ -90,6 +104,20 @@ impl SessionStatus {
     #[must_use]
     pub fn history(&self) -> Vec<History> {
         self.inner.lock().1.iter().cloned().collect()
+    }
+
+    /// The last round trips, oldest first; one for every publication.
+    #[must_use]
+    pub fn series(&self) -> Vec<Moment> {
+        self.series.lock().iter().copied().collect()
+    }
+
+    pub(crate) fn note_rtt(&self, at_ms: u64, rtt_ms: f64, rate: u64) {
+        let mut series = self.series.lock();
+        if series.len() == SERIES_MAX {
+            series.pop_front();
+        }
+        series.push_back(Moment { at_ms, rtt_ms, rate });
     }
 
     /// Adds something that happened.

@@ -7,6 +7,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod echo;
 pub mod key;
 pub mod link;
 pub mod log;

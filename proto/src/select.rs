@@ -405,6 +405,16 @@ pub fn leave_home_at(
     }
 }
 
+/// Round trips for [`Choice::order`]: who is at most a quarter, or 5 ms, farther than the nearest
+/// counts as just as near, so that the rank decides.
+#[must_use]
+pub fn near_enough(rtts: &[Option<Duration>]) -> Vec<Option<Duration>> {
+    let Some(best) = rtts.iter().flatten().min().copied() else { return rtts.to_vec() };
+    let near = (best + best / 4).max(best + Duration::from_millis(5));
+    let tied = |rtt: Duration| if rtt <= near { best } else { rtt };
+    rtts.iter().map(|rtt| rtt.map(tied)).collect()
+}
+
 /// Full-jitter back-off: uniform in 0..min(max, min·2^attempt), from a random number.
 #[must_use]
 pub fn back_off(attempt: u32, min: Duration, max: Duration, random: u64) -> Duration {

@@ -114,6 +114,10 @@ pub struct Limits {
     pub warm: Duration,
     /// Congestion control of the links.
     pub congestion: Option<String>,
+    /// When a path counts as congested.
+    pub rise: stp_proto::rise::Rule,
+    /// How long a server that shall end waits for its sessions to go elsewhere.
+    pub drain: Duration,
 }
 
 /// The file as it is written.
@@ -182,6 +186,9 @@ struct FileLimits {
     ticket_life: Option<Span>,
     warm_links: Option<Span>,
     congestion: Option<String>,
+    rise_factor: Option<f64>,
+    rise_above: Option<Span>,
+    drain: Option<Span>,
 }
 
 /// Reads and checks the file at `path`.
@@ -370,7 +377,20 @@ fn limits(loaded: &Loaded<File>) -> Result<Limits, ConfigError> {
         session,
         warm: file.warm_links.map_or(Duration::from_secs(15 * 60), |span| span.0),
         congestion: file.congestion.clone(),
+        rise: rise(loaded)?,
+        drain: file.drain.map_or(Duration::from_secs(30), |span| span.0),
     })
+}
+
+fn rise(loaded: &Loaded<File>) -> Result<stp_proto::rise::Rule, ConfigError> {
+    let file = &loaded.config.limits;
+    let mut rule = stp_proto::rise::Rule::default();
+    rule.factor = file.rise_factor.unwrap_or(rule.factor);
+    rule.above = file.rise_above.map_or(rule.above, |span| span.0);
+    if !(1.0..=1e6).contains(&rule.factor) {
+        return Err(loaded.error("limits.rise_factor", "a number from 1 to 1000000 is expected"));
+    }
+    Ok(rule)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The command line and the life of the process.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use clap::Parser;
 use stp_net::key::{ClusterKey, Identity};
 use stp_net::link::{Acceptor, LinkOptions, Tls, listen};
 use stp_net::status::{StatusServer, Token};
+use tokio::net::UdpSocket;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -107,10 +109,30 @@ async fn serve(config: Config, identity: &Identity) -> anyhow::Result<()> {
         tokio::spawn(status.serve(source, Some(token), async move { drop(stopped.await) }))
     });
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    if let Some(echo) = echo(server.config.listen).await {
+        tokio::spawn(async move {
+            if let Err(error) = stp_net::echo::answer(echo).await {
+                tracing::warn!(%error, "no echo any more");
+            }
+        });
+    }
+    let ends = async {
+        // The first SIGTERM lets the sessions go elsewhere; SIGINT, or a second one, does not.
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => return,
+            () = server.drain_wanted() => {}
+        }
+        tracing::info!(sessions = server.registry.len(), "draining");
+        tokio::select! {
+            () = server.drain() => {}
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    };
     tokio::select! {
         () = Arc::clone(&server).run(listener, returned) => {}
-        _ = term.recv() => {}
-        _ = int.recv() => {}
+        () = ends => {}
     }
     tracing::info!(sessions = server.registry.len(), "ending");
     drop(stop);
@@ -118,6 +140,17 @@ async fn serve(config: Config, identity: &Identity) -> anyhow::Result<()> {
         shown.await?;
     }
     Ok(())
+}
+
+/// Where brokers ask how far this server is. Without it they time connections instead.
+async fn echo(listen: SocketAddr) -> Option<UdpSocket> {
+    match UdpSocket::bind(listen).await {
+        Ok(socket) => Some(socket),
+        Err(error) => {
+            tracing::warn!(%error, "no echo: UDP {listen} cannot be had");
+            None
+        }
+    }
 }
 
 #[expect(clippy::print_stdout, reason = "this is what was asked for")]

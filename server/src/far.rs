@@ -2,12 +2,16 @@
 //! session is written down for the status, and its end for those who ask later.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use stp_drive::{Dialing, Far, History, Never, SessionStatus, Verdict};
-use stp_net::link::Link;
+use stp_net::link::{Link, TcpInfo};
 use stp_proto::handle::Handle;
+use stp_proto::rise::{Sample, Watch};
 use stp_proto::session::{Attempt, Denied, Event, LostCause, Session};
+use stp_proto::time;
+use stp_proto::wire::TransferReason;
 use tokio::sync::mpsc;
 
 use crate::registry::{Key, Registry};
@@ -31,6 +35,10 @@ pub struct ServerFar {
     pub status: Arc<SessionStatus>,
     /// When it began here.
     pub since: Instant,
+    /// The round trip of its link.
+    pub watch: Watch,
+    /// The broker has said that it cannot go elsewhere.
+    pub fixed: Arc<AtomicBool>,
 }
 
 impl ServerFar {
@@ -61,6 +69,7 @@ impl Far for ServerFar {
     fn event(&mut self, session: &Session, event: &Event) {
         match event {
             Event::Attached { attempt, gap, again, .. } => {
+                self.watch.forget();
                 let how = match attempt {
                     Attempt::Connect => "connect",
                     Attempt::Resume => "resume",
@@ -83,6 +92,8 @@ impl Far for ServerFar {
                 self.record(session, "suspended", who.to_owned(), None);
             }
             Event::Stays { reason } => {
+                let fixed = *reason == TransferReason::NotTransferable;
+                self.fixed.store(fixed, Ordering::Relaxed);
                 self.record(session, "stays", reason.to_string(), None);
             }
             Event::Closed { .. } => {
@@ -91,6 +102,25 @@ impl Far for ServerFar {
                 }
             }
             _ => {}
+        }
+    }
+
+    fn wants_sample(&self, now: time::Instant) -> bool {
+        self.watch.is_due(now)
+    }
+
+    /// STP 6: asks the broker to go elsewhere when the round trip has risen.
+    fn sample(&mut self, now: time::Instant, session: &mut Session, info: &TcpInfo) {
+        let at = session.positions();
+        // What the rate says of the path: nothing, if there was nothing to send.
+        let idle = info.app_limited || info.unacked == 0 || at.nxt >= at.limit;
+        let (srtt_us, min_rtt_us) = (info.rtt_us, info.min_rtt_us);
+        let sample = Sample { srtt_us, min_rtt_us, rate: info.delivery_rate, idle };
+        if let Some(rise) = self.watch.sample(now, sample) {
+            let text = rise.to_string();
+            tracing::info!(session = %self.own, "asks to be left: {text}");
+            session.request_transfer(TransferReason::Congested, &text);
+            self.record(session, "asks to be left", text, None);
         }
     }
 

@@ -3,7 +3,7 @@
 //! A link may wait long for its first frame (brokers keep some ready), but only so many do.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -11,14 +11,15 @@ use stp_drive::{Command, Start};
 use stp_net::clock;
 use stp_net::key::PublicKey;
 use stp_net::link::{AcceptError, Acceptor, Link};
+use stp_proto::rise::Watch;
 use stp_proto::session::{Session, code};
 use stp_proto::time;
 use stp_proto::wire::{
-    Connect, ConnectMode, DenyReason, First, ResetFrame, ResumeDenial, ResumeFrame, VERSION,
-    encode_connect_denied, encode_done, encode_resume_denied, first_frame,
+    Connect, ConnectMode, DenyReason, First, ResetFrame, ResumeDenial, ResumeFrame, TransferReason,
+    VERSION, encode_connect_denied, encode_done, encode_resume_denied, first_frame,
 };
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::config::{Config, ServiceConfig};
 use crate::directory::Standing;
@@ -37,6 +38,12 @@ const OPENING_MAX: Duration = Duration::from_secs(30);
 const STRANGER_MAX: Duration = Duration::from_secs(10);
 /// A broker that was refused for lack of room is asked to come back after this time.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// While draining: how often it is looked whether all have gone, and after how many looks those
+/// left are asked again.
+const DRAIN_LOOK: Duration = Duration::from_millis(50);
+const DRAIN_ASK_ROUNDS: u32 = 40;
+/// How long a session without a link is waited for.
+const DRAIN_UNLINKED_MAX: Duration = Duration::from_secs(3);
 
 /// This server.
 pub struct Server {
@@ -52,6 +59,9 @@ pub struct Server {
     pub directory: Arc<Mutex<Standing>>,
     /// Tickets for one file that were used.
     used: Used,
+    /// It is being shut down: nothing new is taken.
+    draining: AtomicBool,
+    drain_wanted: Notify,
     idle: Arc<Semaphore>,
     links: mpsc::UnboundedSender<GivenBack>,
 }
@@ -69,6 +79,8 @@ impl Server {
             acceptor,
             since: Instant::now(),
             used: Used::default(),
+            draining: AtomicBool::new(false),
+            drain_wanted: Notify::new(),
             directory: Arc::default(),
             idle: Arc::new(Semaphore::new(config.limits.links)),
             links,
@@ -94,6 +106,57 @@ impl Server {
                 }
             }
         }
+    }
+
+    /// An operator wants it to end when its sessions have gone.
+    pub fn want_drain(&self) {
+        self.drain_wanted.notify_one();
+    }
+
+    /// Until an operator wants that.
+    pub async fn drain_wanted(&self) {
+        self.drain_wanted.notified().await;
+    }
+
+    /// Whether it takes nothing new.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Asks every session to go elsewhere and takes no new ones; ends when all have gone that can,
+    /// or when the time is over.
+    pub async fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        let begun = Instant::now();
+        let mut round = 0;
+        while begun.elapsed() < self.config.limits.drain {
+            let left: Vec<_> =
+                self.registry.running().into_iter().map(|(_, entry)| entry).collect();
+            // Who has no link cannot be told; it finds another server when it comes back.
+            let told = |entry: &&Entry| {
+                let away = begun.elapsed() > DRAIN_UNLINKED_MAX
+                    && entry.status.snapshot().state != "active";
+                !away && !entry.fixed.load(Ordering::Relaxed)
+            };
+            if left.iter().filter(told).count() == 0 {
+                break;
+            }
+            if round % DRAIN_ASK_ROUNDS == 0 {
+                for entry in left.iter().filter(told) {
+                    let (reason, text) = (TransferReason::Draining, String::new());
+                    // A full inbox: it is asked again.
+                    let _ = entry.inbox.try_send(Command::AskTransfer { reason, text });
+                }
+            }
+            round += 1;
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
+        tracing::info!(
+            left = self.registry.len(),
+            took_ms = begun.elapsed().as_millis(),
+            "drained"
+        );
     }
 
     async fn shake_hands(self: Arc<Self>, tcp: TcpStream) {
@@ -272,6 +335,10 @@ impl Server {
             let text = format!("{} is not among the clients of this server", key.0);
             return Err(Refusal::new(DenyReason::Unauthorized, text));
         }
+        if self.draining.load(Ordering::Relaxed) {
+            let text = "this server is being shut down";
+            return Err(Refusal::new(DenyReason::Draining, text));
+        }
         let service = self.config.services.iter().find(|known| known.name == connect.service);
         let service = service.ok_or_else(|| {
             Refusal::new(DenyReason::NotHere, format!("no service {:?} here", connect.service))
@@ -313,7 +380,9 @@ impl Server {
             endpoint: connect.endpoint.to_owned(),
             since,
             transferred,
+            fixed: Arc::default(),
         };
+        let fixed = Arc::clone(&entry.fixed);
         let status = Arc::clone(&entry.status);
         let counters = &self.registry.counters;
         counters.opened.fetch_add(1, Ordering::Relaxed);
@@ -332,7 +401,7 @@ impl Server {
         };
         tracing::debug!(peer = %link.peer_addr(), "accepted");
         let service = service.name.clone();
-        Ok((Ready { session, near, own, commands, status, service, since }, running))
+        Ok((Ready { session, near, own, commands, status, service, since, fixed }, running))
     }
 }
 
@@ -345,6 +414,7 @@ struct Ready {
     status: Arc<stp_drive::SessionStatus>,
     service: String,
     since: Instant,
+    fixed: Arc<AtomicBool>,
 }
 
 /// What is left to be said when a session has ended, however it did.
@@ -365,6 +435,8 @@ impl Life {
             links: self.server.links.clone(),
             status: Arc::clone(&ready.status),
             since: ready.since,
+            watch: Watch::new(self.server.config.limits.rise),
+            fixed: ready.fixed,
         };
         self.ready = Some(Ended {
             own: ready.own,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -37,6 +37,8 @@ pub struct Entry {
     pub since: Instant,
     /// It came from another server.
     pub transferred: bool,
+    /// Its broker has said that it cannot go elsewhere.
+    pub fixed: Arc<AtomicBool>,
 }
 
 enum Slot {
@@ -285,6 +287,7 @@ mod tests {
             endpoint: String::new(),
             since: Instant::now(),
             transferred: false,
+            fixed: Arc::default(),
         }
     }
 

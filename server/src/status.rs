@@ -51,6 +51,7 @@ impl Status {
                 fields.insert("transferred".into(), json!(entry.transferred));
                 fields.insert("age_s".into(), json!(entry.since.elapsed().as_secs()));
                 fields.insert("events".into(), json!(entry.status.history()));
+                fields.insert("series".into(), json!(entry.status.series()));
             }
             value
         };
@@ -87,6 +88,7 @@ impl Source for Status {
                 "version": env!("CARGO_PKG_VERSION"),
                 "uptime_s": server.since.elapsed().as_secs(),
                 "listen": server.config.listen.to_string(),
+                "draining": server.is_draining(),
                 "cluster": server.config.cluster.as_ref().map(|cluster| cluster.name.clone()),
             },
             "directory": server.directory.lock().json(),
@@ -154,10 +156,16 @@ impl Source for Status {
 
     fn act(self: Arc<Self>, path: String, _body: Value) -> Acting {
         Box::pin(async move {
+            if path == "drain" {
+                self.0.want_drain();
+                return Ok(json!({ "draining": self.0.registry.len() }));
+            }
             let Some((id, "close")) =
                 path.strip_prefix("sessions/").and_then(|p| p.split_once('/'))
             else {
-                return Err(Refusal::not_found("only sessions/ID/close can be done here"));
+                return Err(Refusal::not_found(
+                    "only sessions/ID/close and drain can be done here",
+                ));
             };
             let running = self.0.registry.running();
             let found = running.iter().find(|(_, entry)| entry.own.to_string() == id);

@@ -3,6 +3,7 @@
 //! Every test makes its own namespaces and may run beside all others.
 
 mod baseline;
+mod congestion;
 mod crowd;
 mod download;
 mod hostile;

@@ -63,13 +63,15 @@ pub struct Layout {
     pub foreign: Vec<usize>,
     /// Top of the broker's configuration.
     pub broker: &'static str,
+    /// One more host, for the traffic of others.
+    pub crowd: bool,
 }
 
 impl Default for Layout {
     /// 300 MB at 200 Mbit/s, 40 ms.
     fn default() -> Layout {
         let access = Shape::of(200, 20);
-        Layout { servers: 1, megabytes: 300, access, foreign: Vec::new(), broker: "" }
+        Layout { servers: 1, megabytes: 300, access, foreign: Vec::new(), broker: "", crowd: false }
     }
 }
 
@@ -79,6 +81,9 @@ impl World {
         daemon::programs()?;
         let mut hosts = vec![("client", 1)];
         hosts.extend(NAMES[..layout.servers].iter().map(|name| (*name, 1)));
+        if layout.crowd {
+            hosts.push(("crowd", 1));
+        }
         let topology = Topology::build(&hosts)?;
         topology.shape(CLIENT, 0, layout.access)?;
         let payload = Payload::make(layout.megabytes, 1)?;
@@ -148,6 +153,13 @@ impl World {
             scene.say(&format!("  broker: {line}"));
         }
         Ok(())
+    }
+
+    /// The place of the host that has nothing to do with Session.
+    pub fn crowd(&self) -> Result<usize> {
+        let place = self.servers.len() + 1;
+        ensure!(place < self.topology.hosts.len(), "the layout has no crowd");
+        Ok(place)
     }
 
     /// `kill -9` of a server.

@@ -16,6 +16,7 @@ use super::attempt::next_epoch;
 use super::clock::Timer;
 use super::outbox::Control;
 use super::{Attempt, Denied, Detach, Event, LinkId, LostCause, Session, code};
+use crate::cut::Cuts;
 use crate::handle::Handle;
 use crate::seam::Seam;
 use crate::state::{State, StateEvent};
@@ -38,6 +39,8 @@ pub(super) struct Beside {
     new: Seam,
     /// The end of what was acknowledged to it.
     told: u64,
+    /// The cuts agreed with it: its buffer is full at once, and a full buffer proposes one.
+    cuts: Cuts,
     /// It has the session, as soon as it has caught up.
     answer: Option<Answer>,
     /// The newest ticket it gave.
@@ -94,6 +97,7 @@ impl Session {
             old: seam.clone(),
             new: seam,
             told: down,
+            cuts: Cuts::start(covers, down),
             answer: None,
             ticket: None,
         }));
@@ -148,11 +152,7 @@ impl Session {
             Frame::ConnectDenied(denied) => self.beside_denied(&denied),
             Frame::Data(data) => return self.beside_data(now, link, data),
             Frame::Ticket(ticket) => self.beside_ticket(link, &ticket),
-            Frame::Checkpoint(Checkpoint::Ack { echo, .. }) => {
-                if echo {
-                    self.tell_beside();
-                }
-            }
+            Frame::Checkpoint(checkpoint) => self.beside_checkpoint(link, checkpoint),
             _ => self.beside_lost(link, LostCause::Broken),
         }
         None
@@ -168,6 +168,7 @@ impl Session {
             && ok.down == asked
             && ok.limit >= ok.up
             && beside.answer.is_none();
+        beside.cuts = Cuts::start(ok.up, ok.down);
         if !fits {
             let text = format!("its answer does not fit: up {}, down {}", ok.up, ok.down);
             self.drop_beside(Detach::Close);
@@ -230,6 +231,52 @@ impl Session {
         (!fresh.is_empty()).then_some(Data { position: received, bytes: fresh })
     }
 
+    fn beside_checkpoint(&mut self, link: LinkId, checkpoint: Checkpoint) {
+        let limit = self.receive.told_limit;
+        let Some((beside, up)) = self.beside.as_mut().and_then(|beside| {
+            let up = beside.answer.as_ref()?.up;
+            Some((beside, up))
+        }) else {
+            return self.beside_lost(link, LostCause::Broken);
+        };
+        let received = beside.new.position();
+        let report = Report { received, acked: received, limit };
+        let theirs = match checkpoint {
+            Checkpoint::Request { report, .. }
+            | Checkpoint::Answer { report, .. }
+            | Checkpoint::Confirm { report, .. }
+            | Checkpoint::Ack { report, .. } => report,
+        };
+        if let Some(answer) = &mut beside.answer {
+            answer.limit = answer.limit.max(theirs.limit);
+        }
+        let fits = match checkpoint {
+            Checkpoint::Request { id, sent, .. } if sent == received => {
+                match beside.cuts.on_request(id, sent, up, self.side) {
+                    Ok(Some(cut)) => {
+                        beside.told = received;
+                        let answer = Checkpoint::Answer { id: cut.id, sent: cut.sent, report };
+                        self.outbox.frame(link, Control::Checkpoint(answer));
+                        true
+                    }
+                    Ok(None) => true,
+                    Err(_) => false,
+                }
+            }
+            Checkpoint::Confirm { id, .. } => beside.cuts.on_confirm(id).is_ok(),
+            Checkpoint::Ack { echo, .. } => {
+                if echo {
+                    self.tell_beside();
+                }
+                true
+            }
+            Checkpoint::Request { .. } | Checkpoint::Answer { .. } => false,
+        };
+        if !fits || theirs.received > up {
+            self.beside_lost(link, LostCause::Broken);
+        }
+    }
+
     fn beside_ticket(&mut self, link: LinkId, ticket: &TicketFrame<'_>) {
         let Some(beside) = &mut self.beside else { return };
         let fits = beside.answer.as_ref().is_some_and(|answer| ticket.covers <= answer.up);
@@ -284,6 +331,7 @@ impl Session {
             server: &answer.server,
         };
         self.adopt_connect_ok(now, link, Attempt::Transfer, true, &ok);
+        self.cuts = beside.cuts;
         // What it knows of our place and limit is as old as the request.
         self.ack_due = true;
         if let Some(own) = beside.ticket {

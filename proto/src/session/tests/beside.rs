@@ -45,7 +45,16 @@ struct Trio {
 }
 
 fn limits() -> Limits {
-    Limits { data_max: 100, seam_block: 64, chunk: 512, fill_max: 512, ..Limits::default() }
+    // A new server's buffer is full at once: it proposes cuts while it catches up.
+    Limits {
+        data_max: 100,
+        seam_block: 64,
+        chunk: 512,
+        fill_max: 512,
+        send_buffer_max: 800,
+        checkpoint_every: 300,
+        ..Limits::default()
+    }
 }
 
 impl Trio {

@@ -1,0 +1,189 @@
+//! Paths that get congested by other people's traffic, and servers that are shut down in order:
+//! 100 Mbit/s and 30 ms to every server, real nginx replicas, real curl, real cross traffic.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use stp_tests::daemon;
+use stp_tests::emulator::Shape;
+use stp_tests::file;
+use stp_tests::process::{Plan, Process};
+use stp_tests::scene::{Scene, play};
+use stp_tests::wait;
+
+use crate::world::{CLIENT, Layout, Tool, World, reach};
+
+/// Flows of the others.
+const FLOWS: usize = 8;
+/// How soon a move must be decided (DESIGN 5).
+const DECIDED_MAX: Duration = Duration::from_secs(3);
+
+/// A wire whose queue holds 100 ms, as those that get congested do.
+fn deep(mbit: u64, delay_ms: u64) -> Shape {
+    let queue = usize::try_from(mbit * 1_000_000 / 8 / 10).expect("fits");
+    Shape { queue, ..Shape::of(mbit, delay_ms) }
+}
+
+/// Others download from `server`, directly, into the namespace of host `to`.
+fn cross_traffic(scene: &Scene, world: &World, server: usize, to: usize) -> Result<Vec<Process>> {
+    let url = format!("http://{}/big", world.topology.hosts[server + 1].address());
+    let flow = |number: usize| {
+        Plan::new("curl")
+            .called(&format!("cross-{number}"))
+            .args(&["-sS", "-o", "/dev/null", &url, &url, &url])
+            .start(scene, Some(&world.topology.hosts[to].namespace))
+    };
+    (0..FLOWS).map(flow).collect()
+}
+
+/// What has happened to the only session, by word.
+fn event(world: &World, what: &str) -> Result<Option<Value>> {
+    let status = world.broker_status()?;
+    for list in ["sessions", "ended"] {
+        for session in status[list].as_array().into_iter().flatten() {
+            let events = session["events"].as_array().into_iter().flatten();
+            if let Some(found) = events.into_iter().find(|event| event["what"] == what) {
+                return Ok(Some(found.clone()));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn told(world: &World) -> String {
+    let told = world.broker_status().map(|status| daemon::happenings(&status).join("\n  "));
+    told.unwrap_or_else(|error| error.to_string())
+}
+
+#[test]
+fn a_path_congested_by_others_is_left_within_three_seconds_without_a_gap() {
+    play("congested_path", |scene| {
+        let access = Shape { queue: 8 << 20, ..Shape::of(1000, 5) };
+        let layout =
+            Layout { servers: 2, megabytes: 200, access, crowd: true, ..Layout::default() };
+        let world = World::lay(scene, &layout)?;
+        for server in 0..2 {
+            world.topology.shape(server + 1, 0, deep(100, 10))?;
+        }
+        let (mut process, growth, path) = world.download(scene, Tool::Curl)?;
+        reach(&growth, &mut process, 40_000_000)?;
+        ensure!(world.serving()? == 0, "the first server is not the first choice");
+        let begun = Instant::now();
+        let _others = cross_traffic(scene, &world, 0, world.crowd()?)?;
+        let moved = wait::until("the move", Duration::from_secs(15), || {
+            process.must_run()?;
+            Ok(event(&world, "transferred")?.map(|event| (event, Instant::now())))
+        });
+        let (moved, at) = moved.with_context(|| format!("it stayed:\n  {}", told(&world)))?;
+        let asked = event(&world, "asked to leave")?.context("nobody asked")?;
+        scene.say(&format!("moved {} ms after the others came", (at - begun).as_millis()));
+        scene.say(&format!("  asked: {}", asked["cause"]));
+        scene.say(&format!("  moved: {}", moved["cause"]));
+        let pause = growth.pause_after(at - Duration::from_millis(500))?;
+        scene.say(&format!(
+            "longest pause around the move: {} ms",
+            (pause.to - pause.from).as_millis()
+        ));
+        world.must_be_right(process, &path)?;
+        scene.say(&format!("done {:.1} s after the others came", begun.elapsed().as_secs_f64()));
+        scene.say("exit code 0, right SHA-256");
+        ensure!(at - begun <= DECIDED_MAX, "it took {} ms", (at - begun).as_millis());
+        ensure!(moved["gap_ms"] == 0, "the old link did not go on: {moved}");
+        let gap = pause.to - pause.from;
+        ensure!(gap <= Duration::from_millis(30 + 50) * 2, "a gap of {} ms", gap.as_millis());
+        Ok(())
+    });
+}
+
+#[test]
+fn a_congested_link_that_all_servers_share_is_no_reason_to_move() {
+    play("congested_access", |scene| {
+        let layout =
+            Layout { servers: 3, megabytes: 100, access: deep(100, 5), ..Layout::default() };
+        let world = World::lay(scene, &layout)?;
+        for server in 0..3 {
+            world.topology.shape(server + 1, 0, Shape::of(1000, 10))?;
+        }
+        let (mut process, growth, path) = world.download(scene, Tool::Curl)?;
+        reach(&growth, &mut process, 40_000_000)?;
+        let others = cross_traffic(scene, &world, 2, CLIENT)?;
+        let stayed = wait::until("a decision", Duration::from_secs(15), || {
+            process.must_run()?;
+            event(&world, "stays")
+        });
+        let stayed = stayed.with_context(|| format!("nothing was decided:\n  {}", told(&world)))?;
+        scene.say(&format!("stays: {}", stayed["cause"]));
+        std::thread::sleep(Duration::from_secs(5));
+        drop(others);
+        world.must_be_right(process, &path)?;
+        world.tell(scene)?;
+        ensure!(event(&world, "transferred")?.is_none(), "it moved");
+        let why = stayed["cause"].as_str().unwrap_or_default().to_owned();
+        ensure!(why.contains("shared bottleneck") || why.contains("no nearer"), "{why}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_bulk_download_alone_stays_where_it_is() {
+    play("own_queue", |scene| {
+        let layout = Layout { servers: 2, megabytes: 100, ..Layout::default() };
+        let world = World::lay(scene, &layout)?;
+        for server in 0..2 {
+            world.topology.shape(server + 1, 0, deep(100, 10))?;
+        }
+        let (process, _growth, path) = world.download(scene, Tool::Curl)?;
+        world.must_be_right(process, &path)?;
+        ensure!(event(&world, "transferred")?.is_none(), "it moved:\n  {}", told(&world));
+        scene.say("stayed");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_server_that_is_shut_down_gives_its_sessions_away_first() {
+    play("drain", |scene| {
+        let count = match std::env::var("STP_DRAIN_SESSIONS") {
+            Ok(count) => count.parse()?,
+            Err(_) => 20,
+        };
+        let layout = Layout { servers: 2, megabytes: 10, ..Layout::default() };
+        let mut world = World::lay(scene, &layout)?;
+        let client = &world.topology.hosts[CLIENT].namespace;
+        let mut downloads = Vec::new();
+        for number in 0..count {
+            let to = scene.path(&format!("big.{number}"));
+            let curl = world.app("curl")?.called(&format!("curl-{number}"));
+            let curl = curl.args(&["-sS", "--fail", "-o"]).arg(&to).arg("http://mirror.lab/big");
+            downloads.push((curl.start(scene, Some(client))?, to));
+        }
+        wait::until_true("all to be under way", Duration::from_secs(60), || {
+            downloads
+                .iter()
+                .all(|(_, to)| std::fs::metadata(to).is_ok_and(|meta| meta.len() > 200_000))
+        })?;
+        let at = Instant::now();
+        world.servers[0].process()?.signal(Signal::SIGTERM)?;
+        let left = wait::until("the server's end", Duration::from_secs(60), || {
+            Ok(world.servers[0].process()?.ended()?.map(|status| (status, at.elapsed())))
+        });
+        let (status, took) = left.with_context(|| told(&world))?;
+        scene.say(&format!("server a ended after {} ms: {status}", took.as_millis()));
+        for (process, to) in downloads {
+            process.end(Duration::from_secs(120))?.ok()?;
+            ensure!(file::sha256(&to)? == world.payload.sha256, "wrong bytes in {}", to.display());
+        }
+        let status = world.broker_status()?;
+        let moved = &status["counters"]["transferred"];
+        scene.say(&format!("{count} downloads, all right; {moved} moved"));
+        let ended = status["ended"].as_array().into_iter().flatten();
+        let events = ended.flat_map(|session| session["events"].as_array().into_iter().flatten());
+        for event in events.filter(|event| event["what"] == "lost") {
+            bail!("a session lost its link: {event}");
+        }
+        ensure!(moved.as_u64() > Some(0), "none was moved");
+        Ok(())
+    });
+}
