@@ -12,20 +12,9 @@ use stp_tests::daemon::{programs, shim};
 pub const PASSWORD: &str = "correct horse battery";
 pub const FILES: &str = "file.mirror@demo.example";
 pub const WEB: &str = "www.web@demo.example";
-pub const SHELL: &str = "echo.home@demo.example";
 
 /// Kills its process when it goes out of scope.
 pub struct Running(Child);
-
-impl Running {
-    pub fn id(&self) -> u32 {
-        self.0.id()
-    }
-
-    pub fn wait(&mut self) -> std::process::ExitStatus {
-        self.0.wait().expect("it ends")
-    }
-}
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -36,7 +25,6 @@ impl Drop for Running {
 
 pub struct Server {
     pub name: &'static str,
-    pub root: PathBuf,
     pub address: SocketAddr,
     pub status: SocketAddr,
     pub key: String,
@@ -224,7 +212,7 @@ impl World {
         let key = self.run("stp-server", &["--config", path, "--print-key"], "");
         let key = key.trim().to_owned();
         self.admin(&["server", "allow", name, &key, FILES, WEB], "");
-        self.servers.push(Server { name, root, address, status, key, config, running: None });
+        self.servers.push(Server { name, address, status, key, config, running: None });
         self.restart_server(self.servers.len() - 1);
     }
 
