@@ -33,7 +33,8 @@ pub fn run(data: &[u8]) {
         assert_eq!(path.below("/"), Some(path));
     }
     same_again::<Handle>(&text.to_ascii_lowercase());
-    same_again::<PublicKey>(&text);
+    // Padding does no harm, and nobody writes it.
+    same_again::<PublicKey>(text.trim_end_matches('='));
     if let Ok(network) = Network::from_str(&text) {
         let (address, _) = text.split_once('/').expect("a network has a length");
         assert!(network.holds(address.parse().expect("a network has an address")), "{text}");
