@@ -130,11 +130,11 @@ fn the_cool_down_doubles_and_is_forgotten() {
         cool.moved(now);
         let left = cool.left(now).expect("just moved");
         pauses.push(left.as_secs());
-        now = now + left;
+        now += left;
         assert_eq!(cool.left(now), None);
     }
     assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 600, 600]);
-    now = now + COOL_MAX * 2;
+    now += COOL_MAX * 2;
     cool.moved(now);
     assert_eq!(cool.left(now), Some(COOL_MIN));
 }
