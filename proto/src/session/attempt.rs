@@ -211,7 +211,7 @@ impl Session {
             && at == self.start
             && matches!(self.state, State::Active | State::ReadyResume);
         if !fits {
-            return self.answer_connect(link, connect);
+            return mutant!(ConnectUnanswered, self.answer_connect(link, connect), false);
         }
         if self.step(StateEvent::PeerResume) != Some(Action::AcceptResume) {
             return false;
@@ -260,7 +260,8 @@ impl Session {
         }
         let base = self.cuts.common(resume.acked, resume.pending);
         // R22: the end of the stream may have come from the server before this one.
-        let before = resume.report.received == self.start.down && !self.send.fin_ever;
+        let end_before = resume.report.received == self.start.down && !self.send.fin_ever;
+        let before = mutant!(OldEndUnknown, end_before, false);
         let fits = self.send.fits(&resume.report, resume.fin_received && !before);
         let event = match base {
             _ if mutant!(NoEpochCheck, resume.epoch <= self.epoch, false) => {
@@ -389,7 +390,7 @@ impl Session {
         (self.send.nxt, self.send.heard, self.send.limit) = (ok.up, ok.up, ok.limit);
         (self.send.fin_sent, self.send.fin_acked) = (false, false);
         // An end that the server before this one sent is acknowledged when this one sends it.
-        self.receive.fin_ack_due = false;
+        mutant!(OldEndOwed, self.receive.fin_ack_due = false, ());
         if !core::mem::replace(&mut self.established, true) {
             self.outbox.event(Event::Established { server: ok.server.to_string() });
         }

@@ -79,14 +79,15 @@ impl Session {
     fn complete(&self) -> bool {
         self.receive.fin
             && mutant!(DoneEarly, self.send.fin_acked, self.send.fin_sent)
-            && mutant!(DoneBeforeAck, !self.receive.fin_ack_due, true)
+            && !self.receive.fin_ack_due
     }
 
     /// R51: the acceptor has received FIN and had its own acknowledged. Its CLOSE ACK may have been
     /// lost with an older link; DONE says the same. Our own may still be owed, for a FIN that came
     /// again.
     fn done_fits(&self) -> bool {
-        let acked = self.send.fin_acked || self.send.fin_ever && self.send.nxt == self.send.end();
+        let all_sent = self.send.fin_ever && self.send.nxt == self.send.end();
+        let acked = self.send.fin_acked || mutant!(DoneNoAck, all_sent, false);
         self.receive.fin && acked
     }
 
@@ -236,7 +237,9 @@ impl Session {
                 self.let_go(now);
             }
             // It has the session, and heard nothing of the reset: on another link (R55).
-            Frame::ResumeDenied(denied) if !denied.why.is_final() => {
+            Frame::ResumeDenied(denied)
+                if mutant!(DeniedResetUntold, !denied.why.is_final(), false) =>
+            {
                 self.detach_all(Detach::Close);
                 self.link_lost_when_closed(now);
             }

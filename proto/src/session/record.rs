@@ -2,6 +2,7 @@
 
 use super::attempt::Pace;
 use super::clock::Timer;
+use super::mutant::mutant;
 use super::outbox::Control;
 use super::{Detach, Event, LinkId, LostCause, PeerMisbehaved, Session, Side, code};
 use crate::state::{Action, State, StateEvent};
@@ -187,7 +188,7 @@ impl Session {
         };
         self.on_report(now, &report)?;
         // The report may have ended the session: nothing follows the last word (R52).
-        if self.state != State::Active {
+        if mutant!(AnswerAfterReset, self.state != State::Active, false) {
             return Ok(());
         }
         match checkpoint {
