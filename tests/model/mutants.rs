@@ -45,7 +45,38 @@ pub const HUNTS: &[Plan] = &[
         established: true,
         ..CALM
     },
-    Plan { name: "M10 cuts", cuts: [2, 2], faults: 1, up: 2, established: true, ..CALM },
+    Plan { name: "M10 read on", faults: 1, batch: 2, established: true, ..CALM },
+    Plan {
+        name: "M11 read on, crash",
+        replayable: true,
+        crashes: 1,
+        faults: 1,
+        batch: 2,
+        ack_timer: true,
+        established: true,
+        ..CALM
+    },
+    Plan {
+        name: "M12 abort, suspend",
+        faults: 1,
+        suspends: [0, 1],
+        aborts: [1, 0],
+        down: 0,
+        established: true,
+        ..CALM
+    },
+    Plan { name: "M13 service aborts", aborts: [0, 1], faults: 1, ..CALM },
+    Plan { name: "M14 abort, cuts", cuts: [0, 1], aborts: [1, 0], established: true, ..CALM },
+    Plan {
+        name: "M15 move",
+        replayable: true,
+        moves: 1,
+        faults: 2,
+        up: 0,
+        established: true,
+        ..CALM
+    },
+    Plan { name: "M16 cuts", cuts: [2, 2], faults: 1, up: 2, established: true, ..CALM },
 ];
 
 /// The first hunt that catches a mutant.
