@@ -44,12 +44,17 @@ impl Links {
         self.list.iter_mut()
     }
 
-    /// Adds the links that can be read to `readable`; says whether one that has something to
+    /// Adds the links that can be read, but for `paused`, to `readable`; says whether one that has something to
     /// send can be written.
-    pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>, readable: &mut Vec<LinkId>) -> bool {
+    pub(crate) fn poll_ready(
+        &mut self,
+        cx: &mut Context<'_>,
+        paused: Option<LinkId>,
+        readable: &mut Vec<LinkId>,
+    ) -> bool {
         let mut writable = false;
         for (id, link) in &mut self.list {
-            if link.poll_readable(cx).is_ready() {
+            if Some(*id) != paused && link.poll_readable(cx).is_ready() {
                 readable.push(*id);
             }
             writable |= link.unsent() > 0 && link.poll_writable(cx).is_ready();

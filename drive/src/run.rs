@@ -276,7 +276,8 @@ impl<N: Near, F: Far> Driver<N, F> {
     }
 
     fn poll_wake(&mut self, cx: &mut Context<'_>, wake: &mut Wake) {
-        wake.writable = self.links.poll_ready(cx, &mut wake.readable);
+        let paused = self.session.paused();
+        wake.writable = self.links.poll_ready(cx, paused, &mut wake.readable);
         if self.near_open && self.session.send_room() > 0 {
             wake.near_readable = self.near.poll_readable(cx).is_ready();
         }

@@ -114,6 +114,8 @@ pub struct Limits {
     pub warm: Duration,
     /// Congestion control of the links.
     pub congestion: Option<String>,
+    /// What may leave this server, bytes a second; none: no limit.
+    pub egress: Option<u64>,
     /// When a path counts as congested.
     pub rise: stp_proto::rise::Rule,
     /// How long a server that shall end waits for its sessions to go elsewhere.
@@ -186,6 +188,7 @@ struct FileLimits {
     ticket_life: Option<Span>,
     warm_links: Option<Span>,
     congestion: Option<String>,
+    egress: Option<ByteSize>,
     rise_factor: Option<f64>,
     rise_above: Option<Span>,
     drain: Option<Span>,
@@ -377,6 +380,7 @@ fn limits(loaded: &Loaded<File>) -> Result<Limits, ConfigError> {
         session,
         warm: file.warm_links.map_or(Duration::from_secs(15 * 60), |span| span.0),
         congestion: file.congestion.clone(),
+        egress: file.egress.map(|size| size.0),
         rise: rise(loaded)?,
         drain: file.drain.map_or(Duration::from_secs(30), |span| span.0),
     })

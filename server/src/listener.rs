@@ -108,6 +108,13 @@ impl Server {
         }
     }
 
+    /// What leaves it now, bytes a second, as its sessions have published it.
+    #[must_use]
+    pub fn egress(&self) -> u64 {
+        let running = self.registry.running();
+        running.iter().map(|(_, entry)| entry.status.snapshot().rate_out).sum()
+    }
+
     /// An operator wants it to end when its sessions have gone.
     pub fn want_drain(&self) {
         self.drain_wanted.notify_one();
@@ -345,6 +352,12 @@ impl Server {
         })?;
         if self.registry.len() >= self.config.limits.sessions {
             let text = format!("{} sessions are served", self.config.limits.sessions);
+            return Err(Refusal::new(DenyReason::Overloaded, text));
+        }
+        if let Some(egress) = self.config.limits.egress
+            && self.egress() >= egress
+        {
+            let text = format!("{} of {egress} bytes a second are used", self.egress());
             return Err(Refusal::new(DenyReason::Overloaded, text));
         }
         let since = Instant::now();

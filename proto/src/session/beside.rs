@@ -39,6 +39,8 @@ pub(super) struct Beside {
     new: Seam,
     /// The end of what was acknowledged to it.
     told: u64,
+    /// The old link is not read, so that the new server can catch up.
+    paused: bool,
     /// The cuts agreed with it: its buffer is full at once, and a full buffer proposes one.
     cuts: Cuts,
     /// It has the session, as soon as it has caught up.
@@ -72,6 +74,25 @@ impl Session {
         self.beside.is_some()
     }
 
+    /// The link that is not to be read for now.
+    pub fn paused(&self) -> Option<LinkId> {
+        self.links.attached.filter(|_| self.beside.as_ref().is_some_and(|beside| beside.paused))
+    }
+
+    /// R66: a server that has not caught up in time gets the path for itself for a while; if that
+    /// does not help either, or it has not even answered, it is given up.
+    pub(super) fn beside_late(&mut self, now: Instant, link: LinkId) {
+        let catch_up = self.limits.catch_up_max;
+        match &mut self.beside {
+            Some(beside) if beside.answer.is_some() && !beside.paused => {
+                beside.paused = true;
+                self.clock.set(Timer::Attempt, now + catch_up);
+            }
+            Some(_) => self.beside_lost(link, LostCause::Unanswered),
+            None => {}
+        }
+    }
+
     /// Whether a link to another server is opened beside the attached one (R65).
     pub(super) fn goes_beside(&self) -> bool {
         self.state == State::Active
@@ -97,6 +118,7 @@ impl Session {
             old: seam.clone(),
             new: seam,
             told: down,
+            paused: false,
             cuts: Cuts::start(covers, down),
             answer: None,
             ticket: None,
@@ -186,6 +208,7 @@ impl Session {
         } else {
             // R23: it learns that its answer arrived.
             self.tell_beside();
+            self.clock.set(Timer::Attempt, now + self.limits.catch_up);
         }
     }
 
@@ -205,6 +228,10 @@ impl Session {
     fn beside_data<'b>(&mut self, now: Instant, link: LinkId, data: Data<'b>) -> Option<Data<'b>> {
         let received = self.receive.received;
         let beside = self.beside.as_mut()?;
+        if beside.paused {
+            // Nobody can hear the old server.
+            self.clock.alive(now);
+        }
         let next = beside.new.position();
         if data.position != next || beside.answer.is_none() {
             self.beside_lost(link, LostCause::Broken);

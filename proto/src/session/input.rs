@@ -95,9 +95,10 @@ impl Session {
         }
         if self.clock.expired(Timer::Attempt, now) {
             let trying = self.links.trying.map(|(link, _)| link);
-            let asked = trying.or(self.beside_link());
-            if let Some(link) = asked {
-                self.link_lost(now, link, LostCause::Unanswered);
+            match (trying, self.beside_link()) {
+                (Some(link), _) => self.link_lost(now, link, LostCause::Unanswered),
+                (None, Some(link)) => self.beside_late(now, link),
+                (None, None) => {}
             }
         }
         if self.clock.expired(Timer::Ack, now) && self.receive.report_pending() {

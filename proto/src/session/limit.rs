@@ -40,6 +40,10 @@ pub struct Limits {
     pub attempt_timeout: Duration,
     /// An unanswered CONNECT, whose server has to reach its service and check the seam, after this.
     pub connect_timeout: Duration,
+    /// How long a server that shall take a session over may catch up beside the old one (R66).
+    pub catch_up: Duration,
+    /// And then with the old link not read; well within the time after which a link counts as silent.
+    pub catch_up_max: Duration,
     /// Shortest pause before another attempt; it grows with the time without a link, with jitter.
     pub retry_min: Duration,
     /// Longest such pause.
@@ -79,6 +83,8 @@ impl Default for Limits {
             busy_for: Duration::from_secs(30),
             attempt_timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(20),
+            catch_up: Duration::from_millis(500),
+            catch_up_max: Duration::from_secs(2),
             retry_min: Duration::from_millis(100),
             retry_max: Duration::from_secs(30),
             retry_slow: Duration::from_secs(60),

@@ -28,6 +28,9 @@ struct Server {
     pace: usize,
 }
 
+/// Which server a link leads to, and what is under way on it, each way.
+type Wire = (usize, [VecDeque<Vec<u8>>; 2]);
+
 struct Trio {
     now: Instant,
     broker: Session,
@@ -35,7 +38,7 @@ struct Trio {
     events: Vec<Event>,
     servers: [Server; 2],
     /// Server and records to it and from it.
-    links: BTreeMap<u64, (usize, [VecDeque<Vec<u8>>; 2])>,
+    links: BTreeMap<u64, Wire>,
     next_link: u64,
     /// The link with this number breaks before so many more records.
     breaks: Option<(u64, usize)>,
@@ -167,9 +170,11 @@ impl Trio {
 
     /// Delivers one record; false if there is none.
     fn deliver(&mut self) -> bool {
-        let full = |(link, (_, ways)): (&u64, &(usize, [VecDeque<Vec<u8>>; 2]))| {
+        let paused = self.broker.paused();
+        let full = |(link, (_, ways)): (&u64, &Wire)| {
             let link = *link;
-            let ways = [ways[0].is_empty(), ways[1].is_empty()];
+            let unread = paused == Some(LinkId(link));
+            let ways = [ways[0].is_empty(), ways[1].is_empty() || unread];
             (0..2).filter(move |way| !ways[*way]).map(move |way| (link, way))
         };
         let waiting: Vec<(u64, usize)> = self
@@ -320,6 +325,46 @@ fn the_old_server_goes_on_until_the_new_one_has_caught_up() {
         assert_eq!(old.state(), State::Closed, "it was told");
         assert!(old.positions().nxt as usize >= asked_at);
     }
+}
+
+/// R66: the old server is as fast; it has to be left unread for a while.
+#[test]
+fn a_new_server_that_cannot_catch_up_gets_the_path_for_itself() {
+    for seed in 0..50 {
+        let mut trio = Trio::reading(seed);
+        (trio.servers[OLD].pace, trio.servers[NEW].pace) = (2, 2);
+        trio.move_over();
+        let at = trio.got.len();
+        trio.held = Some(trio.next_link - 1);
+        trio.until("old bytes", |trio| trio.got.len() > at + 300);
+        trio.held = None;
+        trio.until("it is left unread", |trio| trio.broker.paused().is_some());
+        trio.servers[NEW].pace = 300;
+        trio.until("moved", Trio::moved);
+        assert_eq!(trio.broker.paused(), None);
+        trio.until("all", |trio| trio.got.len() == LEN);
+    }
+}
+
+/// R66: and if that does not help, everything is as before.
+#[test]
+fn a_server_that_never_catches_up_is_given_up() {
+    let mut trio = Trio::reading(5);
+    let at = trio.got.len();
+    trio.move_over();
+    trio.held = Some(trio.next_link - 1);
+    trio.until("old bytes", |trio| trio.got.len() > at + 300);
+    (trio.servers[OLD].pace, trio.servers[NEW].pace) = (1, 0);
+    trio.held = None;
+    trio.until("given up", |trio| {
+        let late =
+            |event: &Event| matches!(event, Event::Lost { cause: LostCause::Unanswered, .. });
+        trio.events.iter().any(late)
+    });
+    assert_eq!((trio.broker.state(), trio.broker.paused()), (State::Active, None));
+    trio.servers[OLD].pace = 300;
+    trio.until("all", |trio| trio.got.len() == LEN);
+    assert!(!trio.events.iter().any(|e| matches!(e, Event::Lost { cause: LostCause::Silent, .. })));
 }
 
 /// R65–R67: whichever link breaks, and whenever, every byte is right.
