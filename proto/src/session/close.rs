@@ -23,6 +23,8 @@ pub(super) struct Ending {
     pub farewell: Option<u32>,
     /// For the near side once it has taken all that was received.
     pub shut: Option<ShutNear>,
+    /// The near side is gone: how much the peer had received when that was looked at last.
+    pub heard: u64,
     /// Closed was given out.
     pub over: bool,
 }
@@ -212,6 +214,7 @@ impl Session {
                 // The peer's near side is gone, but what it said before is good (R54).
                 if code == code::NEAR_GONE && !self.receive.drained() && !self.near_gone {
                     self.ending.shut = Some(reset);
+                    self.keep_handing_over(now);
                     self.send.fin = true;
                     let end = self.send.end();
                     self.send.free(end);
@@ -287,14 +290,30 @@ impl Session {
 
     /// R55: waited long enough.
     pub(super) fn closing_timeout(&mut self, now: Instant) {
+        // R54: what cannot move must not wait for ever.
+        let lasted = now - self.clock.attached >= self.limits.closing_max;
+        let stuck = self.ending.heard == self.send.heard && lasted && self.state == State::Active;
         if self.state == State::Closed {
             self.detach_all(Detach::Close);
             self.let_go(now);
+            if let Some(shut) = self.ending.shut.take() {
+                self.receive.stop();
+                self.outbox.shut(shut);
+                self.check_over();
+            }
         } else if self.complete() {
             self.finish(now, StateEvent::Finished);
-        } else if self.near_gone && self.send.heard == self.send.end() {
+        } else if self.near_gone && (self.send.heard == self.send.end() || stuck) {
             self.abort(now, code::NEAR_GONE);
         } else {
+            self.ending.heard = self.send.heard;
+            self.clock.set(Timer::Closing, now + self.limits.closing_max);
+        }
+    }
+
+    /// R54: the service takes bytes of an app that is gone; it may take its time for more.
+    pub(super) fn keep_handing_over(&mut self, now: Instant) {
+        if self.side == Side::Acceptor && self.ending.shut.is_some() {
             self.clock.set(Timer::Closing, now + self.limits.closing_max);
         }
     }

@@ -25,6 +25,9 @@ impl Session {
         assert!(count == self.receive.limbo, "what arrived is delivered once, and all of it");
         self.receive.limbo = 0;
         let result = self.receive.buffer.deliver(arrived, write);
+        if result.as_ref().is_ok_and(|count| *count > 0) {
+            self.keep_handing_over(now);
+        }
         self.keep_trim(now);
         self.check_drained();
         result
@@ -98,6 +101,7 @@ impl Session {
             return self.abort(now, code::NEAR_GONE);
         }
         self.near_gone = true;
+        self.ending.heard = self.send.heard;
         self.send.fin = true;
         self.receive.stop();
         self.clock.arm(Timer::Closing, now + self.limits.closing_max);

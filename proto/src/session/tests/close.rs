@@ -272,6 +272,46 @@ fn a_service_that_never_ends_does_not_keep_a_gone_app() {
     assert!(pair.broker.session.is_over() && pair.server().session.is_over());
 }
 
+/// R54: the service waits for its answer to be taken, the app for nothing: neither will move.
+#[test]
+fn a_gone_app_whose_server_takes_no_more_is_given_up() {
+    let mut pair = Pair::connected(tiny());
+    pair.server().appetite = 0;
+    pair.server().write(&stream(1, 6));
+    pair.broker.write(&stream(2, 8));
+    pair.broker.appetite = 0;
+    pair.run(Duration::from_secs(1));
+    pair.broker.appetite = usize::MAX;
+    pair.broker.session.handle_input(pair.now, Input::NearGone);
+    pair.run(Duration::from_secs(100));
+    pair.cut();
+    pair.run(Duration::from_secs(100));
+    assert!(!pair.broker.session.is_over(), "the time counts on a link that lasts");
+    pair.run(Duration::from_secs(200));
+    assert_eq!(pair.broker.closed(), Some(ClosedWhy::ResetHere { code: code::NEAR_GONE }));
+}
+
+/// R54.
+#[test]
+fn a_service_that_takes_nothing_of_a_gone_app_is_not_waited_for() {
+    let mut pair = Pair::connected(Limits::default());
+    pair.broker.appetite = 0;
+    pair.server().appetite = 1000;
+    pair.server().write(b"a greeting nobody reads");
+    pair.broker.write(&stream(1, 5000));
+    pair.run(Duration::from_secs(1));
+    pair.broker_input(Input::NearGone);
+    for _ in 0..3 {
+        pair.run(Duration::from_secs(100));
+        assert!(!pair.server().session.is_over());
+        pair.server().appetite = 1000;
+    }
+    pair.run(Duration::from_secs(200));
+    assert!(pair.server().session.is_over());
+    let reset = ShutNear::Reset { code: code::NEAR_GONE };
+    assert_eq!(pair.server().shut.last(), Some(&reset));
+}
+
 #[test]
 fn a_near_side_that_goes_after_the_end_changes_nothing() {
     let mut pair = Pair::connected(Limits::default());
