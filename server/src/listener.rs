@@ -393,6 +393,7 @@ impl Server {
             endpoint: connect.endpoint.to_owned(),
             since,
             transferred,
+            epoch: connect.epoch,
             fixed: Arc::default(),
         };
         let fixed = Arc::clone(&entry.fixed);
@@ -402,16 +403,16 @@ impl Server {
         if transferred {
             counters.transferred.fetch_add(1, Ordering::Relaxed);
         }
-        let running = match reserved {
+        let placed = match reserved {
             Some(reserved) => reserved.fill(entry),
-            None => {
-                let (running, old) = self.registry.replace(key, entry);
-                if let Some(old) = old {
-                    let _ = old.inbox.try_send(Command::Abort { code: code::MOVED });
-                }
-                running
-            }
+            None => self.registry.replace(key, entry),
         };
+        let Some((running, old)) = placed else {
+            return Err(Refusal::new(DenyReason::Overloaded, "a later attempt was faster"));
+        };
+        if let Some(old) = old {
+            let _ = old.inbox.try_send(Command::Abort { code: code::MOVED });
+        }
         tracing::debug!(peer = %link.peer_addr(), "accepted");
         let service = service.name.clone();
         Ok((Ready { session, near, own, commands, status, service, since, fixed }, running))

@@ -37,6 +37,8 @@ pub struct Entry {
     pub since: Instant,
     /// It came from another server.
     pub transferred: bool,
+    /// The epoch of the CONNECT that opened it.
+    pub epoch: u32,
     /// Its broker has said that it cannot go elsewhere.
     pub fixed: Arc<AtomicBool>,
 }
@@ -160,15 +162,21 @@ impl Registry {
     }
 
     /// Puts a session that has come over in place of what stood there. Its own entry is removed
-    /// when the [`Running`] goes.
-    pub fn replace(self: &Arc<Self>, key: Key, entry: Entry) -> (Running, Option<Entry>) {
+    /// when the [`Running`] goes. `None` if a later CONNECT was faster: its service may have been
+    /// opened in less time.
+    pub fn replace(self: &Arc<Self>, key: Key, entry: Entry) -> Option<(Running, Option<Entry>)> {
         let own = entry.own;
-        let old = self.inner.lock().slots.insert(key, Slot::Running(entry));
-        let old = match old {
+        let mut inner = self.inner.lock();
+        if let Some(Slot::Running(there)) = inner.slots.get(&key)
+            && there.epoch > entry.epoch
+        {
+            return None;
+        }
+        let old = match inner.slots.insert(key, Slot::Running(entry)) {
             Some(Slot::Running(entry)) => Some(entry),
             Some(Slot::Opening(_)) | None => None,
         };
-        (Running { registry: Arc::clone(self), key, own }, old)
+        Some((Running { registry: Arc::clone(self), key, own }, old))
     }
 
     /// What a late RESUME of this session is told.
@@ -235,12 +243,12 @@ pub struct Reserved {
 }
 
 impl Reserved {
-    /// The session runs.
+    /// The session runs, as with [`Registry::replace`].
     #[must_use]
-    pub fn fill(mut self, entry: Entry) -> Running {
+    pub fn fill(mut self, entry: Entry) -> Option<(Running, Option<Entry>)> {
         self.kept = true;
         let registry = Arc::clone(&self.registry);
-        registry.replace(self.key, entry).0
+        registry.replace(self.key, entry)
     }
 }
 
@@ -287,6 +295,7 @@ mod tests {
             endpoint: String::new(),
             since: Instant::now(),
             transferred: false,
+            epoch: own.into(),
             fixed: Arc::default(),
         }
     }
@@ -300,7 +309,7 @@ mod tests {
         assert!(registry.reserve(KEY).is_none());
         assert!(matches!(registry.find(&KEY), Found::Opening(_)));
         drop(reserved);
-        let running = registry.reserve(KEY).unwrap().fill(entry(3));
+        let running = registry.reserve(KEY).unwrap().fill(entry(3)).unwrap();
         assert!(matches!(registry.find(&KEY), Found::Running(_)));
         drop(running);
         assert!(registry.is_empty());
@@ -309,13 +318,26 @@ mod tests {
     #[test]
     fn the_end_of_a_replaced_session_leaves_its_successor_alone() {
         let registry = Arc::new(Registry::default());
-        let first = registry.reserve(KEY).unwrap().fill(entry(3));
-        let (second, old) = registry.replace(KEY, entry(4));
+        let (first, _) = registry.reserve(KEY).unwrap().fill(entry(3)).unwrap();
+        let (second, old) = registry.replace(KEY, entry(4)).unwrap();
         assert_eq!(old.unwrap().own, Handle([3; 16]));
         drop(first);
         assert_eq!(registry.len(), 1);
         drop(second);
         assert_eq!(registry.len(), 0);
+    }
+
+    #[test]
+    fn a_slow_opening_does_not_take_the_place_of_a_later_attempt() {
+        let registry = Arc::new(Registry::default());
+        let (later, _) = registry.replace(KEY, entry(5)).unwrap();
+        assert!(registry.replace(KEY, entry(3)).is_none());
+        let Found::Running(there) = registry.find(&KEY) else { panic!("it runs") };
+        assert_eq!(there.own, Handle([5; 16]));
+        drop(later);
+        let reserved = registry.reserve(KEY).unwrap();
+        let (_earlier, _) = registry.replace(KEY, entry(3)).unwrap();
+        assert_eq!(reserved.fill(entry(5)).unwrap().1.unwrap().own, Handle([3; 16]));
     }
 
     #[test]

@@ -78,6 +78,8 @@ pub struct Http {
     refreshed: Instant,
     fin: bool,
     end: Option<End>,
+    /// The service ended its stream where another would have gone on.
+    early: bool,
     /// The end was told: nothing more is asked of the service.
     over: bool,
 }
@@ -106,6 +108,7 @@ impl Http {
             refreshed: Instant::default(),
             fin: false,
             end: None,
+            early: false,
             over: false,
         };
         if http.observer.closing() {
@@ -351,6 +354,7 @@ impl Http {
                 self.open();
             }
             Ending::Fair | Ending::Unanswered | Ending::Lost => {
+                self.early = !(self.fin && self.observer.idle());
                 let held = self.observer.take_held_down();
                 self.out.push(&held);
                 self.end = Some(error.map_or(End::Fin, End::Failed));
@@ -520,6 +524,10 @@ impl Near for Http {
                 break;
             }
             if self.end.is_some() || self.finished() {
+                // The app sees the end: no other server may say more behind it.
+                if self.early {
+                    self.disclaim(session);
+                }
                 self.over = true;
                 return match self.end.take() {
                     Some(End::Failed(error)) => Err(error),
