@@ -434,8 +434,8 @@ impl Far for SessionFar {
     fn dial(&mut self, session: &Session) -> Dialing {
         let far = self.clone();
         let received = session.positions().received;
+        // An attempt that is still under way may yet succeed: it is not forgotten for this.
         let mut course = self.entry.course.lock();
-        course.trying = None;
         if session.link().is_some() && course.plan.is_some() {
             drop(course);
             return Box::pin(async move { far.dial_planned(received).await });
