@@ -60,6 +60,8 @@ pub struct App {
     pub stalled_until: Instant,
     pub aborts: bool,
     pub quits: bool,
+    /// It was told the end before it had everything, and closed.
+    pub hung_up: bool,
     told_end: bool,
     pub shut: Option<ShutNear>,
     pub violation: Option<String>,
@@ -80,6 +82,7 @@ impl App {
             stalled_until: Instant::default(),
             aborts: false,
             quits: false,
+            hung_up: false,
             told_end: false,
             shut: None,
             violation: None,
@@ -218,7 +221,8 @@ impl App {
             self.fail("told the end twice".to_owned());
         }
         // A client whose server hangs up early closes as well.
-        self.quits |= how == ShutNear::Fin && !self.may_still_write();
+        self.hung_up |= how == ShutNear::Fin && !self.may_still_write();
+        self.quits |= self.hung_up;
         self.shut = Some(how);
     }
 
@@ -244,7 +248,9 @@ impl Task {
     fn write(&mut self, now: Instant, slices: &mut [IoSliceMut<'_>], burst: usize) -> usize {
         let mut count = 0;
         match self {
-            Task::Exchanges { requests, pipeline, asked, written, answered, not_before, .. } => {
+            Task::Exchanges {
+                requests, pipeline, asked, written, answered, not_before, ..
+            } => {
                 while *asked < requests.len() && *asked < *answered + *pipeline {
                     if now < *not_before && *written == 0 {
                         break;
@@ -273,7 +279,12 @@ impl Task {
     }
 
     /// Looks at bytes that came.
-    fn see(&mut self, now: Instant, think: std::time::Duration, bytes: &[u8]) -> Result<(), String> {
+    fn see(
+        &mut self,
+        now: Instant,
+        think: std::time::Duration,
+        bytes: &[u8],
+    ) -> Result<(), String> {
         match self {
             Task::Stream { down, seen, .. } => {
                 for byte in bytes {
@@ -284,7 +295,17 @@ impl Task {
                 }
                 Ok(())
             }
-            Task::Exchanges { requests, origins, asked, written, answered, candidates, seen, not_before, .. } => {
+            Task::Exchanges {
+                requests,
+                origins,
+                asked,
+                written,
+                answered,
+                candidates,
+                seen,
+                not_before,
+                ..
+            } => {
                 let mut bytes = bytes;
                 while !bytes.is_empty() {
                     if *answered == *asked && *written == 0 {

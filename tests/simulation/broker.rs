@@ -53,6 +53,8 @@ pub struct Facts {
     pub deaths: u32,
     /// No server could be reached or had room for a while.
     pub unreachable: bool,
+    /// A server dropped it early, never having heard the broker after its CONNECT_OK (R23).
+    pub unheard: bool,
     /// Why the broker gave it up.
     pub gave_up: Option<String>,
 }
@@ -174,6 +176,11 @@ impl Broker {
         }
     }
 
+    /// Whether a session looks for a link.
+    pub fn searches(&self, number: usize) -> bool {
+        self.seats[number].search.is_some()
+    }
+
     pub fn seat(&mut self, number: u64) -> &mut Seat {
         &mut self.seats[usize::try_from(number).expect("few sessions")]
     }
@@ -241,7 +248,7 @@ impl World {
             answered: None,
         };
         let seat = self.broker.seat(number);
-        (seat.trying, seat.leave) = (None, None);
+        seat.leave = None;
         if let Some(Search { answered: Some((_, conn, ..)), .. }) = seat.search.replace(search) {
             self.close(conn, BROKER, false);
         }
@@ -306,13 +313,14 @@ impl World {
                 continue;
             }
             if let Some(conn) = self.take_warm(rank) {
-                if let Some((_, other, ..)) = search.answered.replace((rank, conn, self.now, was_away))
+                if let Some((_, other, ..)) =
+                    search.answered.replace((rank, conn, self.now, was_away))
                 {
                     self.close(other, BROKER, false);
                 }
-            } else if self.broker.reaches[rank].away.is_none()
-                && self.broker.reaches[rank].attempts.is_empty()
-            {
+            } else if self.broker.reaches[rank].away.is_some() {
+                self.start_prober(rank);
+            } else if self.broker.reaches[rank].attempts.is_empty() {
                 self.begin_dial(rank);
             }
         }
@@ -594,10 +602,11 @@ impl World {
             Event::Lost { cause, .. } => self.lost(number, *cause),
             Event::Denied(why) => return self.denied(number, session, why),
             Event::TransferWanted { .. } => {
-                let seat = self.broker.seat(number);
-                seat.leave = seat.choice.home();
-                self.at(self.now, Ev::Wake(Who::Broker(number)));
-                return Verdict::TryAgain;
+                if self.servers.len() > 1 && session.transferable().is_ok() {
+                    let seat = self.broker.seat(number);
+                    seat.leave = seat.choice.home();
+                    return Verdict::TryAgain;
+                }
             }
             Event::Moved { old, told: false } => {
                 if let Some(rank) = self.broker.seat(number).came_from {

@@ -22,6 +22,8 @@ pub struct Watch {
     /// The server of the newest ticket, and what that covers.
     ticket: Option<(stp_proto::handle::Handle, u64)>,
     received: u64,
+    /// A record came after the first.
+    pub heard: bool,
 }
 
 impl Watch {
@@ -126,7 +128,8 @@ impl World {
             app.progress()
         );
         self.say(|_| outcome.clone());
-        let left = facts.app_aborted || facts.app_quit;
+        let short = app.hung_up && self.may_be_cut_short(number);
+        let left = facts.app_aborted || facts.app_quit || short;
         let established = end.session.is_established();
         let allowed = match end.closed {
             _ if goal => true,
@@ -139,7 +142,7 @@ impl World {
                     code::NEAR_RESET if here => facts.app_aborted,
                     code::NEAR_RESET => self.may_be_cut_short(number),
                     code::NEAR_GONE => here && (left || all),
-                    code::HOLD => self.short_hold(),
+                    code::HOLD => self.short_hold() || facts.unheard,
                     _ => false,
                 }
             }
@@ -185,7 +188,8 @@ impl World {
         let right = self.plan.replicas.iter().all(|replica| *replica == Replica::Right);
         let origin = self.servers.iter().any(|server| server.origin.troubles.get() > 0);
         let many = self.servers.len() > 1;
-        if self.short_hold() || self.plan.has(Kind::Origin) || origin {
+        let unheard = self.broker.seat(number).facts.unheard;
+        if unheard || self.short_hold() || self.plan.has(Kind::Origin) || origin {
             return false;
         }
         let seat = self.broker.seat(number);
@@ -212,7 +216,8 @@ impl World {
         while !(self.mended && self.all_over()) {
             assert!(self.step(), "nothing happens any more: {}", self.hanging());
             if self.mended {
-                let deadline = *deadline.get_or_insert(Instant(self.now.0 + PATIENCE_S * 1_000_000));
+                let deadline =
+                    *deadline.get_or_insert(Instant(self.now.0 + PATIENCE_S * 1_000_000));
                 assert!(self.now < deadline, "sessions hang: {}", self.hanging());
             }
             assert!(self.counts.steps < 3_000_000, "too many steps: {}", self.hanging());
@@ -227,12 +232,13 @@ impl World {
 
     fn hanging(&self) -> String {
         let mut text = String::new();
-        for seat in self.broker.seats.iter().filter(|seat| !seat.over) {
+        for (number, seat) in self.broker.seats.iter().enumerate().filter(|(_, seat)| !seat.over) {
             let Some(end) = &seat.end else { continue };
             let Near::App(app) = &end.near else { continue };
             text += &format!(
-                "{:?} {:?} {}, {:?}; ",
+                "{:?} searches {} {:?} {}, {:?}; ",
                 seat.work,
+                self.broker.searches(number),
                 end.session.state(),
                 app.progress(),
                 end.session.positions()

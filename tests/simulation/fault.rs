@@ -44,8 +44,7 @@ impl World {
             Kind::Burden => self.burden(server),
             Kind::Impatience => {
                 let number = self.random.below(self.broker.seats.len() as u64);
-                let input =
-                    if self.random.one_in(2) { Input::Retry } else { Input::PathChanged };
+                let input = if self.random.one_in(2) { Input::Retry } else { Input::PathChanged };
                 self.input(Who::Broker(number), input);
             }
             Kind::Suspend => {}

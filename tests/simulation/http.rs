@@ -156,9 +156,8 @@ pub fn open(
     mint: Mint,
     policy: Policy,
 ) -> Result<(Http, StartAt), Denial> {
-    let connect = || {
-        Upstream::open(now, origin).map_err(|_| (DenyReason::Refused(111), "down".to_owned()))
-    };
+    let connect =
+        || Upstream::open(now, origin).map_err(|_| (DenyReason::Refused(111), "down".to_owned()));
     let (beginning, at) = match request {
         None => (Beginning::at(Observer::new(0, 0), Some(connect()?)), StartAt::default()),
         Some(request) => {
@@ -167,9 +166,7 @@ pub fn open(
                 None if request.down > 0 || request.up_from > 0 || request.covers > 0 => {
                     return Err((DenyReason::Mismatch, "no ticket".to_owned()));
                 }
-                None => {
-                    (Beginning::at(Observer::new(0, 0), Some(connect()?)), StartAt::default())
-                }
+                None => (Beginning::at(Observer::new(0, 0), Some(connect()?)), StartAt::default()),
                 Some(ticket) => continue_from(now, origin, request, ticket, &mint, policy)?,
             };
             (Beginning { guard, ..beginning }, at)
@@ -186,9 +183,8 @@ fn continue_from(
     mint: &Mint,
     policy: Policy,
 ) -> Result<(Beginning, StartAt), Denial> {
-    let connect = || {
-        Upstream::open(now, origin).map_err(|_| (DenyReason::Refused(111), "down".to_owned()))
-    };
+    let connect =
+        || Upstream::open(now, origin).map_err(|_| (DenyReason::Refused(111), "down".to_owned()));
     let bad = |error: TicketError| match error {
         TicketError::Expired(_) => (DenyReason::Expired, error.to_string()),
         _ => (DenyReason::Mismatch, error.to_string()),
@@ -274,6 +270,8 @@ pub struct Http {
     fin: bool,
     end: Option<End>,
     over: bool,
+    /// The service has ended its stream early.
+    early: bool,
     now: Instant,
 }
 
@@ -300,6 +298,7 @@ impl Http {
             fin: false,
             end: None,
             over: false,
+            early: false,
             now: Instant::default(),
         };
         if http.observer.closing() {
@@ -507,6 +506,7 @@ impl Http {
                 self.open();
             }
             Ending::Fair | Ending::Unanswered | Ending::Lost => {
+                self.early = !(self.fin && self.observer.idle());
                 let held = self.observer.take_held_down();
                 self.out.extend_from_slice(&held);
                 self.end = Some(if reset { End::Failed } else { End::Fin });
@@ -662,6 +662,10 @@ impl Http {
                 break;
             }
             if self.end.is_some() || self.finished() {
+                if self.early {
+                    // The app has seen the end: no other server may go on behind it.
+                    self.disclaim(session);
+                }
                 self.over = true;
                 return match self.end.take() {
                     Some(End::Failed) => Err(io::ErrorKind::Other.into()),

@@ -105,9 +105,8 @@ fn wish(head: &str) -> Wish<'_> {
         match name {
             "Range" => {
                 let numbers = value.trim_start_matches("bytes=").split_once('-');
-                wish.range = numbers.and_then(|(a, b)| {
-                    Some((a.parse().ok()?, b.parse().unwrap_or(u64::MAX)))
-                });
+                wish.range = numbers
+                    .and_then(|(a, b)| Some((a.parse().ok()?, b.parse().unwrap_or(u64::MAX))));
             }
             "If-Range" => wish.if_range = Some(value),
             "X-Id" => wish.id = value.parse().unwrap_or(0),
@@ -157,16 +156,18 @@ impl Origin {
         let common = format!("Server: {name}\r\n{connection}{tag}Last-Modified: {modified}\r\n");
         let seed = content * 1000 + file as u64;
         if wish.method == "PUT" || wish.method == "POST" {
-            out = format!("HTTP/1.1 201 Created\r\nServer: {name}\r\n{connection}Content-Length: 9\r\n\r\n")
-                .into_bytes();
+            out = format!(
+                "HTTP/1.1 201 Created\r\nServer: {name}\r\n{connection}Content-Length: 9\r\n\r\n"
+            )
+            .into_bytes();
             out.extend_from_slice(b"received\n");
             return (out, close);
         }
         let (mut from, mut to) = (0, length);
-        let conditional = wish.if_range.is_some_and(|tag| {
-            self.validator != Validator::Strong || tag != strong
-        });
-        let ranged = wish.range.filter(|(first, _)| *first < length && !conditional && kind == b'f');
+        let conditional =
+            wish.if_range.is_some_and(|tag| self.validator != Validator::Strong || tag != strong);
+        let ranged =
+            wish.range.filter(|(first, _)| *first < length && !conditional && kind == b'f');
         if let Some((first, last)) = ranged {
             (from, to) = (first, length.min(last.saturating_add(1)));
         }
@@ -335,11 +336,7 @@ impl Upstream {
         idle.then_some(self.touched + self.origin.keepalive)
     }
 
-    pub fn try_read(
-        &mut self,
-        now: Instant,
-        slices: &mut [IoSliceMut<'_>],
-    ) -> io::Result<usize> {
+    pub fn try_read(&mut self, now: Instant, slices: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         self.age(now);
         let burst = self.origin.pace.burst;
         if self.left() > 0 && now < self.read_at + self.origin.pace.pause {

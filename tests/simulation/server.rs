@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use stp_proto::handle::Handle;
 use stp_proto::replay::Policy;
-use stp_proto::session::{Event, Input, LinkId, Session, StartAt, code};
+use stp_proto::session::{ClosedWhy, Event, Input, LinkId, Session, StartAt, code};
 use stp_proto::ticket::Holder;
 use stp_proto::time::Instant;
 use stp_proto::wire::{
@@ -31,7 +31,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 enum Place {
     /// Its service is being opened; connections whose CONNECT waits for that.
     Opening(Vec<(ConnId, Vec<u8>)>),
-    Running(u64),
+    /// The session's number, and the epoch of the CONNECT that opened it.
+    Running(u64, u32),
 }
 
 /// A server.
@@ -51,11 +52,7 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn all(
-        plan: &Plan,
-        random: &mut Random,
-        ledger: &Rc<RefCell<Ledger>>,
-    ) -> Vec<Server> {
+    pub fn all(plan: &Plan, random: &mut Random, ledger: &Rc<RefCell<Ledger>>) -> Vec<Server> {
         let files: Vec<u64> = (0..4).map(|_| random.scale(1, plan.size)).collect();
         let content = random.below(1000);
         let server = |(name, replica): (usize, &crate::plan::Replica)| {
@@ -137,7 +134,7 @@ impl World {
 
     fn running(&self, server: usize, handle: Handle, own: Option<Handle>) -> Option<u64> {
         let server = &self.servers[server];
-        let Some(Place::Running(number)) = server.places.get(&handle) else { return None };
+        let Some(Place::Running(number, _)) = server.places.get(&handle) else { return None };
         let end = server.ends.get(number)?.as_ref()?;
         own.is_none_or(|own| end.session.handles().1 == own).then_some(*number)
     }
@@ -170,14 +167,7 @@ impl World {
         self.run_end(who);
     }
 
-    fn connect(
-        &mut self,
-        server: usize,
-        conn: ConnId,
-        handle: Handle,
-        new: bool,
-        record: &[u8],
-    ) {
+    fn connect(&mut self, server: usize, conn: ConnId, handle: Handle, new: bool, record: &[u8]) {
         if let Some(known) = self.net.conns.get_mut(&conn) {
             known.owner[SERVER] = Owner::Parked;
         }
@@ -186,16 +176,17 @@ impl World {
                 waiting.push((conn, record.to_vec()));
                 return;
             }
-            Some(Place::Running(number)) if new => {
+            Some(Place::Running(number, _)) if new => {
                 let who = Who::Server(server, *number);
                 return self.attach(who, conn, record);
             }
-            Some(Place::Running(_)) => {}
+            Some(Place::Running(..)) => {}
             None => {
                 self.servers[server].places.insert(handle, Place::Opening(Vec::new()));
             }
         }
-        let pause = if self.random.one_in(2) { self.random.millis(1, 2_000) } else { Duration::ZERO };
+        let pause =
+            if self.random.one_in(2) { self.random.millis(1, 2_000) } else { Duration::ZERO };
         let generation = self.servers[server].generation;
         self.after(pause, Ev::Open(server, generation, conn, record.to_vec()));
     }
@@ -209,7 +200,7 @@ impl World {
         let handle = connect.handle;
         let waiting = match self.servers[server].places.get_mut(&handle) {
             Some(Place::Opening(waiting)) => Some(std::mem::take(waiting)),
-            Some(Place::Running(_)) | None => None,
+            Some(Place::Running(..)) | None => None,
         };
         match self.open_service(server, &connect) {
             Ok((near, at, holds)) => self.accept(server, conn, &connect, near, at, holds),
@@ -277,6 +268,12 @@ impl World {
         at: StartAt,
         holds: bool,
     ) {
+        let place = self.servers[server].places.get(&connect.handle);
+        if let Some(Place::Running(_, epoch)) = place
+            && *epoch > connect.epoch
+        {
+            return self.close(conn, SERVER, false);
+        }
         let own = Handle(self.random.handle());
         let limits = self.plan.server.clone();
         let name = ["a", "b", "c"][server];
@@ -289,7 +286,7 @@ impl World {
         here.next += 1;
         let number = here.next;
         here.ends.insert(number, Some(End::new(session, near)));
-        let old = here.places.insert(connect.handle, Place::Running(number));
+        let old = here.places.insert(connect.handle, Place::Running(number, connect.epoch));
         self.say(|_| format!("server {server} accepts session {number} at {at:?}"));
         let who = Who::Server(server, number);
         match self.hand_over(who, conn) {
@@ -297,15 +294,21 @@ impl World {
             None => self.input(who, Input::LinkLost { link: first }),
         }
         self.run_end(who);
-        if let Some(Place::Running(old)) = old {
+        if let Some(Place::Running(old, _)) = old {
             self.input(Who::Server(server, old), Input::Abort { code: code::MOVED });
         }
     }
 
     /// Remembers how a session ended.
-    pub fn bury(&mut self, server: usize, session: &Session, event: &Event) {
-        if let (Event::Closed { .. }, Some(epitaph)) = (event, session.epitaph()) {
-            self.servers[server].tombs.insert(session.handles(), epitaph);
+    pub fn bury(&mut self, server: usize, end: &End, event: &Event) {
+        let handles = end.session.handles();
+        let Event::Closed { why } = event else { return };
+        if let Some(epitaph) = end.session.epitaph() {
+            self.servers[server].tombs.insert(handles, epitaph);
+        }
+        let seat = self.broker.seats.iter_mut().find(|seat| seat.handle == handles.0);
+        if let (Some(seat), false) = (seat, end.watch.heard) {
+            seat.facts.unheard |= *why == ClosedWhy::ResetHere { code: code::HOLD };
         }
     }
 
@@ -313,6 +316,6 @@ impl World {
     pub fn server_session_over(&mut self, server: usize, number: u64) {
         let here = &mut self.servers[server];
         here.ends.remove(&number);
-        here.places.retain(|_, place| !matches!(place, Place::Running(n) if *n == number));
+        here.places.retain(|_, place| !matches!(place, Place::Running(n, _) if *n == number));
     }
 }

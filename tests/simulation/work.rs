@@ -14,7 +14,11 @@ use crate::server::Server;
 pub enum Script {
     Http,
     /// Patterns and lengths up and down; whether the service ends only after the app.
-    Tcp { up: (u64, u64), down: (u64, u64), waits: bool },
+    Tcp {
+        up: (u64, u64),
+        down: (u64, u64),
+        waits: bool,
+    },
 }
 
 impl Script {

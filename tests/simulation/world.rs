@@ -348,6 +348,12 @@ impl World {
         if over && end.session.undelivered() == 0 {
             return self.retire(who, end);
         }
+        if let Some(at) = deadline.filter(|at| *at <= self.now) {
+            // The daemons' loop would tell it again and again.
+            end.session.handle_input(self.now, Input::Timeout);
+            self.carry_out(who, &mut end, &mut deadline);
+            assert!(deadline != Some(at), "{who:?}: a deadline outlives its timeout");
+        }
         let next = deadline.into_iter().chain(near).min();
         if let Some(next) = next {
             let next = next.max(self.now + Duration::from_micros(1));
@@ -458,7 +464,7 @@ impl World {
                     end.session.handle_input(self.now, Input::Abort { code: code::NO_SERVER });
                 }
             },
-            Who::Server(server, _) => self.bury(server, &end.session, event),
+            Who::Server(server, _) => self.bury(server, end, event),
         }
     }
 
@@ -518,11 +524,8 @@ impl World {
                 None => {}
             },
             (Owner::Session(number, link), _) => {
-                let who = if side == BROKER {
-                    Who::Broker(number)
-                } else {
-                    Who::Server(server, number)
-                };
+                let who =
+                    if side == BROKER { Who::Broker(number) } else { Who::Server(server, number) };
                 self.read(who, link, id);
             }
         }
@@ -530,11 +533,8 @@ impl World {
             && let Some(conn) = self.net.conns.get(&id)
             && let Owner::Session(number, _) = conn.owner[way]
         {
-            let who = if way == BROKER {
-                Who::Broker(number)
-            } else {
-                Who::Server(conn.server, number)
-            };
+            let who =
+                if way == BROKER { Who::Broker(number) } else { Who::Server(conn.server, number) };
             self.at(self.now, Ev::Wake(who));
         }
     }
@@ -555,6 +555,7 @@ impl World {
         let mut arrived = Vec::new();
         let mut next_words = 0;
         let attached = end.session.link() == Some(link);
+        end.watch.heard |= attached && !records.is_empty();
         for record in &records {
             if attached && end.session.link().is_none() {
                 next_words += 1;
