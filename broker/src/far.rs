@@ -302,18 +302,19 @@ impl SessionFar {
         if !established {
             self.measure().await;
         }
-        let (search, home, worst) = {
+        let (search, worst) = {
             let mut course = self.entry.course.lock();
-            let home = course.choice.home();
             let worst = course.choice.worst();
-            (self.search(want, &mut course), home, worst)
+            (self.search(want, &mut course), worst)
         };
         match search.run().await {
             Ok((rank, link)) => {
                 let mut course = self.entry.course.lock();
                 course.trying = Some(rank);
                 course.local = Some(link.local_addr());
-                let same = !established || home == Some(rank);
+                // As it is now: an earlier attempt may have been answered meanwhile.
+                let home = course.choice.home();
+                let same = home.map_or(!established, |home| home == rank);
                 Ok((link, if same { Peer::Same } else { Peer::Other }))
             }
             Err(GaveUp { errno, why }) => {

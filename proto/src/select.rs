@@ -124,7 +124,8 @@ pub enum Meaning {
     List(Duration),
     /// Not this server, for this session, ever.
     NotThisSession,
-    /// No server may take this session: the app gets a reset, and the cause is shown.
+    /// No server but its home may go on with this session. Without one the app gets a reset, and
+    /// the cause is shown.
     GiveUp,
     /// The server lives but has lost the session; it may take it anew as a transfer.
     Forgotten,
@@ -235,6 +236,8 @@ pub struct Choice {
     struck: BTreeMap<Rank, Refusal>,
     /// Who has refused since the session was last taken, and why.
     asked: BTreeMap<Rank, Refusal>,
+    /// Why only its home may go on with it until it has a link again.
+    only_home: Option<Refusal>,
     final_refusal: Option<Refusal>,
 }
 
@@ -248,6 +251,7 @@ impl Choice {
             forgotten: false,
             struck: BTreeMap::new(),
             asked: BTreeMap::new(),
+            only_home: None,
             final_refusal: None,
         }
     }
@@ -256,6 +260,7 @@ impl Choice {
     pub fn taken_by(&mut self, server: Rank) {
         self.home = Some(server);
         self.forgotten = false;
+        self.only_home = None;
         self.struck.remove(&server);
         self.asked.clear();
     }
@@ -289,6 +294,7 @@ impl Choice {
     ) -> Vec<Rank> {
         let home = self.home();
         let open = |rank: &Rank| match want {
+            Want::Resume { .. } if self.only_home.is_some() => Some(*rank) == home,
             Want::Resume { transferable: false } => Some(*rank) == home,
             Want::Resume { transferable: true } => {
                 Some(*rank) == home || !self.struck.contains_key(rank)
@@ -318,8 +324,15 @@ impl Choice {
             Meaning::NotThisSession => {
                 self.struck.insert(server, why);
             }
+            // Another server was asked because the home was out of reach: that may come back.
+            Meaning::GiveUp if self.home().is_some_and(|home| home != server) => {
+                self.only_home = Some(why);
+            }
             Meaning::GiveUp => self.final_refusal = Some(why),
-            Meaning::Forgotten if self.home == Some(server) => self.forgotten = true,
+            Meaning::Forgotten if self.home == Some(server) => {
+                self.forgotten = true;
+                self.final_refusal = self.final_refusal.or(self.only_home);
+            }
             Meaning::Forgotten => {}
         }
         self.next()
@@ -354,7 +367,8 @@ impl Choice {
         let home = self.home()?;
         let mut others = (0..self.servers).filter(|rank| *rank != home).peekable();
         others.peek()?;
-        others.all(|rank| self.struck.contains_key(&rank)).then_some(REFUSED_MAX)
+        let mut struck = others.map(|rank| self.struck.contains_key(&rank));
+        (self.only_home.is_some() || struck.all(|struck| struck)).then_some(REFUSED_MAX)
     }
 
     /// The refusal worth showing: the one that speaks of the content, before those of the door.
@@ -369,7 +383,7 @@ impl Choice {
             Refusal::Service(_) => 5,
             _ => 6,
         };
-        let all = self.struck.values().chain(self.asked.values());
+        let all = self.struck.values().chain(self.asked.values()).chain(&self.only_home);
         all.copied().min_by_key(order).unwrap_or(Refusal::Unknown)
     }
 }
@@ -536,10 +550,27 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_may_not_be_repeated_ends_the_session_at_once() {
+    fn a_request_that_may_not_be_repeated_waits_for_the_home_as_long_as_that_has_it() {
         let mut list = Overloaded::default();
         let mut choice = Choice::new(3);
         choice.taken_by(0);
+        let transferable = Want::Resume { transferable: true };
+        assert_eq!(choice.refused(at(0), 1, Refusal::Unsafe, &mut list, 1), Next::Another);
+        assert_eq!(by_rank(&choice, transferable), [0]);
+        assert_eq!(choice.patience(), Some(REFUSED_MAX));
+        choice.taken_by(0);
+        assert_eq!(by_rank(&choice, transferable), [0, 1, 2], "the next request may be another");
+        choice.refused(at(1), 2, Refusal::Expired, &mut list, 2);
+        let next = choice.refused(at(1), 0, Refusal::Unknown, &mut list, 0);
+        assert_eq!(next, Next::GiveUp(Refusal::Expired));
+    }
+
+    #[test]
+    fn a_request_that_may_not_be_repeated_ends_a_session_without_a_home() {
+        let mut list = Overloaded::default();
+        let mut choice = Choice::new(3);
+        choice.taken_by(0);
+        choice.refused(at(0), 0, Refusal::Unknown, &mut list, 0);
         let next = choice.refused(at(0), 1, Refusal::Unsafe, &mut list, 1);
         assert_eq!(next, Next::GiveUp(Refusal::Unsafe));
     }
