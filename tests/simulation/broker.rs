@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use stp_proto::handle::Handle;
 use stp_proto::select::{
-    self, Choice, GRACE, Next, Overloaded, REFUSED_KNOWN_MAX, REFUSED_NEW_MAX, Rank, Refusal, View,
+    self, Choice, GRACE, Meaning, Next, Overloaded, REFUSED_KNOWN_MAX, REFUSED_NEW_MAX, Rank, Refusal, View,
     Want,
 };
 use stp_proto::session::{Denied, Event, Input, LostCause, Peer, Session, code};
@@ -662,6 +662,14 @@ impl World {
         };
         let now = self.now;
         let seat = &mut self.broker.seats[usize::try_from(number).expect("few sessions")];
+        if session.link().is_some() {
+            // A move that was planned: the session stays where it is.
+            if let (Some(rank), false) = (seat.trying.take(), refusal.meaning() == Meaning::GiveUp)
+            {
+                seat.choice.refused(now, rank, refusal, &mut self.broker.overloaded, (0, rank));
+            }
+            return Verdict::Nothing;
+        }
         let next = match seat.trying.take() {
             Some(rank) => {
                 let list = &mut self.broker.overloaded;

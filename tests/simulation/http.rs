@@ -697,6 +697,7 @@ impl Http {
         arrived: &[&[u8]],
     ) -> io::Result<usize> {
         self.now = now;
+        self.poll_opening();
         let taken = session.deliver(now, arrived, |slices| self.accept(slices));
         if self.over {
             return taken;

@@ -343,7 +343,7 @@ impl World {
             }
         }
         self.check_end(who, &mut end);
-        let near = end.near.wake_at(&end.session, self.now);
+        let near = end.near.wake_at(&end.session, self.now).filter(|at| *at > self.now);
         let over = end.closed.is_some() || end.gave_up;
         if over && end.session.undelivered() == 0 {
             return self.retire(who, end);
