@@ -39,8 +39,6 @@ pub enum Task {
         candidates: Vec<Vec<u8>>,
         seen: usize,
         not_before: Instant,
-        /// The last answer ends the connection.
-        closes: bool,
     },
     /// So many bytes of a pattern each way.
     Stream { up: (u64, u64), down: (u64, u64), written: u64, seen: u64 },

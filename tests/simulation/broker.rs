@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use stp_proto::handle::Handle;
 use stp_proto::select::{
-    self, Choice, GRACE, Meaning, Next, Overloaded, REFUSED_KNOWN_MAX, REFUSED_NEW_MAX, Rank, Refusal, View,
-    Want,
+    self, Choice, GRACE, Meaning, Next, Overloaded, REFUSED_KNOWN_MAX, REFUSED_NEW_MAX, Rank,
+    Refusal, View, Want,
 };
 use stp_proto::session::{Denied, Event, Input, LostCause, Peer, Session, code};
 use stp_proto::time::Instant;
@@ -601,12 +601,12 @@ impl World {
             Event::Attached { .. } => self.attached(number),
             Event::Lost { cause, .. } => self.lost(number, *cause),
             Event::Denied(why) => return self.denied(number, session, why),
-            Event::TransferWanted { .. } => {
-                if self.servers.len() > 1 && session.transferable().is_ok() {
-                    let seat = self.broker.seat(number);
-                    seat.leave = seat.choice.home();
-                    return Verdict::TryAgain;
-                }
+            Event::TransferWanted { .. }
+                if self.servers.len() > 1 && session.transferable().is_ok() =>
+            {
+                let seat = self.broker.seat(number);
+                seat.leave = seat.choice.home();
+                return Verdict::TryAgain;
             }
             Event::Moved { old, told: false } => {
                 if let Some(rank) = self.broker.seat(number).came_from {

@@ -49,10 +49,9 @@ pub fn draw(
     };
     let count = random.size(1, 8);
     let mut requests = Vec::new();
-    let mut closes = false;
     for index in 0..count {
         let last = index + 1 == count;
-        closes = last && random.one_in(3);
+        let mut closes = last && random.one_in(3);
         let id = number * 1000 + index as u64 + 1;
         let request = request(plan, random, id, safe, &mut closes, last);
         if request.starts_with(b"P") {
@@ -70,7 +69,6 @@ pub fn draw(
         candidates: Vec::new(),
         seen: 0,
         not_before: stp_proto::time::Instant::default(),
-        closes,
     };
     (task, Script::Http)
 }
