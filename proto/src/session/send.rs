@@ -114,9 +114,11 @@ impl Sending {
         self.max - self.nxt
     }
 
-    /// Bytes of the next DATA frame.
+    /// Bytes of the next DATA frame. R65: none are new while another server is asked, which was
+    /// told how far they went.
     pub fn sendable(&self) -> u64 {
         let limit = mutant!(NoWindow, self.limit, u64::MAX);
+        let limit = if self.pin.is_some() { limit.min(self.max) } else { limit };
         self.end().min(limit).saturating_sub(self.nxt)
     }
 

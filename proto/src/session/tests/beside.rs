@@ -451,3 +451,23 @@ fn what_the_new_server_was_promised_is_kept() {
     trio.until("moved", Trio::moved);
     trio.until("said again", |trio| trio.broker.positions().heard == text.len() as u64);
 }
+
+/// R65: both servers might execute what both are given.
+#[test]
+fn what_the_app_says_during_a_move_goes_to_one_server_only() {
+    for seed in 0..50 {
+        let mut trio = Trio::reading(seed);
+        trio.move_over();
+        let text = b"POST";
+        let filled = trio.broker.fill(trio.now, |slices| {
+            slices[0][..text.len()].copy_from_slice(text);
+            Ok(text.len())
+        });
+        assert_eq!(filled.expect("there is room"), text.len());
+        trio.until("moved", Trio::moved);
+        trio.until("said", |trio| trio.broker.positions().heard == text.len() as u64);
+        trio.until("all", |trio| trio.got.len() == LEN);
+        let old = trio.servers[OLD].session.as_ref().expect("it is kept here");
+        assert_eq!(old.positions().received, 0, "seed {seed}");
+    }
+}
