@@ -19,7 +19,16 @@ fn run(arguments: &[&str]) -> Output {
 }
 
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    // Below the range that outgoing connections are given ports from.
+    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let start = std::process::id().wrapping_mul(131);
+    (0..20_000)
+        .map(|_| {
+            let next = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            10_000 + u16::try_from(start.wrapping_add(next) % 20_000).expect("below 20,000")
+        })
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a port is free")
 }
 
 /// Writes a configuration; `(file, listen, status)`.

@@ -42,8 +42,20 @@ pub struct World {
 }
 
 pub fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("it is bound")
+    SocketAddr::from(([127, 0, 0, 1], free_port()))
+}
+
+fn free_port() -> u16 {
+    // Below the range that outgoing connections are given ports from.
+    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let start = std::process::id().wrapping_mul(131);
+    (0..20_000)
+        .map(|_| {
+            let next = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            10_000 + u16::try_from(start.wrapping_add(next) % 20_000).expect("below 20,000")
+        })
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a port is free")
 }
 
 fn program(name: &str) -> PathBuf {
