@@ -25,6 +25,11 @@ use crate::status::{Positions, SessionStatus, Snapshot};
 /// How often a busy session publishes its numbers.
 const PUBLISH_EVERY: Duration = Duration::from_millis(200);
 
+/// How often the kernel is asked whether a silent link still carries what was sent on it.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Fewer bytes than this from one look to the next are no progress: questions alone make that much.
+const PROGRESS: u64 = 512;
+
 /// Told to a session's loop from outside.
 #[derive(Debug)]
 pub enum Command {
@@ -98,6 +103,8 @@ pub async fn run<N: Near, F: Far>(
         next_words: Vec::new(),
         published: Published::default(),
         closed: None,
+        due: None,
+        seen: None,
     };
     driver.run().await
 }
@@ -117,6 +124,18 @@ struct Driver<N, F> {
     next_words: Vec<Vec<u8>>,
     published: Published,
     closed: Option<String>,
+    /// When the session is to be told that time has passed.
+    due: Option<Instant>,
+    seen: Option<Seen>,
+}
+
+/// What the kernel said of a link.
+#[derive(Clone, Copy)]
+struct Seen {
+    link: LinkId,
+    at: Instant,
+    /// Bytes the peer's kernel has acknowledged.
+    acked: u64,
 }
 
 /// What was published last, and when.
@@ -147,6 +166,7 @@ impl<N: Near, F: Far> Driver<N, F> {
         let mut sleep = Box::pin(tokio::time::sleep(Duration::ZERO));
         loop {
             let deadline = self.carry_out(now());
+            self.due = deadline;
             if let Some(reason) = self.ended() {
                 self.publish(now(), true);
                 return reason;
@@ -318,6 +338,9 @@ impl<N: Near, F: Far> Driver<N, F> {
             self.command(now, command);
         }
         if std::mem::take(&mut wake.deadline) {
+            if self.due.is_some_and(|due| due <= now) {
+                self.look_at_link(now);
+            }
             self.session.handle_input(now, Input::Timeout);
         }
         self.published.stale = true;
@@ -326,6 +349,22 @@ impl<N: Near, F: Far> Driver<N, F> {
     fn link_up(&mut self, now: Instant, link: Link, peer: Peer) {
         let id = self.links.add(link);
         self.session.handle_input(now, Input::LinkUp { link: id, peer });
+    }
+
+    /// R70: on a slow link questions and answers wait behind a large record. That its bytes are
+    /// acknowledged is a sign of life.
+    fn look_at_link(&mut self, now: Instant) {
+        let Some(id) = self.session.link() else { return };
+        let seen = self.seen.filter(|seen| seen.link == id);
+        if seen.is_some_and(|seen| now - seen.at < LOOK_EVERY) {
+            return;
+        }
+        let Some(Ok(info)) = self.links.get_mut(id).map(|link| link.tcp_info()) else { return };
+        let acked = info.bytes_acked;
+        if seen.is_some_and(|seen| acked >= seen.acked.saturating_add(PROGRESS)) {
+            self.session.handle_input(now, Input::LinkAlive { link: id });
+        }
+        self.seen = Some(Seen { link: id, at: now, acked });
     }
 
     /// What the kernel knows of the attached link, for a far side that watches it.
