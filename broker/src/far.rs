@@ -317,6 +317,8 @@ impl SessionFar {
                 let same = home.map_or(!established, |home| home == rank);
                 Ok((link, if same { Peer::Same } else { Peer::Other }))
             }
+            // An earlier attempt was answered meanwhile: it has a home, and will ask again.
+            Err(GaveUp { why, .. }) if !established && self.has_home() => Err(DialFailed { why }),
             Err(GaveUp { errno, why }) => {
                 let why = if established {
                     format!("no server can go on with it: {worst}; {why}")
@@ -330,6 +332,10 @@ impl SessionFar {
                 Err(DialFailed { why })
             }
         }
+    }
+
+    fn has_home(&self) -> bool {
+        self.entry.course.lock().choice.home().is_some()
     }
 
     /// A link to where the session shall move; the one it has goes on.
