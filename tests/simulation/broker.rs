@@ -278,6 +278,10 @@ impl World {
             return self.found(number, &search, rank, conn);
         }
         if let Some(why) = self.hopeless(&search) {
+            let began_new = search.give_up_at.is_some();
+            if began_new && self.broker.seat(number).choice.home().is_some() {
+                return self.input(Who::Broker(number), Input::DialFailed);
+            }
             return self.search_failed(number, &why);
         }
         while let Some((rank, at)) = self.next_to_ask(&search) {

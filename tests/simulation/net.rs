@@ -187,6 +187,12 @@ impl Net {
         Some(at)
     }
 
+    /// Whether a record is getting through, bit by bit, in some direction.
+    pub fn is_moving(&self, now: Instant, id: ConnId) -> bool {
+        let moves = |pipe: &Pipe| !pipe.dead && !pipe.frozen && pipe.free_at > now;
+        self.conns.get(&id).is_some_and(|conn| conn.ways.iter().any(moves))
+    }
+
     /// What is due at the front of a way.
     pub fn due(&mut self, now: Instant, id: ConnId, way: usize) -> Option<Item> {
         let pipe = &mut self.conns.get_mut(&id)?.ways[way];

@@ -177,7 +177,8 @@ impl Plan {
         let wires = Wires {
             latency,
             jitter: if random.one_in(2) { random.millis(1, 50) } else { Duration::ZERO },
-            bandwidth: random.scale(20_000, 1_000_000_000).max(size / 20),
+            // A stream takes from a twentieth of a second to a minute.
+            bandwidth: random.scale(size / 60 + 1_000, size * 20 + 10_000),
             queue: random.size(2_000, 256 << 10),
         };
         let wrong = [Replica::OtherBytes, Replica::OtherLength, Replica::Empty];
@@ -190,7 +191,7 @@ impl Plan {
             .collect();
         let sessions = random.pick(&[1, 1, 1, 2, 3]);
         let works = [Work::Http { safe: true }, Work::Http { safe: false }, Work::Tcp];
-        let slow = [random.one_in(3), random.one_in(4), random.one_in(3)];
+        let slow = [random.one_in(3), random.one_in(4), random.one_in(2)];
         Plan {
             active: random.millis(500, 4 * 3_600_000),
             broker,

@@ -88,6 +88,8 @@ pub struct End {
     /// The driver gave it up.
     pub gave_up: bool,
     pub shut: Option<ShutNear>,
+    /// A link that is not read for now.
+    paused: Option<LinkId>,
     pub watch: Watch,
 }
 
@@ -103,6 +105,7 @@ impl End {
             closed: None,
             gave_up: false,
             shut: None,
+            paused: None,
             watch: Watch::default(),
         }
     }
@@ -313,7 +316,6 @@ impl World {
         let Some(end) = self.slot(who).and_then(Option::as_mut) else { return };
         if end.armed.is_some_and(|at| at <= now) {
             end.armed = None;
-            end.session.handle_input(now, Input::Timeout);
         }
         self.run_end(who);
     }
@@ -333,26 +335,31 @@ impl World {
             }
         }
         let mut deadline = None;
-        let mut rounds = 0;
+        let (mut rounds, mut timeouts) = (0, 0);
         loop {
             rounds += 1;
             assert!(rounds < 20_000, "{who:?} never comes to rest: {:?}", end.session);
             let busy = self.carry_out(who, &mut end, &mut deadline);
-            if !(self.near_step(&mut end) | busy) {
+            if self.near_step(&mut end) | busy {
+                continue;
+            }
+            if deadline.is_none_or(|at| at > self.now) {
                 break;
             }
+            // The daemons' loop would tell it again and again.
+            timeouts += 1;
+            assert!(timeouts < 5, "{who:?}: a deadline outlives its timeout");
+            self.time_out(&mut end);
         }
         self.check_end(who, &mut end);
+        let paused = std::mem::replace(&mut end.paused, end.session.paused());
+        if let Some((_, conn)) = end.links.iter().find(|(link, _)| Some(*link) == paused) {
+            self.at(self.now, Ev::Arrive(*conn, 1 - who.side()));
+        }
         let near = end.near.wake_at(&end.session, self.now).filter(|at| *at > self.now);
         let over = end.closed.is_some() || end.gave_up;
         if over && end.session.undelivered() == 0 {
             return self.retire(who, end);
-        }
-        if let Some(at) = deadline.filter(|at| *at <= self.now) {
-            // The daemons' loop would tell it again and again.
-            end.session.handle_input(self.now, Input::Timeout);
-            self.carry_out(who, &mut end, &mut deadline);
-            assert!(deadline != Some(at), "{who:?}: a deadline outlives its timeout");
         }
         let next = deadline.into_iter().chain(near).min();
         if let Some(next) = next {
@@ -368,6 +375,16 @@ impl World {
         if let Who::Broker(number) = who {
             self.check_pair(number);
         }
+    }
+
+    /// A deadline has passed. What gets through bit by bit is a sign of life (R70).
+    fn time_out(&mut self, end: &mut End) {
+        for (link, conn) in &end.links {
+            if self.net.is_moving(self.now, *conn) {
+                end.session.handle_input(self.now, Input::LinkAlive { link: *link });
+            }
+        }
+        end.session.handle_input(self.now, Input::Timeout);
     }
 
     /// Drains what the session wants done; whether that was anything.
@@ -543,6 +560,9 @@ impl World {
     fn read(&mut self, who: Who, link: LinkId, id: ConnId) {
         let way = 1 - who.side();
         let Some(mut end) = self.take(who) else { return };
+        if end.paused == Some(link) {
+            return self.put(who, end);
+        }
         let most = 1 + self.random.index(4);
         let (mut records, mut closed) = (Vec::new(), false);
         while records.len() < most && !closed {
