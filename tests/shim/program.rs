@@ -92,6 +92,20 @@ fn routed_names_and_ours_lead_through_the_broker() {
 }
 
 #[test]
+fn a_name_is_no_address_and_port_0_is_any() {
+    let bed = Bed::loopback();
+    // ssh asks whether its argument is an address; ncat fills the port in later.
+    let said = bed.python(
+        "import socket as s\n\
+         try: s.getaddrinfo('mirror.test', 80, 0, s.SOCK_STREAM, 0, s.AI_NUMERICHOST)\n\
+         except s.gaierror as e: print(e.errno == s.EAI_NONAME)\n\
+         print(s.getaddrinfo('mirror.test', 0, s.AF_INET, s.SOCK_STREAM)[0][4])",
+    );
+    is_fine(&said);
+    assert_eq!(said.out, "True\n('127.192.0.1', 0)\n");
+}
+
+#[test]
 fn an_unrouted_port_of_a_routed_name_is_reached_directly() {
     let Some(direct) = (900..1_000).find_map(|port| TcpListener::bind(("127.0.0.1", port)).ok())
     else {

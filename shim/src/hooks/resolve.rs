@@ -67,6 +67,8 @@ unsafe fn look_up(name: *const c_char, service: *const c_char) -> Answer {
         // SAFETY: as promised.
         unsafe { CStr::from_ptr(service) }.to_str().ok().and_then(|text| text.parse().ok())
     };
+    // Port 0 is asked for by those who fill it in later.
+    let port = port.filter(|port| *port != 0);
     decide(Answer::Bypass(Bypass::Panicked), || answer(host.to_bytes(), port))
 }
 
@@ -116,6 +118,13 @@ hook! {
         name: *const c_char, service: *const c_char,
         hints: *const addrinfo, found: *mut *mut addrinfo
     ) -> c_int, real => {
+        // SAFETY: null or the caller's; an addrinfo is plain numbers and pointers.
+        let given = unsafe { hints.as_ref() };
+        if given.is_some_and(|hints| hints.ai_flags & libc::AI_NUMERICHOST != 0) {
+            // Whether it is an address is the question; no name is.
+            // SAFETY: the caller's own arguments.
+            return unsafe { real(name, service, hints, found) };
+        }
         // SAFETY: the caller's own arguments.
         let (v4, v6) = match unsafe { look_up(name, service) } {
             // SAFETY: as above.
@@ -124,13 +133,12 @@ hook! {
             Answer::TryAgain => return libc::EAI_AGAIN,
             Answer::Virtual(v4, v6) => (v4, v6),
         };
-        // SAFETY: null or the caller's; an addrinfo is plain numbers and pointers.
-        let mut wishes: addrinfo = match unsafe { hints.as_ref() } {
+        let mut wishes: addrinfo = match given {
             Some(hints) => *hints,
             // SAFETY: as above.
             None => unsafe { core::mem::zeroed() },
         };
-        if hints.is_null() {
+        if given.is_none() {
             wishes.ai_flags = libc::AI_V4MAPPED;
         }
         let mapped = wishes.ai_flags & libc::AI_V4MAPPED != 0;

@@ -1,0 +1,69 @@
+//! HTTP by the libraries that languages come with.
+
+use anyhow::Result;
+
+use crate::bed::{BULK, Bed, Row, http, play};
+
+/// A file of `programs/` gets the payload from `http` into `got`.
+fn fetch(row: &Row, interpreter: &str, name: &str, arguments: &[&str]) {
+    play(row, |bed| {
+        serve(bed)?;
+        bed.script(interpreter, name, arguments)?;
+        bed.got("got")
+    });
+}
+
+fn serve(bed: &mut Bed<'_>) -> Result<()> {
+    bed.web("")?;
+    bed.open(&[http("web.lab:80", 80)])
+}
+
+const PYTHON: &str = "/usr/bin/python3";
+const URL: &str = "http://web.lab/big";
+
+#[test]
+fn python_urllib() {
+    let row = Row { program: "Python urllib", does: "download", cuts: BULK };
+    fetch(&row, PYTHON, "urllib_get.py", &[URL, "got"]);
+}
+
+#[test]
+fn python_requests() {
+    let row = Row { program: "Python requests", does: "ranges on one connection", cuts: BULK };
+    fetch(&row, PYTHON, "requests_get.py", &[URL, "got"]);
+}
+
+#[test]
+fn python_asyncio() {
+    let row = Row { program: "Python asyncio", does: "four streams at once", cuts: BULK };
+    fetch(&row, PYTHON, "asyncio_get.py", &["web.lab", "/big", "got"]);
+}
+
+#[test]
+fn node_http_and_fetch() {
+    let row = Row { program: "Node", does: "http with keep-alive, fetch", cuts: BULK };
+    fetch(&row, "node", "http_get.mjs", &[URL, "got"]);
+}
+
+#[test]
+fn java_httpclient_and_urlconnection() {
+    let row = Row { program: "Java", does: "HttpClient, URLConnection", cuts: BULK };
+    play(&row, |bed| {
+        serve(bed)?;
+        bed.script("java", "HttpGet.java", &[URL, "got", "also"])?;
+        bed.got("got")?;
+        bed.got("also")
+    });
+}
+
+#[test]
+fn perl_lwp() {
+    let row = Row { program: "Perl LWP", does: "download, keep-alive", cuts: BULK };
+    fetch(&row, "perl", "lwp_get.pl", &[URL, "got"]);
+}
+
+#[test]
+fn ruby_net_http() {
+    let row = Row { program: "Ruby net/http", does: "download, keep-alive", cuts: BULK };
+    fetch(&row, "ruby", "net_http_get.rb", &["web.lab", "/big", "got"]);
+}

@@ -1,0 +1,14 @@
+//! Real programs over sessions whose link is cut while their bytes flow. A case passes when its
+//! program ends with exit code 0 and the right result, and the broker says that it resumed.
+//!
+//! Each case has its own machines, services and daemons, and may run beside all others. What
+//! passes is printed as a row of the table in the README (scripts/matrix).
+
+mod bed;
+mod data;
+mod ftp;
+mod language;
+mod process;
+mod remote;
+mod web;
+mod wire;
