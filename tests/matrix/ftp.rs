@@ -72,7 +72,7 @@ fn lftp_ftp() {
 
 #[test]
 fn python_ftplib() {
-    let row = Row { program: "Python ftplib", does: "FTP, passive, there and back", cuts: BULK };
+    let row = Row { program: "Python", does: "ftplib, passive, there and back", cuts: BULK };
     play(&row, |bed| {
         let root = vsftpd(bed)?;
         bed.script("/usr/bin/python3", "ftp_both.py", &["ftp.lab", "got", "in/put"])?;

@@ -23,19 +23,19 @@ const URL: &str = "http://web.lab/big";
 
 #[test]
 fn python_urllib() {
-    let row = Row { program: "Python urllib", does: "download", cuts: BULK };
+    let row = Row { program: "Python", does: "urllib", cuts: BULK };
     fetch(&row, PYTHON, "urllib_get.py", &[URL, "got"]);
 }
 
 #[test]
 fn python_requests() {
-    let row = Row { program: "Python requests", does: "ranges on one connection", cuts: BULK };
+    let row = Row { program: "Python", does: "requests, ranges on one connection", cuts: BULK };
     fetch(&row, PYTHON, "requests_get.py", &[URL, "got"]);
 }
 
 #[test]
 fn python_asyncio() {
-    let row = Row { program: "Python asyncio", does: "four streams at once", cuts: BULK };
+    let row = Row { program: "Python", does: "asyncio, four streams at once", cuts: BULK };
     fetch(&row, PYTHON, "asyncio_get.py", &["web.lab", "/big", "got"]);
 }
 
@@ -58,12 +58,12 @@ fn java_httpclient_and_urlconnection() {
 
 #[test]
 fn perl_lwp() {
-    let row = Row { program: "Perl LWP", does: "download, keep-alive", cuts: BULK };
+    let row = Row { program: "Perl", does: "LWP, keep-alive", cuts: BULK };
     fetch(&row, "perl", "lwp_get.pl", &[URL, "got"]);
 }
 
 #[test]
 fn ruby_net_http() {
-    let row = Row { program: "Ruby net/http", does: "download, keep-alive", cuts: BULK };
+    let row = Row { program: "Ruby", does: "net/http, keep-alive", cuts: BULK };
     fetch(&row, "ruby", "net_http_get.rb", &["web.lab", "/big", "got"]);
 }

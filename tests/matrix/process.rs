@@ -73,7 +73,7 @@ fn with_half(bed: &mut Bed<'_>) -> Result<()> {
 
 #[test]
 fn xargs_runs_many_at_once() {
-    let row = Row { program: "xargs -P 8", does: "16 curls, 8 at once", cuts: BULK };
+    let row = Row { program: "xargs", does: "16 curls, 8 at once", cuts: BULK };
     play(&row, |bed| {
         with_half(bed)?;
         bed.bash("seq 16 | xargs -P 8 -I{} curl -sSf -o got{} http://web.lab/half")?;
@@ -83,7 +83,7 @@ fn xargs_runs_many_at_once() {
 
 #[test]
 fn curl_runs_many_at_once() {
-    let row = Row { program: "curl --parallel", does: "16 connections at once", cuts: BULK };
+    let row = Row { program: "curl", does: "16 connections at once", cuts: BULK };
     play(&row, |bed| {
         with_half(bed)?;
         let how = ["-sSf", "--parallel", "--parallel-immediate", "--parallel-max", "16"];
@@ -95,8 +95,8 @@ fn curl_runs_many_at_once() {
 
 #[test]
 fn python_hands_a_connection_to_other_processes() {
-    let does = "one connection read by forked and spawned processes";
-    play(&Row { program: "Python multiprocessing", does, cuts: BULK }, |bed| {
+    let does = "multiprocessing, one connection for forked and spawned processes";
+    play(&Row { program: "Python", does, cuts: BULK }, |bed| {
         bed.web("")?;
         bed.open(&[tcp("web.lab:80", 80)])?;
         bed.script("/usr/bin/python3", "hand_on.py", &["web.lab", "80", "got"])?;

@@ -63,8 +63,20 @@ fn scp_and_sftp_copy() {
 }
 
 #[test]
-fn rsync_over_its_daemon_and_over_ssh() {
-    let row = Row { program: "rsync", does: "daemon, fetch and store; over ssh", cuts: BULK };
+fn rsync_over_ssh() {
+    let row = Row { program: "rsync", does: "over ssh", cuts: BULK };
+    play(&row, |bed| {
+        let options = sshd(bed)?;
+        let ssh = format!("ssh {options}");
+        let there = format!("box.lab:{}", bed.payload().display());
+        bed.run("rsync", &["-a", "-e", &ssh, &there, "got"])?;
+        bed.got("got")
+    });
+}
+
+#[test]
+fn rsync_over_its_daemon() {
+    let row = Row { program: "rsync", does: "daemon, fetch and store", cuts: BULK };
     play(&row, |bed| {
         let (share, conf) = (bed.dir("share")?, bed.dir("rsync")?.join("conf"));
         let (big, there) = (bed.payload().display().to_string(), share.display());

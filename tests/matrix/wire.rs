@@ -171,7 +171,7 @@ impl Line {
             return false;
         }
         course.at.pop();
-        let how = if course.made % 2 == 0 { Cut::Reset } else { Cut::Silence };
+        let how = if course.made.is_multiple_of(2) { Cut::Reset } else { Cut::Silence };
         course.made += 1;
         if matches!(how, Cut::Reset) {
             course.down_until = Some(Instant::now() + OUTAGE);
