@@ -365,7 +365,7 @@ fn check(loaded: Loaded<File>) -> Result<Config, ConfigError> {
         when_absent: file.when_absent,
         virtual_ipv4,
         virtual_ipv6,
-        congestion: file.congestion.clone(),
+        congestion: stp_net::link::congestion(file.congestion.clone()),
         routes: routes(&loaded, &services)?,
         services,
         directory: directory(&loaded)?,

@@ -379,7 +379,7 @@ fn limits(loaded: &Loaded<File>) -> Result<Limits, ConfigError> {
         links: file.links_max.unwrap_or(40_000),
         session,
         warm: file.warm_links.map_or(Duration::from_secs(15 * 60), |span| span.0),
-        congestion: file.congestion.clone(),
+        congestion: stp_net::link::congestion(file.congestion.clone()),
         egress: file.egress.map(|size| size.0),
         rise: rise(loaded)?,
         drain: file.drain.map_or(Duration::from_secs(30), |span| span.0),

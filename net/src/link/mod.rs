@@ -42,7 +42,7 @@ pub use accept::{AcceptError, Acceptor, listen};
 pub use channel::RECORD_MAX;
 pub use dial::{Blame, DialError};
 pub use pool::ROOM;
-pub use socket::{Bind, LinkOptions};
+pub use socket::{Bind, LinkOptions, congestion};
 pub use tcp_info::TcpInfo;
 pub use tls::Tls;
 

@@ -13,6 +13,18 @@ use tokio::net::TcpStream;
 /// kernel.
 const NOTSENT_LOWAT: u32 = 256 * 1024;
 
+/// The congestion control of links, by what a configuration says of it. Nothing means BBR: it does
+/// not take every lost packet for congestion, and leaves no long queue of its own behind which the
+/// traffic of others could not be seen (DESIGN 3.5). `system` is what the kernel does for everybody.
+#[must_use]
+pub fn congestion(configured: Option<String>) -> Option<String> {
+    match configured.as_deref() {
+        None => Some("bbr".to_owned()),
+        Some("system") => None,
+        Some(_) => configured,
+    }
+}
+
 /// Where a link shall leave the machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Bind {
