@@ -65,13 +65,23 @@ pub struct Layout {
     pub broker: &'static str,
     /// One more host, for the traffic of others.
     pub crowd: bool,
+    /// Congestion control of the servers' links; empty: as the servers like it.
+    pub congestion: &'static str,
 }
 
 impl Default for Layout {
     /// 300 MB at 200 Mbit/s, 40 ms.
     fn default() -> Layout {
         let access = Shape::of(200, 20);
-        Layout { servers: 1, megabytes: 300, access, foreign: Vec::new(), broker: "", crowd: false }
+        Layout {
+            servers: 1,
+            megabytes: 300,
+            access,
+            foreign: Vec::new(),
+            broker: "",
+            crowd: false,
+            congestion: "",
+        }
     }
 }
 
@@ -101,7 +111,11 @@ impl World {
             let offer = |name: &str, kind| Offer { name: name.into(), kind, to: web.local() };
             let offers = [offer(HTTP, "http"), offer(TCP, "tcp")];
             let at = (&host.namespace, &*host.address());
-            servers.push(Server::start(scene, name, at, &key, &offers)?);
+            let limits = match layout.congestion {
+                "" => String::new(),
+                name => format!("congestion = {name:?}"),
+            };
+            servers.push(Server::start(scene, name, at, &key, &offers, &limits)?);
             nginx.push(web);
         }
         let client = &topology.hosts[CLIENT].namespace;

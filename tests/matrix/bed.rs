@@ -175,7 +175,7 @@ impl<'a> Bed<'a> {
         let offers: Vec<Offer> = doors.iter().zip(&names).map(offer).collect();
         let key = daemon::cluster_key(self.scene, "cluster.key")?;
         let at = (&self.server, "127.0.0.1");
-        let server = Server::start(self.scene, "server", at, &key, &offers)?;
+        let server = Server::start(self.scene, "server", at, &key, &offers, "")?;
         let wire = Wire::lay(&self.client, &self.server, SERVER_PORT, self.cuts)?;
         let one = (server.name.clone(), server.address.clone(), server.key.clone());
         let mut wanted = Vec::new();

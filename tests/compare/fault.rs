@@ -1,0 +1,117 @@
+//! What happens to a download, at a third of it.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::Result;
+use stp_tests::emulator::Shape;
+use stp_tests::file::Payload;
+use stp_tests::process::{Plan, Process};
+use stp_tests::scene::Scene;
+
+use crate::world::{CLIENT, Layout, World};
+
+/// Size of the file, 10⁶ bytes.
+pub const MEGABYTES: u64 = 50;
+/// The client's access link, Mbit/s, and what each server has.
+const ACCESS_MBIT: u64 = 40;
+const SERVER_MBIT: u64 = 50;
+/// Downloads of others that share the first server's wire.
+const OTHERS: usize = 16;
+
+/// A column of the tables.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing, to compare with.
+    None,
+    /// The client's link is down for so many seconds.
+    Down(u64),
+    /// The client gets another address.
+    Address,
+    /// The first server's machine vanishes; nobody is told.
+    Machine,
+    /// The same, and the next mirror has another file of the same size and time.
+    WrongReplica,
+    /// Others download from the first server, from now on.
+    Congestion,
+}
+
+impl Fault {
+    /// All but the first, in the order of the tables.
+    pub const ALL: [Fault; 6] = [
+        Fault::Down(5),
+        Fault::Down(70),
+        Fault::Address,
+        Fault::Machine,
+        Fault::WrongReplica,
+        Fault::Congestion,
+    ];
+
+    /// Its heading.
+    pub fn name(self) -> String {
+        match self {
+            Fault::None => "undisturbed".to_owned(),
+            Fault::Down(seconds) => format!("link down {seconds} s"),
+            Fault::Address => "new address".to_owned(),
+            Fault::Machine => "server dies".to_owned(),
+            Fault::WrongReplica => "server dies, wrong mirror".to_owned(),
+            Fault::Congestion => "path congested".to_owned(),
+        }
+    }
+
+    /// The ground it happens on.
+    pub fn layout(self) -> Layout {
+        Layout {
+            servers: if self == Fault::WrongReplica { 3 } else { 2 },
+            megabytes: MEGABYTES,
+            access: Shape::of(ACCESS_MBIT, 10),
+            crowd: self == Fault::Congestion,
+            ..Layout::default()
+        }
+    }
+
+    /// What is so before the download begins.
+    pub fn prepare(self, world: &World) -> Result<()> {
+        for place in 1..=world.servers.len() {
+            // A queue of 100 ms, as wires that get congested have.
+            let queue = usize::try_from(SERVER_MBIT * 1_000_000 / 8 / 10)?;
+            let wire = Shape { queue, ..Shape::of(SERVER_MBIT, 10) };
+            world.topology.shape(place, 0, wire)?;
+        }
+        if self == Fault::WrongReplica {
+            let wrong = world.nginx[1].root.join("big");
+            std::fs::remove_file(&wrong)?;
+            Payload::make(MEGABYTES, 2)?.link(&wrong)?;
+        }
+        Ok(())
+    }
+
+    /// Happens, to the server at `place`; what it returns goes on until it is dropped.
+    pub fn strike(self, scene: &Scene, world: &mut World, place: usize) -> Result<Vec<Process>> {
+        match self {
+            Fault::None => {}
+            Fault::Down(seconds) => {
+                world.topology.hosts[CLIENT].link_down(0)?;
+                sleep(Duration::from_secs(seconds));
+                world.topology.hosts[CLIENT].link_up(0)?;
+            }
+            Fault::Address => world.topology.hosts[CLIENT].replace_address(0)?,
+            Fault::Machine | Fault::WrongReplica => world.topology.cut(place + 1, 0, true)?,
+            Fault::Congestion => return others(scene, world, place),
+        }
+        Ok(Vec::new())
+    }
+}
+
+fn others(scene: &Scene, world: &World, place: usize) -> Result<Vec<Process>> {
+    let crowd = &world.topology.hosts[world.crowd()?].namespace;
+    // More than anybody waits for.
+    let url = format!("http://{}/big?[1-1000]", world.topology.hosts[place + 1].address());
+    let flow = |number: usize| {
+        Plan::new("curl")
+            .called(&format!("other-{number}"))
+            .args(&["-s", "-o", "/dev/null", &url])
+            .start(scene, Some(crowd))
+    };
+    (0..OTHERS).map(flow).collect()
+}

@@ -1,0 +1,100 @@
+//! One download of one program on a ground of its own, and what became of it.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use stp_tests::file;
+use stp_tests::process::Process;
+use stp_tests::scene::{self, Scene};
+use stp_tests::wait;
+
+use crate::fault::Fault;
+use crate::tool::Tool;
+use crate::world::{CLIENT, Layout, World};
+
+/// Nobody waits longer.
+pub const BOUND: Duration = Duration::from_secs(200);
+/// Before a fault, the slowest may take so long to its third of the file.
+const THIRD_MAX: Duration = Duration::from_secs(60);
+
+/// What became of a download.
+#[derive(Clone, Copy)]
+pub struct Outcome {
+    /// From its start to its end, or to [`BOUND`].
+    pub took: Duration,
+    /// How it ended.
+    pub end: End,
+}
+
+/// How a download ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Exit code 0, right bytes.
+    Right,
+    /// Exit code 0, other bytes than the first server's.
+    Wrong,
+    /// Another exit code.
+    Failed,
+    /// Not by itself.
+    Never,
+}
+
+/// Downloads under `fault`.
+pub fn under(name: &str, tool: Tool, fault: Fault) -> Result<Outcome> {
+    on(name, tool, &fault.layout(), fault)
+}
+
+/// Downloads on a ground of one's own choice.
+pub fn on(name: &str, tool: Tool, layout: &Layout, fault: Fault) -> Result<Outcome> {
+    let mut outcome = None;
+    let play = || {
+        scene::play(name, |scene| {
+            outcome = Some(download(scene, tool, layout, fault)?);
+            Ok(())
+        });
+    };
+    let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(play));
+    played.ok().and(outcome).with_context(|| format!("{name} could not be run"))
+}
+
+fn download(scene: &Scene, tool: Tool, layout: &Layout, fault: Fault) -> Result<Outcome> {
+    let mut world = World::lay(scene, layout)?;
+    fault.prepare(&world)?;
+    let to = scene.path("big");
+    let begun = Instant::now();
+    let mut app =
+        tool.plan(&world, &to)?.start(scene, Some(&world.topology.hosts[CLIENT].namespace))?;
+    let _others = if fault == Fault::None {
+        Vec::new()
+    } else {
+        a_third(&world, &mut app)?;
+        let place = if tool.in_session() { world.serving()? } else { 0 };
+        fault.strike(scene, &mut world, place)?
+    };
+    let left = BOUND.saturating_sub(begun.elapsed());
+    let ended = wait::until("its end", left, || app.ended());
+    let took = begun.elapsed();
+    let end = match ended {
+        Err(_) => End::Never,
+        Ok(status) if !status.success() => End::Failed,
+        Ok(_) if file::sha256(&to)? == world.payload.sha256 => End::Right,
+        Ok(_) => End::Wrong,
+    };
+    if end != End::Right {
+        let log = app.log();
+        scene.say(&format!("{}: {}", tool.name, log.lines().last().unwrap_or("says nothing")));
+    }
+    if tool.in_session() {
+        world.tell(scene)?;
+    }
+    Ok(Outcome { took, end })
+}
+
+/// Waits until a third of the file has come over the client's link.
+fn a_third(world: &World, app: &mut Process) -> Result<()> {
+    wait::until("a third of the file", THIRD_MAX, || {
+        app.must_run()?;
+        let down = world.topology.emulator.counters()?[CLIENT][1].bytes;
+        Ok((down >= world.payload.len / 3).then_some(()))
+    })
+}

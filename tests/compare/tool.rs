@@ -1,0 +1,142 @@
+//! The programs that are compared, each as its user would call it.
+
+use std::path::Path;
+
+use anyhow::Result;
+use stp_tests::process::Plan;
+
+use crate::world::World;
+
+/// One row of the tables.
+#[derive(Clone, Copy)]
+pub struct Tool {
+    /// What it is called in the tables.
+    pub name: &'static str,
+    program: &'static str,
+    options: &'static [&'static str],
+    /// Which option the file's path follows.
+    output: Output,
+    /// What it is given to download from.
+    source: Source,
+}
+
+#[derive(Clone, Copy)]
+enum Output {
+    Option(&'static str),
+    /// aria2 takes a directory and a name.
+    Split,
+    /// lftp takes one command.
+    Command(&'static str),
+}
+
+/// Where a program downloads from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The first server alone.
+    One,
+    /// Every server, as mirrors.
+    All,
+    /// A name that leads to a session.
+    Session,
+}
+
+const SILENT: &[&str] = &["-sS", "--fail"];
+
+/// All of them, in the order of the tables.
+pub const TOOLS: &[Tool] = &[
+    Tool::one("curl", "curl", SILENT, Output::Option("-o")),
+    Tool::one(
+        "curl --retry 20 -C -",
+        "curl",
+        &["-sS", "--fail", "--retry", "20", "-C", "-"],
+        Output::Option("-o"),
+    ),
+    Tool::one("wget -c", "wget", &["-nv", "-c"], Output::Option("-O")),
+    Tool::one("aria2c", "aria2c", &["-q"], Output::Split),
+    Tool::one(
+        "aria2c --lowest-speed-limit=500K",
+        "aria2c",
+        &["-q", "--lowest-speed-limit=500K"],
+        Output::Split,
+    ),
+    Tool::all("aria2c -s2, all mirrors", "aria2c", &["-q", "-s2"], Output::Split),
+    Tool::all(
+        "aria2c -s2 --lowest-speed-limit=500K, all mirrors",
+        "aria2c",
+        &["-q", "-s2", "--lowest-speed-limit=500K"],
+        Output::Split,
+    ),
+    Tool::all("axel -n2, all mirrors", "axel", &["-q", "-n2"], Output::Option("-o")),
+    Tool::one("lftp get -c", "lftp", &[], Output::Command("get -c")),
+    Tool::one("lftp pget -n2 -c", "lftp", &[], Output::Command("pget -n2 -c")),
+    Tool::session("**curl, session**", "curl", SILENT, Output::Option("-o")),
+    Tool::session("**wget, session**", "wget", &["-nv", "--tries=1"], Output::Option("-O")),
+];
+
+/// The rows of the table of loss: the plain program and the same in a session.
+pub const PLAIN: Tool = TOOLS[0];
+/// See [`PLAIN`].
+pub const SESSION: Tool = TOOLS[TOOLS.len() - 2];
+
+impl Tool {
+    const fn one(
+        name: &'static str,
+        program: &'static str,
+        options: &'static [&'static str],
+        output: Output,
+    ) -> Tool {
+        Tool { name, program, options, output, source: Source::One }
+    }
+
+    const fn all(
+        name: &'static str,
+        program: &'static str,
+        options: &'static [&'static str],
+        output: Output,
+    ) -> Tool {
+        Tool { name, program, options, output, source: Source::All }
+    }
+
+    const fn session(
+        name: &'static str,
+        program: &'static str,
+        options: &'static [&'static str],
+        output: Output,
+    ) -> Tool {
+        Tool { name, program, options, output, source: Source::Session }
+    }
+
+    /// Whether it runs in a session.
+    pub fn in_session(self) -> bool {
+        self.source == Source::Session
+    }
+
+    /// The command that downloads the file to `to`.
+    pub fn plan(self, world: &World, to: &Path) -> Result<Plan> {
+        let direct = |place: usize| format!("http://{}/big", world.topology.hosts[place].address());
+        let urls = match self.source {
+            Source::One => vec![direct(1)],
+            Source::All => (1..=world.servers.len()).map(direct).collect(),
+            Source::Session => vec!["http://mirror.lab/big".to_owned()],
+        };
+        let plan = match self.source {
+            Source::Session => world.app(self.program)?,
+            Source::One | Source::All => Plan::new(self.program),
+        };
+        let mut plan = plan.called("app").args(self.options);
+        plan = match self.output {
+            Output::Option(option) => plan.arg(option).arg(to),
+            Output::Split => {
+                let dir = to.parent().unwrap_or(Path::new("/"));
+                plan.arg("-d").arg(dir).arg("-o").arg(to.file_name().unwrap_or_default())
+            }
+            Output::Command(command) => {
+                let script = format!("{command} {} -o {}", urls.join(" "), to.display());
+                // A user's own settings are no part of the comparison.
+                return Ok(plan.arg("--norc").arg("-c").arg(script));
+            }
+        };
+        let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
+        Ok(plan.args(&urls))
+    }
+}
