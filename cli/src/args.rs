@@ -27,7 +27,8 @@ const AFTER: &str = "\
 Examples:
   session run -- curl -O http://mirror.example.org/big.iso
   session status --watch
-  session doctor /usr/bin/git
+  session doctor git
+  session doctor curl http://mirror.example.org/big.iso
   session suspend 3   # its app waits until: session resume 3
 
 Files:
@@ -82,10 +83,10 @@ pub enum Command {
         arguments: Vec<OsString>,
     },
     /// Say whether a program will be covered, and if not, why and what to do.
-    Doctor {
-        /// The program, as one would start it.
-        program: OsString,
-    },
+    ///
+    /// Exit code: 0 it will be covered, and hosts among its arguments are routed; 1 it cannot be
+    /// covered; 3 it will be, but a host is not routed; 125 it could not be found out.
+    Doctor(Doctor),
     /// Print a completion script for a shell.
     Completions {
         /// bash, zsh, fish, elvish or powershell.
@@ -111,6 +112,23 @@ pub struct Run {
     #[arg(long)]
     pub anyway: bool,
     /// The program and its arguments.
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "CMD"
+    )]
+    pub command: Vec<OsString>,
+}
+
+/// `session doctor`.
+#[derive(Debug, clap::Args)]
+pub struct Doctor {
+    /// Print what was found as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// The program as one would start it; URLs, HOST:PORT and USER@HOST among its arguments are
+    /// looked up in the routes.
     #[arg(
         required = true,
         trailing_var_arg = true,

@@ -1,54 +1,247 @@
-//! `session doctor`: will this program be covered?
+//! `session doctor`: will this program be covered, and will its connections be sessions?
 
-use std::ffi::OsStr;
+use std::ffi::OsString;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use serde_json::{Value, json};
 
-use crate::elf::{self, Verdict};
+use crate::args::Doctor;
+use crate::elf::{self, Obstacle, Verdict};
+use crate::host::{self, Host, Way};
+use crate::linker::{self, Loaded};
 use crate::places;
+use crate::wrapper::{self, Started};
 
-/// Says what was found; the exit code is 0 if the program will be covered and 1 if not.
+/// The exit code when the program is covered, but a host among its arguments is not routed.
+const NOT_ROUTED: u8 = 3;
+
+/// Everything that was found out.
+struct Report {
+    /// The program that was named, behind `env` if that was in front.
+    program: PathBuf,
+    /// The file that is run, if it is another.
+    runs: PathBuf,
+    obstacle: Option<Obstacle>,
+    /// What is worth knowing: what, and what to do.
+    notes: Vec<(String, String)>,
+    shim: Result<PathBuf, String>,
+    broker: Option<Value>,
+    hosts: Vec<(Host, Option<Way>)>,
+}
+
+/// Says what was found; see [`Doctor`] for the exit code.
 ///
 /// # Errors
 /// When the program is not there.
-pub fn doctor(program: &OsStr) -> anyhow::Result<ExitCode> {
-    let name = program.to_string_lossy();
-    let path = places::in_path(program).with_context(|| format!("{name}: no such program"))?;
-    let finding = elf::look(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut text = String::new();
-    if finding.program != path {
-        text += &format!("{} is a script, run by {}\n", path.display(), finding.program.display());
-    }
-    let good = match &finding.verdict {
-        Verdict::Covered => {
-            text += &format!("{}: will be covered\n", finding.program.display());
-            true
-        }
-        Verdict::Not(obstacle) => {
-            text += &format!("{}: cannot be covered\n", finding.program.display());
-            text += &format!("  why:    {}\n", obstacle.why());
-            text += &format!("  advice: {}\n", obstacle.advice());
-            false
-        }
-    };
-    text += &surroundings();
+pub fn doctor(args: &Doctor) -> anyhow::Result<ExitCode> {
+    let report = examine(&args.command)?;
+    let text = if args.json { format!("{:#}\n", report.json()) } else { report.text() };
     crate::print(&text)?;
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let unrouted = report.hosts.iter().any(|(_, way)| *way == Some(Way::Direct));
+    Ok(match &report.obstacle {
+        Some(_) => ExitCode::FAILURE,
+        None if unrouted => ExitCode::from(NOT_ROUTED),
+        None => ExitCode::SUCCESS,
+    })
 }
 
-fn surroundings() -> String {
-    let mut text = String::new();
-    match places::shim() {
-        Ok(path) => text += &format!("shim:   {}\n", path.display()),
-        Err(error) => text += &format!("shim:   missing: {error:#}\n"),
+fn examine(words: &[OsString]) -> anyhow::Result<Report> {
+    let (at, away) = match wrapper::follow(words) {
+        Started::Here(at) => (at, None),
+        Started::Away(why, advice) => (0, Some(Obstacle::Elsewhere(why, advice))),
+    };
+    let name = words[at].to_string_lossy();
+    let program =
+        places::in_path(&words[at]).with_context(|| format!("{name}: no such program"))?;
+    let finding =
+        elf::look(&program).with_context(|| format!("cannot read {}", program.display()))?;
+    let shim = places::shim().map_err(|error| format!("{error:#}"));
+    let sandbox = wrapper::in_sandbox(&program);
+    let away = away.or(sandbox.map(|(why, advice)| Obstacle::Elsewhere(why, advice)));
+    let obstacle = match (away, finding.verdict) {
+        (Some(away), _) => Some(away),
+        (None, Verdict::Not(obstacle)) => Some(obstacle),
+        (None, Verdict::Covered) => match (&finding.linker, &shim) {
+            (Some(linker), Ok(shim)) => refused(linker::ask(linker, &finding.program, shim)),
+            _ => None,
+        },
+    };
+    let map = places::session_dir().ok().and_then(|dir| host::route_map(&dir));
+    let hosts = words[at + 1..].iter().filter_map(|word| host::read(word.to_str()?));
+    let way = |host: Host| {
+        let way = map.as_deref().map(|map| host::way(map, &host));
+        (host, way)
+    };
+    let mut report = Report {
+        notes: Vec::new(),
+        runs: finding.program,
+        hosts: hosts.map(way).collect(),
+        broker: crate::broker::status().ok(),
+        program,
+        obstacle,
+        shim,
+    };
+    report.take_notes();
+    Ok(report)
+}
+
+fn refused(loaded: Loaded) -> Option<Obstacle> {
+    match loaded {
+        Loaded::Missing(libraries) => Some(Obstacle::Missing(libraries)),
+        Loaded::WithoutShim(why) => Some(Obstacle::ShimRefused(why)),
+        Loaded::Both | Loaded::Unknown => None,
     }
-    match crate::broker::status() {
-        Ok(status) => {
-            let pid = &status["broker"]["pid"];
-            text += &format!("broker: runs, process {pid}\n");
+}
+
+impl Report {
+    fn take_notes(&mut self) {
+        let mut note = |what: String, advice: &str| self.notes.push((what, advice.to_owned()));
+        if self.program != self.runs
+            && let Some(word) = scrubbing(&self.program)
+        {
+            note(
+                format!("{} has \"{word}\" in it", self.program.display()),
+                "see whether it takes LD_PRELOAD away from what it starts; if so, put `session \
+                 run --` in front of that instead",
+            );
         }
-        Err(_) => text += "broker: does not run; `session run` starts it\n",
+        let preloaded = std::env::var("LD_PRELOAD").unwrap_or_default();
+        let others = preloaded.split([' ', ':']).filter(|path| !path.ends_with("libsession.so"));
+        for other in others.filter(|path| !path.is_empty()) {
+            note(
+                format!("{other} is preloaded as well"),
+                "the shim is loaded in front of it; what it does to connect() is done behind",
+            );
+        }
+        if let Some(profile) = apparmor(&self.runs) {
+            note(
+                format!("an AppArmor profile confines it: {}", profile.display()),
+                "allow it the broker's socket and routes there, or put the profile into complain \
+                 mode (aa-complain)",
+            );
+        }
+        if self.broker.is_none() {
+            note("no broker runs here".into(), "`session run` starts one");
+        }
+        for (host, way) in &self.hosts {
+            let local = host.name == "localhost"
+                || host.name.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
+            match way {
+                None => note(
+                    format!("it cannot be said whether {} is routed", host.name),
+                    "start the broker: session run -- true",
+                ),
+                Some(Way::Direct) => note(
+                    format!("no route leads to {}: it is reached directly", host.name),
+                    "add a [[route]] to broker.toml",
+                ),
+                Some(_) if local => note(
+                    format!("{} is this machine, and routed", host.name),
+                    "make the route narrower if that is not meant",
+                ),
+                Some(_) => {}
+            }
+        }
     }
-    text
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |arguments: std::fmt::Arguments<'_>| {
+            let _a_string_takes_all = writeln!(text, "{arguments}");
+        };
+        let (program, runs) = (self.program.display(), self.runs.display());
+        if self.program != self.runs {
+            line(format_args!("{program} is a script, run by {runs}"));
+        }
+        match &self.obstacle {
+            None => line(format_args!("{runs}: will be covered")),
+            Some(obstacle) => {
+                line(format_args!("{runs}: cannot be covered"));
+                line(format_args!("  why:    {}", obstacle.why()));
+                line(format_args!("  advice: {}", obstacle.advice()));
+            }
+        }
+        for (host, way) in &self.hosts {
+            let port = host.port.map(|port| format!(" port {port}")).unwrap_or_default();
+            let way = match way {
+                None => "unknown, as there is no route map".into(),
+                Some(Way::Direct) => "directly".into(),
+                Some(Way::Routed) => format!("by a session{}", self.service_of(host)),
+                Some(Way::RoutedAddress(ip)) => format!("by a session: its address {ip} is routed"),
+            };
+            line(format_args!("host:   {}{port}: {way}", host.name));
+        }
+        for (what, advice) in &self.notes {
+            line(format_args!("note:   {what}"));
+            line(format_args!("  advice: {advice}"));
+        }
+        match &self.shim {
+            Ok(path) => line(format_args!("shim:   {}", path.display())),
+            Err(error) => line(format_args!("shim:   missing: {error}")),
+        }
+        if let Some(broker) = &self.broker {
+            line(format_args!("broker: runs, process {}", broker["broker"]["pid"]));
+        }
+        text
+    }
+
+    /// The service that the broker's route for a name leads to.
+    fn service_of(&self, host: &Host) -> String {
+        let routes = self.broker.as_ref().and_then(|broker| broker["routes"].as_array());
+        let found = routes.into_iter().flatten().find(|route| {
+            let to = route["to"].as_str().unwrap_or_default();
+            let pattern = to.rsplit_once(':').map_or(to, |(pattern, _)| pattern);
+            stp_proto::local::routes::fits(pattern.as_bytes(), host.name.as_bytes())
+        });
+        let service = found.and_then(|route| route["service"].as_str());
+        service.map(|service| format!(" to {service}")).unwrap_or_default()
+    }
+
+    fn json(&self) -> Value {
+        let way = |way: &Option<Way>| match way {
+            None => Value::Null,
+            Some(way) => json!(*way != Way::Direct),
+        };
+        let obstacle = self.obstacle.as_ref().map(|obstacle| {
+            json!({ "kind": obstacle.kind(), "why": obstacle.why(), "advice": obstacle.advice() })
+        });
+        let hosts: Vec<Value> = (self.hosts.iter())
+            .map(|(host, found)| json!({ "host": host.name, "port": host.port, "routed": way(found) }))
+            .collect();
+        let notes: Vec<Value> = (self.notes.iter())
+            .map(|(what, advice)| json!({ "what": what, "advice": advice }))
+            .collect();
+        json!({
+            "program": self.program.display().to_string(),
+            "runs": self.runs.display().to_string(),
+            "covered": self.obstacle.is_none(),
+            "obstacle": obstacle,
+            "hosts": hosts,
+            "notes": notes,
+            "shim": self.shim.as_ref().ok().map(|path| path.display().to_string()),
+            "broker": self.broker.as_ref().map(|broker| broker["broker"]["pid"].clone()),
+        })
+    }
+}
+
+/// A word in a script that may mean that it takes the shim away from what it starts.
+fn scrubbing(script: &Path) -> Option<&'static str> {
+    const WORDS: [&str; 5] = ["LD_PRELOAD", "env -i", "sudo ", "flatpak run", "snap run"];
+    const SCRIPT_BYTES_MAX: u64 = 1 << 20;
+    let size = std::fs::metadata(script).ok()?.len();
+    let text = if size <= SCRIPT_BYTES_MAX { std::fs::read(script).ok()? } else { return None };
+    let text = String::from_utf8_lossy(&text).into_owned();
+    WORDS.into_iter().find(|word| text.contains(word))
+}
+
+/// The AppArmor profile for a program, by the custom of naming its file after the program's path.
+fn apparmor(program: &Path) -> Option<PathBuf> {
+    let real = program.canonicalize().ok()?;
+    let name = real.to_str()?.strip_prefix('/')?.replace('/', ".");
+    let dir = Path::new("/etc/apparmor.d");
+    let (profile, disabled) = (dir.join(&name), dir.join("disable").join(&name));
+    (profile.is_file() && !disabled.exists()).then_some(profile)
 }

@@ -19,6 +19,8 @@ const SECTIONS_MAX: u16 = 512;
 pub struct Finding {
     /// The file that the kernel will really run: the interpreter, if the program is a script.
     pub program: PathBuf,
+    /// The dynamic linker that it names.
+    pub linker: Option<String>,
     /// Whether it will be covered.
     pub verdict: Verdict,
 }
@@ -49,9 +51,32 @@ pub enum Obstacle {
     OtherMachine(&'static str),
     /// Not an ELF file and not a script.
     NotAProgram,
+    /// It is started, or starts its program, where the shim is not: why, and what to do.
+    Elsewhere(&'static str, &'static str),
+    /// It does not start at all, for want of these libraries.
+    Missing(Vec<String>),
+    /// The linker does not take the shim, and says why.
+    ShimRefused(String),
 }
 
 impl Obstacle {
+    /// One word for it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Obstacle::Static => "static",
+            Obstacle::Go => "go",
+            Obstacle::Setuid => "setuid",
+            Obstacle::Capabilities => "capabilities",
+            Obstacle::Musl => "musl",
+            Obstacle::OtherMachine(_) => "machine",
+            Obstacle::NotAProgram => "no program",
+            Obstacle::Elsewhere(..) => "elsewhere",
+            Obstacle::Missing(_) => "missing libraries",
+            Obstacle::ShimRefused(_) => "shim refused",
+        }
+    }
+
     /// Why, in a sentence.
     #[must_use]
     pub fn why(&self) -> String {
@@ -69,6 +94,11 @@ impl Obstacle {
                 format!("it is a {what} program; this shim is for another kind")
             }
             Obstacle::NotAProgram => "it is neither an ELF program nor a script".into(),
+            Obstacle::Elsewhere(why, _) => (*why).into(),
+            Obstacle::Missing(libraries) => {
+                format!("it would not start: the linker does not find {}", libraries.join(", "))
+            }
+            Obstacle::ShimRefused(why) => format!("the linker does not load the shim: {why}"),
         }
     }
 
@@ -76,6 +106,9 @@ impl Obstacle {
     #[must_use]
     pub fn advice(&self) -> &'static str {
         match self {
+            Obstacle::Elsewhere(_, advice) => advice,
+            Obstacle::Missing(_) => "install the packages that these libraries are in",
+            Obstacle::ShimRefused(_) => "build the shim on this machine",
             Obstacle::Static | Obstacle::Go => {
                 "use a dynamically linked build, or another program for the transfer (curl, wget), \
                  or give it a proxy that is started with `session run`"
@@ -108,12 +141,12 @@ pub fn look(path: &Path) -> std::io::Result<Finding> {
         let mut head = [0; 256];
         let length = read_up_to(&mut file, &mut head)?;
         let Some(interpreter) = shebang(&head[..length]) else {
-            let verdict = judge(&program, &mut file, &head[..length])?;
-            return Ok(Finding { program, verdict });
+            let (linker, verdict) = judge(&program, &mut file, &head[..length])?;
+            return Ok(Finding { program, linker, verdict });
         };
         program = interpreter;
     }
-    Ok(Finding { program, verdict: Verdict::Not(Obstacle::NotAProgram) })
+    Ok(Finding { program, linker: None, verdict: Verdict::Not(Obstacle::NotAProgram) })
 }
 
 fn read_up_to(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
@@ -141,9 +174,9 @@ fn shebang(head: &[u8]) -> Option<PathBuf> {
     Some(interpreter)
 }
 
-fn judge(path: &Path, file: &mut File, head: &[u8]) -> std::io::Result<Verdict> {
+fn judge(path: &Path, file: &mut File, head: &[u8]) -> std::io::Result<(Option<String>, Verdict)> {
     let meta = file.metadata()?;
-    let not = |obstacle| Ok(Verdict::Not(obstacle));
+    let not = |obstacle| Ok((None, Verdict::Not(obstacle)));
     let own = (nix::unistd::Uid::effective().as_raw(), nix::unistd::Gid::effective().as_raw());
     let setuid = meta.mode() & 0o4000 != 0 && meta.uid() != own.0;
     let setgid = meta.mode() & 0o2010 == 0o2010 && meta.gid() != own.1;
@@ -160,10 +193,10 @@ fn judge(path: &Path, file: &mut File, head: &[u8]) -> std::io::Result<Verdict> 
     if elf.is_go {
         return not(Obstacle::Go);
     }
-    match elf.interpreter.as_deref() {
+    match elf.interpreter {
         None => not(Obstacle::Static),
         Some(linker) if linker.contains("ld-musl") => not(Obstacle::Musl),
-        Some(_) => Ok(Verdict::Covered),
+        linker => Ok((linker, Verdict::Covered)),
     }
 }
 

@@ -11,12 +11,15 @@ pub mod demo;
 pub mod doctor;
 pub mod elf;
 pub mod get;
+pub mod host;
+pub mod linker;
 pub mod login;
 pub mod places;
 pub mod run;
 pub mod show;
 pub mod stream;
 pub mod table;
+pub mod wrapper;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -52,7 +55,7 @@ fn go(args: Args) -> anyhow::Result<ExitCode> {
         Command::Trust(args) => login::trust(&args),
         Command::Get(args) => get::get(&args),
         Command::Demo { arguments } => demo::demo(&arguments),
-        Command::Doctor { program } => doctor::doctor(&program),
+        Command::Doctor(args) => doctor::doctor(&args),
         Command::Completions { shell } => {
             let mut command = Args::command();
             clap_complete::generate(shell, &mut command, "session", &mut std::io::stdout());

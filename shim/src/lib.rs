@@ -12,12 +12,15 @@
 //!
 //! Hooked: connect, `__connect` · getsockname, getpeername, shutdown · getsockopt, setsockopt, ioctl
 //! · read, readv, recv, recvfrom, recvmsg, recvmmsg and their `__` and `_chk` forms · send, `__send`,
-//! sendto, sendmsg, sendmmsg · getaddrinfo, gethostbyname, gethostbyname2 and their `_r` forms.
+//! sendto, sendmsg, sendmmsg · getaddrinfo, getaddrinfo_a, gethostbyname, gethostbyname2 and their
+//! `_r` forms · dlopen (x86-64 only).
 //!
 //! Not hooked, on purpose: socket, write, writev, sendfile, splice, close, dup, fork, exec, fcntl,
 //! poll, select, epoll: the kernel does it. syscall: who goes to the kernel directly is not ours;
 //! virtual addresses then lead nowhere. res_query and kin: only addresses are ours to give.
 
+#[cfg(feature = "fault")]
+pub mod fault;
 pub mod guard;
 pub mod hooks;
 pub mod map;
@@ -32,8 +35,12 @@ extern "C" fn load() {
     let errno = raw::errno();
     guard::silence();
     hooks::look_up_redhook();
-    surroundings::find();
-    map::load_first();
+    #[cfg(feature = "fault")]
+    fault::load();
+    guard::decide((), || {
+        surroundings::find();
+        map::load_first();
+    });
     raw::set_errno(errno);
 }
 

@@ -308,6 +308,21 @@ fn readable(at: *const u8) -> bool {
     syscall!(SYS_rt_sigprocmask, NO_SUCH_WAY, at, none, SIGNAL_SET_BYTES) != Err(libc::EFAULT)
 }
 
+/// The number a caller's pointer leads to; nothing where the kernel would say `EFAULT`.
+///
+/// # Safety
+/// No other thread may unmap the memory meanwhile.
+pub unsafe fn number_at(at: *const u32) -> Option<u32> {
+    // Eight bytes at a multiple of eight never cross a page.
+    let aligned = |byte: usize| (at as usize).wrapping_add(byte) & !(SIGNAL_SET_BYTES - 1);
+    let (first, last) = (aligned(0), aligned(size_of::<u32>() - 1));
+    let there = !at.is_null()
+        && readable(first as *const u8)
+        && (first == last || readable(last as *const u8));
+    // SAFETY: found readable just now.
+    there.then(|| unsafe { at.read_unaligned() })
+}
+
 /// Copies what a caller's pointer points to, at least eight bytes of it; nothing when it points
 /// nowhere, as the kernel would say `EFAULT` where we would crash.
 ///

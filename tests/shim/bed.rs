@@ -1,8 +1,9 @@
 //! What every test here needs: the library, a relay, a way to run programs.
 
 use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,18 +25,27 @@ pub fn target_dir() -> PathBuf {
 /// The shim, built if it is not there.
 pub fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        let library = target_dir().join("libsession.so");
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut build = Command::new(cargo);
-        build.args(["build", "-q", "-p", "stp-shim"]);
-        if target_dir().ends_with("release") {
-            build.arg("--release");
-        }
-        let built = build.status().expect("cargo runs");
-        assert!(built.success() && library.is_file(), "{} cannot be built", library.display());
-        library
-    })
+    LIBRARY.get_or_init(|| build("libsession.so", &["-p", "stp-shim"]))
+}
+
+/// The shim with panics on demand.
+pub fn faulty_library() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    let example = ["-p", "stp-tests", "--features", "fault", "--example", "session-fault"];
+    LIBRARY.get_or_init(|| build("examples/libsession_fault.so", &example))
+}
+
+fn build(library: &str, what: &[&str]) -> PathBuf {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.args(["build", "-q"]).args(what);
+    if target_dir().ends_with("release") {
+        build.arg("--release");
+    }
+    let built = build.status().expect("cargo runs");
+    let library = target_dir().join(library);
+    assert!(built.success() && library.is_file(), "{} cannot be built", library.display());
+    library
 }
 
 /// A relay in this process, with a directory of its own.
@@ -48,6 +58,8 @@ pub struct Bed {
 #[derive(Debug)]
 pub struct Said {
     pub code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
     pub out: String,
     pub err: String,
 }
@@ -118,9 +130,10 @@ pub fn run(command: &mut Command) -> Said {
     let mut pipes = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
     let out = thread::spawn(move || text(&mut pipes.0));
     let err = thread::spawn(move || text(&mut pipes.1));
-    let code = finish(&mut child);
+    let status = finish(&mut child);
     let said = (out.join().expect("a reader"), err.join().expect("a reader"));
-    Said { code, out: said.0, err: said.1 }
+    let (code, signal) = (status.code(), status.signal());
+    Said { code, signal, out: said.0, err: said.1 }
 }
 
 fn text(from: &mut impl Read) -> String {
@@ -129,16 +142,15 @@ fn text(from: &mut impl Read) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn finish(child: &mut Child) -> Option<i32> {
+fn finish(child: &mut Child) -> ExitStatus {
     let deadline = Instant::now() + PROGRAM_MAX;
     loop {
         if let Some(status) = child.try_wait().expect("a child") {
-            return status.code();
+            return status;
         }
         if Instant::now() > deadline {
             child.kill().expect("our own child");
-            child.wait().expect("a child");
-            return None;
+            return child.wait().expect("a child");
         }
         thread::sleep(Duration::from_millis(5));
     }

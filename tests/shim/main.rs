@@ -6,6 +6,7 @@
 mod absent;
 mod bed;
 mod cost;
+mod fault;
 mod probe;
 mod program;
 mod relay;

@@ -5,10 +5,10 @@ use std::process::Command;
 
 use crate::bed::{Bed, run};
 
-/// Compiles the C probe into the bed.
-fn compiled(bed: &Bed) -> PathBuf {
-    let program = bed.path().join("probe");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/shim/probe.c");
+/// Compiles a C probe into the bed.
+pub fn compiled(bed: &Bed, name: &str) -> PathBuf {
+    let program = bed.path().join(name);
+    let source = format!("{}/shim/{name}.c", env!("CARGO_MANIFEST_DIR"));
     let mut compiler = Command::new("cc");
     compiler.args(["-O1", "-w", "-D_GNU_SOURCE", "-o"]).arg(&program).arg(source).arg("-lpthread");
     let said = run(&mut compiler);
@@ -17,8 +17,16 @@ fn compiled(bed: &Bed) -> PathBuf {
 }
 
 fn sees_the_same(topics: &[&str]) {
+    sees_the_same_by("probe", topics);
+}
+
+fn processes_see_the_same(topics: &[&str]) {
+    sees_the_same_by("process", topics);
+}
+
+fn sees_the_same_by(probe: &str, topics: &[&str]) {
     let bed = Bed::loopback();
-    let probe = compiled(&bed);
+    let probe = compiled(&bed, probe);
     let program = probe.to_str().expect("a temporary path");
     for topic in topics {
         let bare = run(Command::new(program).arg(topic));
@@ -91,4 +99,54 @@ fn a_thread_can_be_cancelled_in_recv_and_in_connect() {
 #[test]
 fn bulk_data_is_right_in_both_directions() {
     sees_the_same(&["bulk"]);
+}
+
+#[test]
+fn children_of_every_kind_share_a_session() {
+    processes_see_the_same(&["forks", "vforks", "spawns", "daemons"]);
+}
+
+#[test]
+fn many_threads_connect_at_once() {
+    processes_see_the_same(&["threads"]);
+}
+
+#[test]
+fn signals_interrupt_and_restart_blocked_calls() {
+    processes_see_the_same(&["interrupts"]);
+}
+
+#[test]
+fn everything_else_may_be_closed() {
+    processes_see_the_same(&["closings"]);
+}
+
+#[test]
+fn a_session_is_handed_to_another_process_and_replaced_by_dup() {
+    processes_see_the_same(&["passing", "over"]);
+}
+
+#[test]
+fn a_shut_reading_side_wakes_its_reader_and_lets_the_peer_send() {
+    processes_see_the_same(&["shuts"]);
+}
+
+#[test]
+fn bytes_can_be_thrown_away_unread() {
+    processes_see_the_same(&["truncations"]);
+}
+
+#[test]
+fn bad_pointers_get_efault() {
+    processes_see_the_same(&["pointers"]);
+}
+
+#[test]
+fn a_program_without_a_free_descriptor_connects() {
+    processes_see_the_same(&["full"]);
+}
+
+#[test]
+fn a_server_reaches_the_address_that_getsockname_says() {
+    processes_see_the_same(&["active"]);
 }

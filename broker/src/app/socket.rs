@@ -279,9 +279,21 @@ impl AppSocket {
             return Err(ErrorKind::WouldBlock.into());
         }
         let stream = self.stream.as_ref().ok_or(ErrorKind::BrokenPipe)?;
-        let count = stream.try_write_vectored(bufs)?;
+        let count = match stream.try_write_vectored(bufs) {
+            // The app has shut its reading side alone: a TCP peer may go on sending.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe && self.still_speaks() => {
+                bufs.iter().map(|buf| buf.len()).sum()
+            }
+            other => other?,
+        };
         self.delivered += count as u64;
         Ok(count)
+    }
+
+    /// Whether the app may still write, though it does not read any more.
+    fn still_speaks(&self) -> bool {
+        let ended = self.stream.as_ref().map(|stream| read::ended(stream.as_fd()));
+        matches!(ended, Some(Ok(None)))
     }
 
     /// Ends the direction towards the app.

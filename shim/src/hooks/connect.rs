@@ -1,5 +1,6 @@
 //! connect.
 
+use core::cell::Cell;
 use core::ffi::c_int;
 
 use libc::{sockaddr, socklen_t};
@@ -7,7 +8,7 @@ use libc::{sockaddr, socklen_t};
 use super::hook;
 use crate::guard::decide;
 use crate::ops::broker::Host;
-use crate::ops::connect::{END, Plan, decide as plan, refused_by_kernel, sent, waited};
+use crate::ops::connect::{END, Plan, decide as plan, refused_by_kernel, sent, undo, waited};
 use crate::ops::{Bypass, to_kernel};
 use crate::raw::{copy_in, errno, set_errno};
 
@@ -26,10 +27,11 @@ hook! {
 /// As `connect` demands.
 unsafe fn connect_by(real: Real, fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int {
     let panicked = Plan::Bypass(Bypass::Panicked);
+    let swapped = Cell::new(false);
     let decided = decide(panicked, || {
         // SAFETY: the kernel is asked whether the memory is there; the caller keeps it.
         match unsafe { copy_in::<28>(address.cast(), length as usize) } {
-            Some(bytes) => plan(fd, &bytes[..bytes.len().min(length as usize)]),
+            Some(bytes) => plan(fd, &bytes[..bytes.len().min(length as usize)], &swapped),
             None => Plan::Bypass(Bypass::BadArgument),
         }
     });
@@ -42,10 +44,18 @@ unsafe fn connect_by(real: Real, fd: c_int, address: *const sockaddr, length: so
     // SAFETY: the caller's own arguments.
     let result = unsafe { real(fd, address, length) };
     // What the kernel says when asked to connect a Unix socket to an Internet address.
-    if result != -1 || bypass != Bypass::Unrouted || errno() != libc::EINVAL {
+    if result != -1 || errno() != libc::EINVAL {
         return result;
     }
-    match decide(panicked, || refused_by_kernel(fd)) {
+    let refused = match bypass {
+        Bypass::Unrouted => decide(panicked, || refused_by_kernel(fd)),
+        Bypass::Panicked if swapped.get() => {
+            decide((), || undo(fd));
+            Plan::Bypass(Bypass::NotOurs)
+        }
+        _ => return result,
+    };
+    match refused {
         // SAFETY: as above; the socket is a fresh TCP socket now.
         Plan::Bypass(Bypass::NotOurs) => unsafe { real(fd, address, length) },
         Plan::Bypass(_) => result,
@@ -77,14 +87,14 @@ fn finish(fd: c_int, plan: Plan) -> c_int {
             // like connect; our own hook on send leaves such errors to us.
             let result = unsafe { super::stream::real_send(fd, &END, libc::MSG_NOSIGNAL) };
             let why = errno();
-            decide(libc::ECONNABORTED, || sent(fd, result, why))
+            decide(if result > 0 { 0 } else { why }, || sent(fd, result, why))
         }
         Plan::WaitWritable => {
             let mut polled = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
             // SAFETY: one pollfd of our own.
             let result = unsafe { poll(&raw mut polled, 1, send_timeout_ms(fd)) };
             let why = errno();
-            decide(libc::ECONNABORTED, || waited(fd, result, why))
+            decide(if result > 0 { 0 } else { libc::EALREADY }, || waited(fd, result, why))
         }
     };
     if failed == 0 {
@@ -99,5 +109,5 @@ unsafe extern "C-unwind" {
 }
 
 fn send_timeout_ms(fd: c_int) -> c_int {
-    decide(-1, || crate::ops::connect::send_timeout_ms(fd))
+    decide(0, || crate::ops::connect::send_timeout_ms(fd))
 }

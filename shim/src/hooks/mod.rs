@@ -5,6 +5,9 @@
 //! panic is caught. The others, for names and options, are made by redhook.
 
 pub mod connect;
+pub mod host;
+#[cfg(target_arch = "x86_64")]
+pub mod load;
 pub mod name;
 pub mod option;
 pub mod resolve;

@@ -9,7 +9,7 @@ use libc::{sockaddr, socklen_t};
 
 use crate::guard::decide;
 use crate::ops::{Bypass, Outcome, name, stream, to_kernel};
-use crate::raw::set_errno;
+use crate::raw::{number_at, set_errno};
 
 /// Looks the real functions up.
 pub fn look_up() {
@@ -21,14 +21,14 @@ pub fn look_up() {
 redhook::hook! {
     unsafe fn getsockname(fd: c_int, address: *mut sockaddr, length: *mut socklen_t) -> c_int
     => session_getsockname {
+        // SAFETY: the kernel is asked whether the memory is there; the caller keeps it.
+        let room = unsafe { number_at(length) };
         // SAFETY: the caller's own arguments.
-        let room = unsafe { length.as_ref() }.copied();
-        // SAFETY: as above.
         let result = unsafe { redhook::real!(getsockname)(fd, address, length) };
         if let Some(room) = room
             && result == 0
             // SAFETY: as above.
-            && unsafe { is_unix(address) }
+            && unsafe { is_unix(address, room) }
         {
             // SAFETY: as above.
             return unsafe { answer(result, || name::local(fd), address, length, room) };
@@ -40,15 +40,14 @@ redhook::hook! {
 redhook::hook! {
     unsafe fn getpeername(fd: c_int, address: *mut sockaddr, length: *mut socklen_t) -> c_int
     => session_getpeername {
+        // SAFETY: the kernel is asked whether the memory is there; the caller keeps it.
+        let room = unsafe { number_at(length) };
         // SAFETY: the caller's own arguments.
-        let room = unsafe { length.as_ref() }.copied();
-        // SAFETY: as above.
         let result = unsafe { redhook::real!(getpeername)(fd, address, length) };
-        // SAFETY: the kernel has filled them.
         if let Some(room) = room
             && result == 0
             // SAFETY: as above.
-            && unsafe { is_unix(address) }
+            && unsafe { is_unix(address, room) }
         {
             // The kernel has replaced the room by the length of its own answer.
             // SAFETY: as above.
@@ -60,7 +59,7 @@ redhook::hook! {
 
 redhook::hook! {
     unsafe fn shutdown(fd: c_int, how: c_int) -> c_int => session_shutdown {
-        match decide(Outcome::Bypass(Bypass::Panicked), || stream::shutdown(fd, how)) {
+        match decide(Outcome::Bypass(Bypass::Panicked), || stream::shutdown(fd)) {
             Outcome::Ours(result) => result,
             // SAFETY: plain numbers.
             Outcome::Bypass(_) => unsafe { redhook::real!(shutdown)(fd, how) },
@@ -72,11 +71,13 @@ redhook::hook! {
     }
 }
 
+/// Whether the answer may be one of a socket of ours.
+///
 /// # Safety
-/// The kernel has just accepted the pointer.
-unsafe fn is_unix(address: *const sockaddr) -> bool {
-    // SAFETY: as promised; the kernel writes at least a family.
-    !address.is_null() && c_int::from(unsafe { (*address).sa_family }) == libc::AF_UNIX
+/// The kernel has just written as much as there is room for.
+unsafe fn is_unix(address: *const sockaddr, room: socklen_t) -> bool {
+    // SAFETY: as promised.
+    room < 2 || c_int::from(unsafe { (*address).sa_family }) == libc::AF_UNIX
 }
 
 /// Puts our answer in the place of the kernel's.

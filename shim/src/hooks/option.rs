@@ -8,7 +8,7 @@ use libc::socklen_t;
 
 use crate::guard::decide;
 use crate::ops::{Bypass, Outcome, option, ours};
-use crate::raw::set_errno;
+use crate::raw::{number_at, set_errno};
 
 /// Longer values than this no TCP option has, but for those that are no values.
 const VALUE_BYTES_MAX: usize = 1_024;
@@ -26,22 +26,27 @@ redhook::hook! {
     unsafe fn getsockopt(
         fd: c_int, level: c_int, name: c_int, value: *mut c_void, length: *mut socklen_t
     ) -> c_int => session_getsockopt {
-        // SAFETY: the caller's own arguments.
-        let room = unsafe { length.as_ref() }.copied();
-        // SAFETY: as above.
-        let result = unsafe { redhook::real!(getsockopt)(fd, level, name, value, length) };
         let socket_level = level == libc::SOL_SOCKET;
+        let at_once = option::is_native(level, name) || (socket_level && name == libc::SO_ERROR);
+        // SAFETY: the kernel is asked whether the memory is there; the caller keeps it.
+        let room = if at_once { None } else { unsafe { number_at(length) } };
+        // SAFETY: the caller's own arguments.
+        let result = unsafe { redhook::real!(getsockopt)(fd, level, name, value, length) };
         if socket_level && name == libc::SO_ERROR {
-            if result == 0 {
-                // SAFETY: the kernel has written the number.
+            // SAFETY: the kernel has written the length, and so many bytes.
+            if result == 0 && unsafe { *length } as usize == size_of::<c_int>() {
+                // SAFETY: as above: a whole number.
                 unsafe { correct_error(fd, value.cast()) };
             }
             return result;
         }
         let refused = result == -1 && crate::raw::errno() == libc::EOPNOTSUPP;
-        let elsewhere = if socket_level { !option::is_native(level, name) } else { refused };
-        let (Some(room), true, false) = (room, elsewhere, value.is_null()) else { return result };
-        // SAFETY: the caller's buffer, of the size it said.
+        let elsewhere = if socket_level { !at_once } else { refused };
+        if !elsewhere || value.is_null() {
+            return result;
+        }
+        // SAFETY: the caller's buffer, of the size it said, and the place of that size if there is
+        // one.
         unsafe { get_from_tcp(result, fd, (level, name), value.cast(), length, room) }
     }
 }
@@ -57,19 +62,18 @@ unsafe fn correct_error(fd: c_int, error: *mut c_int) {
 }
 
 /// # Safety
-/// `value` leads to `room` bytes.
+/// `value` leads to `room` bytes, and `length` to a number if there is room.
 unsafe fn get_from_tcp(
     result: c_int,
     fd: c_int,
     (level, name): (c_int, c_int),
     value: *mut u8,
     length: *mut socklen_t,
-    room: socklen_t,
+    room: Option<socklen_t>,
 ) -> c_int {
     let mut answer = [0; VALUE_BYTES_MAX];
-    let size = (room as usize).min(VALUE_BYTES_MAX);
     let outcome = decide(Outcome::Bypass(Bypass::Panicked), || {
-        option::get(fd, level, name, &mut answer[..size])
+        option::get(fd, level, name, room, &mut answer)
     });
     match outcome {
         Outcome::Ours(count) => {
@@ -133,11 +137,16 @@ redhook::hook! {
         // SAFETY: the caller's own arguments; on all our machines a third argument is passed the
         // same way whether or not the function is variadic.
         let result = unsafe { redhook::real!(ioctl)(fd, request, argument) };
-        let asks_queue = matches!(request, SIOCOUTQ | SIOCOUTQNSD) && !argument.is_null();
-        if asks_queue && let Some(unsent) = decide(None, || unsent(fd, request)) {
-            // SAFETY: both requests write a number.
+        if !matches!(request, SIOCOUTQ | SIOCOUTQNSD) {
+            return result;
+        }
+        let Some(unsent) = decide(None, || unsent(fd, request)) else { return result };
+        // Unix sockets know only the first of the two; it finds out whether there is a place.
+        // SAFETY: as above.
+        let result = unsafe { redhook::real!(ioctl)(fd, SIOCOUTQ, argument) };
+        if result == 0 {
+            // SAFETY: the kernel has just written a number there.
             unsafe { argument.cast::<c_int>().write_unaligned(unsent) };
-            return 0;
         }
         result
     }

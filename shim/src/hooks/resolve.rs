@@ -1,12 +1,12 @@
-//! getaddrinfo and gethostbyname and kin: for names of ours the real function is asked for the
-//! virtual address as text, so that all it gives back is its own to free.
+//! getaddrinfo and getaddrinfo_a: for names of ours the real function is asked for the virtual
+//! address as text, so that all it gives back is its own to free.
 
 use core::ffi::{CStr, c_char, c_int};
 use core::fmt::Write;
 use core::net::{IpAddr, SocketAddr};
 use core::ptr;
 
-use libc::{addrinfo, hostent};
+use libc::{addrinfo, sigevent};
 
 use super::hook;
 use crate::guard::decide;
@@ -15,27 +15,22 @@ use crate::ops::resolve::{Answer, decide as answer};
 use crate::ops::{Bypass, from_kernel};
 use crate::raw;
 
-const HOST_NOT_FOUND: c_int = 1;
-const TRY_AGAIN: c_int = 2;
-
-unsafe extern "C" {
-    fn __h_errno_location() -> *mut c_int;
-}
-
 /// An address as text, NUL at the end.
-struct Text {
+pub struct Text {
     bytes: [u8; 48],
     length: usize,
 }
 
 impl Text {
-    fn of(ip: IpAddr) -> Text {
+    /// As the resolver reads it.
+    pub fn of(ip: IpAddr) -> Text {
         let mut text = Text { bytes: [0; 48], length: 0 };
         let _an_address_fits = write!(text, "{ip}");
         text
     }
 
-    fn as_ptr(&self) -> *const c_char {
+    /// As C has it.
+    pub fn as_ptr(&self) -> *const c_char {
         self.bytes.as_ptr().cast()
     }
 }
@@ -55,7 +50,7 @@ impl Write for Text {
 ///
 /// # Safety
 /// The name is null or ends in NUL, and so does the service.
-unsafe fn look_up(name: *const c_char, service: *const c_char) -> Answer {
+pub unsafe fn look_up(name: *const c_char, service: *const c_char) -> Answer {
     if name.is_null() {
         return Answer::Bypass(Bypass::BadArgument);
     }
@@ -102,7 +97,7 @@ pub fn first_address(host: &Host, fd: c_int, port: u16) -> Option<SocketAddr> {
     let address = unsafe {
         let (at, length) = ((*found).ai_addr.cast::<u8>(), (*found).ai_addrlen as usize);
         let bytes = core::slice::from_raw_parts(at, length);
-        let address = decide(None, || from_kernel(bytes));
+        let address = from_kernel(bytes);
         libc::freeaddrinfo(found);
         address
     };
@@ -162,109 +157,51 @@ hook! {
     }
 }
 
-/// The text to ask for instead of a name, or the `h_errno` that says why there is none.
-///
-/// # Safety
-/// The name is null or ends in NUL.
-unsafe fn host_text(name: *const c_char, family: c_int) -> Result<Option<Text>, c_int> {
-    // SAFETY: as promised.
-    match unsafe { look_up(name, ptr::null()) } {
-        Answer::Bypass(_) => Ok(None),
-        Answer::Virtual(v4, _) if family == libc::AF_INET => Ok(Some(Text::of(v4.into()))),
-        Answer::Virtual(_, Some(v6)) => Ok(Some(Text::of(v6.into()))),
-        Answer::Virtual(_, None) | Answer::Unknown => Err(HOST_NOT_FOUND),
-        Answer::TryAgain => Err(TRY_AGAIN),
-    }
+/// `struct gaicb`: one question and the place of its answer.
+#[repr(C)]
+pub struct Question {
+    name: *const c_char,
+    service: *const c_char,
+    hints: *const addrinfo,
+    found: *mut addrinfo,
+    result: c_int,
+    reserved: [c_int; 5],
 }
 
-fn no_host(why: c_int) -> *mut hostent {
-    // SAFETY: the pointer is this thread's own.
-    unsafe { *__h_errno_location() = why };
-    ptr::null_mut()
-}
+/// Questions of one call that are answered by us; the others stay the system's.
+const QUESTIONS_MAX: usize = 64;
 
-macro_rules! host_hook {
-    (
-        #[$doc:meta] $function:ident ($name:ident: $text:ty $(, $more:ident: $kind:ty)*),
-        $family:expr
-    ) => {
-        #[$doc]
-        ///
-        /// # Safety
-        /// As the libc function of this name demands.
-        #[unsafe(no_mangle)]
-        pub unsafe extern "C-unwind" fn $function($name: $text $(, $more: $kind)*) -> *mut hostent {
-            type Function = unsafe extern "C-unwind" fn($text $(, $kind)*) -> *mut hostent;
-            // SAFETY: this is the prototype of the function of this name.
-            static REAL: crate::real::Real<Function> = unsafe {
-                crate::real::Real::new(super::c_name(concat!(stringify!($function), "\0")))
+hook! {
+    /// Resolves names in the background; those of ours are answered before the call returns.
+    [getaddrinfo_a] (
+        mode: c_int, list: *mut *mut Question, count: c_int, event: *mut sigevent
+    ) -> c_int, real => {
+        let mut ours = [(0, ptr::null_mut()); QUESTIONS_MAX];
+        let mut answered = 0;
+        for at in 0..usize::try_from(count).unwrap_or(0) {
+            // SAFETY: the caller's list has so many entries, each null or a question.
+            let question = unsafe { *list.add(at) };
+            // SAFETY: as above.
+            let is_ours = !question.is_null() && unsafe {
+                !matches!(look_up((*question).name, (*question).service), Answer::Bypass(_))
             };
-            super::look_up_when_loaded!(REAL);
-            let Some(real) = REAL.get() else { return no_host(TRY_AGAIN) };
-            // SAFETY: the caller's own name.
-            match unsafe { host_text($name, $family) } {
-                // SAFETY: the caller's own arguments, or our text in the name's place.
-                Ok(text) => unsafe { real(text.as_ref().map_or($name, Text::as_ptr) $(, $more)*) },
-                Err(why) => no_host(why),
+            if is_ours && let Some(place) = ours.get_mut(answered) {
+                // SAFETY: as above; an entry that is null is passed over by the real function.
+                unsafe {
+                    let it = &mut *question;
+                    it.result = getaddrinfo(it.name, it.service, it.hints, &raw mut it.found);
+                    *list.add(at) = ptr::null_mut();
+                }
+                *place = (at, question);
+                answered += 1;
             }
         }
-    };
-}
-
-host_hook! {
-    /// Resolves a name to IPv4.
-    gethostbyname (name: *const c_char), libc::AF_INET
-}
-
-host_hook! {
-    /// Resolves a name to a family.
-    gethostbyname2 (name: *const c_char, family: c_int), family
-}
-
-hook! {
-    /// Resolves a name to IPv4, with memory of the caller's.
-    [gethostbyname_r] (
-        name: *const c_char, entry: *mut hostent, buffer: *mut c_char, size: usize,
-        found: *mut *mut hostent, why: *mut c_int
-    ) -> c_int, real => {
-        // SAFETY: the caller's own name.
-        match unsafe { host_text(name, libc::AF_INET) } {
-            // SAFETY: the caller's own arguments, or our text in the name's place.
-            Ok(text) => unsafe {
-                real(text.as_ref().map_or(name, Text::as_ptr), entry, buffer, size, found, why)
-            },
-            // SAFETY: the caller's own places.
-            Err(code) => unsafe { no_entry(code, found, why) },
+        // SAFETY: the caller's own arguments.
+        let result = unsafe { real(mode, list, count, event) };
+        for (at, question) in &ours[..answered] {
+            // SAFETY: as above: the caller gets its list back as it was.
+            unsafe { *list.add(*at) = *question };
         }
+        result
     }
-}
-
-hook! {
-    /// Resolves a name to a family, with memory of the caller's.
-    [gethostbyname2_r] (
-        name: *const c_char, family: c_int, entry: *mut hostent, buffer: *mut c_char, size: usize,
-        found: *mut *mut hostent, why: *mut c_int
-    ) -> c_int, real => {
-        // SAFETY: the caller's own name.
-        match unsafe { host_text(name, family) } {
-            // SAFETY: the caller's own arguments, or our text in the name's place.
-            Ok(text) => unsafe {
-                let name = text.as_ref().map_or(name, Text::as_ptr);
-                real(name, family, entry, buffer, size, found, why)
-            },
-            // SAFETY: the caller's own places.
-            Err(code) => unsafe { no_entry(code, found, why) },
-        }
-    }
-}
-
-/// # Safety
-/// Both places can be written to.
-unsafe fn no_entry(code: c_int, found: *mut *mut hostent, why: *mut c_int) -> c_int {
-    // SAFETY: as promised.
-    unsafe {
-        *found = ptr::null_mut();
-        *why = code;
-    }
-    if code == TRY_AGAIN { libc::EAGAIN } else { 0 }
 }

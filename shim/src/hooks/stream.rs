@@ -87,16 +87,56 @@ hook! {
 hook! {
     /// Receives.
     [recv, __recv] (fd: c_int, at: *mut c_void, length: usize, flags: c_int) -> isize, real => {
+        if discards(fd, flags) {
+            // SAFETY: none of the caller's memory is touched.
+            return unsafe { discard(fd, length, flags) };
+        }
         // SAFETY: the caller's own arguments.
         let result = unsafe { real(fd, at, length, flags) };
         read_result(fd, result, length > 0)
     }
 }
 
+/// Whether `MSG_TRUNC` is to throw away: so it means to TCP, while Unix sockets would copy.
+fn discards(fd: c_int, flags: c_int) -> bool {
+    flags & libc::MSG_TRUNC != 0 && decide(false, || ops::ours(fd).is_some())
+}
+
+/// Receives into nowhere as much as is there, at most `wanted` bytes.
+///
+/// # Safety
+/// None; the call may unwind when the thread is cancelled.
+unsafe fn discard(fd: c_int, wanted: usize, flags: c_int) -> isize {
+    let mut nowhere = [0u8; 4_096];
+    let mut flags = flags & !libc::MSG_TRUNC;
+    let mut done = 0;
+    while done < wanted {
+        let length = nowhere.len().min(wanted - done);
+        // SAFETY: memory of our own.
+        let result = unsafe { recv(fd, nowhere.as_mut_ptr().cast(), length, flags) };
+        if result <= 0 {
+            return if done > 0 { done as isize } else { result };
+        }
+        if flags & libc::MSG_PEEK != 0 {
+            return decide(result, || ops::stream::queued(fd, wanted).unwrap_or(result));
+        }
+        done += result as usize;
+        if flags & libc::MSG_WAITALL == 0 {
+            flags |= libc::MSG_DONTWAIT;
+        }
+    }
+    done as isize
+}
+
 hook! {
     /// Receives, with the size of the buffer checked.
     [__recv_chk] (fd: c_int, at: *mut c_void, length: usize, size: usize, flags: c_int) -> isize, real
     => {
+        if discards(fd, flags) {
+            // SAFETY: none of the caller's memory is touched.
+            let result = unsafe { discard(fd, length, flags) };
+            return result;
+        }
         // SAFETY: the caller's own arguments.
         let result = unsafe { real(fd, at, length, size, flags) };
         read_result(fd, result, length > 0)
@@ -109,6 +149,13 @@ hook! {
         fd: c_int, at: *mut c_void, length: usize, flags: c_int,
         from: *mut sockaddr, from_length: *mut socklen_t
     ) -> isize, real => {
+        if discards(fd, flags) {
+            // SAFETY: none of the caller's memory is touched.
+            let result = unsafe { discard(fd, length, flags) };
+            // SAFETY: the caller's own places; a connected TCP socket says nobody.
+            unsafe { no_sender(result, from, from_length) };
+            return result;
+        }
         // SAFETY: the caller's own arguments.
         let result = unsafe { real(fd, at, length, flags, from, from_length) };
         // SAFETY: the kernel has filled both when it received something.
@@ -123,6 +170,13 @@ hook! {
         fd: c_int, at: *mut c_void, length: usize, size: usize, flags: c_int,
         from: *mut sockaddr, from_length: *mut socklen_t
     ) -> isize, real => {
+        if discards(fd, flags) {
+            // SAFETY: none of the caller's memory is touched.
+            let result = unsafe { discard(fd, length, flags) };
+            // SAFETY: the caller's own places; a connected TCP socket says nobody.
+            unsafe { no_sender(result, from, from_length) };
+            return result;
+        }
         // SAFETY: the caller's own arguments.
         let result = unsafe { real(fd, at, length, size, flags, from, from_length) };
         // SAFETY: the kernel has filled both when it received something.
@@ -132,11 +186,23 @@ hook! {
 }
 
 /// # Safety
+/// `from_length` leads to a number if `from` is not null.
+unsafe fn no_sender(result: isize, from: *mut sockaddr, from_length: *mut socklen_t) {
+    if result >= 0 && !(from.is_null() || from_length.is_null()) {
+        // SAFETY: as promised.
+        unsafe { *from_length = 0 };
+    }
+}
+
+/// # Safety
 /// Both pointers are null or were accepted by the kernel.
 unsafe fn hide_sender(fd: c_int, result: isize, from: *mut sockaddr, from_length: *mut socklen_t) {
     // SAFETY: as promised, as the call succeeded.
     unsafe {
-        if result >= 0 && !from_length.is_null() && is_brokers(fd, from, *from_length) {
+        if result >= 0
+            && !(from.is_null() || from_length.is_null())
+            && is_brokers(fd, from, *from_length)
+        {
             *from_length = 0;
         }
     }
@@ -228,14 +294,13 @@ hook! {
 hook! {
     /// Sends a message.
     [sendmsg] (fd: c_int, message: *const msghdr, flags: c_int) -> isize, real => {
-        if flags & libc::MSG_FASTOPEN != 0 && !message.is_null() {
-            // SAFETY: the caller's own message.
-            let (to, length) = unsafe { ((*message).msg_name, (*message).msg_namelen) };
-            // SAFETY: as above.
-            let opened = unsafe { fast_open(fd, to.cast(), length) };
-            if !to.is_null() && opened.is_some_and(|result| result != 0) {
-                return -1;
-            }
+        if flags & libc::MSG_FASTOPEN != 0
+            // SAFETY: the kernel is asked whether the message is there; the caller keeps it.
+            && let Some((to, length)) = unsafe { name_of(message) }
+            // SAFETY: the caller's own arguments.
+            && unsafe { fast_open(fd, to, length) }.is_some_and(|result| result != 0)
+        {
+            return -1;
         }
         // SAFETY: the caller's own arguments.
         let mut result = unsafe { real(fd, message, flags) };
@@ -269,6 +334,18 @@ hook! {
         }
         send_result(fd, result as isize) as c_int
     }
+}
+
+/// Where a message is to go; nothing if it is not there or does not say.
+///
+/// # Safety
+/// No other thread may unmap the memory meanwhile.
+unsafe fn name_of(message: *const msghdr) -> Option<(*const sockaddr, socklen_t)> {
+    // SAFETY: the kernel is asked first.
+    unsafe { crate::raw::copy_in::<16>(message.cast(), 16) }?;
+    // SAFETY: the first sixteen bytes, which hold both, are there.
+    let (to, length) = unsafe { ((*message).msg_name, (*message).msg_namelen) };
+    (!to.is_null()).then_some((to.cast_const().cast(), length))
 }
 
 /// Sending with `MSG_FASTOPEN` is connecting and sending. Nothing when the destination is not

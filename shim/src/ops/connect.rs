@@ -6,6 +6,7 @@
 //! ends the filler, so that the kernel itself does time-outs, signals and restarts (SHIM.md 1.2,
 //! 1.3).
 
+use core::cell::Cell;
 use core::ffi::c_int;
 use core::net::SocketAddr;
 use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
@@ -47,8 +48,9 @@ static FILL: [u8; 16 << 10] = [FILLER; 16 << 10];
 const TCP_CLOSED: u8 = 7;
 const SIOCOUTQ: core::ffi::c_long = 0x5411;
 
-/// Decides about a connect to an address in the kernel's form.
-pub fn decide(fd: Fd, address: &[u8]) -> Plan {
+/// Decides about a connect to an address in the kernel's form; `swapped` says whether a socket of
+/// ours has taken the place of the app's.
+pub fn decide(fd: Fd, address: &[u8], swapped: &Cell<bool>) -> Plan {
     if address.starts_with(&(libc::AF_UNSPEC as u16).to_ne_bytes()) {
         return disconnect(fd);
     }
@@ -68,7 +70,7 @@ pub fn decide(fd: Fd, address: &[u8]) -> Plan {
                 return Plan::Elsewhere(host, destination.port());
             }
             let quiet = Quiet::begin();
-            let plan = open(fd, family, &destination, why);
+            let plan = open(fd, family, &destination, why, swapped);
             drop(quiet);
             plan.unwrap_or_else(Plan::Done)
         }
@@ -91,6 +93,14 @@ pub fn refused_by_kernel(fd: Fd) -> Plan {
     match ours(fd) {
         Some(name) => again(fd, &name),
         None => Plan::Bypass(Bypass::NotOurs),
+    }
+}
+
+/// Gives the app its TCP socket back when a decision has panicked after the swap.
+pub fn undo(fd: Fd) {
+    if let Some(name) = ours(fd) {
+        let _quiet = Quiet::begin();
+        let _stays_dead = swap::give_back(fd, &name);
     }
 }
 
@@ -124,29 +134,46 @@ fn family_if_free(fd: Fd, destination: &SocketAddr) -> core::result::Result<Fami
     Ok(family)
 }
 
-fn open(fd: Fd, family: Family, destination: &SocketAddr, why: Match) -> Result<Plan> {
+fn open(
+    fd: Fd,
+    family: Family,
+    destination: &SocketAddr,
+    why: Match,
+    swapped: &Cell<bool>,
+) -> Result<Plan> {
     let flags = FileFlags::of(fd)?;
     let new = match broker::dial() {
         Ok(new) => new,
         Err(errno) => return Ok(without_broker(errno, why)),
     };
     let prepared = prepare(fd, new, family, destination, &flags);
-    match prepared.and_then(|()| swap::replace(fd, new)) {
+    let replaced = prepared.and_then(|()| {
+        swapped.set(true);
+        swap::replace(fd, new)
+    });
+    match replaced {
         Ok(()) if flags.nonblocking() => Ok(Plan::Done(libc::EINPROGRESS)),
         Ok(()) => Ok(Plan::SendEnd),
         Err(errno) => {
             raw::close(new);
-            Err(errno)
+            match errno {
+                libc::EMFILE | libc::ENFILE => Ok(without_broker(errno, why)),
+                _ => Err(errno),
+            }
         }
     }
 }
 
+/// A program that has no descriptor left for the swap is as one that finds no broker.
 fn without_broker(errno: Errno, why: Match) -> Plan {
-    map::doubt();
-    match (errno, why, map::when_absent()) {
-        (libc::EMFILE | libc::ENFILE, ..) => Plan::Done(errno),
-        (_, Match::Virtual, _) | (_, _, WhenAbsent::Fail) => Plan::Done(libc::ECONNREFUSED),
-        (_, Match::Routed, WhenAbsent::Pass) => Plan::Bypass(Bypass::BrokerAbsent),
+    let full = matches!(errno, libc::EMFILE | libc::ENFILE);
+    if !full {
+        map::doubt();
+    }
+    match (why, map::when_absent()) {
+        (Match::Virtual, _) | (_, WhenAbsent::Fail) if full => Plan::Done(errno),
+        (Match::Virtual, _) | (_, WhenAbsent::Fail) => Plan::Done(libc::ECONNREFUSED),
+        (Match::Routed, WhenAbsent::Pass) => Plan::Bypass(Bypass::BrokerAbsent),
     }
 }
 
@@ -158,7 +185,7 @@ fn prepare(
     destination: &SocketAddr,
     flags: &FileFlags,
 ) -> Result<()> {
-    let kept = swap::note_tcp_options(fd, family);
+    let kept = swap::note_tcp_options(fd, family)?;
     broker::set_patience(new, 0)?;
     swap::carry_native(fd, new);
     kept.store(new);

@@ -2,7 +2,10 @@
 
 use core::net::SocketAddr;
 
-use super::{Bypass, Outcome, connect, ours};
+use stp_proto::local::socket_name::SocketName;
+use stp_proto::local::wire::Verdict;
+
+use super::{Bypass, Outcome, broker, connect, ours};
 use crate::raw::{self, Fd};
 
 /// The answer to `getsockname`.
@@ -16,13 +19,19 @@ pub fn local(fd: Fd) -> Outcome<SocketAddr> {
 /// The answer to `getpeername`: none before the connect is through and after both ends are closed.
 pub fn peer(fd: Fd) -> Outcome<SocketAddr> {
     let Some(name) = ours(fd) else { return Outcome::Bypass(Bypass::NotOurs) };
-    if hung_up(fd) || connect::is_pending(fd, &name) {
+    if is_over(fd, &name) || connect::is_pending(fd, &name) {
         return Outcome::Errno(libc::ENOTCONN);
     }
     Outcome::Ours(name.peer)
 }
 
-/// Whether both directions have ended, which for TCP is the end of the connection.
+/// Whether both ends are closed, after which there is no connection any more. A socket whose own
+/// end alone shut both directions is still connected.
+pub fn is_over(fd: Fd, name: &SocketName) -> bool {
+    hung_up(fd) && !matches!(broker::verdict(name.cookie), Some(Verdict::Established { .. }))
+}
+
+/// Whether both directions have ended.
 pub fn hung_up(fd: Fd) -> bool {
     raw::poll(fd, 0).is_ok_and(|events| events & libc::POLLHUP != 0)
 }

@@ -41,9 +41,24 @@ pub fn error(fd: Fd, kernels: Errno) -> Errno {
     taken.unwrap_or(kernels)
 }
 
-/// Reads an option only TCP has; says how many bytes of `value` are the answer.
-pub fn get(fd: Fd, level: c_int, name: c_int, value: &mut [u8]) -> Outcome<usize> {
+/// Reads an option only TCP has; says how many bytes of `value` are the answer. `room` is how many
+/// the caller takes, if it has said so.
+pub fn get(
+    fd: Fd,
+    level: c_int,
+    name: c_int,
+    room: Option<u32>,
+    value: &mut [u8],
+) -> Outcome<usize> {
     let Some(socket) = ours(fd) else { return Outcome::Bypass(Bypass::NotOurs) };
+    let Some(room) = room else { return Outcome::Errno(libc::EFAULT) };
+    if c_int::try_from(room).is_err() {
+        return Outcome::Errno(libc::EINVAL);
+    }
+    let value = match value.split_at_mut_checked(room as usize) {
+        Some((value, _)) => value,
+        None => value,
+    };
     let fresh = match Fresh::new(socket.family) {
         Ok(fresh) => fresh,
         Err(errno) => return Outcome::Errno(errno),

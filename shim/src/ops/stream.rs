@@ -6,9 +6,9 @@ use stp_proto::local::socket_name::SocketName;
 use stp_proto::local::wire::Verdict;
 
 use super::kept::{ABORT_REPORTED, Kept, OWN};
-use super::name::hung_up;
+use super::name::{hung_up, is_over};
 use super::{Bypass, Outcome, broker, ours};
-use crate::raw::{Errno, Fd};
+use crate::raw::{self, Errno, Fd};
 
 /// What a failed or empty read on a socket means; nothing when it is to stay as it is. As with TCP
 /// an abort is told once, and after it there is nothing more to read.
@@ -46,6 +46,12 @@ pub fn take_error(fd: Fd, name: &SocketName, kernels: Errno) -> Option<Errno> {
     Some(failed)
 }
 
+/// How many of the bytes that wait a call for so many would see.
+pub fn queued(fd: Fd, wanted: usize) -> Option<isize> {
+    let queued = raw::ioctl_number(fd, libc::FIONREAD as core::ffi::c_long).ok()?;
+    isize::try_from(wanted.min(usize::try_from(queued).ok()?)).ok()
+}
+
 fn is_reported(fd: Fd) -> bool {
     Kept::load(fd).find(OWN, ABORT_REPORTED).is_some()
 }
@@ -74,15 +80,12 @@ pub fn after_send(fd: Fd, errno: Errno) -> Option<Errno> {
     }
 }
 
-/// Shutting down. Reading is never shut at the kernel: the broker could not deliver any more, while
-/// a TCP peer can still send.
-pub fn shutdown(fd: Fd, how: c_int) -> Outcome<c_int> {
-    if ours(fd).is_none() {
-        return Outcome::Bypass(Bypass::NotOurs);
-    }
-    match how {
-        _ if hung_up(fd) => Outcome::Errno(libc::ENOTCONN),
-        libc::SHUT_RD => Outcome::Ours(0),
-        _ => Outcome::Bypass(Bypass::Native),
+/// Shutting down: the kernel does it. While reading is shut, what the broker has for the app goes
+/// nowhere.
+pub fn shutdown(fd: Fd) -> Outcome<c_int> {
+    match ours(fd) {
+        Some(name) if is_over(fd, &name) => Outcome::Errno(libc::ENOTCONN),
+        Some(_) => Outcome::Bypass(Bypass::Native),
+        None => Outcome::Bypass(Bypass::NotOurs),
     }
 }

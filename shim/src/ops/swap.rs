@@ -129,9 +129,9 @@ pub fn carry_native(from: Fd, to: Fd) {
 }
 
 /// Writes down what differs from a fresh socket in the options only TCP has.
-pub fn note_tcp_options(tcp: Fd, family: Family) -> Kept {
+pub fn note_tcp_options(tcp: Fd, family: Family) -> Result<Kept> {
     let mut kept = Kept::default();
-    let Ok(fresh) = Fresh::new(family) else { return kept };
+    let fresh = Fresh::new(family)?;
     for (level, name) in TCP_ONLY {
         if level == libc::IPPROTO_IPV6 && family == Family::V4 {
             continue;
@@ -153,7 +153,7 @@ pub fn note_tcp_options(tcp: Fd, family: Family) -> Kept {
             kept.put(level, name, &old[..length]);
         }
     }
-    kept
+    Ok(kept)
 }
 
 /// Binds the app's TCP socket to the address the kernel would choose and to a free port, so that

@@ -1,0 +1,103 @@
+//! A panic in any decision of the shim leaves the program running, with what the real calls give.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::bed::{Bed, Said, faulty_library, run};
+use crate::probe::compiled;
+
+/// Topics of the probes in which every decision is met, without those that take long.
+const TOPICS: [(&str, &str); 13] = [
+    ("probe", "names"),
+    ("probe", "basics"),
+    ("probe", "again"),
+    ("probe", "options"),
+    ("probe", "nonblocking"),
+    ("probe", "refused"),
+    ("probe", "ends"),
+    ("probe", "aborts"),
+    ("probe", "hosts"),
+    ("probe", "fast_open"),
+    ("probe", "waits"),
+    ("process", "truncations"),
+    ("process", "elsewhere"),
+];
+
+fn faulted(bed: &Bed, (probe, topic): (&str, &str), wish: &str, log: &str) -> Said {
+    let mut command = bed.shimmed(bed.path().join(probe).to_str().expect("a temporary path"));
+    command.env("LD_PRELOAD", faulty_library()).args([topic, "5"]);
+    run(command.env("SESSION_FAULT", wish).env("SESSION_FAULT_LOG", bed.path().join(log)))
+}
+
+/// A bed with both probes in it.
+fn with_probes() -> Bed {
+    let bed = Bed::loopback();
+    for probe in ["probe", "process"] {
+        compiled(&bed, probe);
+    }
+    bed
+}
+
+#[test]
+fn with_a_panic_in_every_decision_a_program_is_as_without_the_shim() {
+    let bed = with_probes();
+    for topic @ (probe, name) in TOPICS {
+        let bare = run(Command::new(bed.path().join(probe)).arg(name));
+        let said = faulted(&bed, topic, "before all", "all");
+        assert_eq!((said.code, &said.out), (Some(0), &bare.out), "{name}");
+        assert_eq!(said.err, "", "{name}: nothing on the program's stderr");
+    }
+    let met = fs::read_to_string(bed.path().join("all")).expect("a log");
+    assert!(met.contains("shim/src/hooks/connect.rs"), "panics were wished for: {met}");
+}
+
+#[test]
+fn a_panic_in_any_one_decision_leaves_the_program_running() {
+    let bed = with_probes();
+    let mut topic_of = BTreeMap::new();
+    for topic in TOPICS {
+        let said = faulted(&bed, topic, "", topic.1);
+        assert_eq!(said.code, Some(0), "{topic:?} without a fault");
+        let met = fs::read_to_string(bed.path().join(topic.1)).expect("a log");
+        for site in met.lines() {
+            topic_of.entry(site.to_owned()).or_insert(topic);
+        }
+    }
+    for (site, topic) in topic_of {
+        for when in ["before", "after"] {
+            let said = faulted(&bed, topic, &format!("{when} {site}"), "one");
+            // With one hook gone the probe may wait for bytes that it could not send, until its
+            // own alarm rings.
+            let runs = said.code == Some(0) || said.signal == Some(libc::SIGALRM);
+            assert!(runs, "{when} {site} in {topic:?}: {said:?}");
+        }
+    }
+    let log = fs::read_to_string(bed.path().join("one")).expect("a log");
+    let met: BTreeSet<_> = log.lines().map(|site| site.replace("tests/../", "")).collect();
+    assert_eq!(decisions().difference(&met).collect::<Vec<_>>(), Vec::<&String>::new());
+}
+
+/// Every place of the source that decides something.
+fn decisions() -> BTreeSet<String> {
+    let shim = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shim/src");
+    let mut found = BTreeSet::new();
+    for (dir, name) in [(shim.join("hooks"), "hooks/"), (shim, "")] {
+        for file in fs::read_dir(dir).expect("the shim's source") {
+            let path = file.expect("an entry").path();
+            if path.extension().is_none_or(|extension| extension != "rs") {
+                continue;
+            }
+            let file = path.file_name().expect("a file").to_string_lossy().into_owned();
+            let text = fs::read_to_string(&path).expect("a source file");
+            for (line, text) in (1..).zip(text.lines()) {
+                let calls = text.contains("decide(") && !text.contains("fn decide");
+                if calls && !text.trim_start().starts_with("//") {
+                    found.insert(format!("shim/src/{name}{file}:{line}"));
+                }
+            }
+        }
+    }
+    found
+}
