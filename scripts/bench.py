@@ -81,7 +81,7 @@ class Lab:
             http {{ access_log off; sendfile on; tcp_nodelay on;
               client_body_temp_path {self.dir}/t1; proxy_temp_path {self.dir}/t2; fastcgi_temp_path {self.dir}/t3;
               uwsgi_temp_path {self.dir}/t4; scgi_temp_path {self.dir}/t5;
-              server {{ listen 127.0.0.1:{self.port} backlog=4096; root {root}; }} }}""")
+              server {{ listen 127.0.0.1:{self.port} backlog=4096; listen 127.0.0.2:{self.port} backlog=4096; root {root}; }} }}""")
         user = [] if os.getuid() else ["-g", "user root;"]
         pid = self.start("nginx", "/usr/sbin/nginx", "-c", conf, *user)
         wait_port(self.port)
@@ -176,6 +176,31 @@ service = "www.bench@localhost"
         cpu["curl"] = after.ru_utime + after.ru_stime - usage.ru_utime - usage.ru_stime
         return seconds, cpu
 
+    def shim(self):
+        """What the shim costs who has no route: connects, and the start of a program; bare, with an empty library, with it."""
+        source = pathlib.Path(__file__).parent.parent / "tests/shim/cost.c"
+        cost, empty = self.dir / "cost", self.dir / "empty.so"
+        subprocess.run(["cc", "-O2", "-o", cost, source], check=True)
+        subprocess.run(["cc", "-shared", "-o", empty, "-x", "c", "/dev/null"], check=True)
+        (self.dir / "no-broker").mkdir()
+        bare = {k: v for k, v in os.environ.items() if k not in ("LD_PRELOAD", "SESSION_DIR")}
+        ways = {
+            "bare": bare,
+            "an empty library": dict(bare, LD_PRELOAD=str(empty)),
+            "the shim, no broker": dict(bare, LD_PRELOAD=str(self.bin / "libsession.so"), SESSION_DIR=str(self.dir / "no-broker")),
+            "the shim, no such route": self.env,
+        }
+        found = {way: [] for way in ways}
+        for _ in range(5):
+            for way, env in ways.items():
+                numbers = []
+                # A destination beside the routed one: nginx listens there as well.
+                for arguments in (["127.0.0.2", str(self.port)], ["start"]):
+                    out = subprocess.run([cost, *arguments], env=env, capture_output=True, text=True, check=True)
+                    numbers += map(float, out.stdout.split())
+                found[way].append(numbers)
+        return {way: [min(column) for column in zip(*rounds)] for way, rounds in found.items()}
+
     def small(self, port, count, env=None):
         out = subprocess.run([self.bin / "request-latency", "127.0.0.1", str(port), "/small", str(count)],
                              env=env, capture_output=True, text=True)
@@ -232,6 +257,13 @@ def run(lab, args):
     p50, p99 = ({w: statistics.median(s[i] for s in small[w]) for w in ways} for i in (0, 1))
     for way in ways:
         print(f"{way:<26}{p50[way]:>8.0f}{p99[way]:>8.0f}{p50[way] - p50['direct']:>12.0f}{p99[way] - p99['direct']:>12.0f}")
+
+    cost = lab.shim()
+    base, none = cost["bare"], cost["an empty library"]
+    print(f"\n{'not routed, the least':<26}{'connect ns':>11}{'added':>8}{'TCP µs':>9}{'added/TCP':>11}{'start µs':>10}{'added to empty':>16}")
+    for way, (small_ns, tcp_ns, start_ns) in cost.items():
+        added = small_ns - base[0]
+        print(f"{way:<26}{small_ns:>11.0f}{added:>8.0f}{tcp_ns / 1e3:>9.1f}{added / base[1]:>11.2%}{start_ns / 1e3:>10.0f}{(start_ns - none[2]) / 1e3:>16.0f}")
 
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

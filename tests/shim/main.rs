@@ -5,7 +5,6 @@
 
 mod absent;
 mod bed;
-mod cost;
 mod fault;
 mod probe;
 mod program;
