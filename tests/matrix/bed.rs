@@ -146,14 +146,10 @@ impl<'a> Bed<'a> {
     /// Starts a daemon on the server's machine and waits until it listens at `port`. All that it
     /// starts itself ends with it.
     pub fn serve(&mut self, program: &str, arguments: &[&str], port: u16) -> Result<()> {
-        let process = self.start(program, arguments)?;
+        let mut process = self.start(program, arguments)?;
+        listens(&self.server, &mut process, port)?;
         self.services.push(process);
-        let process = self.services.last_mut().context("just put there")?;
-        let probe = || TcpStream::connect(("127.0.0.1", port)).is_ok();
-        wait::until(&format!("{program} to listen"), START_MAX, || {
-            process.must_run()?;
-            Ok(self.server.inside(probe)?.then_some(()))
-        })
+        Ok(())
     }
 
     /// Starts a daemon on the server's machine that listens at no TCP port.
@@ -162,6 +158,14 @@ impl<'a> Bed<'a> {
         let around = ["--pid", "--fork", "--kill-child", "sh", "-c", "\"$@\"; exit $?", "sh"];
         let plan = self.plan("unshare", &[&around[..], &[program], arguments].concat());
         plan.start(self.scene, Some(&self.server))
+    }
+
+    /// Starts a daemon with the shim on the user's machine that listens at `port`.
+    pub fn start_routed(&self, program: &str, arguments: &[&str], port: u16) -> Result<Process> {
+        let plan = self.way()?.broker.with_shim(self.plan(program, arguments))?;
+        let mut process = plan.start(self.scene, Some(&self.client))?;
+        listens(&self.client, &mut process, port)?;
+        Ok(process)
     }
 
     /// Starts the STP server, the wire and the broker.
@@ -189,8 +193,7 @@ impl<'a> Bed<'a> {
 
     /// Runs a program with the shim on the user's machine; it must end with exit code 0.
     pub fn run(&self, program: &str, arguments: &[&str]) -> Result<Ended> {
-        let way = self.session.as_ref().context("no session can be made yet")?;
-        let plan = way.broker.with_shim(self.plan(program, arguments))?;
+        let plan = self.way()?.broker.with_shim(self.plan(program, arguments))?;
         plan.run(self.scene, Some(&self.client), PROGRAM_MAX)?.ok()
     }
 
@@ -228,8 +231,12 @@ impl<'a> Bed<'a> {
         self.must_be_payload(&self.home(name))
     }
 
+    fn way(&self) -> Result<&Way> {
+        self.session.as_ref().context("no session can be made before Bed::open")
+    }
+
     fn must_have_resumed(&self) -> Result<()> {
-        let way = self.session.as_ref().context("there was no session")?;
+        let way = self.way()?;
         let (cuts, planned, carried) = (way.wire.cuts(), self.cuts.len(), way.wire.carried());
         ensure!(cuts == planned, "{cuts} cuts of {planned}, {carried} bytes carried");
         let status = daemon::status(&self.client, BROKER_STATUS)?;
@@ -258,6 +265,15 @@ impl<'a> Bed<'a> {
             }
         }
     }
+}
+
+/// Waits until a process listens at `port` of its machine.
+fn listens(machine: &Namespace, process: &mut Process, port: u16) -> Result<()> {
+    let probe = || TcpStream::connect(("127.0.0.1", port)).is_ok();
+    wait::until(&format!("a listener at port {port}"), START_MAX, || {
+        process.must_run()?;
+        Ok(machine.inside(probe)?.then_some(()))
+    })
 }
 
 /// Past the capture of the test harness: scripts/matrix reads it.

@@ -28,6 +28,23 @@ fn ncat_receives_and_sends() {
 }
 
 #[test]
+fn netcats_fetch() {
+    for (program, command) in [
+        ("nc", "nc web.lab 80 <ask >answer"),
+        ("socat", "socat STDIO,ignoreeof TCP:web.lab:80 <ask >answer"),
+    ] {
+        play(&Row { program, does: "HTTP by hand", cuts: BULK }, |bed| {
+            bed.web("")?;
+            bed.open(&[tcp("web.lab:80", 80)])?;
+            bed.bash(&format!("printf 'GET /big HTTP/1.0\\r\\n\\r\\n' >ask; {command}"))?;
+            let (answer, big) = (std::fs::read(bed.home("answer"))?, std::fs::read(bed.payload())?);
+            ensure!(answer.ends_with(&big), "the answer has {} bytes", answer.len());
+            Ok(())
+        });
+    }
+}
+
+#[test]
 fn bash_has_connections_of_its_own() {
     let row = Row { program: "bash", does: "/dev/tcp, read by other programs", cuts: BULK };
     play(&row, |bed| {

@@ -112,6 +112,10 @@ fn repository(bed: &Bed<'_>) -> Result<()> {
 /// Clones from `url`; the clone must be the repository.
 fn clone(bed: &Bed<'_>, url: &str) -> Result<()> {
     bed.run("git", &["clone", "-q", url, "clone"])?;
+    must_be_repository(bed)
+}
+
+fn must_be_repository(bed: &Bed<'_>) -> Result<()> {
     let head = |dir: &str| bed.prepare("git", &["-C", dir, "rev-parse", "HEAD"]);
     bed.prepare("git", &["-C", "clone", "fsck", "--strict"])?;
     ensure!(head("clone")?.out == head("work")?.out, "another commit");
@@ -128,6 +132,19 @@ fn git_over_its_own_protocol() {
         bed.serve("git", &["daemon", "--export-all", "--reuseaddr", &base], 9418)?;
         bed.open(&[tcp("box.lab:9418", 9418)])?;
         clone(bed, "git://box.lab/repo.git")
+    });
+}
+
+#[test]
+fn git_over_ssh() {
+    let row = Row { program: "git", does: "clone, ssh", cuts: BULK };
+    play(&row, |bed| {
+        repository(bed)?;
+        let options = sshd(bed)?;
+        let ssh = format!("core.sshCommand=ssh {options}");
+        let from = format!("box.lab:{}/repo.git", bed.dir("share")?.display());
+        bed.run("git", &["-c", &ssh, "clone", "-q", &from, "clone"])?;
+        must_be_repository(bed)
     });
 }
 

@@ -162,6 +162,34 @@ fn curl_https() {
 }
 
 #[test]
+fn nginx_is_a_proxy() {
+    let row = Row { program: "nginx", does: "reverse proxy, kept connections", cuts: BULK };
+    play(&row, |bed| {
+        bed.web("")?;
+        bed.open(&[http("web.lab:80", 80)])?;
+        let dir = bed.dir("proxy")?;
+        let here = dir.display();
+        let text = format!(
+            "user root; daemon off; master_process off; pid {here}/pid; error_log {here}/log info;
+             events {{}} http {{ access_log off; proxy_temp_path {here}/temp;
+             upstream far {{ server web.lab:80; keepalive 4; }}
+             server {{ listen 8080; location / {{ proxy_pass http://far;
+             proxy_http_version 1.1; proxy_set_header Connection \"\"; }} }} }}"
+        );
+        std::fs::write(dir.join("conf"), text)?;
+        let (prefix, conf) = (here.to_string(), dir.join("conf").display().to_string());
+        let _proxy = bed.start_routed("nginx", &["-p", &prefix, "-c", &conf], 8080)?;
+        for number in 0..3 {
+            let to = format!("got{number}");
+            let how = ["-sSf", "-o", &to, "http://127.0.0.1:8080/big"];
+            bed.run("curl", &how)?;
+            bed.got(&to)?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn openssl_s_client() {
     let row = Row { program: "openssl s_client", does: "TLS by hand", cuts: BULK };
     play(&row, |bed| {
