@@ -7,6 +7,7 @@ use stp_proto::wire::TransferReason;
 
 use crate::near::Near;
 use crate::net::{BROKER, ConnId, Owner, SERVER};
+use crate::opening::EPOCH_S;
 use crate::plan::Kind;
 use crate::world::{Ev, Who, World};
 
@@ -22,6 +23,7 @@ impl World {
             Kind::Cut => self.cut(),
             Kind::Silence => self.silence(),
             Kind::Outage => self.outage(server),
+            Kind::Delay => self.slow_down(server),
             Kind::AddressChange => self.change_address(),
             Kind::ServerMove => self.move_server(server),
             Kind::BothMove => {
@@ -31,6 +33,7 @@ impl World {
             Kind::Death => self.death(server),
             Kind::Stall | Kind::Quit => self.app_fault(kind),
             Kind::Sleep => self.sleep(server),
+            Kind::Clock => self.set_clock(server),
             Kind::Origin => {
                 let origin = &self.servers[server].origin;
                 if self.random.one_in(3) {
@@ -128,6 +131,26 @@ impl World {
             }
             self.after(pause, Ev::Thaw(rank));
         }
+    }
+
+    fn slow_down(&mut self, server: usize) {
+        let all = self.random.one_in(2);
+        let more = self.random.millis(100, 20_000);
+        let until = self.now + self.random.millis(1_000, 600_000);
+        for rank in 0..self.servers.len() {
+            if all || rank == server {
+                self.net.slow_until[rank] = (until, more);
+            }
+        }
+    }
+
+    /// Only tickets know the time of day, and sessions live without them while their server does.
+    fn set_clock(&mut self, server: usize) {
+        let leap = self.random.scale(1, 10 * 365 * 86_400);
+        let clock = &self.servers[server].clock;
+        let ahead = self.random.one_in(2);
+        let now = clock.get();
+        clock.set(if ahead { now.saturating_add(leap) } else { now.saturating_sub(leap) });
     }
 
     /// What was frozen goes on.
@@ -252,6 +275,8 @@ impl World {
         for server in 0..self.servers.len() {
             self.servers[server].asleep_until = now;
             self.servers[server].full_until = now;
+            self.servers[server].clock.set(EPOCH_S);
+            self.net.slow_until[server] = Default::default();
             self.servers[server].origin.down_until.set(now);
             self.net.down_until[server] = now;
             self.restart(server);

@@ -2,18 +2,22 @@
 //! the shipped session, choice, observer, plans and claims, driven as the daemons drive them.
 //!
 //! `STP_SEED=n` runs one seed and prints its trace, `STP_SEEDS=n` says how many are run (from
-//! `STP_FIRST` on). Everything a run does follows from its seed.
+//! `STP_FIRST` on; `scripts/simulate`). Everything a run does follows from its seed.
 
 mod app;
 mod broker;
 mod check;
+mod drive;
 mod fault;
 mod http;
 mod near;
 mod net;
+mod opening;
 mod origin;
 mod plan;
 mod random;
+mod reach;
+mod search;
 mod server;
 mod work;
 mod world;
@@ -21,7 +25,7 @@ mod world;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use world::{Counts, World};
 
@@ -29,6 +33,8 @@ use world::{Counts, World};
 const SEEDS: u64 = 500;
 /// Failing seeds shown.
 const SHOWN: usize = 12;
+/// How often a long run says how far it is.
+const SAY_EVERY: Duration = Duration::from_secs(10);
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -40,35 +46,55 @@ fn run(seed: u64, loud: bool) -> Counts {
     world.counts
 }
 
-/// Runs seeds on all processors; what failed, and the sum of the counts.
-fn run_all(first: u64, count: u64) -> (Vec<(u64, String)>, Counts) {
-    let next = AtomicU64::new(first);
-    let failed = Mutex::new(Vec::new());
-    let sum = Mutex::new(Counts::default());
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= first + count {
-                        break;
-                    }
-                    match catch_unwind(AssertUnwindSafe(|| run(seed, false))) {
-                        Ok(counts) => sum.lock().expect("no panic").add(&counts),
-                        Err(error) => {
-                            let text = error.downcast_ref::<String>().cloned();
-                            let text = text.or(error.downcast_ref::<&str>().map(|s| s.to_string()));
-                            failed.lock().expect("no panic").push((seed, text.unwrap_or_default()));
-                        }
-                    }
-                }
-            });
+/// What all seeds so far came to.
+#[derive(Default)]
+struct Sum {
+    done: u64,
+    counts: Counts,
+    /// Seeds that failed, and how.
+    failed: Vec<(u64, String)>,
+    said: Duration,
+}
+
+impl Sum {
+    #[expect(clippy::print_stderr, reason = "a long run says how far it is")]
+    fn add(&mut self, seed: u64, result: Result<Counts, String>, (seeds, begun): (u64, Instant)) {
+        self.done += 1;
+        match result {
+            Ok(counts) => self.counts.add(&counts),
+            Err(text) => self.failed.push((seed, text)),
         }
-    });
-    let mut failed = failed.into_inner().expect("no panic");
-    failed.sort();
-    (failed, sum.into_inner().expect("no panic"))
+        if begun.elapsed() >= self.said + SAY_EVERY {
+            self.said = begun.elapsed();
+            let seconds = self.said.as_secs();
+            eprintln!("{} of {seeds} seeds, {} failed, {seconds} s", self.done, self.failed.len());
+        }
+    }
+}
+
+/// Runs seeds on all processors.
+fn run_all(first: u64, seeds: u64) -> Sum {
+    let (next, begun) = (AtomicU64::new(first), Instant::now());
+    let sum = Mutex::new(Sum::default());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= first + seeds {
+                break;
+            }
+            let result = catch_unwind(AssertUnwindSafe(|| run(seed, false))).map_err(|error| {
+                let text = error.downcast_ref::<String>().cloned();
+                let text = text.or(error.downcast_ref::<&str>().map(|text| text.to_string()));
+                text.unwrap_or_default()
+            });
+            sum.lock().expect("no panic").add(seed, result, (seeds, begun));
+        }
+    };
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+    let mut sum = sum.into_inner().expect("no panic");
+    sum.failed.sort();
+    sum
 }
 
 impl Counts {
@@ -95,8 +121,8 @@ fn sessions_survive_what_may_happen() {
     }
     std::panic::set_hook(Box::new(|_| ()));
     let (first, seeds) = (number("STP_FIRST").unwrap_or(0), number("STP_SEEDS").unwrap_or(SEEDS));
-    let begun = std::time::Instant::now();
-    let (failed, sum) = run_all(first, seeds);
+    let begun = Instant::now();
+    let Sum { counts: sum, failed, .. } = run_all(first, seeds);
     let _ = std::panic::take_hook();
     let took = begun.elapsed();
     let hours = sum.virtual_time.as_secs() / 3600;

@@ -73,6 +73,8 @@ pub struct Net {
     random: Random,
     /// Until when nothing comes through to this server.
     pub down_until: Vec<Instant>,
+    /// Until when the way to this server takes so much longer.
+    pub slow_until: Vec<(Instant, Duration)>,
     /// The broker's address.
     pub address: u32,
     packed: bool,
@@ -87,6 +89,7 @@ impl Net {
             wires,
             random,
             down_until: vec![Instant::default(); servers],
+            slow_until: vec![Default::default(); servers],
             address: 0,
             packed,
         }
@@ -97,9 +100,11 @@ impl Net {
     }
 
     /// One way's time.
-    pub fn delay(&mut self, server: usize) -> Duration {
+    pub fn delay(&mut self, now: Instant, server: usize) -> Duration {
         let jitter = u64::try_from(self.wires.jitter.as_micros()).unwrap_or(0);
-        self.wires.latency[server] + Duration::from_micros(self.random.below(jitter + 1))
+        let (until, more) = self.slow_until[server];
+        let more = if now < until { more } else { Duration::ZERO };
+        self.wires.latency[server] + more + Duration::from_micros(self.random.below(jitter + 1))
     }
 
     pub fn add(&mut self, server: usize) -> ConnId {
@@ -127,7 +132,7 @@ impl Net {
         const DATA: u8 = 4;
         let record_max = 16_384;
         let server = self.conns.get(&id)?.server;
-        let delay = self.delay(server);
+        let delay = self.delay(now, server);
         let pipe = &mut self.conns.get_mut(&id)?.ways[way];
         pipe.bytes += frame.len();
         if self.packed
@@ -154,7 +159,7 @@ impl Net {
         abruptly: bool,
     ) -> Option<Instant> {
         let server = self.conns.get(&id)?.server;
-        let delay = self.delay(server);
+        let delay = self.delay(now, server);
         let conn = self.conns.get_mut(&id)?;
         conn.owner[side] = Owner::Nobody;
         conn.ways[1 - side].clear();

@@ -16,6 +16,8 @@ pub enum Kind {
     Silence,
     /// Nothing comes through to a server, or to any, for a while.
     Outage,
+    /// The way to a server, or to all, takes longer for a while.
+    Delay,
     /// The broker's machine has another address: its links are dead.
     AddressChange,
     /// A server's machine is elsewhere for a while: its links are dead.
@@ -30,6 +32,8 @@ pub enum Kind {
     Quit,
     /// A machine sleeps: its clock leaps.
     Sleep,
+    /// A server's clock of the day is set to another time.
+    Clock,
     /// Users suspend and resume, with probability 1/128 after every call (KTH 5.2.4).
     Suspend,
     /// The real service breaks connections off, or is down.
@@ -41,10 +45,11 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 14] = [
+    pub const ALL: [Kind; 16] = [
         Kind::Cut,
         Kind::Silence,
         Kind::Outage,
+        Kind::Delay,
         Kind::AddressChange,
         Kind::ServerMove,
         Kind::BothMove,
@@ -52,6 +57,7 @@ impl Kind {
         Kind::Stall,
         Kind::Quit,
         Kind::Sleep,
+        Kind::Clock,
         Kind::Suspend,
         Kind::Origin,
         Kind::Burden,

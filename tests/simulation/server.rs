@@ -16,14 +16,15 @@ use stp_proto::wire::{
     encode_resume_denied, first_frame,
 };
 
-use crate::http::{self, Mint};
+use crate::drive::End;
 use crate::near::{Near, Tcp};
 use crate::net::{ConnId, Owner, SERVER};
+use crate::opening::{self, EPOCH_S, Mint};
 use crate::origin::{Ledger, Origin};
 use crate::plan::Plan;
 use crate::random::Random;
 use crate::work::Script;
-use crate::world::{End, Ev, Who, World};
+use crate::world::{Ev, Who, World};
 
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
@@ -49,6 +50,8 @@ pub struct Server {
     pub generation: u32,
     pub asleep_until: Instant,
     pub full_until: Instant,
+    /// What its clock of the day showed when the simulation began.
+    pub clock: Rc<Cell<u64>>,
 }
 
 impl Server {
@@ -81,6 +84,7 @@ impl Server {
                 generation: 0,
                 asleep_until: Instant::default(),
                 full_until: Instant::default(),
+                clock: Rc::new(Cell::new(EPOCH_S)),
             }
         };
         plan.replicas.iter().enumerate().map(server).collect()
@@ -225,7 +229,7 @@ impl World {
         &mut self,
         server: usize,
         connect: &Connect<'_>,
-    ) -> Result<(Near, StartAt, bool), http::Denial> {
+    ) -> Result<(Near, StartAt, bool), opening::Denial> {
         let now = self.now;
         if now < self.servers[server].full_until {
             return Err((DenyReason::Overloaded, "full".to_owned()));
@@ -250,10 +254,11 @@ impl World {
                     client: [7; 32],
                     handle: connect.handle,
                 };
-                let mint = Mint { holder, life: self.plan.ticket_life };
+                let clock = Rc::clone(&self.servers[server].clock);
+                let mint = Mint { holder, life: self.plan.ticket_life, clock };
                 let policy = Policy { compare_prefix: self.plan.vouched };
                 let origin = Rc::clone(&self.servers[server].origin);
-                let (http, at) = http::open(now, &origin, request, mint, policy)?;
+                let (http, at) = opening::open(now, &origin, request, mint, policy)?;
                 Ok((Near::Http(Box::new(http)), at, true))
             }
         }
