@@ -27,6 +27,7 @@ use stp_net::status;
 use stp_proto::directory::{Ask, Body, FilePath, OneName, OneService, Refusal};
 use stp_proto::local::wire::Resolved;
 use stp_proto::name::Name;
+use tokio::sync::watch;
 
 use crate::broker::Broker;
 use crate::config::{self, DirectoryConfig, GatewayConfig};
@@ -44,7 +45,7 @@ const STALE_MAX: Duration = Duration::from_secs(24 * 3_600);
 const KEEP: Duration = Duration::from_secs(600);
 /// From one attempt to follow a service to the next.
 const FOLLOW_AGAIN: Duration = Duration::from_secs(1);
-/// How often it is looked whether anybody still uses a service.
+/// How often it is looked whether anybody still uses a service, and where its servers are.
 const FOLLOW_LOOK: Duration = Duration::from_secs(30);
 const DIAL_MAX: Duration = Duration::from_secs(4);
 /// The front of the names that stand for files; no host name begins so.
@@ -88,6 +89,8 @@ pub struct Directory {
     next_number: AtomicUsize,
     next_file: AtomicUsize,
     trouble: Mutex<Option<String>>,
+    /// Counts changes of the network.
+    network: watch::Sender<u64>,
 }
 
 fn lacking(errno: Errno, why: impl Into<String>) -> Lacking {
@@ -132,6 +135,7 @@ impl Directory {
             next_number: AtomicUsize::new(FIRST_NUMBER),
             next_file: AtomicUsize::new(1),
             trouble: Mutex::default(),
+            network: watch::Sender::new(0),
         })
     }
 
@@ -182,6 +186,18 @@ impl Directory {
         });
         // The list itself holds one.
         self.maker.lock().servers.retain(|server| Arc::strong_count(server) > 1);
+    }
+
+    /// The machine's addresses or routes have changed: links to directories may be dead without
+    /// saying so. Servers that are followed are asked for over new ones.
+    pub fn network_changed(self: &Arc<Self>) {
+        let directory = Arc::clone(self);
+        // Who dials a directory holds its lock meanwhile; nobody shall wait for that.
+        tokio::spawn(async move {
+            directory.others.lock().await.clear();
+            *directory.gateway.lock().await = None;
+            directory.network.send_modify(|count| *count += 1);
+        });
     }
 
     /// The ticket for a name was not accepted: the next session gets a new one.
@@ -382,18 +398,23 @@ impl Directory {
             if service.strong_count() == 0 {
                 return;
             }
+            let mut network = self.network.subscribe();
             let Ok(mut watch) = self.watch(&name).await else { continue };
             // What has changed before the watch began.
             self.refresh(&host, &name, &service).await;
             loop {
-                let changed = tokio::time::timeout(FOLLOW_LOOK, watch.changed()).await;
+                let changed = tokio::select! {
+                    changed = tokio::time::timeout(FOLLOW_LOOK, watch.changed()) => changed,
+                    _ = network.changed() => break,
+                };
                 if service.strong_count() == 0 {
                     return;
                 }
                 match changed {
                     Ok(Some(_)) => self.refresh(&host, &name, &service).await,
                     Ok(None) => break,
-                    Err(_quiet) => {}
+                    // A link that died silently is noticed by who says something.
+                    Err(_quiet) => self.refresh(&host, &name, &service).await,
                 }
             }
         }

@@ -95,6 +95,7 @@ async fn handle_change(broker: &Broker, progress: &mut Progress) {
     for server in broker.all_servers() {
         server.reach.network_changed(|link| is_ours(&mut here, link.local_addr().ip()));
     }
+    broker.directory.network_changed();
     let sessions = broker.sessions();
     progress.look(&sessions, Instant::now());
     let mut others = Vec::new();

@@ -34,9 +34,7 @@ const GAP: Duration = Duration::from_millis(8);
 /// # Errors
 /// When the socket cannot be used any more.
 pub async fn answer(socket: UdpSocket) -> io::Result<()> {
-    let random = aws_lc_rs::rand::SystemRandom::new();
-    let key = hmac::Key::generate(hmac::HMAC_SHA256, &random)
-        .map_err(|_| io::Error::other("the system has no randomness"))?;
+    let answerer = Answerer::new()?;
     let mut question = [0; QUESTION + 1];
     loop {
         let (length, from) = match socket.recv_from(&mut question).await {
@@ -45,46 +43,63 @@ pub async fn answer(socket: UdpSocket) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
             Err(error) => return Err(error),
         };
-        if let Some(answer) = answer_to(&key, clock::now_us(), from, &question[..length]) {
+        if let Some(answer) = answerer.answer_to(clock::now_us(), from, &question[..length]) {
             // A full socket loses answers, as the network does.
             let _lost = socket.try_send_to(&answer, from);
         }
     }
 }
 
-fn answer_to(
-    key: &hmac::Key,
-    now_us: u64,
-    from: SocketAddr,
-    question: &[u8],
-) -> Option<[u8; ANSWER]> {
-    if question.len() != QUESTION || question[..4] != MAGIC || question[4] != ASK {
-        return None;
-    }
-    let slot = now_us / SLOT_US;
-    let shown = &question[16..16 + COOKIE];
-    let good = [slot, slot.saturating_sub(1)]
-        .into_iter()
-        .any(|slot| subtle::ConstantTimeEq::ct_eq(&cookie(key, slot, from)[..], shown).into());
-    let mut answer = [0; ANSWER];
-    answer[..4].copy_from_slice(&MAGIC);
-    answer[4] = if good { HAVE } else { PROVE };
-    answer[8..16].copy_from_slice(&question[8..16]);
-    answer[16..16 + COOKIE].copy_from_slice(&cookie(key, slot, from));
-    Some(answer)
-}
+/// What decides on answers: a secret of this process, and nothing else.
+pub struct Answerer(hmac::Key);
 
-fn cookie(key: &hmac::Key, slot: u64, from: SocketAddr) -> [u8; COOKIE] {
-    let mut what = Vec::with_capacity(32);
-    what.extend_from_slice(&slot.to_be_bytes());
-    match from.ip() {
-        IpAddr::V4(v4) => what.extend_from_slice(&v4.to_ipv6_mapped().octets()),
-        IpAddr::V6(v6) => what.extend_from_slice(&v6.octets()),
+impl Answerer {
+    /// With a new secret.
+    ///
+    /// # Errors
+    /// When the system has no randomness.
+    pub fn new() -> io::Result<Answerer> {
+        let random = aws_lc_rs::rand::SystemRandom::new();
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &random);
+        key.map(Answerer).map_err(|_| io::Error::other("the system has no randomness"))
     }
-    what.extend_from_slice(&from.port().to_be_bytes());
-    let tag = hmac::sign(key, &what);
-    let (cookie, _) = tag.as_ref().split_first_chunk().expect("a tag has 32 bytes");
-    *cookie
+
+    /// The answer to a question from `from` at `now_us` microseconds; none to anything else.
+    #[must_use]
+    pub fn answer_to(
+        &self,
+        now_us: u64,
+        from: SocketAddr,
+        question: &[u8],
+    ) -> Option<[u8; ANSWER]> {
+        if question.len() != QUESTION || question[..4] != MAGIC || question[4] != ASK {
+            return None;
+        }
+        let slot = now_us / SLOT_US;
+        let shown = &question[16..16 + COOKIE];
+        let good = [slot, slot.saturating_sub(1)]
+            .into_iter()
+            .any(|slot| subtle::ConstantTimeEq::ct_eq(&self.cookie(slot, from)[..], shown).into());
+        let mut answer = [0; ANSWER];
+        answer[..4].copy_from_slice(&MAGIC);
+        answer[4] = if good { HAVE } else { PROVE };
+        answer[8..16].copy_from_slice(&question[8..16]);
+        answer[16..16 + COOKIE].copy_from_slice(&self.cookie(slot, from));
+        Some(answer)
+    }
+
+    fn cookie(&self, slot: u64, from: SocketAddr) -> [u8; COOKIE] {
+        let mut what = Vec::with_capacity(32);
+        what.extend_from_slice(&slot.to_be_bytes());
+        match from.ip() {
+            IpAddr::V4(v4) => what.extend_from_slice(&v4.to_ipv6_mapped().octets()),
+            IpAddr::V6(v6) => what.extend_from_slice(&v6.octets()),
+        }
+        what.extend_from_slice(&from.port().to_be_bytes());
+        let tag = hmac::sign(&self.0, &what);
+        let (cookie, _) = tag.as_ref().split_first_chunk().expect("a tag has 32 bytes");
+        *cookie
+    }
 }
 
 /// The least round trip of `count` questions, at most `patience`; none if nobody answers.
@@ -133,7 +148,7 @@ async fn ask(server: SocketAddr, count: u32) -> io::Result<Option<Duration>> {
         tokio::select! {
             received = socket.recv(&mut buffer) => {
                 let length = received?;
-                let Some((number, cookie)) = read(&buffer[..length], base, asked.len()) else {
+                let Some((number, cookie)) = read_answer(&buffer[..length], base, asked.len()) else {
                     continue;
                 };
                 shown = cookie;
@@ -160,7 +175,9 @@ async fn ask(server: SocketAddr, count: u32) -> io::Result<Option<Duration>> {
     Ok(best)
 }
 
-fn question(number: u64, cookie: &[u8; COOKIE]) -> [u8; QUESTION] {
+/// A question with a number, and the cookie that an earlier answer gave.
+#[must_use]
+pub fn question(number: u64, cookie: &[u8; COOKIE]) -> [u8; QUESTION] {
     let mut question = [0; QUESTION];
     question[..4].copy_from_slice(&MAGIC);
     question[4] = ASK;
@@ -169,8 +186,9 @@ fn question(number: u64, cookie: &[u8; COOKIE]) -> [u8; QUESTION] {
     question
 }
 
-/// Which question this answers.
-fn read(answer: &[u8], base: u64, asked: usize) -> Option<(usize, [u8; COOKIE])> {
+/// Which of `asked` questions, numbered from `base` on, this answers, and with what cookie.
+#[must_use]
+pub fn read_answer(answer: &[u8], base: u64, asked: usize) -> Option<(usize, [u8; COOKIE])> {
     if answer.len() != ANSWER || answer[..4] != MAGIC || !matches!(answer[4], HAVE | PROVE) {
         return None;
     }
@@ -183,8 +201,8 @@ fn read(answer: &[u8], base: u64, asked: usize) -> Option<(usize, [u8; COOKIE])>
 mod tests {
     use super::*;
 
-    fn key() -> hmac::Key {
-        hmac::Key::new(hmac::HMAC_SHA256, &[7; 32])
+    fn answerer() -> Answerer {
+        Answerer(hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]))
     }
 
     #[tokio::test]
@@ -211,24 +229,24 @@ mod tests {
         const { assert!(ANSWER < QUESTION) };
         let from = ([192, 0, 2, 1], 9).into();
         let asked = question(5, &[0; COOKIE]);
-        assert!(answer_to(&key(), 0, from, &asked).is_some());
+        assert!(answerer().answer_to(0, from, &asked).is_some());
         for length in 0..QUESTION {
-            assert_eq!(answer_to(&key(), 0, from, &asked[..length]), None);
+            assert_eq!(answerer().answer_to(0, from, &asked[..length]), None);
         }
-        assert_eq!(answer_to(&key(), 0, from, &[0; QUESTION]), None);
+        assert_eq!(answerer().answer_to(0, from, &[0; QUESTION]), None);
         // An answer is no question: two servers cannot be made to talk to each other.
         let mut answer = [0; QUESTION];
-        answer[..ANSWER].copy_from_slice(&answer_to(&key(), 0, from, &asked).unwrap());
-        assert_eq!(answer_to(&key(), 0, from, &answer), None);
+        answer[..ANSWER].copy_from_slice(&answerer().answer_to(0, from, &asked).unwrap());
+        assert_eq!(answerer().answer_to(0, from, &answer), None);
     }
 
     #[test]
     fn a_cookie_is_of_one_address_and_ages() {
         let (from, other) = (([192, 0, 2, 1], 9).into(), ([192, 0, 2, 1], 10).into());
         let kind = |now, from, cookie: &[u8; COOKIE]| {
-            answer_to(&key(), now, from, &question(5, cookie)).unwrap()[4]
+            answerer().answer_to(now, from, &question(5, cookie)).unwrap()[4]
         };
-        let given = answer_to(&key(), 0, from, &question(5, &[0; COOKIE])).unwrap();
+        let given = answerer().answer_to(0, from, &question(5, &[0; COOKIE])).unwrap();
         let given: [u8; COOKIE] = given[16..32].try_into().unwrap();
         assert_eq!(kind(0, from, &[0; COOKIE]), PROVE);
         assert_eq!(kind(SLOT_US, from, &given), HAVE);

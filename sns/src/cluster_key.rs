@@ -29,6 +29,12 @@ impl Cluster {
         Ok(Cluster { name: name.to_owned(), key: LiveKey::load(path)? })
     }
 
+    /// A cluster whose key does not change.
+    #[must_use]
+    pub fn fixed(name: &str, key: ClusterKey) -> Cluster {
+        Cluster { name: name.to_owned(), key: LiveKey::fixed(key) }
+    }
+
     /// Its name: the audience of its tickets.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -103,8 +103,8 @@ enum Step {
     Idle,
 }
 
-/// What is known of a client while its link lives.
-struct Client {
+/// What is known of a client while its link lives, and what is done for it.
+pub struct Client {
     sns: Arc<Sns>,
     caller: Caller,
     pending: Option<Pending>,
@@ -116,7 +116,9 @@ struct Client {
 }
 
 impl Client {
-    fn new(sns: Arc<Sns>, caller: Caller) -> Client {
+    /// Who asks over a link that has just come up.
+    #[must_use]
+    pub fn new(sns: Arc<Sns>, caller: Caller) -> Client {
         let (changes, told) = mpsc::channel(CHANGES_MAX);
         Client {
             sns,
@@ -161,8 +163,10 @@ impl Client {
                     continue;
                 }
                 Step::Changed(number) => {
-                    self.tell(&mut link, number)?;
-                    link.try_flush()?;
+                    if let Some(answer) = self.change(number) {
+                        send(&mut link, answer)?;
+                        link.try_flush()?;
+                    }
                     continue;
                 }
                 Step::Read => {
@@ -189,16 +193,25 @@ impl Client {
         }
     }
 
-    fn tell(&mut self, link: &mut Link, number: u32) -> io::Result<()> {
-        if let Some((name, _)) = self.watches.get(&number) {
-            let changed = self.sns.changed(&self.caller, &name.name, name.endpoint);
-            self.sns.counters.told.fetch_add(1, Ordering::Relaxed);
-            send(link, Answer { id: number, body: Body::Changed(changed) })?;
+    /// What is to be told of a watched name, if something that waits is still of interest.
+    pub fn next_change(&mut self) -> Option<Answer> {
+        while let Ok(number) = self.told.try_recv() {
+            if let Some(answer) = self.change(number) {
+                return Some(answer);
+            }
         }
-        Ok(())
+        None
     }
 
-    async fn answer(&mut self, request: Request) -> Body {
+    fn change(&self, number: u32) -> Option<Answer> {
+        let (name, _) = self.watches.get(&number)?;
+        let changed = self.sns.changed(&self.caller, &name.name, name.endpoint);
+        self.sns.counters.told.fetch_add(1, Ordering::Relaxed);
+        Some(Answer { id: number, body: Body::Changed(changed) })
+    }
+
+    /// Does what is asked.
+    pub async fn answer(&mut self, request: Request) -> Body {
         // A log-in costs more than a look-up.
         let cost = if matches!(request.ask, Ask::Login(_) | Ask::Prove(_)) { 5.0 } else { 1.0 };
         // A server's list of files is bounded by itself, and comes from one who is allowed.

@@ -164,22 +164,18 @@ impl Tables {
 impl Sink for Tables {
     fn apply(&self, changes: Vec<Applied>) {
         let mut changed = BTreeSet::new();
-        {
-            let mut held = self.held.write();
-            for change in changes {
-                match change {
-                    Applied::Put { key, value, version } => {
-                        held.put(&key, &value, version, &mut changed);
-                    }
-                    Applied::Gone(key) => held.gone(&key, &mut changed),
-                }
-            }
-        }
+        self.held.write().apply(changes, &mut changed);
         self.tell(&changed);
     }
 
-    fn reset(&self) {
-        *self.held.write() = Held::default();
+    fn reset(&self, all: Vec<Applied>) {
+        let (mut fresh, mut changed) = (Held::default(), BTreeSet::new());
+        fresh.apply(all, &mut changed);
+        let old = std::mem::replace(&mut *self.held.write(), fresh);
+        changed.extend(old.endpoints.into_keys().map(String::from));
+        changed.extend(old.services.into_keys().map(|name| service_of(&name)));
+        changed.extend(old.offered.into_keys().map(String::from));
+        self.tell(&changed);
     }
 }
 
@@ -190,6 +186,15 @@ fn parse<T: DeserializeOwned>(key: &str, value: &[u8]) -> Option<T> {
 }
 
 impl Held {
+    fn apply(&mut self, changes: Vec<Applied>, changed: &mut BTreeSet<String>) {
+        for change in changes {
+            match change {
+                Applied::Put { key, value, version } => self.put(&key, &value, version, changed),
+                Applied::Gone(key) => self.gone(&key, changed),
+            }
+        }
+    }
+
     fn put(&mut self, key: &str, value: &[u8], version: u64, changed: &mut BTreeSet<String>) {
         let Some((table, name)) = key.split_once('/') else { return };
         match table {

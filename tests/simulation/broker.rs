@@ -68,6 +68,14 @@ pub struct Seat {
     unanswered: u32,
     came_from: Option<Rank>,
     leave: Option<Rank>,
+    /// Who offered its service when it began, if that was asked.
+    offered: Option<Vec<Rank>>,
+}
+
+impl Seat {
+    fn offers(&self, rank: Rank) -> bool {
+        self.offered.as_ref().is_none_or(|offered| offered.contains(&rank))
+    }
 }
 
 /// The broker.
@@ -88,6 +96,7 @@ impl Broker {
         ledger: &Rc<RefCell<Ledger>>,
     ) -> Broker {
         let reach = |_: &Server| Reach {
+            address: None,
             away: None,
             was_reached: false,
             warm: Vec::new(),
@@ -112,6 +121,7 @@ impl Broker {
                 unanswered: 0,
                 came_from: None,
                 leave: None,
+                offered: None,
             }
         };
         Broker {
@@ -140,8 +150,17 @@ impl Broker {
 }
 
 impl World {
-    /// An app connects.
+    /// An app connects, as soon as its name is known.
     pub fn start(&mut self, number: u64) {
+        if self.names.is_some() && !self.resolve(number) {
+            return;
+        }
+        self.begin_session(number);
+    }
+
+    pub fn begin_session(&mut self, number: u64) {
+        let offered = self.offered(number);
+        self.broker.seat(number).offered = offered;
         let (now, limits) = (self.now, self.plan.broker.clone());
         let mut random = Random::new(self.random.next());
         let seat = &mut self.broker.seats[usize::try_from(number).expect("few sessions")];
@@ -173,8 +192,9 @@ impl World {
             let waits = established && Some(rank) != home;
             Candidate { rank, not_before: list.until(now, &(0, rank)).filter(|_| waits) }
         };
-        let order = seat.choice.order(want, listed, |_| None);
-        let mut order: Vec<Candidate> = order.into_iter().map(candidate).collect();
+        let order = seat.choice.order(want, listed, |_| None).into_iter();
+        let order = order.filter(|rank| seat.offers(*rank));
+        let mut order: Vec<Candidate> = order.map(candidate).collect();
         if seat.unanswered >= UNANSWERED_MAX && order.len() > 1 {
             order.rotate_left(1);
             home = None;
@@ -210,7 +230,7 @@ impl World {
             Event::Lost { cause, .. } => self.lost(number, *cause),
             Event::Denied(why) => return self.denied(number, session, why),
             Event::TransferWanted { .. }
-                if self.servers.len() > 1 && session.transferable().is_ok() =>
+                if self.may_move(number) && session.transferable().is_ok() =>
             {
                 let seat = self.broker.seat(number);
                 seat.leave = seat.choice.home();
@@ -228,6 +248,13 @@ impl World {
             _ => {}
         }
         Verdict::Nothing
+    }
+
+    /// Whether another server offers a session's service.
+    fn may_move(&mut self, number: u64) -> bool {
+        let all = self.servers.len();
+        let seat = self.broker.seat(number);
+        (0..all).filter(|rank| seat.offers(*rank)).count() > 1
     }
 
     fn attached(&mut self, number: u64) {
@@ -313,6 +340,7 @@ impl World {
 
     /// The broker's daemon learns that the network has changed.
     pub fn noticed(&mut self) {
+        self.forget_line();
         let address = self.net.address;
         for rank in 0..self.broker.reaches.len() {
             let warm = std::mem::take(&mut self.broker.reaches[rank].warm);

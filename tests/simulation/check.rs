@@ -224,6 +224,10 @@ impl World {
             assert!(self.counts.steps < 3_000_000, "too many steps: {}", self.hanging());
         }
         self.counts.virtual_time = core::time::Duration::from_micros(self.now.0);
+        if let Some(names) = &self.names {
+            self.counts.answers = names.directory.answers;
+            self.counts.lapses = names.directory.lapses;
+        }
         let deadline = Instant(self.now.0 + HOLD_S * 1_000_000);
         while self.servers.iter().any(|server| !server.ends.is_empty()) {
             assert!(self.step() && self.now < deadline, "a server keeps: {}", self.hanging());

@@ -5,6 +5,7 @@ use std::time::Duration;
 use stp_proto::session::Input;
 use stp_proto::wire::TransferReason;
 
+use crate::disk::Full;
 use crate::near::Near;
 use crate::net::{BROKER, ConnId, Owner, SERVER};
 use crate::opening::EPOCH_S;
@@ -50,7 +51,32 @@ impl World {
                 let input = if self.random.one_in(2) { Input::Retry } else { Input::PathChanged };
                 self.input(Who::Broker(number), input);
             }
+            Kind::Directory => self.directory_fault(),
+            Kind::Disk => {
+                let full = self.random.pick(&[Full::Growth, Full::All]);
+                self.fill_disk(Some(full));
+                let pause = self.random.millis(100, 1_800_000);
+                self.after(pause, Ev::DiskFreed);
+            }
             Kind::Suspend => {}
+        }
+    }
+
+    fn directory_fault(&mut self) {
+        let which = self.random.below(4);
+        let pause = self.random.millis(100, 1_800_000);
+        let until = self.now + pause;
+        let Some(names) = &mut self.names else { return };
+        match which {
+            0 => names.directory.break_all(),
+            1 => names.directory.down_until = until,
+            _ => self.directory_dies(which == 2),
+        }
+    }
+
+    pub fn fill_disk(&mut self, full: Option<Full>) {
+        if let Some(names) = &self.names {
+            names.directory.fill(full);
         }
     }
 
@@ -131,6 +157,9 @@ impl World {
             }
             self.after(pause, Ev::Thaw(rank));
         }
+        if all && let Some(names) = &mut self.names {
+            names.directory.down_until = self.now + pause;
+        }
     }
 
     fn slow_down(&mut self, server: usize) {
@@ -182,6 +211,10 @@ impl World {
 
     fn move_server(&mut self, server: usize) {
         let pause = self.random.millis(10, 120_000);
+        // Its new address is known to the directory, as soon as it can tell.
+        if let Some(names) = &mut self.names {
+            names.moved(server);
+        }
         self.net.down_until[server] = self.net.down_until[server].max(self.now + pause);
         for conn in self.net.to(Some(server)) {
             self.break_conn(conn, [None, None]);
@@ -281,6 +314,11 @@ impl World {
             self.net.down_until[server] = now;
             self.restart(server);
             self.thaw(server);
+        }
+        if let Some(names) = &mut self.names {
+            names.directory.fill(None);
+            names.directory.down_until = now;
+            self.directory_back();
         }
         for number in 0..self.broker.seats.len() as u64 {
             if let Some(end) = &mut self.broker.seat(number).end

@@ -1,5 +1,6 @@
-//! A broker's cores, servers' cores, their apps and services in one virtual clock, under random faults:
-//! the shipped session, choice, observer, plans and claims, driven as the daemons drive them.
+//! A broker's cores, servers' cores, their apps and services, and the directory, in one virtual clock
+//! under random faults: the shipped session, choice, observer, plans, claims, name server and store,
+//! driven as the daemons drive them.
 //!
 //! `STP_SEED=n` runs one seed and prints its trace, `STP_SEEDS=n` says how many are run (from
 //! `STP_FIRST` on; `scripts/simulate`). Everything a run does follows from its seed.
@@ -7,9 +8,12 @@
 mod app;
 mod broker;
 mod check;
+mod directory;
+mod disk;
 mod drive;
 mod fault;
 mod http;
+mod names;
 mod near;
 mod net;
 mod opening;
@@ -108,6 +112,9 @@ impl Counts {
         self.resumed += other.resumed;
         self.moved += other.moved;
         self.bytes += other.bytes;
+        self.answers += other.answers;
+        self.lapses += other.lapses;
+        self.followed += other.followed;
     }
 }
 
@@ -128,7 +135,8 @@ fn sessions_survive_what_may_happen() {
     let hours = sum.virtual_time.as_secs() / 3600;
     eprintln!(
         "{seeds} seeds in {:.1} s ({:.0} a second): {hours} virtual hours, {} steps, {} faults, \
-         {} sessions ({} reached their goal, {} ended otherwise), {} resumed, {} moved, {} MB",
+         {} sessions ({} reached their goal, {} ended otherwise), {} resumed, {} moved, {} MB; \
+         the directory answered {} times, {} leases ran out, servers were followed {} times",
         took.as_secs_f64(),
         seeds as f64 / took.max(Duration::from_millis(1)).as_secs_f64(),
         sum.steps,
@@ -139,6 +147,9 @@ fn sessions_survive_what_may_happen() {
         sum.resumed,
         sum.moved,
         sum.bytes / 1_000_000,
+        sum.answers,
+        sum.lapses,
+        sum.followed,
     );
     for (seed, text) in failed.iter().take(SHOWN) {
         eprintln!("STP_SEED={seed}: {text}");

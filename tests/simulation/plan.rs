@@ -42,10 +42,14 @@ pub enum Kind {
     Burden,
     /// The driver asks for attempts out of turn.
     Impatience,
+    /// The directory dies, loses its power or its links, or cannot be reached.
+    Directory,
+    /// The directory's disk is full for a while.
+    Disk,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 16] = [
+    pub const ALL: [Kind; 18] = [
         Kind::Cut,
         Kind::Silence,
         Kind::Outage,
@@ -62,6 +66,8 @@ impl Kind {
         Kind::Origin,
         Kind::Burden,
         Kind::Impatience,
+        Kind::Directory,
+        Kind::Disk,
     ];
 }
 
@@ -158,6 +164,8 @@ pub struct Plan {
     pub size: u64,
     /// Pauses of the app between exchanges.
     pub think: Duration,
+    /// Servers are found by the directory; its leases, in seconds.
+    pub names: Option<u32>,
 }
 
 impl Plan {
@@ -197,9 +205,14 @@ impl Plan {
             .collect();
         let sessions = random.pick(&[1, 1, 1, 2, 3]);
         let works = [Work::Http { safe: true }, Work::Http { safe: false }, Work::Tcp];
+        let names = random.one_in(3) || has(Kind::Directory) || has(Kind::Disk);
+        let active = random.millis(500, 4 * 3_600_000);
+        // At most some hundreds of renewals.
+        let lease_s = u32::try_from(active.as_secs() / 100).expect("hours").max(15);
         let slow = [random.one_in(3), random.one_in(4), random.one_in(2)];
         Plan {
-            active: random.millis(500, 4 * 3_600_000),
+            active,
+            names: names.then_some(lease_s),
             broker,
             server,
             wires,

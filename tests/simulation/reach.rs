@@ -1,5 +1,6 @@
 //! The way to a server: dials, the prober, and links kept ready (`broker/src/reach.rs`).
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use stp_proto::select::Rank;
@@ -29,6 +30,8 @@ pub struct Away {
 
 /// The way to one server.
 pub struct Reach {
+    /// Where the server is, as far as the broker knows.
+    pub address: Option<SocketAddr>,
     pub away: Option<Away>,
     pub was_reached: bool,
     pub warm: Vec<(ConnId, Instant)>,
@@ -40,6 +43,9 @@ pub struct Reach {
 pub struct Attempting {
     pub id: u64,
     pub rank: Rank,
+    /// Where it leads to.
+    pub to: Option<SocketAddr>,
+    /// The broker's own address.
     pub address: u32,
     pub begun: Instant,
 }
@@ -62,8 +68,9 @@ impl World {
         self.broker.next_dial += 1;
         let id = self.broker.next_dial;
         let address = self.net.address;
+        let to = self.broker.reaches[rank].address;
         self.broker.reaches[rank].attempts.push(id);
-        self.broker.dials.push(Attempting { id, rank, address, begun: self.now });
+        self.broker.dials.push(Attempting { id, rank, to, address, begun: self.now });
         if self.net.is_up(self.now, rank) {
             let delay = self.net.delay(self.now, rank);
             self.after(delay, Ev::Syn(id));
@@ -78,9 +85,10 @@ impl World {
 
     /// The attempt reaches the server's machine.
     pub fn syn(&mut self, id: u64) {
-        let Some(&Attempting { rank, address, .. }) = self.attempt(id) else { return };
+        let Some(&Attempting { rank, to, address, .. }) = self.attempt(id) else { return };
         let server = &self.servers[rank];
         let lost = !self.net.is_up(self.now, rank)
+            || !self.is_known(rank, to)
             || address != self.net.address
             || server.asleep_until > self.now
             || server.gone;
@@ -97,8 +105,9 @@ impl World {
     }
 
     pub fn dialed(&mut self, id: u64, taken: bool) {
-        let Some(&Attempting { rank, address, .. }) = self.attempt(id) else { return };
-        if !self.net.is_up(self.now, rank) || address != self.net.address {
+        let Some(&Attempting { rank, to, address, .. }) = self.attempt(id) else { return };
+        let lost = !self.net.is_up(self.now, rank) || !self.is_known(rank, to);
+        if lost || address != self.net.address {
             return;
         }
         if taken != self.servers[rank].alive || self.servers[rank].gone {
@@ -112,6 +121,15 @@ impl World {
         self.broker.reaches[rank].warm.push((conn, self.now));
         self.broker.reaches[rank].was_reached = true;
         self.broker.reaches[rank].away = None;
+        self.news();
+    }
+
+    /// A server is somewhere else: what leads to where it was is of no use.
+    pub fn path_changed(&mut self, rank: Rank) {
+        let warm = std::mem::take(&mut self.broker.reaches[rank].warm);
+        warm.into_iter().for_each(|(conn, _)| self.close(conn, BROKER, false));
+        self.broker.reaches[rank].attempts.clear();
+        self.broker.dials.retain(|dial| dial.rank != rank);
         self.news();
     }
 

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use stp_proto::session::Input;
 use stp_proto::time::Instant;
 
 use crate::broker::Broker;
+use crate::directory::Asker;
+use crate::names::Names;
 use crate::net::{BROKER, ConnId, Net, SERVER};
 use crate::origin::Ledger;
 use crate::plan::{Kind, Plan};
@@ -67,6 +70,21 @@ pub enum Ev {
     Leave(usize, Vec<u8>, u32),
     /// Faults are over.
     Mend,
+    /// Somebody tells the directory that it is there.
+    Tell(Asker),
+    /// A link to the directory from there is there, or not; it is given up; an answer is late.
+    Called(Asker, Option<SocketAddr>),
+    LineLost(Asker, u64),
+    Unanswered(Asker, u32),
+    /// A request arrives at the directory, an answer at who asked.
+    Request(u64, Vec<u8>),
+    Told(Asker, u64, Vec<u8>),
+    /// The broker follows the servers of a service.
+    Follow(usize),
+    /// The directory looks at its leases; it starts again; its disk has room again.
+    Sweep,
+    DirectoryBack,
+    DiskFreed,
 }
 
 /// What was counted in one run.
@@ -81,6 +99,10 @@ pub struct Counts {
     pub resumed: u64,
     pub moved: u64,
     pub bytes: u64,
+    /// Of the directory: requests answered, leases that ran out, servers found elsewhere.
+    pub answers: u64,
+    pub lapses: u64,
+    pub followed: u64,
 }
 
 /// Everything.
@@ -95,6 +117,8 @@ pub struct World {
     pub broker: Broker,
     pub servers: Vec<Server>,
     pub ledger: Rc<RefCell<Ledger>>,
+    /// The directory, and who asks it.
+    pub names: Option<Names>,
     pub mended: bool,
     pub counts: Counts,
     /// The trace is printed.
@@ -120,6 +144,9 @@ impl World {
             broker,
             servers,
             ledger,
+            names: plan
+                .names
+                .map(|lease_s| Names::new(Instant(1_000_000), plan.replicas.len(), lease_s)),
             mended: false,
             counts: Counts::default(),
             loud,
@@ -136,6 +163,9 @@ impl World {
             self.at(self.now + after, Ev::Start(number));
         }
         let active = u64::try_from(self.plan.active.as_micros()).expect("hours");
+        if self.names.is_some() {
+            self.begin_names();
+        }
         for (kind, times) in self.plan.faults.clone() {
             if kind == Kind::Suspend {
                 continue;
@@ -199,7 +229,18 @@ impl World {
             Ev::Open(at, ..) => server(*at),
             Ev::Wake(_) | Ev::Start(_) | Ev::Search(_) | Ev::Dialed(..) | Ev::Silent(_) => broker,
             Ev::Probe(_) | Ev::Resume(_) | Ev::Noticed | Ev::Leave(..) => broker,
+            Ev::Tell(asker)
+            | Ev::Called(asker, _)
+            | Ev::LineLost(asker, _)
+            | Ev::Unanswered(asker, _)
+            | Ev::Told(asker, ..) => match asker {
+                Asker::Broker => broker,
+                Asker::Server(at) => server(*at),
+                Asker::Owner => server(0),
+            },
+            Ev::Follow(_) => broker,
             Ev::Syn(_) | Ev::Fault(_) | Ev::Restart(_) | Ev::Thaw(_) | Ev::Mend => return None,
+            Ev::Request(..) | Ev::Sweep | Ev::DirectoryBack | Ev::DiskFreed => return None,
         };
         (until > self.now).then_some(until)
     }
@@ -224,6 +265,16 @@ impl World {
             Ev::Noticed => self.noticed(),
             Ev::Leave(rank, frame, tries) => self.leave(rank, frame, tries),
             Ev::Mend => self.mend(),
+            Ev::Tell(asker) => self.tell(asker),
+            Ev::Called(asker, from) => self.called(asker, from),
+            Ev::LineLost(asker, line) => self.line_lost(asker, line),
+            Ev::Unanswered(asker, id) => self.unanswered(asker, id),
+            Ev::Request(line, bytes) => self.request(line, &bytes),
+            Ev::Told(asker, line, bytes) => self.told(asker, line, &bytes),
+            Ev::Follow(service) => self.follow(service),
+            Ev::Sweep => self.sweep(),
+            Ev::DirectoryBack => self.directory_back(),
+            Ev::DiskFreed => self.fill_disk(None),
         }
     }
 }

@@ -209,8 +209,7 @@ impl Shared {
             }
         }
         *self.leases.lock() = leases;
-        sink.reset();
-        sink.apply(all);
+        sink.reset(all);
         self.revision.send_replace(revision);
         Ok(revision)
     }

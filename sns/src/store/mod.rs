@@ -2,10 +2,11 @@
 //!
 //! A store is small on purpose: a change is committed under guards, and whatever has changed, by
 //! us or by another daemon on the same store, is told to a [`Sink`]. Reading is done there, in
-//! memory. Two stores: an embedded one (`embedded`) and etcd (`etcd`).
+//! memory. Two stores: an embedded one (`embedded`, `keeper`) and etcd (`etcd`).
 
 pub mod embedded;
 pub mod etcd;
+pub mod keeper;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -71,8 +72,8 @@ pub enum Applied {
 pub trait Sink: Send + Sync + 'static {
     /// What has changed, in order. Called from one thread at a time; must not wait.
     fn apply(&self, changes: Vec<Applied>);
-    /// All keys are told anew from here on: forget what is known.
-    fn reset(&self);
+    /// All that is there; what is known besides is gone.
+    fn reset(&self, all: Vec<Applied>);
 }
 
 /// Why a commit was not done.
