@@ -64,7 +64,7 @@ fn everything_in_the_corpus_is_survived() {
 #[test]
 fn what_a_seed_makes_of_the_corpus_is_survived() {
     let seed = variable("FUZZ_SEED").unwrap_or(1);
-    let each = Duration::from_secs(variable("FUZZ_SECONDS").unwrap_or(SECONDS)) / 10;
+    let each = Duration::from_secs(variable("FUZZ_SECONDS").unwrap_or(SECONDS)) / ALL.len() as u32;
     println!("seed {seed}\n{:<12}{:>8}{:>14}", "target", "corpus", "executions");
     for target in &ALL {
         let kept: Vec<_> = corpus(target).into_iter().map(|(_, input)| input).collect();

@@ -7,14 +7,17 @@
 
 mod directory;
 mod draw;
+mod echo;
 mod http;
 mod hyper_says;
 mod local;
 mod name;
 mod plan;
+mod rise;
 mod routes;
 mod seal;
 mod session;
+mod store;
 mod ticket;
 mod wire;
 
@@ -29,7 +32,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const ALL: [Target; 10] = [
+pub const ALL: [Target; 13] = [
     Target { name: "wire", run: wire::run },
     Target { name: "session", run: session::run },
     Target { name: "ticket", run: ticket::run },
@@ -40,6 +43,9 @@ pub const ALL: [Target; 10] = [
     Target { name: "routes", run: routes::run },
     Target { name: "name", run: name::run },
     Target { name: "directory", run: directory::run },
+    Target { name: "store", run: store::run },
+    Target { name: "echo", run: echo::run },
+    Target { name: "rise", run: rise::run },
 ];
 
 /// Runs one of them, by its name.

@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use stp_directory::Place;
 use stp_net::key::PublicKey;
 use stp_proto::directory::{EndpointName, FilePath, Network, user_is_good};
 use stp_proto::handle::Handle;
@@ -38,6 +39,9 @@ pub fn run(data: &[u8]) {
     if let Ok(network) = Network::from_str(&text) {
         let (address, _) = text.split_once('/').expect("a network has a length");
         assert!(network.holds(address.parse().expect("a network has an address")), "{text}");
+    }
+    if let Ok(place) = Place::from_str(&text) {
+        assert_eq!(place.to_string().parse().as_ref(), Ok(&place));
     }
     let _ = user_is_good(&text);
     let mut draw = Draw::new(data);

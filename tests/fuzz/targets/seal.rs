@@ -1,9 +1,11 @@
-//! Sealed tickets.
+//! Sealed tickets, and sealed lists of servers.
 
 use std::sync::LazyLock;
 
+use stp_directory::sealed;
 use stp_net::key::{ClusterKey, PublicKey};
 use stp_net::seal;
+use stp_proto::directory::{MESSAGE_MAX, Server};
 
 use super::{Draw, bounded};
 
@@ -28,4 +30,27 @@ pub fn run(data: &[u8]) {
     }
     sealed.truncate(at);
     assert!(seal::open(&CLUSTER, &sealed, &client).is_err(), "cut at {at}");
+    servers(data, &mut draw);
+}
+
+/// The gateway's list, which only its user opens, and only with its ticket.
+fn servers(data: &[u8], draw: &mut Draw<'_>) {
+    let (key, ticket) = (draw.array(), draw.bytes(60));
+    let opened = bounded(4 * MESSAGE_MAX, || sealed::open(&key, &ticket, data));
+    assert!(opened.is_err(), "nobody but the gateway seals");
+    let server = |draw: &mut Draw<'_>| Server {
+        name: draw.text(40),
+        addresses: vec![draw.address()].into(),
+        key: draw.array(),
+        hops: draw.u8(),
+    };
+    let list: Vec<Server> = (0..draw.below(4)).map(|_| server(draw)).collect();
+    let mut whole = sealed::seal(&key, &ticket, &list.clone().into()).expect("a short list");
+    assert_eq!(sealed::open(&key, &ticket, &whole), Ok(list.into()));
+    assert!(sealed::open(&key, &[&ticket[..], b"x"].concat(), &whole).is_err());
+    let at = draw.below(whole.len());
+    whole[at] ^= 1 << draw.below(8);
+    assert!(sealed::open(&key, &ticket, &whole).is_err(), "altered at {at}");
+    whole.truncate(at);
+    assert!(sealed::open(&key, &ticket, &whole).is_err(), "cut at {at}");
 }
