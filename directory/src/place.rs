@@ -28,11 +28,13 @@ impl FromStr for Place {
             format!("{text:?} is no place such as \"gateway.example.org\" or \"192.0.2.1:{PORT}\"")
         };
         if let Ok(address) = text.parse::<SocketAddr>() {
-            return Ok(Place { host: address.ip().to_string(), port: address.port() });
+            let (host, port) = (address.ip().to_string(), address.port());
+            return if port == 0 { Err(wrong()) } else { Ok(Place { host, port }) };
         }
         let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-        if bare.parse::<IpAddr>().is_ok() {
-            return Ok(Place { host: bare.to_owned(), port: PORT });
+        if let Ok(ip) = bare.parse::<IpAddr>() {
+            // One place, one spelling: keys are kept by it.
+            return Ok(Place { host: ip.to_string(), port: PORT });
         }
         let (host, port) = match text.rsplit_once(':') {
             Some((host, port)) => (host, port.parse().map_err(|_| wrong())?),
@@ -90,13 +92,14 @@ mod tests {
             ("Gateway:99", "gateway:99"),
             ("192.0.2.1", "192.0.2.1:4480"),
             ("2001:db8::1", "[2001:db8::1]:4480"),
+            ("2001:DB8::0b8", "[2001:db8::b8]:4480"),
             ("[2001:db8::1]:5", "[2001:db8::1]:5"),
         ] {
             let place: Place = text.parse().expect(text);
             assert_eq!(place.to_string(), written);
             assert_eq!(written.parse(), Ok(place));
         }
-        for bad in ["", ":5", "a b", "a:b", "a:0", "a/b"] {
+        for bad in ["", ":5", "a b", "a:b", "a:0", "a/b", "192.0.2.1:0"] {
             assert!(bad.parse::<Place>().is_err(), "{bad}");
         }
     }
