@@ -8,6 +8,7 @@ use stp_drive::{DialFailed, Dialed, Dialing, Far, Verdict};
 use stp_net::link::Link;
 use stp_proto::select::{self, Meaning, Next, Rank, Refusal, Want};
 use stp_proto::session::{Attempt, Denied, Event, LostCause, Peer, Session, WhyNot, code};
+use stp_proto::time;
 use stp_proto::wire::{Close, ResetFrame, TransferReason};
 
 use crate::broker::Broker;
@@ -16,6 +17,7 @@ use crate::entry::{Course, Entry};
 use crate::moves;
 use crate::reach::{Kind, Reach, Standing};
 use crate::search::{Candidate, GaveUp, Search};
+use crate::service::Server;
 
 /// Attempts at a session's home that may go unanswered before another server is asked first.
 const UNANSWERED_MAX: u32 = 2;
@@ -38,13 +40,15 @@ const AGAIN_AFTER: Duration = Duration::from_millis(100);
 pub struct SessionFar {
     broker: Arc<Broker>,
     entry: Arc<Entry>,
+    /// Where the attached link leads, and since when there is one.
+    link: Option<(Arc<Server>, time::Instant)>,
 }
 
 impl SessionFar {
     /// The far side of this session.
     #[must_use]
     pub fn new(broker: Arc<Broker>, entry: Arc<Entry>) -> SessionFar {
-        SessionFar { broker, entry }
+        SessionFar { broker, entry, link: None }
     }
 
     /// STP 3: the best three that are not known yet are measured, before the first choice only.
@@ -438,6 +442,16 @@ impl SessionFar {
 }
 
 impl Far for SessionFar {
+    fn heard(&mut self, now: time::Instant) {
+        if let Some((server, since)) = &self.link {
+            server.heard.note(now, *since);
+        }
+    }
+
+    fn speaks_elsewhere(&self, now: time::Instant) -> bool {
+        self.link.as_ref().is_some_and(|(server, _)| server.heard.lately(now))
+    }
+
     fn dial(&mut self, session: &Session) -> Dialing {
         let far = self.clone();
         let received = session.positions().received;
@@ -507,11 +521,17 @@ impl Far for SessionFar {
         match event {
             Event::Attached { attempt, gap, received, .. } => {
                 self.attached(session, *attempt, *gap, *received);
+                let home = self.entry.course.lock().choice.home();
+                let server = home.map(|rank| Arc::clone(&self.entry.service.servers[rank]));
+                self.link = server.map(|server| (server, self.broker.now()));
             }
             Event::Lost { cause, .. } if session.link().is_some() => {
                 self.lost_planned(*cause, received);
             }
-            Event::Lost { cause, .. } => self.lost(*cause, received),
+            Event::Lost { cause, .. } => {
+                self.link = None;
+                self.lost(*cause, received);
+            }
             Event::Suspended { by_peer } => {
                 let cause = if *by_peer { "by the server" } else { "by the user" };
                 let mut course = self.entry.course.lock();

@@ -351,10 +351,14 @@ impl<N: Near, F: Far> Driver<N, F> {
         self.session.handle_input(now, Input::LinkUp { link: id, peer });
     }
 
-    /// R70: on a slow link questions and answers wait behind a large record. That its bytes are
-    /// acknowledged is a sign of life.
+    /// R70: on a slow link questions and answers wait behind a large record, or behind other links.
+    /// That its bytes are acknowledged is a sign of life; that the others live is one as well, until
+    /// the kernel has waited in vain for the questions to be acknowledged.
     fn look_at_link(&mut self, now: Instant) {
         let Some(id) = self.session.link() else { return };
+        if self.session.unanswered() >= 2 && self.far.speaks_elsewhere(now) {
+            self.session.handle_input(now, Input::LinkAlive { link: id });
+        }
         let seen = self.seen.filter(|seen| seen.link == id);
         if seen.is_some_and(|seen| now - seen.at < LOOK_EVERY) {
             return;
@@ -398,6 +402,9 @@ impl<N: Near, F: Far> Driver<N, F> {
         }
         let mut arrived = Vec::new();
         let attached = self.session.link() == Some(id);
+        if attached {
+            self.far.heard(now);
+        }
         for record in records.iter() {
             // The session has let go of the link: the rest is for the next one on it (D8).
             if attached && self.session.link().is_none() {

@@ -98,6 +98,15 @@ pub trait Far: Send {
     /// A sample of the attached link, of the sending kernel's view.
     fn sample(&mut self, _now: Instant, _session: &mut Session, _info: &TcpInfo) {}
 
+    /// Something came on the attached link.
+    fn heard(&mut self, _now: Instant) {}
+
+    /// Whether the peer's machine speaks on other links, which have lasted: then this one is not
+    /// dead for its silence, but waits its turn behind them.
+    fn speaks_elsewhere(&self, _now: Instant) -> bool {
+        false
+    }
+
     /// Gives back a link on which nothing of this session is in flight any more. `first` is what
     /// the peer has already said for the next session on it.
     fn reuse(&mut self, link: Link, first: Option<Vec<u8>>);

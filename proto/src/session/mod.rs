@@ -418,6 +418,12 @@ impl Session {
         &self.limits
     }
 
+    /// Questions on the attached link that were not answered yet (R70).
+    #[must_use]
+    pub fn unanswered(&self) -> u8 {
+        self.clock.asked
+    }
+
     /// All positions.
     pub fn positions(&self) -> Positions {
         Positions {
