@@ -64,6 +64,13 @@ pub async fn decide(broker: Arc<Broker>, entry: Arc<Entry>, reason: TransferReas
         choose(&entry, home, &ways, congested)
     };
     entry.course.lock().deciding = false;
+    let decision = match decision {
+        Decision::Go(_, numbers) if congested && !may_leave(&broker, &entry, home) => {
+            let name = entry.service.server_name(home);
+            Decision::Stay(format!("others have just left {name}, that may be enough; {numbers}"))
+        }
+        decision => decision,
+    };
     match decision {
         Decision::Go(order, numbers) => {
             let asked =
@@ -76,6 +83,11 @@ pub async fn decide(broker: Arc<Broker>, entry: Arc<Entry>, reason: TransferReas
             stay(&entry, TransferReason::NobodyBetter, why, received).await;
         }
     }
+}
+
+/// Not all sessions that share a congested path leave it at once.
+fn may_leave(broker: &Broker, entry: &Entry, home: Rank) -> bool {
+    entry.service.servers[home].exits.lock().take(broker.now())
 }
 
 /// The session goes where the plan says, if it is still where it was.
@@ -138,15 +150,18 @@ async fn measure(entry: &Entry, home: Rank, others: &[Rank]) -> Vec<(Rank, Way)>
 fn choose(entry: &Entry, home: Rank, ways: &[(Rank, Way)], congested: bool) -> Decision {
     let name = |rank: Rank| entry.service.server_name(rank);
     let here = ways.iter().find(|(rank, _)| *rank == home).map(|(_, way)| *way);
-    let here = here.unwrap_or(Way { now: None, base: None });
+    let mut here = here.unwrap_or(Way { now: None, base: None });
+    let snapshot = entry.status.snapshot();
+    if here.now.is_none() && snapshot.state == "active" {
+        // The link lives: its server is not gone, but at least as far as was waited.
+        let rtt = Duration::from_secs_f64(snapshot.rtt_ms.unwrap_or_default().max(0.0) / 1e3);
+        here.now = Some(rtt.max(PATIENCE));
+    }
     let mut said = vec![format!("{} {}", name(home), numbers(here))];
     let mut order = VecDeque::new();
     for (rank, way) in ways.iter().filter(|(rank, _)| *rank != home) {
-        let fits = if congested {
-            rise::better(here, *way, &Margin::default())
-        } else {
-            way.now.map(|_| ()).ok_or(rise::NotBetter::Silent)
-        };
+        // A server that shall be left is left for one whose echo was lost as well, at last.
+        let fits = if congested { rise::better(here, *way, &Margin::default()) } else { Ok(()) };
         match fits {
             Ok(()) => {
                 order.push_back(*rank);

@@ -330,5 +330,35 @@ impl CoolDown {
     }
 }
 
+/// How many sessions may leave one server for the sake of speed: one, a second later two, then
+/// four. Sessions that are each other's congestion see that it is over before all have gone.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub struct Exits {
+    /// When the last second began, how many may go in it and how many have.
+    second: Option<(Instant, u32, u32)>,
+}
+
+/// Departures are counted over so long.
+const EXITS_SPAN: Duration = Duration::from_secs(1);
+/// After so long without one it begins with one again.
+const EXITS_FORGOTTEN: Duration = Duration::from_secs(10);
+
+impl Exits {
+    /// Whether one more may leave now; counts it.
+    pub fn take(&mut self, now: Instant) -> bool {
+        let (begun, allowed, taken) = match self.second {
+            Some((begun, ..)) if now - begun > EXITS_FORGOTTEN => (now, 1, 0),
+            Some((begun, allowed, _)) if now - begun >= EXITS_SPAN => {
+                (now, allowed.saturating_mul(2), 0)
+            }
+            Some(second) => second,
+            None => (now, 1, 0),
+        };
+        let goes = taken < allowed;
+        self.second = Some((begun, allowed, taken + u32::from(goes)));
+        goes
+    }
+}
+
 #[cfg(test)]
 mod tests;

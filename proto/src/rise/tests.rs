@@ -138,3 +138,13 @@ fn the_cool_down_doubles_and_is_forgotten() {
     cool.moved(now);
     assert_eq!(cool.left(now), Some(COOL_MIN));
 }
+
+#[test]
+fn sessions_leave_a_server_one_then_two_then_four_a_second() {
+    let mut exits = Exits::default();
+    let at = |ms: u64| Instant(50_000_000 + ms * 1_000);
+    let mut leave = |ms: u64| (0..10).filter(|_| exits.take(at(ms))).count();
+    assert_eq!((leave(0), leave(500), leave(1_000)), (1, 0, 2));
+    assert_eq!((leave(1_900), leave(2_100), leave(4_000)), (0, 4, 8));
+    assert_eq!(leave(14_001), 1, "it is long ago");
+}
