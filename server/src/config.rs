@@ -101,6 +101,9 @@ impl Kind {
     }
 }
 
+/// How long a busy session's link may be silent, as seen from here.
+const SILENCE: Duration = Duration::from_secs(10);
+
 /// Bounds and times.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -364,7 +367,8 @@ fn limits(loaded: &Loaded<File>) -> Result<Limits, ConfigError> {
     session.hold = file.hold.map_or(session.hold, |span| span.0);
     session.tombstone = session.hold;
     session.heartbeat_idle = file.heartbeat.map_or(session.heartbeat_idle, |span| span.0);
-    session.silence_max = file.silence.map_or(session.silence_max, |span| span.0);
+    // Its broker sees to new links; a link that is slow is not to be lost for the server's sake.
+    session.silence_max = file.silence.map_or(SILENCE, |span| span.0);
     for (key, span) in [
         ("hold", session.hold),
         ("heartbeat", session.heartbeat_idle),

@@ -2,6 +2,7 @@
 //!
 //! A link may wait long for its first frame (brokers keep some ready), but only so many do.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use stp_drive::{Command, Start};
 use stp_net::clock;
 use stp_net::key::PublicKey;
 use stp_net::link::{AcceptError, Acceptor, Link};
+use stp_proto::handle::Handle;
 use stp_proto::rise::Watch;
 use stp_proto::session::{Session, code};
 use stp_proto::time;
@@ -38,10 +40,13 @@ const OPENING_MAX: Duration = Duration::from_secs(30);
 const STRANGER_MAX: Duration = Duration::from_secs(10);
 /// A broker that was refused for lack of room is asked to come back after this time.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
-/// While draining: how often it is looked whether all have gone, and after how many looks those
-/// left are asked again.
+/// While draining: how often it is looked whether all have gone, after how long those left are asked
+/// again, and how many are on their way at a time, because each costs its path twice what it had:
+/// so many, or this part of all.
 const DRAIN_LOOK: Duration = Duration::from_millis(50);
-const DRAIN_ASK_ROUNDS: u32 = 40;
+const DRAIN_ASK_AGAIN: Duration = Duration::from_secs(2);
+const DRAIN_AT_ONCE: usize = 32;
+const DRAIN_AT_ONCE_PART: usize = 8;
 /// How long a session without a link is waited for.
 const DRAIN_UNLINKED_MAX: Duration = Duration::from_secs(3);
 
@@ -136,7 +141,8 @@ impl Server {
     pub async fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
         let begun = Instant::now();
-        let mut round = 0;
+        let at_once = DRAIN_AT_ONCE.max(self.registry.len() / DRAIN_AT_ONCE_PART);
+        let mut asked: HashMap<Handle, Instant> = HashMap::new();
         while begun.elapsed() < self.config.limits.drain {
             let left: Vec<_> =
                 self.registry.running().into_iter().map(|(_, entry)| entry).collect();
@@ -149,14 +155,19 @@ impl Server {
             if left.iter().filter(told).count() == 0 {
                 break;
             }
-            if round % DRAIN_ASK_ROUNDS == 0 {
-                for entry in left.iter().filter(told) {
-                    let (reason, text) = (TransferReason::Draining, String::new());
-                    // A full inbox: it is asked again.
-                    let _ = entry.inbox.try_send(Command::AskTransfer { reason, text });
-                }
+            let waits = |entry: &&Entry| {
+                asked.get(&entry.own).is_none_or(|at| at.elapsed() >= DRAIN_ASK_AGAIN)
+            };
+            let mut next: Vec<_> = left.iter().filter(told).filter(waits).collect();
+            let under_way = left.len() - left.iter().filter(waits).count();
+            // Those that were never asked come first.
+            next.sort_by_key(|entry| asked.get(&entry.own).copied());
+            for entry in next.into_iter().take(at_once.saturating_sub(under_way)) {
+                let (reason, text) = (TransferReason::Draining, String::new());
+                // A full inbox: it is asked again.
+                let _ = entry.inbox.try_send(Command::AskTransfer { reason, text });
+                asked.insert(entry.own, Instant::now());
             }
-            round += 1;
             tokio::time::sleep(DRAIN_LOOK).await;
         }
         tracing::info!(
