@@ -5,7 +5,10 @@ import xml.etree.ElementTree as xml
 LTP = """accept accept4 bind connect getpeername getsockname getsockopt listen recv recvfrom recvmmsg recvmsg send sendfile
 sendmmsg sendmsg sendto setsockopt shutdown socket socketpair sockioctl epoll_create1 epoll_ctl epoll_pwait epoll_wait poll
 ppoll select""".split()
-PYTHON = """test_socket test_ssl test_asyncio test_select test_selectors test_epoll test_poll test_httplib test_httpservers
+# A dot and a module select that part of a package.
+PYTHON = """test_socket test_ssl test_asyncio.test_base_events test_asyncio.test_buffered_proto test_asyncio.test_events
+test_asyncio.test_selector_events test_asyncio.test_sendfile test_asyncio.test_server test_asyncio.test_sock_lowlevel
+test_asyncio.test_ssl test_asyncio.test_sslproto test_asyncio.test_streams test_asyncio.test_unix_events test_select test_selectors test_epoll test_poll test_httplib test_httpservers
 test_urllib2_localnet test_ftplib test_smtplib test_poplib test_imaplib test_nntplib test_telnetlib test_xmlrpc
 test_docxmlrpc test_socketserver test_asyncore test_asynchat""".split()
 WAYS = ("bare", "preloaded", "routed")
@@ -64,21 +67,29 @@ def run(command, env, cwd, seconds=SECONDS_MAX):
             ended = True
         except subprocess.TimeoutExpired:
             ended = False
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+        end_session(process.pid)
         process.wait()
         out.seek(0)
         return out.read().decode(errors="replace"), ended
+
+
+def end_session(leader):
+    """Kills what a session leader has left; process groups do not hold it all."""
+    for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if stat.read_text().rsplit(")", 1)[1].split()[3] == str(leader):
+                os.kill(int(stat.parent.name), signal.SIGKILL)
+        except (FileNotFoundError, ProcessLookupError):
+            pass
 
 
 def python(place, work, way, name):
     """One of CPython's files: its tests and what became of each."""
     scratch = pathlib.Path(tempfile.mkdtemp(dir=work))
     report = scratch / "report.xml"
+    package, _, module = name.partition(".")
     command = ["/usr/bin/python3", "-m", "test", "-u", "network", "--timeout", "120", "--junit-xml", report,
-               "-i", "*VSOCK*", name]
+               "-i", "*VSOCK*", *(["-m", f"test.{name}.*"] if module else []), package]
     text, ended = run(command, place.environment(way), scratch)
     found = {}
     if report.exists():
@@ -103,8 +114,7 @@ def libuv(place, work, way, name):
 
 def libevent(place, work, way, name):
     home = work / "libevent/build"
-    # Those left out need a name server or measure time.
-    text, ended = run([home / "bin/regress", "--timeout", "60", ":finetimers"], place.environment(way), home)
+    text, ended = run([home / "bin/regress", "--timeout", "60"], place.environment(way), home)
     found = {}
     for test, outcome in re.findall(r"^([\w+]+/[\w+/]+): (?:\[forking\] )?.*?(OK|SKIPPED|FAILED|DISABLED)?$", text, re.M):
         found[test] = outcome or "FAILED"
@@ -155,8 +165,10 @@ def main():
     work, rows, bad = root / "target/suites", explained(root), 0
     place = Place(root)
     try:
-        for suite in names:
+        for name in names:
+            suite, _, part = name.partition(":")
             unit, parts = SUITES[suite]
+            parts = [part] if part else parts
             totals, differences = collections.Counter(), {}
             for part in parts:
                 bare = unit(place, work, "bare", part)

@@ -101,3 +101,83 @@ fn garbage_on_the_socket_harms_nobody() {
     }
     assert_eq!(bed.run("curl", &["-sS", "http://192.0.2.1:111/"]).code, Some(7));
 }
+
+/// Runs Python that prints a line when it is ready for the broker to die, and what it saw then.
+#[expect(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+fn seen_when_the_broker_dies(code: &str) -> (String, Option<i32>) {
+    let mut bed = Bed::loopback();
+    let mut command = bed.shimmed("/usr/bin/python3");
+    command.args(["-c", code]).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut out = child.stdout.take().unwrap();
+    out.read_exact(&mut [0; 6]).unwrap();
+    // What is said to be under way is, once the program sleeps in it.
+    thread::sleep(Duration::from_millis(200));
+    bed.kill_broker();
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).unwrap();
+    (rest, child.wait().unwrap().code())
+}
+
+const READY: &str = "import errno, select, socket, sys\n\
+    def ready(): print('ready', flush=True)\n\
+    def told(call):\n\
+    \x20 try: print(call())\n\
+    \x20 except OSError as e: print(errno.errorcode.get(e.errno, e))\n\
+    never = ('203.0.113.1', 80)\n";
+
+#[test]
+fn a_broker_that_dies_during_a_connect_refuses_it() {
+    let blocking = "s = socket.socket(); ready(); told(lambda: s.connect(never))\n";
+    let seen = seen_when_the_broker_dies(&format!("{READY}{blocking}"));
+    assert_eq!(seen, ("ECONNREFUSED\n".to_owned(), Some(0)));
+    let background = "s = socket.socket(); s.setblocking(False)\n\
+        told(lambda: s.connect(never)); p = select.poll(); p.register(s, select.POLLOUT); ready()\n\
+        print(bool(p.poll(9000)))\n\
+        print(errno.errorcode[s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)])\n";
+    let seen = seen_when_the_broker_dies(&format!("{READY}{background}"));
+    // Whether it was established already, nobody can say any more.
+    let failed = ["True\nECONNREFUSED\n", "True\nECONNRESET\n"];
+    assert!(failed.iter().any(|end| seen.0.ends_with(end)) && seen.1 == Some(0), "{seen:?}");
+}
+
+#[test]
+fn a_broker_that_dies_between_name_and_connect_refuses_it() {
+    let code = "a = socket.getaddrinfo('mirror.test', 2000, 0, socket.SOCK_STREAM)[0][4]; ready()\n\
+        sys.stdin.read(); import time; time.sleep(0.6)\n\
+        told(lambda: socket.create_connection(a, 5))\n\
+        told(lambda: socket.getaddrinfo('mirror.test', 2000))\n";
+    let (seen, code) = seen_when_the_broker_dies(&format!("{READY}{code}"));
+    assert!(seen.starts_with("ECONNREFUSED\n") && code == Some(0), "{seen}");
+}
+
+#[test]
+fn a_broker_that_dies_ends_blocked_senders_and_waiters() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let connected = format!("{READY}s = socket.create_connection(('127.0.0.1', {port}))\n");
+    let sender = "ready()\ntold(lambda: s.sendall(bytes(1 << 26)))\n\
+        told(lambda: s.send(b'x'))\ns.close()\n";
+    let (seen, code) = seen_when_the_broker_dies(&format!("{connected}{sender}"));
+    let failed = |line: &str| ["EPIPE", "ECONNRESET"].contains(&line);
+    assert!(seen.lines().count() == 2 && seen.lines().all(failed) && code == Some(0), "{seen}");
+    let waiter = "p = select.poll(); p.register(s, select.POLLIN); ready(); print(len(p.poll(9000)))\n\
+        told(lambda: s.recv(5)); told(s.getpeername); s.close()\n";
+    let (seen, code) = seen_when_the_broker_dies(&format!("{connected}{waiter}"));
+    assert_eq!((seen.as_str(), code), ("1\nECONNRESET\nENOTCONN\n", Some(0)));
+}
+
+#[test]
+fn a_program_can_end_after_its_broker() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let code = format!(
+        "{READY}s = socket.create_connection(('127.0.0.1', {port})); s.send(b'x'); ready()\n\
+         import time; time.sleep(0.6)\n\
+         told(lambda: s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1))\n\
+         told(lambda: s.getsockname()[0]); s.close()\n\
+         told(lambda: socket.create_connection(('127.0.0.1', {port})).getpeername()[0])\n"
+    );
+    let seen = seen_when_the_broker_dies(&code);
+    assert_eq!(seen, ("None\n127.0.0.1\n127.0.0.1\n".to_owned(), Some(0)));
+}

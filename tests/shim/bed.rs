@@ -35,6 +35,12 @@ pub fn faulty_library() -> &'static Path {
     LIBRARY.get_or_init(|| build("examples/libsession_fault.so", &example))
 }
 
+/// The `session` command.
+pub fn session_program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| build("session", &["-p", "stp-cli", "--bin", "session"]))
+}
+
 fn build(library: &str, what: &[&str]) -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
@@ -104,6 +110,18 @@ impl Bed {
         command.env("LD_PRELOAD", library()).env("SESSION_DIR", self.session_dir());
         command.env_remove("SESSION_WHEN_ABSENT").current_dir(self.path());
         command
+    }
+
+    /// Compiles C source into a file here.
+    pub fn compile(&self, name: &str, source: &str, options: &[&str]) -> PathBuf {
+        let (program, text) = (self.path().join(name), self.path().join(format!("{name}.c")));
+        std::fs::write(&text, source).expect("a file can be written");
+        let mut compiler = Command::new(if options.contains(&"musl") { "musl-gcc" } else { "cc" });
+        compiler.args(["-O1", "-w", "-D_GNU_SOURCE", "-o"]).arg(&program).arg(&text);
+        compiler.args(options.iter().filter(|option| **option != "musl"));
+        let said = run(compiler.current_dir(self.path()));
+        assert_eq!(said.code, Some(0), "{name} compiles: {}", said.err);
+        program
     }
 
     /// Runs a program with the shim to its end.

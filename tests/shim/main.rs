@@ -5,7 +5,9 @@
 
 mod absent;
 mod bed;
+mod doctor;
 mod fault;
 mod probe;
 mod program;
 mod relay;
+mod surrounding;

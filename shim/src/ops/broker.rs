@@ -102,6 +102,15 @@ pub fn verdict(cookie: Cookie) -> Option<Verdict> {
     })
 }
 
+/// The errno for a connect that the kernel says was reset: without a word of the broker's, nobody is
+/// there.
+pub fn refused_errno(cookie: Cookie) -> Errno {
+    match verdict(cookie) {
+        Some(Verdict::Refused(errno) | Verdict::Reset(errno)) => errno,
+        _ => libc::ECONNREFUSED,
+    }
+}
+
 /// The errno for a socket that the kernel says was reset.
 pub fn reset_errno(cookie: Cookie) -> Errno {
     match verdict(cookie) {

@@ -308,7 +308,7 @@ pub fn sent(fd: Fd, result: isize, errno: Errno) -> Errno {
         }
         _ => {
             let _quiet = Quiet::begin();
-            let errno = broker::reset_errno(name.cookie);
+            let errno = broker::refused_errno(name.cookie);
             let _stays_dead = swap::give_back(fd, &name);
             errno
         }
