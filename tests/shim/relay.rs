@@ -158,11 +158,13 @@ struct Way {
     end: usize,
     ended: bool,
     passed: bool,
+    /// Why its bytes are not taken any more.
+    broken: Option<i32>,
 }
 
 impl Way {
     fn new() -> Way {
-        Way { bytes: vec![0; PIECE], begin: 0, end: 0, ended: false, passed: false }
+        Way { bytes: vec![0; PIECE], begin: 0, end: 0, ended: false, passed: false, broken: None }
     }
 
     fn is_empty(&self) -> bool {
@@ -204,6 +206,12 @@ async fn join(mut app: AppSocket, mut tcp: tokio::net::TcpStream) {
             }
             Ok(()) => {}
         }
+        if let Some(errno) = up.broken
+            && down.ended
+            && down.is_empty()
+        {
+            break Over::FarReset(errno);
+        }
         if down.ended && down.is_empty() && !down.passed {
             down.passed = true;
             app.shut(Shut::Fin);
@@ -242,11 +250,15 @@ fn step(
         Err(error) if far => Err(Over::FarReset(error.raw_os_error().unwrap_or(libc::EIO))),
         Err(_) => Err(Over::AppReset),
     };
-    if !up.ended && up.is_empty() && app.poll_readable(cx).is_ready() {
+    if !up.ended && up.is_empty() && up.broken.is_none() && app.poll_readable(cx).is_ready() {
         attempt(up.read(|buf| app.try_read(&mut [IoSliceMut::new(buf)])), false)?;
     }
-    if !up.is_empty() && tcp.poll_write_ready(cx).is_ready() {
-        attempt(up.write(|buf| tcp.try_write(buf)), true)?;
+    if !up.is_empty() && up.broken.is_none() && tcp.poll_write_ready(cx).is_ready() {
+        let written = up.write(|buf| tcp.try_write(buf));
+        let failed = written.as_ref().err().filter(|e| e.kind() != ErrorKind::WouldBlock);
+        // What the far end has said before it went is still to be had.
+        up.broken = failed.map(|error| error.raw_os_error().unwrap_or(libc::EIO));
+        attempt(if up.broken.is_some() { Ok(()) } else { written }, true)?;
     }
     if !down.ended && down.is_empty() && tcp.poll_read_ready(cx).is_ready() {
         attempt(down.read(|buf| tcp.try_read(buf)), true)?;
@@ -255,6 +267,7 @@ fn step(
         attempt(down.write(|buf| app.try_write(&[IoSlice::new(buf)])), false)?;
     }
     let to_do = (up.ended && up.is_empty() && !up.passed)
+        || (up.broken.is_some() && down.ended && down.is_empty())
         || (down.ended && down.is_empty() && !down.passed);
     if moved || to_do { Poll::Ready(Ok(())) } else { Poll::Pending }
 }
