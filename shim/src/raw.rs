@@ -304,6 +304,9 @@ impl Drop for Quiet {
 /// that there is no such way to change a mask.
 fn readable(at: *const u8) -> bool {
     const NO_SUCH_WAY: c_int = -1;
+    if at.is_null() {
+        return false;
+    }
     let none = ptr::null::<u8>();
     syscall!(SYS_rt_sigprocmask, NO_SUCH_WAY, at, none, SIGNAL_SET_BYTES) != Err(libc::EFAULT)
 }

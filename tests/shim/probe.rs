@@ -133,7 +133,7 @@ fn a_shut_reading_side_wakes_its_reader_and_lets_the_peer_send() {
 
 #[test]
 fn bytes_can_be_thrown_away_unread() {
-    processes_see_the_same(&["truncations"]);
+    processes_see_the_same(&["truncations", "several"]);
 }
 
 #[test]

@@ -298,6 +298,23 @@ static void shuts(void) {
     close(client); close(server);
 }
 
+/* Several messages at once, of a socket that is not ours as well. */
+static void several(void) {
+    int client, server, pair_of[2];
+    struct iovec v[2] = { { buffer, 3 }, { buffer + 3, 3 } };
+    struct mmsghdr m[2] = { { { 0, 0, &v[0], 1 } }, { { 0, 0, &v[1], 1 } } };
+    socketpair(AF_UNIX, SOCK_DGRAM, 0, pair_of);
+    CALL(sendmmsg(pair_of[0], m, 2, 0));
+    CALL(recvmmsg(pair_of[1], m, 2, 0, 0));
+    pair(&client, &server);
+    send(server, "abcdef", 6, 0);
+    events_of(client, POLLIN, 1000);
+    CALL(recvmmsg(client, m, 2, 0, 0));
+    SAY("%.6s lengths %u %u", buffer, m[0].msg_len, m[1].msg_len);
+    CALL(recvmmsg(client, m, 2, MSG_DONTWAIT, 0));
+    close(client); close(server); close(pair_of[0]); close(pair_of[1]);
+}
+
 static void truncations(void) {
     int client, server;
     pair(&client, &server);
@@ -331,6 +348,7 @@ static void pointers(void) {
     close(fresh);
     pair(&client, &server);
     CALL(getsockname(client, (void *)&a, BAD));
+    CALL(getsockname(client, (void *)&a, (void *)1));
     CALL(getsockname(client, BAD, &la));
     la = 0;
     CALL(getsockname(client, NULL, &la));
@@ -452,7 +470,8 @@ int main(int count, char **given) {
     static const struct topic topics[] = {
         { "forks", forks }, { "vforks", vforks }, { "spawns", spawns }, { "threads", threads },
         { "interrupts", interrupts }, { "closings", closings }, { "passing", passing },
-        { "over", over }, { "shuts", shuts }, { "truncations", truncations },
+        { "over", over }, { "shuts", shuts }, { "several", several },
+        { "truncations", truncations },
         { "pointers", pointers }, { "full", full }, { "active", active }, { "daemons", daemons },
         { "elsewhere", elsewhere },
         { 0, 0 },

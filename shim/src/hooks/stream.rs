@@ -234,7 +234,7 @@ hook! {
             // SAFETY: the kernel has accepted and filled the first `result` of them.
             unsafe { hide_name(fd, &raw mut (*messages.add(at)).msg_hdr) };
         }
-        read_result(fd, if result < 0 { -1 } else { 1 }, false).min(result as isize) as c_int
+        if result < 0 { read_result(fd, -1, false) as c_int } else { result }
     }
 }
 
