@@ -565,8 +565,12 @@ impl Far for SessionFar {
         if first.is_some() {
             return;
         }
-        if let Some(rank) = self.entry.course.lock().choice.last() {
-            self.entry.service.servers[rank].reach.keep(link);
+        // Not always the last one's: an attempt at another may have ended before it attached.
+        let leads_to = |server: &&Arc<Server>| server.reach.dialer().key == link.peer_key();
+        let servers = &self.entry.service.servers;
+        let last = self.entry.course.lock().choice.last().map(|rank| &servers[rank]);
+        if let Some(server) = last.into_iter().chain(servers).find(leads_to) {
+            server.reach.keep(link);
         }
     }
 }

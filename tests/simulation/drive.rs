@@ -234,8 +234,8 @@ impl World {
         let side = who.side();
         let Some(known) = self.net.conns.get_mut(&conn) else { return };
         known.owner[side] = Owner::Spare;
-        if let Who::Broker(number) = who {
-            self.keep_for(number, conn);
+        if let Who::Broker(_) = who {
+            self.keep_for(conn);
         }
         // What came already is for the next session.
         self.at(self.now, Ev::Arrive(conn, 1 - side));

@@ -207,6 +207,7 @@ impl World {
         while let Some((conn, since)) = self.broker.reaches[rank].warm.pop() {
             let lives = self.net.conns.get(&conn).is_some_and(|c| c.owner[BROKER] == Owner::Spare);
             if lives && self.now - since < WARM_AGE {
+                assert_eq!(self.net.conns[&conn].server, rank, "a link leads to another server");
                 for _ in self.broker.reaches[rank].warm.len()..self.plan.warm {
                     if self.broker.reaches[rank].away.is_none() {
                         self.begin_dial(rank);
@@ -219,14 +220,13 @@ impl World {
         None
     }
 
-    /// A link that a session gave back.
-    pub fn keep_for(&mut self, number: u64, conn: ConnId) {
-        let Some(rank) = self.broker.seat(number).choice.last() else {
-            return self.close(conn, BROKER, false);
-        };
-        let address = self.net.conns.get(&conn).map(|conn| conn.address);
+    /// A link that a session gave back: for those at the server it leads to. That is not always the
+    /// session's own, as seed 97,533 showed: an attempt at another may have ended before it attached.
+    pub fn keep_for(&mut self, conn: ConnId) {
+        let Some(known) = self.net.conns.get(&conn) else { return };
+        let (rank, address) = (known.server, known.address);
         let warm = &mut self.broker.reaches[rank].warm;
-        if warm.len() < KEPT_MAX && address == Some(self.net.address) {
+        if warm.len() < KEPT_MAX && address == self.net.address {
             warm.push((conn, self.now));
             self.news();
         } else {
