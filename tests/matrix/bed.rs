@@ -19,7 +19,7 @@ use stp_tests::wait;
 use crate::wire::Wire;
 
 /// Longest time a program may take.
-const PROGRAM_MAX: Duration = Duration::from_secs(60);
+const PROGRAM_MAX: Duration = Duration::from_secs(120);
 /// Longest time a service may take to listen.
 const START_MAX: Duration = Duration::from_secs(20);
 /// Lines of each log that a failure shows.

@@ -171,7 +171,7 @@ fn git_over_http() {
         clone(bed, "http://box.lab:8080/repo.git")?;
         bed.bash(
             "cd clone; git config user.name n; git config user.email e@e; \
-             cat one two >three; git add three; git commit -qm three; \
+             head -c 500000 /dev/urandom >three; git add three; git commit -qm three; \
              git push -q origin HEAD:refs/heads/pushed",
         )?;
         bed.prepare("bash", &["-euc", &format!("cd {share}/repo.git; git fsck; git log pushed")])?;
