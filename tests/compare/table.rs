@@ -35,7 +35,7 @@ pub fn summary(rows: &[Row], faults: &[Fault]) -> String {
         let _ = write!(text, "| {} | {:.1} s |", row.tool.name, seconds(row.plain));
         for outcome in &row.under {
             let cell = match outcome.end {
-                End::Right => format!("+{:.1} s", lost(*outcome, row.plain).max(0.0)),
+                End::Right => format!("{:+.1} s", lost(*outcome, row.plain)),
                 End::Wrong => "**wrong bytes**".to_owned(),
                 End::Failed => format!("fails after {:.0} s", seconds(*outcome)),
                 End::Never => format!("> {} s", BOUND.as_secs()),
@@ -65,7 +65,7 @@ pub fn details(rows: &[Row], faults: &[Fault]) -> String {
                 End::Never => ("no", ""),
             };
             let lost = match outcome.end {
-                End::Right => format!("{:.1} s", lost(outcome, row.plain).max(0.0)),
+                End::Right => format!("{:.1} s", lost(outcome, row.plain)),
                 End::Wrong | End::Failed | End::Never => "all".to_owned(),
             };
             let more = if outcome.end == End::Never { "> " } else { "" };
