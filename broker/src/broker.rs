@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use stp_drive::{Command, SessionStatus, Start};
 use stp_net::clock;
 use stp_net::link::{LinkOptions, Tls};
+use stp_net::status::Feed;
 use stp_proto::handle::Handle;
 use stp_proto::local::wire::Resolved;
 use stp_proto::name::Name;
@@ -29,6 +30,7 @@ use crate::far::SessionFar;
 use crate::names::{Family, Names};
 use crate::near::AppNear;
 use crate::reach::{News, Pace};
+use crate::relay::Relays;
 use crate::routes::host_name;
 use crate::service::{Maker, Server, Service};
 
@@ -68,6 +70,10 @@ pub struct Broker {
     pub servers: Vec<Arc<Server>>,
     /// Names, files and servers that the directory knows.
     pub directory: Arc<Directory>,
+    /// What happens to the sessions, as it happens.
+    pub feed: Feed,
+    /// Ways through relays.
+    pub relays: Relays,
     /// Tells of changes of the standing of any server.
     pub news: News,
     /// Servers to be left alone for a while: service and place.
@@ -129,11 +135,16 @@ impl Broker {
         let tls = Arc::clone(tls);
         let mut maker = Maker { tls, options, pace, news: Arc::clone(&news), servers: Vec::new() };
         let services = config.services.iter().map(|service| maker.service(service)).collect();
+        for relay in &config.relays {
+            maker.server(relay);
+        }
         let names = Names::new(config.virtual_ipv4, config.virtual_ipv6);
         Ok(Arc::new(Broker {
             services,
             servers: maker.servers.clone(),
             directory: Directory::new(config.directory.clone(), maker),
+            feed: Feed::default(),
+            relays: Relays::default(),
             news,
             overloaded: Mutex::default(),
             counters: Counters::default(),
@@ -327,15 +338,16 @@ impl Broker {
         let Target { service, number: service_number, grant } = target;
         let (inbox, commands) = mpsc::channel(INBOX_MAX);
         let info = socket.info();
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let entry = Arc::new(Entry {
-            id: self.next_id.fetch_add(1, Ordering::Relaxed),
+            id,
             app: App { pid: info.pid, comm: info.comm.clone() },
             destination: destination(host.as_deref(), socket.open().destination),
             host,
             service_number,
             started: Instant::now(),
             inbox,
-            status: Arc::new(SessionStatus::default()),
+            status: Arc::new(SessionStatus::told_to(self.feed.clone(), id.into())),
             course: Mutex::new(Course::new(service.servers.len())),
             service,
         });
@@ -365,7 +377,8 @@ impl Broker {
         u64::from_be_bytes(bytes)
     }
 
-    fn handle(&self) -> std::io::Result<Handle> {
+    /// A handle nobody can guess.
+    pub(crate) fn handle(&self) -> std::io::Result<Handle> {
         let mut bytes = [0; 16];
         (&self.random).read_exact(&mut bytes)?;
         Ok(Handle(bytes))
@@ -408,6 +421,11 @@ impl Broker {
             ended.insert("reason".to_owned(), reason.into());
             ended.insert("lasted_ms".to_owned(), lasted_ms.into());
         }
+        let (app, destination) = (&entry.app.comm, &entry.destination);
+        entry.status.tell(
+            "ended",
+            &json!({ "app": app, "destination": destination, "reason": ended["reason"] }),
+        );
         self.push_ended(ended);
     }
 

@@ -96,6 +96,8 @@ pub struct Config {
     pub services: Vec<Service>,
     /// The routes, first match wins.
     pub routes: Routes,
+    /// Servers that lead to others and are in no service.
+    pub relays: Vec<Server>,
     /// Where names and files are known.
     pub directory: DirectoryConfig,
     /// Bounds and times.
@@ -153,6 +155,8 @@ struct File {
     service: Vec<FileService>,
     #[serde(default)]
     route: Vec<FileRoute>,
+    #[serde(default)]
+    relay: Vec<FileServer>,
     gateway: Option<FileGateway>,
     #[serde(default)]
     directory: Vec<DomainConfig>,
@@ -368,6 +372,7 @@ fn check(loaded: Loaded<File>) -> Result<Config, ConfigError> {
         congestion: stp_net::link::congestion(file.congestion.clone()),
         routes: routes(&loaded, &services)?,
         services,
+        relays: servers(&loaded, "relay", &file.relay)?,
         directory: directory(&loaded)?,
         limits,
     })
@@ -409,21 +414,30 @@ fn services(loaded: &Loaded<File>) -> Result<Vec<Service>, ConfigError> {
             let what = format!("the service \"{name}\" has no [[service.server]]");
             return Err(loaded.error(&name_key, what));
         }
-        let mut servers: Vec<Server> = Vec::new();
-        for (k, server) in service.server.iter().enumerate() {
-            let address = server.address.0;
-            let key = format!("service[{i}].server[{k}].address");
-            if address.port() == 0 {
-                return Err(loaded.error(&key, format!("{address} has port 0")));
-            }
-            if servers.iter().any(|s| s.address == address) {
-                return Err(loaded.error(&key, format!("the server {address} is there twice")));
-            }
-            servers.push(Server { address, key: server.key, name: server.name.clone() });
-        }
+        let servers = servers(loaded, &format!("service[{i}].server"), &service.server)?;
         services.push(Service { name: name.clone(), servers });
     }
     Ok(services)
+}
+
+fn servers(
+    loaded: &Loaded<File>,
+    place: &str,
+    given: &[FileServer],
+) -> Result<Vec<Server>, ConfigError> {
+    let mut servers: Vec<Server> = Vec::new();
+    for (k, server) in given.iter().enumerate() {
+        let address = server.address.0;
+        let key = format!("{place}[{k}].address");
+        if address.port() == 0 {
+            return Err(loaded.error(&key, format!("{address} has port 0")));
+        }
+        if servers.iter().any(|s| s.address == address) {
+            return Err(loaded.error(&key, format!("the server {address} is there twice")));
+        }
+        servers.push(Server { address, key: server.key, name: server.name.clone() });
+    }
+    Ok(servers)
 }
 
 fn routes(loaded: &Loaded<File>, services: &[Service]) -> Result<Routes, ConfigError> {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use stp_net::echo;
+use stp_net::key::PublicKey;
 use stp_proto::rise::Way;
 
 /// Echo requests of one measurement (STP 3).
@@ -59,9 +60,24 @@ impl Distance {
 
     /// Measures, unless somebody has done so within `age`.
     pub async fn measure(&self, server: SocketAddr, age: Duration, patience: Duration) -> Way {
+        self.ask(age, echo::measure(server, QUESTIONS, patience)).await
+    }
+
+    /// The same of the way to `home` through `relay`.
+    pub async fn measure_through(
+        &self,
+        relay: SocketAddr,
+        home: &PublicKey,
+        age: Duration,
+        patience: Duration,
+    ) -> Way {
+        self.ask(age, echo::measure_through(relay, home, QUESTIONS, patience)).await
+    }
+
+    async fn ask(&self, age: Duration, asking: impl Future<Output = Option<Duration>>) -> Way {
         let _turn = self.turn.lock().await;
         if self.last().is_none_or(|last| last.at.elapsed() > age) {
-            let rtt = echo::measure(server, QUESTIONS, patience).await;
+            let rtt = asking.await;
             let mut kept = self.kept.lock();
             if kept.len() == KEPT_MAX {
                 kept.pop_front();

@@ -13,7 +13,8 @@ use stp_proto::select::{Choice, Rank};
 use tokio::sync::mpsc;
 
 use crate::moves::Plan;
-use crate::service::Service;
+use crate::relay::Turn;
+use crate::service::{Server, Service};
 
 /// The program at the near side.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,6 +71,16 @@ pub struct Course {
     pub leave: Option<Rank>,
     /// A move to another server that was decided.
     pub plan: Option<Plan>,
+    /// With this it may be led to its server through others.
+    pub pass: Option<Arc<[u8]>>,
+    /// The server through which its link goes; none: straight.
+    pub via: Option<Arc<Server>>,
+    /// The same of an attempt under way.
+    pub trying_via: Option<Arc<Server>>,
+    /// Another way to its server that was decided.
+    pub turn: Option<Turn>,
+    /// Somebody looks whether it can go straight again.
+    pub watched: bool,
     /// Whether a move is being decided.
     pub deciding: bool,
     /// No moves for the sake of speed for a while.
@@ -93,6 +104,11 @@ impl Course {
             came_from: None,
             leave: None,
             plan: None,
+            pass: None,
+            via: None,
+            trying_via: None,
+            turn: None,
+            watched: false,
             deciding: false,
             cool: CoolDown::default(),
             gave_up: None,
@@ -127,6 +143,12 @@ impl Entry {
         self.course.lock().choice.last().map(|rank| self.service.server_name(rank))
     }
 
+    /// The server through which its link goes, by name; none: straight.
+    #[must_use]
+    pub fn via(&self) -> Option<String> {
+        self.course.lock().via.as_ref().map(|via| via.name())
+    }
+
     /// Its part of the status.
     #[must_use]
     pub fn json(&self) -> Value {
@@ -137,6 +159,7 @@ impl Entry {
             "destination": self.destination,
             "service": self.service.name,
             "server": self.server(),
+            "via": self.via(),
             "age_ms": self.started.elapsed().as_millis() as u64,
             "events": self.status.history(),
             "series": self.status.series(),

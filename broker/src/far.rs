@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stp_drive::{DialFailed, Dialed, Dialing, Far, Verdict};
-use stp_net::link::Link;
+use stp_drive::{DialFailed, Dialed, Dialing, Far, Verdict, path_sample};
+use stp_net::link::{Link, TcpInfo};
+use stp_proto::rise::{Rule, Watch};
 use stp_proto::select::{self, Meaning, Next, Rank, Refusal, Want};
 use stp_proto::session::{Attempt, Denied, Event, LostCause, Peer, Session, WhyNot, code};
 use stp_proto::time;
@@ -16,6 +17,7 @@ use crate::dialer::ServerDialer;
 use crate::entry::{Course, Entry};
 use crate::moves;
 use crate::reach::{Kind, Reach, Standing};
+use crate::relay::{self, Turn};
 use crate::search::{Candidate, GaveUp, Search};
 use crate::service::Server;
 
@@ -32,6 +34,9 @@ const FIRST_LONGER: Duration = Duration::from_millis(20);
 const LEAVE_MAX: Duration = Duration::from_secs(3_600);
 const LEAVE_DIAL_MAX: Duration = Duration::from_secs(5);
 
+/// What this end notices of a path is no news for so long after it was decided about.
+const ASKED_LATELY: Duration = Duration::from_secs(2);
+
 /// Before a move that was overtaken is tried again.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
@@ -42,13 +47,18 @@ pub struct SessionFar {
     entry: Arc<Entry>,
     /// Where the attached link leads, and since when there is one.
     link: Option<(Arc<Server>, time::Instant)>,
+    /// The round trip of its link.
+    watch: Watch,
+    /// When it was last decided whether to leave.
+    asked: Option<Instant>,
 }
 
 impl SessionFar {
     /// The far side of this session.
     #[must_use]
     pub fn new(broker: Arc<Broker>, entry: Arc<Entry>) -> SessionFar {
-        SessionFar { broker, entry, link: None }
+        let watch = Watch::new(Rule::default());
+        SessionFar { broker, entry, link: None, watch, asked: None }
     }
 
     /// STP 3: the best three that are not known yet are measured, before the first choice only.
@@ -174,6 +184,23 @@ impl SessionFar {
         let name = |rank| self.entry.service.server_name(rank);
         let mut cause = std::mem::take(&mut course.lost);
         let plan = course.plan.take();
+        let via = course.trying_via.take();
+        if let Some(turn) = course.turn.take() {
+            if turn.congested {
+                let now = self.broker.now();
+                course.cool.moved(now);
+            }
+            cause = turn.why;
+        }
+        if via.is_some() || course.via.is_some() {
+            cause += &via
+                .as_ref()
+                .map_or("; straight".to_owned(), |v| format!("; through {}", v.name()));
+        }
+        course.via = via;
+        if course.via.is_some() && !std::mem::replace(&mut course.watched, true) {
+            tokio::spawn(relay::watch(Arc::clone(&self.broker), Arc::clone(&self.entry)));
+        }
         match (course.came_from, plan) {
             (Some(rank), Some(plan)) => {
                 if plan.congested {
@@ -227,8 +254,17 @@ impl SessionFar {
         }
         let tried = course.trying.take();
         let home = course.choice.last();
+        let turned = course.turn.take().is_some();
+        if was_attached && turned {
+            let inbox = self.entry.inbox.clone();
+            tokio::spawn(async move { inbox.send(stp_drive::Command::Retry).await });
+        }
+        let via = course.trying_via.take().or_else(|| course.via.clone());
         if let Some(rank) = tried.or(home) {
-            let reach = &self.entry.service.servers[rank].reach;
+            let reach = match &via {
+                Some(via) => &via.reach,
+                None => &self.entry.service.servers[rank].reach,
+            };
             match cause {
                 LostCause::Broken => reach.lost(),
                 LostCause::Silent | LostCause::Unanswered => reach.suspect(),
@@ -311,10 +347,21 @@ impl SessionFar {
             let worst = course.choice.worst();
             (self.search(want, &mut course), worst)
         };
-        match search.run().await {
+        // Who can go on nowhere else may be led to its home.
+        let stuck = want == Want::Resume { transferable: false };
+        let found = tokio::select! {
+            found = search.run() => found,
+            (relay, link) = relay::rescue(&self.broker, &self.entry), if stuck => {
+                let mut course = self.entry.course.lock();
+                course.trying = course.choice.home();
+                (course.local, course.trying_via) = (Some(link.local_addr()), Some(relay));
+                return Ok((link, Peer::Same));
+            }
+        };
+        match found {
             Ok((rank, link)) => {
                 let mut course = self.entry.course.lock();
-                course.trying = Some(rank);
+                (course.trying, course.trying_via) = (Some(rank), None);
                 course.local = Some(link.local_addr());
                 // As it is now: an earlier attempt may have been answered meanwhile.
                 let home = course.choice.home();
@@ -353,6 +400,25 @@ impl SessionFar {
         let (entry, said) = (Arc::clone(&self.entry), why.clone());
         tokio::spawn(async move { moves::stay(&entry, reason, said, received).await });
         Err(DialFailed { why })
+    }
+
+    /// A link by another way to the server that has the session; the one it has goes on.
+    async fn dial_turn(&self, turn: Turn, received: u64) -> Result<Dialed, DialFailed> {
+        match relay::dial_turn(&self.broker, &self.entry, &turn).await {
+            Ok(link) => {
+                let mut course = self.entry.course.lock();
+                course.trying = course.choice.home();
+                (course.local, course.trying_via) = (Some(link.local_addr()), turn.via);
+                Ok((link, Peer::Same))
+            }
+            Err(why) => {
+                self.entry.course.lock().turn = None;
+                let (entry, said) = (Arc::clone(&self.entry), why.clone());
+                let reason = TransferReason::NobodyBetter;
+                tokio::spawn(async move { moves::stay(&entry, reason, said, received).await });
+                Err(DialFailed { why })
+            }
+        }
     }
 
     /// A server refuses the session while another still has it.
@@ -411,13 +477,17 @@ impl SessionFar {
     }
 
     /// STP 8: the server asks to be left.
-    fn asked_to_leave(&self, session: &Session, reason: TransferReason, text: &str) {
+    fn asked_to_leave(&mut self, session: &Session, reason: TransferReason, text: &str) {
         let received = session.positions().received;
         let mut course = self.entry.course.lock();
-        if course.deciding || session.is_moving() || course.plan.is_some() {
+        if course.deciding || session.is_moving() || course.plan.is_some() || course.turn.is_some()
+        {
             return;
         }
         course.deciding = true;
+        self.asked = Some(Instant::now());
+        let congested = reason == TransferReason::Congested;
+        let may_turn = congested && course.pass.is_some();
         drop(course);
         let said = if text.is_empty() { String::new() } else { format!(": {text}") };
         self.entry.record("asked to leave", format!("{reason}{said}"), received);
@@ -425,6 +495,7 @@ impl SessionFar {
         let text = text.to_owned();
         match session.transferable() {
             Ok(()) => drop(tokio::spawn(moves::decide(broker, entry, reason, text))),
+            Err(_) if may_turn => drop(tokio::spawn(relay::decide(broker, entry, text))),
             Err(why) => {
                 self.entry.course.lock().deciding = false;
                 // Between two requests it may well be possible in a moment.
@@ -461,7 +532,13 @@ impl Far for SessionFar {
             drop(course);
             return Box::pin(async move { far.dial_planned(received).await });
         }
-        course.plan = None;
+        if session.link().is_some()
+            && let Some(turn) = course.turn.clone()
+        {
+            drop(course);
+            return Box::pin(async move { far.dial_turn(turn, received).await });
+        }
+        (course.plan, course.turn) = (None, None);
         drop(course);
         let want = if session.is_established() {
             Want::Resume { transferable: session.transferable().is_ok() }
@@ -520,8 +597,13 @@ impl Far for SessionFar {
         let received = session.positions().received;
         match event {
             Event::Attached { attempt, gap, received, .. } => {
+                self.watch.forget();
                 self.attached(session, *attempt, *gap, *received);
-                let home = self.entry.course.lock().choice.home();
+                let home = {
+                    let course = self.entry.course.lock();
+                    // What comes through a relay says nothing of the straight way.
+                    course.choice.home().filter(|_| course.via.is_none())
+                };
                 let server = home.map(|rank| Arc::clone(&self.entry.service.servers[rank]));
                 self.link = server.map(|server| (server, self.broker.now()));
             }
@@ -542,6 +624,9 @@ impl Far for SessionFar {
                 self.entry.record("suspended", cause.to_owned(), received);
             }
             Event::TransferWanted { reason, text } => self.asked_to_leave(session, *reason, text),
+            Event::PassGiven { pass } => {
+                self.entry.course.lock().pass = Some(pass.as_ref().into());
+            }
             Event::Moved { told: true, .. } => {}
             Event::Moved { old, told: false } => {
                 if let Some(rank) = self.entry.course.lock().came_from {
@@ -566,11 +651,31 @@ impl Far for SessionFar {
             return;
         }
         // Not always the last one's: an attempt at another may have ended before it attached.
-        let leads_to = |server: &&Arc<Server>| server.reach.dialer().key == link.peer_key();
+        // And not one that leads there through a relay.
+        let there = (link.peer_key(), link.peer_addr());
+        let leads_to = |server: &&Arc<Server>| {
+            let dialer = server.reach.dialer();
+            (dialer.key, dialer.address()) == there
+        };
         let servers = &self.entry.service.servers;
         let last = self.entry.course.lock().choice.last().map(|rank| &servers[rank]);
         if let Some(server) = last.into_iter().chain(servers).find(leads_to) {
             server.reach.keep(link);
+        }
+    }
+
+    fn wants_sample(&self, now: time::Instant) -> bool {
+        self.watch.is_due(now)
+    }
+
+    /// STP 6 the other way: this end sends, and its path has become slow.
+    fn sample(&mut self, now: time::Instant, session: &mut Session, info: &TcpInfo) {
+        // The server may have noticed as well, and asked.
+        let asked = self.asked.is_some_and(|asked| asked.elapsed() < ASKED_LATELY);
+        if let Some(rise) = self.watch.sample(now, path_sample(session, info))
+            && !asked
+        {
+            self.asked_to_leave(session, TransferReason::Congested, &rise.to_string());
         }
     }
 }

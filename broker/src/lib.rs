@@ -22,6 +22,7 @@ pub mod names;
 pub mod near;
 pub mod network;
 pub mod reach;
+pub mod relay;
 pub mod routes;
 pub mod search;
 pub mod service;

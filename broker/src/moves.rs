@@ -19,9 +19,9 @@ use crate::broker::Broker;
 use crate::entry::Entry;
 
 /// How long a server may take to answer.
-const PATIENCE: Duration = Duration::from_millis(500);
+pub const PATIENCE: Duration = Duration::from_millis(500);
 /// A measurement of another session is as good for so long.
-const SAME: Duration = Duration::from_millis(250);
+pub const SAME: Duration = Duration::from_millis(250);
 /// How long a link to a server that has just answered may take.
 const LINK_MAX: Duration = Duration::from_secs(3);
 /// How often a move that the stream has overtaken is tried again.
@@ -178,7 +178,8 @@ fn choose(entry: &Entry, home: Rank, ways: &[(Rank, Way)], congested: bool) -> D
     Decision::Go(order, numbers)
 }
 
-fn numbers(way: Way) -> String {
+/// A way in words.
+pub fn numbers(way: Way) -> String {
     let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
     match (way.now, way.base) {
         (Some(now), Some(base)) if base < now => format!("{} (at best {})", ms(now), ms(base)),

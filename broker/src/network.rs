@@ -92,7 +92,9 @@ async fn handle_change(broker: &Broker, progress: &mut Progress) {
     let changed_at = Instant::now();
     broker.counters.network_changes.fetch_add(1, Ordering::Relaxed);
     let mut here = BTreeMap::new();
+    broker.relays.forget();
     for server in broker.all_servers() {
+        server.distance.forget();
         server.reach.network_changed(|link| is_ours(&mut here, link.local_addr().ip()));
     }
     broker.directory.network_changed();

@@ -98,7 +98,8 @@ impl Maker {
         Arc::new(Service { name: config.name.clone(), servers })
     }
 
-    fn server(&mut self, config: &config::Server) -> Arc<Server> {
+    /// A server; one that is known already is the same.
+    pub fn server(&mut self, config: &config::Server) -> Arc<Server> {
         let same = |server: &&Arc<Server>| {
             let dialer = server.reach.dialer();
             (dialer.address(), dialer.key) == (config.address, config.key)

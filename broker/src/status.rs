@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 use stp_drive::Command;
-use stp_net::status::{Acting, Metrics, Refusal, Source, page};
+use stp_net::status::{Acting, Feed, Metrics, Refusal, Source, page};
 use stp_proto::session::code;
 use stp_proto::wire::TransferReason;
 
@@ -100,6 +100,10 @@ impl Source for Status {
             .heading("Ended lately")
             .table(&ENDED_HEAD, &ended.iter().map(ended_row).collect::<Vec<_>>())
             .finish()
+    }
+
+    fn feed(&self) -> Option<&Feed> {
+        Some(&self.0.feed)
     }
 
     fn act(self: Arc<Self>, path: String, body: Value) -> Acting {

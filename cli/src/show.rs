@@ -93,7 +93,7 @@ fn session_table(sessions: &[Value]) -> String {
             session["id"].to_string(),
             format!("{} {}", word(&session["app"]["comm"]), session["app"]["pid"]),
             word(&session["destination"]),
-            word(&session["server"]),
+            way(session),
             word(&session["state"]),
             rtt.map_or("–".into(), |ms| format!("{ms:.1} ms")),
             bytes(number(&session["positions"]["dlv"])),
@@ -103,6 +103,14 @@ fn session_table(sessions: &[Value]) -> String {
         ]);
     }
     format!("\n{}", table.text())
+}
+
+/// Its server, and the one through which it goes there.
+fn way(session: &Value) -> String {
+    match session["via"].as_str() {
+        Some(_) => format!("{} via {}", word(&session["server"]), word(&session["via"])),
+        None => word(&session["server"]),
+    }
 }
 
 fn events(sessions: &[Value]) -> String {
@@ -179,13 +187,20 @@ mod tests {
             "services": [{"name": "www.m@e.org", "servers": [
                 {"name": "a", "state": "refuses", "warm_links": 0, "why": "connection refused"}]}],
             "sessions": [{"id": 3, "app": {"comm": "curl\u{1b}", "pid": 12}, "state": "active",
-                "destination": "m.e.org:80", "server": "b", "rtt_ms": 40.25,
+                "destination": "m.e.org:80", "server": "b", "via": "c", "rtt_ms": 40.25,
                 "positions": {"dlv": 5_242_880, "end": 80}, "rate_in": 1_048_576,
                 "events": [{"at_ms": 1_500, "what": "attached", "cause": "server died",
                     "gap_ms": 180, "from_server": "a", "to_server": "b", "at_byte": 99}]}],
         }));
-        for part in ["curl? 12", "40.2 ms", "5.0 MiB", "1.0 MiB/s", "a → b server died", "180 ms"]
-        {
+        for part in [
+            "curl? 12",
+            "40.2 ms",
+            "5.0 MiB",
+            "1.0 MiB/s",
+            "a → b server died",
+            "180 ms",
+            "b via c",
+        ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
     }

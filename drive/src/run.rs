@@ -20,10 +20,13 @@ use tokio::time::Sleep;
 
 use crate::links::Links;
 use crate::sides::{DialFailed, Dialed, Dialing, Far, Near, Pulled, Verdict};
-use crate::status::{Positions, SessionStatus, Snapshot};
+use crate::status::{Moment, Positions, SessionStatus, Snapshot};
 
 /// How often a busy session publishes its numbers.
 const PUBLISH_EVERY: Duration = Duration::from_millis(200);
+
+/// A rate is one only over so many seconds at least.
+const RATE_OVER: f64 = 0.1;
 
 /// How often the kernel is asked whether a silent link still carries what was sent on it.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -105,6 +108,7 @@ pub async fn run<N: Near, F: Far>(
         closed: None,
         due: None,
         seen: None,
+        rate_used: 0,
     };
     driver.run().await
 }
@@ -127,6 +131,8 @@ struct Driver<N, F> {
     /// When the session is to be told that time has passed.
     due: Option<Instant>,
     seen: Option<Seen>,
+    /// The most it has received lately, bytes a second.
+    rate_used: u64,
 }
 
 /// What the kernel said of a link.
@@ -516,9 +522,22 @@ impl<N: Near, F: Far> Driver<N, F> {
         let (rate_in, rate_out) =
             (rate(at.delivered, self.published.delivered), rate(at.end, self.published.taken));
         let link = if last { None } else { self.links.newest() };
-        let rtt_ms = link.and_then(|l| l.tcp_info().ok()).map(|i| f64::from(i.rtt_us) / 1e3);
-        if let Some(rtt_ms) = rtt_ms {
-            self.status.note_rtt(now.0 / 1000, rtt_ms, rate_in + rate_out);
+        let info = link.and_then(|link| link.tcp_info().ok());
+        let ms = |micros: u32| f64::from(micros) / 1e3;
+        let rtt_ms = info.map(|info| ms(info.rtt_us));
+        if let Some(info) = info {
+            self.status.note(Moment {
+                at_ms: now.0 / 1000,
+                rtt_ms: ms(info.rtt_us),
+                rtt_ms_min: ms(info.min_rtt_us),
+                delivery_rate: info.delivery_rate,
+                rate: rate_in + rate_out,
+            });
+        }
+        if elapsed >= RATE_OVER {
+            // What it was used to: half of it is forgotten in some seconds.
+            self.rate_used = rate_in.max(self.rate_used - self.rate_used / 50);
+            self.session.want_rate(self.rate_used);
         }
         self.status.publish(Snapshot {
             state: state_name(self.session.state()),

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use stp_net::link::{Link, TcpInfo};
+use stp_proto::rise;
 use stp_proto::session::{Denied, Event, Peer, Session, ShutNear};
 use stp_proto::time::Instant;
 
@@ -110,6 +111,20 @@ pub trait Far: Send {
     /// Gives back a link on which nothing of this session is in flight any more. `first` is what
     /// the peer has already said for the next session on it.
     fn reuse(&mut self, link: Link, first: Option<Vec<u8>>);
+}
+
+/// What a sample says of the path on which a session sends.
+#[must_use]
+pub fn path_sample(session: &Session, info: &TcpInfo) -> rise::Sample {
+    let at = session.positions();
+    rise::Sample {
+        srtt_us: info.rtt_us,
+        min_rtt_us: info.min_rtt_us,
+        rate: info.delivery_rate,
+        acked: info.bytes_acked,
+        // What the rate says of the path: nothing, if there was nothing to send.
+        idle: info.app_limited || info.unacked == 0 || at.nxt >= at.limit,
+    }
 }
 
 /// The far side of a server's session: links come to it, it dials none.

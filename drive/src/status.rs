@@ -5,19 +5,27 @@ use std::collections::VecDeque;
 
 use parking_lot::Mutex;
 use serde::Serialize;
+use serde_json::Value;
+use stp_net::status::Feed;
 
 /// How many happenings of a session are kept for the status.
 const HISTORY_MAX: usize = 64;
-/// How many round trips.
-const SERIES_MAX: usize = 50;
+/// How many moments, and how far they are apart at least, milliseconds: the last minute of a busy
+/// session.
+const SERIES_MAX: usize = 60;
+const SERIES_EVERY_MS: u64 = 1_000;
 
-/// A round trip and a rate, as they were.
+/// The path of a session as it was at a moment, as this end's kernel saw it.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Moment {
     /// Milliseconds on the clock that counts sleep.
     pub at_ms: u64,
     /// Smoothed round-trip time, milliseconds.
     pub rtt_ms: f64,
+    /// The least round trip of the link, milliseconds.
+    pub rtt_ms_min: f64,
+    /// What reached the other end lately, bytes a second.
+    pub delivery_rate: u64,
     /// Both ways together, bytes a second.
     pub rate: u64,
 }
@@ -89,11 +97,32 @@ pub struct Positions {
 /// Shared between a session's loop and the status server.
 #[derive(Debug, Default)]
 pub struct SessionStatus {
+    /// Where it is told as it happens, and which session it is.
+    feed: Option<(Feed, Value)>,
     inner: Mutex<(Snapshot, VecDeque<History>)>,
     series: Mutex<VecDeque<Moment>>,
 }
 
 impl SessionStatus {
+    /// That of the session `id`, told to `feed` as it happens.
+    #[must_use]
+    pub fn told_to(feed: Feed, id: Value) -> SessionStatus {
+        SessionStatus { feed: Some((feed, id)), ..SessionStatus::default() }
+    }
+
+    /// Tells something of this session.
+    pub fn tell(&self, kind: &'static str, what: &impl Serialize) {
+        if let Some((feed, id)) = &self.feed {
+            feed.tell(kind, || {
+                let mut value = serde_json::to_value(what).unwrap_or_default();
+                if let Value::Object(fields) = &mut value {
+                    fields.insert("session".to_owned(), id.clone());
+                }
+                value
+            });
+        }
+    }
+
     /// The last published numbers.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
@@ -106,22 +135,28 @@ impl SessionStatus {
         self.inner.lock().1.iter().cloned().collect()
     }
 
-    /// The last round trips, oldest first; one for every publication.
+    /// The last moments, oldest first.
     #[must_use]
     pub fn series(&self) -> Vec<Moment> {
         self.series.lock().iter().copied().collect()
     }
 
-    pub(crate) fn note_rtt(&self, at_ms: u64, rtt_ms: f64, rate: u64) {
+    pub(crate) fn note(&self, moment: Moment) {
         let mut series = self.series.lock();
+        if series.back().is_some_and(|last| moment.at_ms < last.at_ms + SERIES_EVERY_MS) {
+            return;
+        }
         if series.len() == SERIES_MAX {
             series.pop_front();
         }
-        series.push_back(Moment { at_ms, rtt_ms, rate });
+        series.push_back(moment);
+        drop(series);
+        self.tell("sample", &moment);
     }
 
     /// Adds something that happened.
     pub fn record(&self, entry: History) {
+        self.tell("happening", &entry);
         let mut inner = self.inner.lock();
         if inner.1.len() == HISTORY_MAX {
             inner.1.pop_front();

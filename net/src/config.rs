@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use toml::de::{DeTable, DeValue};
 
-pub use value::{Address, ByteSize, Span};
+pub use value::{Address, ByteRate, ByteSize, Span};
 
 mod value;
 

@@ -6,16 +6,21 @@
 //! is one hash, so the port is of no use to anybody who forges addresses. Answers repeat the
 //! question's 64 random bits: who cannot see the question cannot answer it.
 //!
+//! A question may name, by its key, another server to which this one relays (PROTOCOL.md R82): the
+//! full answer then says how far it is from here to there.
+//!
 //! Where UDP does not pass, the time of a TCP connection says the same.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::hmac;
 use tokio::net::{TcpStream, UdpSocket};
 
 use crate::clock;
+use crate::key::PublicKey;
 
 const MAGIC: [u8; 4] = *b"STPE";
 const QUESTION: usize = 64;
@@ -29,11 +34,17 @@ const SLOT_US: u64 = 60_000_000;
 /// Between the questions of one measurement.
 const GAP: Duration = Duration::from_millis(8);
 
-/// Answers for ever.
+/// Where the key of the other server stands in a question, and in an answer the microseconds.
+const ONWARD: usize = 32;
+
+/// Answers for ever. `onward` says how far it is from here to another server, by its key.
 ///
 /// # Errors
 /// When the socket cannot be used any more.
-pub async fn answer(socket: UdpSocket) -> io::Result<()> {
+pub async fn answer(
+    socket: UdpSocket,
+    onward: impl Fn(&PublicKey) -> Option<Duration>,
+) -> io::Result<()> {
     let answerer = Answerer::new()?;
     let mut question = [0; QUESTION + 1];
     loop {
@@ -43,11 +54,34 @@ pub async fn answer(socket: UdpSocket) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
             Err(error) => return Err(error),
         };
-        if let Some(answer) = answerer.answer_to(clock::now_us(), from, &question[..length]) {
+        let question = &question[..length];
+        if let Some(mut answer) = answerer.answer_to(clock::now_us(), from, question) {
+            put_onward(question, &mut answer, &onward);
             // A full socket loses answers, as the network does.
             let _lost = socket.try_send_to(&answer, from);
         }
     }
+}
+
+/// Adds to a full answer how far it is to the server that the question names.
+fn put_onward(
+    question: &[u8],
+    answer: &mut [u8; ANSWER],
+    onward: impl Fn(&PublicKey) -> Option<Duration>,
+) {
+    let named = question.get(ONWARD..QUESTION).and_then(|key| key.try_into().ok()).map(PublicKey);
+    let named = named.filter(|key| answer[4] == HAVE && key.0 != [0; 32]);
+    if let Some(far) = named.and_then(|key| onward(&key)) {
+        // Nobody is farther than an hour, or at no distance.
+        let micros = u32::try_from(far.as_micros()).unwrap_or(u32::MAX).max(1);
+        answer[ONWARD..ONWARD + 4].copy_from_slice(&micros.to_be_bytes());
+    }
+}
+
+/// How far a server says it is from there to the one named.
+fn read_onward(answer: &[u8]) -> Option<Duration> {
+    let micros = u32::from_be_bytes(answer.get(ONWARD..ONWARD + 4)?.try_into().ok()?);
+    (micros > 0).then(|| Duration::from_micros(micros.into()))
 }
 
 /// What decides on answers: a secret of this process, and nothing else.
@@ -104,11 +138,39 @@ impl Answerer {
 
 /// The least round trip of `count` questions, at most `patience`; none if nobody answers.
 pub async fn measure(server: SocketAddr, count: u32, patience: Duration) -> Option<Duration> {
-    let over_udp = tokio::time::timeout(patience, ask(server, count));
-    match over_udp.await {
-        Ok(Ok(Some(rtt))) => Some(rtt),
-        Ok(Ok(None) | Err(_)) | Err(_) => connect(server, patience).await,
+    let over_udp = async {
+        let answered = tokio::time::timeout(patience, ask(server, None, count)).await;
+        answered.ok()?.ok()?.map(|(rtt, _)| rtt)
+    };
+    // Not one after the other: there may be no time for that.
+    let over_tcp = async {
+        tokio::time::sleep(patience / 4).await;
+        connect(server, patience - patience / 4).await
+    };
+    let (mut over_udp, mut over_tcp) = (pin!(over_udp), pin!(over_tcp));
+    tokio::select! {
+        rtt = &mut over_udp => match rtt {
+            Some(rtt) => Some(rtt),
+            None => over_tcp.await,
+        },
+        rtt = &mut over_tcp => match rtt {
+            Some(rtt) => Some(rtt),
+            None => over_udp.await,
+        },
     }
+}
+
+/// The same to `home` through `relay`: the way to the relay, measured, and the way from there,
+/// which the relay tells. None if it does not answer, or does not relay to that server now.
+pub async fn measure_through(
+    relay: SocketAddr,
+    home: &PublicKey,
+    count: u32,
+    patience: Duration,
+) -> Option<Duration> {
+    let asked = tokio::time::timeout(patience, ask(relay, Some(home), count)).await;
+    let (rtt, onward) = asked.ok()?.ok()??;
+    Some(rtt + onward?)
 }
 
 /// How long a connection takes to be made.
@@ -118,9 +180,12 @@ async fn connect(server: SocketAddr, patience: Duration) -> Option<Duration> {
     connected.ok()?.ok().map(|_| begun.elapsed())
 }
 
+/// The least round trip, and how far the server says it is to the one named.
+type Asked = Option<(Duration, Option<Duration>)>;
+
 /// Asks; whoever answers "prove it" is asked again with what it gave. Waits for later answers no
 /// longer than the first took, once more.
-async fn ask(server: SocketAddr, count: u32) -> io::Result<Option<Duration>> {
+async fn ask(server: SocketAddr, home: Option<&PublicKey>, count: u32) -> io::Result<Asked> {
     let any: SocketAddr = match server {
         SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
         SocketAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
@@ -132,13 +197,16 @@ async fn ask(server: SocketAddr, count: u32) -> io::Result<Option<Duration>> {
     let base = u64::from_be_bytes(seed);
     let mut asked: Vec<Instant> = Vec::new();
     let mut shown = [0; COOKIE];
-    let mut best: Option<Duration> = None;
+    let (mut best, mut onward): (Option<Duration>, Option<Duration>) = (None, None);
     let mut done_at: Option<tokio::time::Instant> = None;
     let mut next = tokio::time::Instant::now();
     let (mut answered, mut buffer) = (0, [0; ANSWER + 1]);
-    // One more than wanted: the first is spent on the cookie, though its time counts, too.
-    while answered <= count {
-        let due = (asked.len() <= count as usize).then_some(next);
+    // One more than wanted: the first is spent on the cookie, though its time counts, too. How far
+    // it is from there is told only to who shows the cookie: with the next two questions.
+    let mut proofs = if home.is_some() { 2 } else { 0 };
+    while answered <= count || (home.is_some() && onward.is_none()) {
+        let may_prove = proofs > 0 && shown != [0; COOKIE];
+        let due = (asked.len() <= count as usize || may_prove).then_some(next);
         let wake = match (due, done_at) {
             (Some(due), Some(done)) => due.min(done),
             (Some(due), None) => due,
@@ -152,6 +220,7 @@ async fn ask(server: SocketAddr, count: u32) -> io::Result<Option<Duration>> {
                     continue;
                 };
                 shown = cookie;
+                onward = read_onward(&buffer[..length]).or(onward);
                 let rtt = asked[number].elapsed();
                 best = Some(best.map_or(rtt, |best| best.min(rtt)));
                 answered += 1;
@@ -166,13 +235,18 @@ async fn ask(server: SocketAddr, count: u32) -> io::Result<Option<Duration>> {
                 if due.is_some_and(|due| now >= due) {
                     let number = base.wrapping_add(asked.len() as u64);
                     asked.push(Instant::now());
-                    socket.send(&question(number, &shown)).await?;
+                    proofs -= u32::from(may_prove);
+                    let mut question = question(number, &shown);
+                    if let Some(home) = home {
+                        question[ONWARD..].copy_from_slice(&home.0);
+                    }
+                    socket.send(&question).await?;
                     next = now + GAP;
                 }
             }
         }
     }
-    Ok(best)
+    Ok(best.map(|best| (best, onward)))
 }
 
 /// A question with a number, and the cookie that an earlier answer gave.
@@ -209,9 +283,53 @@ mod tests {
     async fn a_server_is_measured_over_udp() {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let at = socket.local_addr().unwrap();
-        let server = tokio::spawn(answer(socket));
+        let (there, elsewhere) = (PublicKey([3; 32]), PublicKey([4; 32]));
+        let far = Duration::from_millis(700);
+        let server = tokio::spawn(answer(socket, move |key| (*key == there).then_some(far)));
         let rtt = measure(at, 4, Duration::from_secs(2)).await.expect("it answers");
         assert!(rtt < Duration::from_millis(100), "{rtt:?}");
+        let patience = Duration::from_secs(2);
+        let through = measure_through(at, &there, 4, patience).await.expect("it relays there");
+        assert!((far..far + Duration::from_millis(100)).contains(&through), "{through:?}");
+        assert_eq!(measure_through(at, &elsewhere, 4, patience).await, None);
+        server.abort();
+    }
+
+    /// Passes datagrams on, 60 ms later: longer than all questions take to be sent.
+    async fn far(to: SocketAddr) -> SocketAddr {
+        let near = std::sync::Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+        let onward = std::sync::Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+        onward.connect(to).await.unwrap();
+        let at = near.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut up, mut down, mut from) = ([0; 128], [0; 128], at);
+            loop {
+                tokio::select! {
+                    Ok((length, asker)) = near.recv_from(&mut up) => {
+                        from = asker;
+                        let (onward, asked) = (onward.clone(), up[..length].to_vec());
+                        tokio::spawn(async move {
+                            tokio::time::sleep(Duration::from_millis(60)).await;
+                            onward.send(&asked).await
+                        });
+                    }
+                    Ok(length) = onward.recv(&mut down) => {
+                        near.send_to(&down[..length], from).await.unwrap();
+                    }
+                }
+            }
+        });
+        at
+    }
+
+    #[tokio::test]
+    async fn a_relay_that_is_far_tells_its_way_too() {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let at = far(socket.local_addr().unwrap()).await;
+        let (home, onward) = (PublicKey([3; 32]), Duration::from_millis(700));
+        let server = tokio::spawn(answer(socket, move |key| (*key == home).then_some(onward)));
+        let through = measure_through(at, &home, 4, Duration::from_secs(2)).await;
+        assert!(through.expect("it relays there") >= onward + Duration::from_millis(60));
         server.abort();
     }
 

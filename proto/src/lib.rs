@@ -9,6 +9,7 @@ pub mod directory;
 pub mod handle;
 pub mod local;
 pub mod name;
+pub mod pass;
 pub mod replay;
 pub mod rise;
 pub mod seam;

@@ -5,7 +5,9 @@
 //! has *risen* when it has been at least twice, and 20 ms above, its windowed minimum for at least
 //! eight samples and half a second, while the rate at which the link delivers has fallen. Both are
 //! needed: a bulk flow that fills its own queue has a long round trip at full rate; a reader that is
-//! slow has a low rate at a short round trip. Neither is a reason to go elsewhere.
+//! slow has a low rate at a short round trip. Neither is a reason to go elsewhere. A flow that has
+//! little to send (somebody types) fills no queue; there the round trip alone decides, if it is 60 ms
+//! longer for two seconds.
 //!
 //! Rising says nothing about where the congestion is. That is seen by the broker, which measures the
 //! round trip to every server: [`better`] takes another one only if it is clearly nearer *now*, and
@@ -28,6 +30,11 @@ pub struct Rule {
     pub samples_min: u32,
     /// And for at least so long.
     pub lasting: Duration,
+    /// A flow that has little to send cannot fill a queue itself: its rate says nothing, and its
+    /// round trip alone decides. It must be so much above the base …
+    pub quiet_above: Duration,
+    /// … for so long.
+    pub quiet_lasting: Duration,
     /// The rate has fallen: to this part of what it was.
     pub rate_part: f64,
     /// The base is the least round trip of so long.
@@ -49,6 +56,8 @@ impl Default for Rule {
             above: Duration::from_millis(20),
             samples_min: 8,
             lasting: Duration::from_millis(500),
+            quiet_above: Duration::from_millis(60),
+            quiet_lasting: Duration::from_secs(2),
             rate_part: 0.75,
             base_window: Duration::from_secs(30),
             rate_window: Duration::from_secs(15),
@@ -68,6 +77,8 @@ pub struct Sample {
     pub min_rtt_us: u32,
     /// Delivered lately, bytes a second.
     pub rate: u64,
+    /// Bytes the peer has acknowledged since the beginning: whether the round trip is a new one.
+    pub acked: u64,
     /// The sender, or the reader, had no more to do: the rate says nothing of the path.
     pub idle: bool,
 }
@@ -137,7 +148,10 @@ pub struct Watch {
     /// Average of the rate, over about ten samples.
     smooth: u64,
     last: Option<Instant>,
+    acked: u64,
     high_since: Option<(Instant, u32)>,
+    /// The same of a flow with little to send.
+    quiet_since: Option<(Instant, u32)>,
     asked: u32,
     ask_at: Instant,
 }
@@ -152,7 +166,9 @@ impl Watch {
             rate: Window::default(),
             smooth: 0,
             last: None,
+            acked: 0,
             high_since: None,
+            quiet_since: None,
             asked: 0,
             ask_at: Instant(0),
         }
@@ -181,45 +197,61 @@ impl Watch {
             least => least.min(sample.srtt_us),
         };
         self.base.add(now, self.rule.base_window, u64::from(least), u64::min);
+        let fresh = core::mem::replace(&mut self.acked, sample.acked) != sample.acked;
         if sample.idle {
             self.high_since = None;
+            let rise = self.look_quiet(sample).filter(|_| fresh);
+            if fresh {
+                let lasting = self.rule.quiet_lasting;
+                return lasts(now, rise, &mut self.quiet_since, (self.rule.samples_min, lasting))
+                    .filter(|_| self.may_ask(now));
+            }
             return None;
         }
+        self.quiet_since = None;
         self.smooth = match self.smooth {
             0 => sample.rate,
             old => old - old / 5 + sample.rate / 5,
         };
         self.rate.add(now, self.rule.rate_window, self.smooth, u64::max);
-        let rise = self.look(now, sample.srtt_us);
-        let (since, count) = match (rise, self.high_since) {
-            (None, _) => {
-                self.high_since = None;
-                return None;
-            }
-            (Some(_), None) => (now, 1),
-            (Some(_), Some((since, count))) => (since, count + 1),
-        };
-        self.high_since = Some((since, count));
-        let lasted = now - since;
-        let enough = count >= self.rule.samples_min && lasted >= self.rule.lasting;
-        if !enough || now < self.ask_at {
-            return None;
+        let rise = self.look(sample.srtt_us);
+        let enough = (self.rule.samples_min, self.rule.lasting);
+        lasts(now, rise, &mut self.high_since, enough).filter(|_| self.may_ask(now))
+    }
+
+    /// Whether the broker may be asked now; then not again for a while.
+    fn may_ask(&mut self, now: Instant) -> bool {
+        if now < self.ask_at {
+            return false;
         }
         let pause = self.rule.ask_again.saturating_mul(1 << self.asked.min(10));
         self.ask_at = now + pause.min(self.rule.ask_again_max);
         self.asked += 1;
-        rise.map(|rise| Rise { lasted, ..rise })
+        true
+    }
+
+    /// The base, if the round trip is high above it.
+    fn high_above(&self, srtt_us: u32, above: Duration) -> Option<u32> {
+        let base_us = u32::try_from(self.base.best(u64::min)?).unwrap_or(u32::MAX);
+        let above = u32::try_from(above.as_micros()).unwrap_or(u32::MAX);
+        let high = f64::from(srtt_us) >= f64::from(base_us) * self.rule.factor
+            && srtt_us >= base_us.saturating_add(above);
+        high.then_some(base_us)
+    }
+
+    /// The rule for one sample of a flow with little to send.
+    fn look_quiet(&self, sample: Sample) -> Option<Rise> {
+        let base_us = self.high_above(sample.srtt_us, self.rule.quiet_above)?;
+        let (srtt_us, rate) = (sample.srtt_us, sample.rate);
+        Some(Rise { srtt_us, base_us, rate, rate_max: rate, lasted: Duration::ZERO })
     }
 
     /// The rule itself, for one sample.
-    fn look(&self, _now: Instant, srtt_us: u32) -> Option<Rise> {
-        let base_us = u32::try_from(self.base.best(u64::min)?).unwrap_or(u32::MAX);
+    fn look(&self, srtt_us: u32) -> Option<Rise> {
+        let base_us = self.high_above(srtt_us, self.rule.above)?;
         let rate_max = self.rate.best(u64::max)?;
-        let above = u32::try_from(self.rule.above.as_micros()).unwrap_or(u32::MAX);
-        let high = f64::from(srtt_us) >= f64::from(base_us) * self.rule.factor
-            && srtt_us >= base_us.saturating_add(above);
         let fallen = self.smooth as f64 <= rate_max as f64 * self.rule.rate_part;
-        (high && fallen).then_some(Rise {
+        fallen.then_some(Rise {
             srtt_us,
             base_us,
             rate: self.smooth,
@@ -227,6 +259,23 @@ impl Watch {
             lasted: Duration::ZERO,
         })
     }
+}
+
+/// Counts samples that agree; the rise, when they are enough and have lasted.
+fn lasts(
+    now: Instant,
+    rise: Option<Rise>,
+    run: &mut Option<(Instant, u32)>,
+    (samples_min, lasting): (u32, Duration),
+) -> Option<Rise> {
+    let Some(rise) = rise else {
+        *run = None;
+        return None;
+    };
+    let (since, count) = run.map_or((now, 1), |(since, count)| (since, count + 1));
+    *run = Some((since, count));
+    let lasted = now - since;
+    (count >= samples_min && lasted >= lasting).then_some(Rise { lasted, ..rise })
 }
 
 /// What the broker knows of the way to a server.
@@ -272,6 +321,8 @@ pub enum NotBetter {
     NoNearer,
     /// It has become slower in the same measure: shared bottleneck.
     Shared,
+    /// It is still slower than it was.
+    Risen,
 }
 
 impl fmt::Display for NotBetter {
@@ -280,6 +331,7 @@ impl fmt::Display for NotBetter {
             NotBetter::Silent => "no answer",
             NotBetter::NoNearer => "no nearer",
             NotBetter::Shared => "slower in the same measure: shared bottleneck",
+            NotBetter::Risen => "still slower than it was",
         })
     }
 }
@@ -297,6 +349,17 @@ pub fn better(home: Way, other: Way, margin: &Margin) -> Result<(), NotBetter> {
     }
     let near = there.as_secs_f64() <= here.as_secs_f64() * margin.part;
     if near && here.saturating_sub(there) >= margin.by { Ok(()) } else { Err(NotBetter::NoNearer) }
+}
+
+/// Whether a session that is led to its server through another one should go straight again: that
+/// way is no longer than the present one, and as short as it used to be.
+pub fn straight_again(present: Way, straight: Way, margin: &Margin) -> Result<(), NotBetter> {
+    let now = straight.now.ok_or(NotBetter::Silent)?;
+    let risen = straight.risen().unwrap_or_default();
+    if risen >= margin.by && risen.as_secs_f64() >= now.as_secs_f64() * (1.0 - margin.part) {
+        return Err(NotBetter::Risen);
+    }
+    if present.now.is_none_or(|present| now <= present) { Ok(()) } else { Err(NotBetter::NoNearer) }
 }
 
 /// No moves for the sake of speed until then: doubles with every one, and is forgotten slowly.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use stp_directory::Place;
-use stp_net::config::{Address, ByteSize, ConfigError, Loaded, Span};
+use stp_net::config::{Address, ByteRate, ByteSize, ConfigError, Loaded, Span};
 use stp_net::key::PublicKey;
 use stp_net::status::StatusAddr;
 use stp_proto::name::Name;
@@ -41,6 +41,8 @@ pub struct Config {
     pub clients: Option<BTreeSet<PublicKey>>,
     /// What is offered.
     pub services: Vec<ServiceConfig>,
+    /// Other servers of the cluster, to which it relays (PROTOCOL.md R81).
+    pub relays: Vec<RelayConfig>,
     /// Where this server announces itself.
     pub directory: Option<Directory>,
     /// Bounds and times.
@@ -58,6 +60,16 @@ pub struct Directory {
     pub advertise: Vec<SocketAddr>,
     /// How often document roots are looked through.
     pub look: Duration,
+}
+
+/// A server to which this one relays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RelayConfig {
+    /// Where it is, from here.
+    pub address: Address,
+    /// Its key, by which brokers name it.
+    pub key: PublicKey,
 }
 
 /// One service.
@@ -111,6 +123,8 @@ pub struct Limits {
     pub sessions: usize,
     /// Links at once, those that carry no session included.
     pub links: usize,
+    /// Links passed on to other servers at once.
+    pub relayed: usize,
     /// Bounds of each session.
     pub session: stp_proto::session::Limits,
     /// How long a link may wait for its first frame.
@@ -138,6 +152,8 @@ struct File {
     clients: Option<Clients>,
     #[serde(default)]
     service: Vec<FileService>,
+    #[serde(default)]
+    relay: Vec<RelayConfig>,
     directory: Option<FileDirectory>,
     #[serde(default)]
     limits: FileLimits,
@@ -183,6 +199,7 @@ struct FileService {
 struct FileLimits {
     sessions_max: Option<usize>,
     links_max: Option<usize>,
+    relayed_max: Option<usize>,
     send_buffer: Option<ByteSize>,
     receive_buffer: Option<ByteSize>,
     hold: Option<Span>,
@@ -191,7 +208,7 @@ struct FileLimits {
     ticket_life: Option<Span>,
     warm_links: Option<Span>,
     congestion: Option<String>,
-    egress: Option<ByteSize>,
+    egress: Option<ByteRate>,
     rise_factor: Option<f64>,
     rise_above: Option<Span>,
     drain: Option<Span>,
@@ -220,6 +237,7 @@ fn check(loaded: &Loaded<File>) -> Result<Config, ConfigError> {
         status: file.status.clone().unwrap_or(StatusAddr::Tcp(([127, 0, 0, 1], 7071).into())),
         clients: clients(loaded)?,
         services: services(loaded)?,
+        relays: relays(loaded)?,
         directory: directory(loaded)?,
         limits,
     })
@@ -279,6 +297,24 @@ fn directory(loaded: &Loaded<File>) -> Result<Option<Directory>, ConfigError> {
     Ok(Some(Directory { places, key: file.key, advertise, look }))
 }
 
+fn relays(loaded: &Loaded<File>) -> Result<Vec<RelayConfig>, ConfigError> {
+    let relays = &loaded.config.relay;
+    if !relays.is_empty() && loaded.config.cluster.is_none() {
+        let what = "needs cluster and cluster_key_file: only passes of the cluster are accepted";
+        return Err(loaded.error("relay", what));
+    }
+    for (index, relay) in relays.iter().enumerate() {
+        if relay.address.0.port() == 0 {
+            let what = "an address with a port is expected";
+            return Err(loaded.error(&format!("relay[{index}].address"), what));
+        }
+        if relays[..index].iter().any(|other| other.key == relay.key) {
+            return Err(loaded.error(&format!("relay[{index}].key"), "this server is there twice"));
+        }
+    }
+    Ok(relays.clone())
+}
+
 fn clients(loaded: &Loaded<File>) -> Result<Option<BTreeSet<PublicKey>>, ConfigError> {
     let keys = match &loaded.config.clients {
         None => return Ok(None),
@@ -296,7 +332,7 @@ fn clients(loaded: &Loaded<File>) -> Result<Option<BTreeSet<PublicKey>>, ConfigE
 }
 
 fn services(loaded: &Loaded<File>) -> Result<Vec<ServiceConfig>, ConfigError> {
-    if loaded.config.service.is_empty() {
+    if loaded.config.service.is_empty() && loaded.config.relay.is_empty() {
         return Err(loaded.error("service", "at least one [[service]] is needed"));
     }
     let mut names = BTreeSet::new();
@@ -381,10 +417,11 @@ fn limits(loaded: &Loaded<File>) -> Result<Limits, ConfigError> {
     Ok(Limits {
         sessions: file.sessions_max.unwrap_or(10_000),
         links: file.links_max.unwrap_or(40_000),
+        relayed: file.relayed_max.unwrap_or(1_000),
         session,
         warm: file.warm_links.map_or(Duration::from_secs(15 * 60), |span| span.0),
         congestion: stp_net::link::congestion(file.congestion.clone()),
-        egress: file.egress.map(|size| size.0),
+        egress: file.egress.map(|rate| rate.0),
         rise: rise(loaded)?,
         drain: file.drain.map_or(Duration::from_secs(30), |span| span.0),
     })
@@ -443,6 +480,24 @@ mod tests {
         assert!(error.starts_with("server.toml:8: service[1].name: "), "{error}");
         let error = wrong(&format!("{HEAD}{SERVICE}[limits]\nhold = \"10ms\"\n"));
         assert!(error.starts_with("server.toml:8: limits.hold: "), "{error}");
+    }
+
+    #[test]
+    fn a_relay_needs_a_cluster_and_knows_each_server_once() {
+        let key = PublicKey([9; 32]);
+        let relay = format!("[[relay]]\naddress = \"192.0.2.1:4433\"\nkey = \"{key}\"\n");
+        let error = wrong(&format!("{HEAD}{relay}"));
+        assert!(error.contains("relay: needs cluster"), "{error}");
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("cluster.key");
+        stp_net::key::ClusterKey::create(&file).unwrap();
+        let head = format!("{HEAD}cluster = \"x\"\ncluster_key_file = {file:?}\n");
+        let config = read(&format!("{head}{relay}")).unwrap();
+        assert!(config.services.is_empty() && config.relays[0].key == key);
+        let error = wrong(&format!("{head}{relay}{relay}"));
+        assert!(error.starts_with("server.toml:10: relay[1].key: "), "{error}");
+        let error = wrong(&format!("{head}{}", relay.replace(":4433", ":0")));
+        assert!(error.starts_with("server.toml:6: relay[0].address: "), "{error}");
     }
 
     #[test]

@@ -99,7 +99,8 @@ async fn serve(config: Config, identity: &Identity) -> anyhow::Result<()> {
         services = config.services.len(), "ready"
     );
     let acceptor = Acceptor::new(Arc::clone(&tls), options, HANDSHAKES_MAX);
-    let (server, returned) = Server::new(config, acceptor);
+    let (server, returned) = Server::new(config, acceptor, tls.public_key());
+    tokio::spawn(Arc::clone(&server.relays).measure());
     if server.config.directory.is_some() {
         tokio::spawn(directory::announce(Arc::clone(&server), Arc::clone(&tls)));
     }
@@ -110,8 +111,10 @@ async fn serve(config: Config, identity: &Identity) -> anyhow::Result<()> {
     });
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     if let Some(echo) = echo(server.config.listen).await {
+        let relays = Arc::clone(&server.relays);
         tokio::spawn(async move {
-            if let Err(error) = stp_net::echo::answer(echo).await {
+            let onward = move |key: &_| relays.onward(key);
+            if let Err(error) = stp_net::echo::answer(echo, onward).await {
                 tracing::warn!(%error, "no echo any more");
             }
         });

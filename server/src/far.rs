@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use stp_drive::{Dialing, Far, History, Never, SessionStatus, Verdict};
+use stp_drive::{Dialing, Far, History, Never, SessionStatus, Verdict, path_sample};
 use stp_net::link::{Link, TcpInfo};
 use stp_proto::handle::Handle;
-use stp_proto::rise::{Sample, Watch};
+use stp_proto::rise::Watch;
 use stp_proto::session::{Attempt, Denied, Event, LostCause, Session};
 use stp_proto::time;
 use stp_proto::wire::TransferReason;
 use tokio::sync::mpsc;
 
 use crate::registry::{Key, Registry};
+use crate::relay::Passes;
 
 /// A link that a session gave back, and what the broker has already said for the next one.
 pub type GivenBack = (Link, Option<Vec<u8>>);
@@ -37,6 +38,8 @@ pub struct ServerFar {
     pub since: Instant,
     /// The round trip of its link.
     pub watch: Watch,
+    /// For being reached through others, if its service can need that.
+    pub passes: Option<Passes>,
     /// The broker has said that it cannot go elsewhere.
     pub fixed: Arc<AtomicBool>,
 }
@@ -70,6 +73,9 @@ impl Far for ServerFar {
         match event {
             Event::Attached { attempt, gap, again, .. } => {
                 self.watch.forget();
+                if let Some(passes) = &mut self.passes {
+                    passes.again();
+                }
                 let how = match attempt {
                     Attempt::Connect => "connect",
                     Attempt::Resume => "resume",
@@ -111,12 +117,10 @@ impl Far for ServerFar {
 
     /// STP 6: asks the broker to go elsewhere when the round trip has risen.
     fn sample(&mut self, now: time::Instant, session: &mut Session, info: &TcpInfo) {
-        let at = session.positions();
-        // What the rate says of the path: nothing, if there was nothing to send.
-        let idle = info.app_limited || info.unacked == 0 || at.nxt >= at.limit;
-        let (srtt_us, min_rtt_us) = (info.rtt_us, info.min_rtt_us);
-        let sample = Sample { srtt_us, min_rtt_us, rate: info.delivery_rate, idle };
-        if let Some(rise) = self.watch.sample(now, sample) {
+        if let Some(passes) = &mut self.passes {
+            passes.give(now, session);
+        }
+        if let Some(rise) = self.watch.sample(now, path_sample(session, info)) {
             let text = rise.to_string();
             tracing::info!(session = %self.own, "asks to be left: {text}");
             session.request_transfer(TransferReason::Congested, &text);

@@ -15,6 +15,7 @@ pub mod listener;
 pub mod open;
 pub mod refusal;
 pub mod registry;
+pub mod relay;
 pub mod service;
 pub mod status;
 pub mod ticket;

@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use stp_drive::{Command, Start};
+use stp_drive::{Command, SessionStatus, Start};
 use stp_net::clock;
 use stp_net::key::PublicKey;
 use stp_net::link::{AcceptError, Acceptor, Link};
+use stp_net::status::Feed;
 use stp_proto::handle::Handle;
 use stp_proto::rise::Watch;
 use stp_proto::session::{Session, code};
@@ -23,13 +24,14 @@ use stp_proto::wire::{
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
-use crate::config::{Config, ServiceConfig};
+use crate::config::{Config, Kind, ServiceConfig};
 use crate::directory::Standing;
 use crate::far::{GivenBack, ServerFar};
 use crate::grant::{Asking, Used};
 use crate::open::open;
 use crate::refusal::Refusal;
 use crate::registry::{Ended, Entry, Found, Key, Registry, Running};
+use crate::relay::{Passes, Relays};
 use crate::ticket::random_handle;
 
 /// Commands that may wait for a session's loop.
@@ -58,6 +60,12 @@ pub struct Server {
     pub registry: Arc<Registry>,
     /// Its way of accepting links.
     pub acceptor: Acceptor,
+    /// Its public key.
+    pub key: PublicKey,
+    /// What happens to its sessions, as it happens.
+    pub feed: Feed,
+    /// What it passes on to others.
+    pub relays: Arc<Relays>,
     /// When it was started.
     pub since: Instant,
     /// What is known of the directory, for the status.
@@ -77,11 +85,15 @@ pub type Returned = mpsc::UnboundedReceiver<GivenBack>;
 impl Server {
     /// A server, and where its sessions give links back.
     #[must_use]
-    pub fn new(config: Config, acceptor: Acceptor) -> (Arc<Self>, Returned) {
+    pub fn new(config: Config, acceptor: Acceptor, key: PublicKey) -> (Arc<Self>, Returned) {
         let (links, returned) = mpsc::unbounded_channel();
+        let relays = Arc::new(Relays::new(&config.relays, config.limits.relayed));
         let server = Self {
             registry: Arc::default(),
             acceptor,
+            key,
+            feed: Feed::default(),
+            relays,
             since: Instant::now(),
             used: Used::default(),
             draining: AtomicBool::new(false),
@@ -113,11 +125,12 @@ impl Server {
         }
     }
 
-    /// What leaves it now, bytes a second, as its sessions have published it.
+    /// What leaves it now, bytes a second, as its sessions have published it, or want it.
     #[must_use]
     pub fn egress(&self) -> u64 {
         let running = self.registry.running();
-        running.iter().map(|(_, entry)| entry.status.snapshot().rate_out).sum()
+        let own: u64 = running.iter().map(|(_, entry)| entry.rate()).sum();
+        own + self.relays.rate()
     }
 
     /// An operator wants it to end when its sessions have gone.
@@ -277,7 +290,10 @@ impl Server {
         }
     }
 
-    async fn connect(self: Arc<Self>, mut link: Link, record: &[u8], connect: &Connect<'_>) {
+    async fn connect(self: Arc<Self>, link: Link, record: &[u8], connect: &Connect<'_>) {
+        if let ConnectMode::Relay(request) = &connect.mode {
+            return Box::pin(self.relay(link, connect, request)).await;
+        }
         let key = (link.peer_key(), connect.handle);
         if let Found::Opening(notify) = self.registry.find(&key) {
             let _ = tokio::time::timeout(OPENING_MAX, notify.notified()).await;
@@ -297,21 +313,51 @@ impl Server {
                 let life = Life { server: Arc::clone(&self), key, ready: None, running };
                 tokio::spawn(life.run(ready, link));
             }
-            Err(refusal) => {
-                tracing::info!(
-                    client = %key.0, service = connect.service, why = %refusal.why,
-                    text = refusal.text, "session refused"
-                );
-                self.registry.counters.refuse(refusal.word());
-                let overloaded = refusal.why == DenyReason::Overloaded;
-                let after = if overloaded { RETRY_AFTER } else { Duration::ZERO };
-                let mut frame = Vec::new();
-                let text = &refusal.text;
-                encode_connect_denied(connect.handle, refusal.why, after, text, &mut frame);
-                link.send(&frame);
-                link.linger();
-            }
+            Err(refusal) => self.deny(link, connect, &refusal),
         }
+    }
+
+    /// Answers CONNECT_DENIED.
+    pub(crate) fn deny(&self, mut link: Link, connect: &Connect<'_>, refusal: &Refusal) {
+        tracing::info!(
+            client = %link.peer_key(), service = connect.service, why = %refusal.why,
+            text = refusal.text, "refused"
+        );
+        self.registry.counters.refuse(refusal.word());
+        let overloaded = refusal.why == DenyReason::Overloaded;
+        let after = if overloaded { RETRY_AFTER } else { Duration::ZERO };
+        let mut frame = Vec::new();
+        encode_connect_denied(connect.handle, refusal.why, after, &refusal.text, &mut frame);
+        link.send(&frame);
+        link.linger();
+    }
+
+    /// Whether anything can be had here now by the holder of `client`.
+    pub(crate) fn welcome(&self, client: &PublicKey, connect: &Connect<'_>) -> Result<(), Refusal> {
+        if connect.version != VERSION {
+            let text = format!("version {VERSION} is spoken here, not {}", connect.version);
+            return Err(Refusal::new(DenyReason::Version, text));
+        }
+        if !self.allows(client) {
+            let text = format!("{client} is not among the clients of this server");
+            return Err(Refusal::new(DenyReason::Unauthorized, text));
+        }
+        if self.draining.load(Ordering::Relaxed) {
+            let text = "this server is being shut down";
+            return Err(Refusal::new(DenyReason::Draining, text));
+        }
+        Ok(())
+    }
+
+    /// Whether `rate` bytes a second more can leave this server.
+    pub(crate) fn has_egress(&self, rate: u64) -> Result<(), Refusal> {
+        let Some(most) = self.config.limits.egress else { return Ok(()) };
+        let used = self.egress();
+        if used < most && used.saturating_add(rate) <= most {
+            return Ok(());
+        }
+        let text = format!("{used} of {most} bytes a second are used, {rate} more are wanted");
+        Err(Refusal::new(DenyReason::Overloaded, text))
     }
 
     /// Checks the gateway's ticket; the path it is for, if it is for one only.
@@ -345,18 +391,7 @@ impl Server {
         key: Key,
         found: Found,
     ) -> Result<(Ready, Running), Refusal> {
-        if connect.version != VERSION {
-            let text = format!("version {VERSION} is spoken here, not {}", connect.version);
-            return Err(Refusal::new(DenyReason::Version, text));
-        }
-        if !self.allows(&key.0) {
-            let text = format!("{} is not among the clients of this server", key.0);
-            return Err(Refusal::new(DenyReason::Unauthorized, text));
-        }
-        if self.draining.load(Ordering::Relaxed) {
-            let text = "this server is being shut down";
-            return Err(Refusal::new(DenyReason::Draining, text));
-        }
+        self.welcome(&key.0, connect)?;
         let service = self.config.services.iter().find(|known| known.name == connect.service);
         let service = service.ok_or_else(|| {
             Refusal::new(DenyReason::NotHere, format!("no service {:?} here", connect.service))
@@ -365,12 +400,7 @@ impl Server {
             let text = format!("{} sessions are served", self.config.limits.sessions);
             return Err(Refusal::new(DenyReason::Overloaded, text));
         }
-        if let Some(egress) = self.config.limits.egress
-            && self.egress() >= egress
-        {
-            let text = format!("{} of {egress} bytes a second are used", self.egress());
-            return Err(Refusal::new(DenyReason::Overloaded, text));
-        }
+        self.has_egress(connect.rate.unwrap_or(0))?;
         let since = Instant::now();
         let reserved = match found {
             Found::Nothing => self.registry.reserve(key),
@@ -399,15 +429,18 @@ impl Server {
         let entry = Entry {
             own,
             inbox,
-            status: Arc::default(),
+            status: Arc::new(SessionStatus::told_to(self.feed.clone(), own.to_string().into())),
             service: service.name.clone(),
             endpoint: connect.endpoint.to_owned(),
             since,
             transferred,
             epoch: connect.epoch,
+            wanted: connect.rate.unwrap_or(0),
             fixed: Arc::default(),
         };
         let fixed = Arc::clone(&entry.fixed);
+        let cluster = self.config.cluster.clone().filter(|_| service.kind == Kind::Tcp);
+        let passes = cluster.map(|cluster| Passes::new(cluster, self.key, key.0));
         let status = Arc::clone(&entry.status);
         let counters = &self.registry.counters;
         counters.opened.fetch_add(1, Ordering::Relaxed);
@@ -426,7 +459,8 @@ impl Server {
         }
         tracing::debug!(peer = %link.peer_addr(), "accepted");
         let service = service.name.clone();
-        Ok((Ready { session, near, own, commands, status, service, since, fixed }, running))
+        let ready = Ready { session, near, own, commands, status, service, since, fixed, passes };
+        Ok((ready, running))
     }
 }
 
@@ -436,10 +470,11 @@ struct Ready {
     near: crate::service::Service,
     own: stp_proto::handle::Handle,
     commands: mpsc::Receiver<Command>,
-    status: Arc<stp_drive::SessionStatus>,
+    status: Arc<SessionStatus>,
     service: String,
     since: Instant,
     fixed: Arc<AtomicBool>,
+    passes: Option<Passes>,
 }
 
 /// What is left to be said when a session has ended, however it did.
@@ -462,6 +497,7 @@ impl Life {
             since: ready.since,
             watch: Watch::new(self.server.config.limits.rise),
             fixed: ready.fixed,
+            passes: ready.passes,
         };
         self.ready = Some(Ended {
             own: ready.own,

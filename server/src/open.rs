@@ -25,7 +25,7 @@ pub async fn open(
     mut mint: Option<Mint>,
 ) -> Result<(Service, StartAt), Refusal> {
     let request = match mode {
-        ConnectMode::New => None,
+        ConnectMode::New | ConnectMode::Relay(_) => None,
         ConnectMode::Transfer(request) => Some(request),
     };
     if config.kind == Kind::Tcp {

@@ -14,6 +14,8 @@ use tokio::sync::{Notify, mpsc};
 
 /// Ended sessions shown in the status.
 const ENDED_MAX: usize = 100;
+/// So long a session counts with the rate it wants, until its own shows.
+const WANTED_FOR: Duration = Duration::from_secs(5);
 /// Tombstones at once; the oldest go first.
 const TOMBS_MAX: usize = 100_000;
 
@@ -37,10 +39,21 @@ pub struct Entry {
     pub since: Instant,
     /// It came from another server.
     pub transferred: bool,
+    /// The rate it was used to where it comes from, bytes a second.
+    pub wanted: u64,
     /// The epoch of the CONNECT that opened it.
     pub epoch: u32,
     /// Its broker has said that it cannot go elsewhere.
     pub fixed: Arc<AtomicBool>,
+}
+
+impl Entry {
+    /// What it sends, bytes a second: at first what it will, as far as is known.
+    #[must_use]
+    pub fn rate(&self) -> u64 {
+        let now = self.status.snapshot().rate_out;
+        if self.since.elapsed() < WANTED_FOR { now.max(self.wanted) } else { now }
+    }
 }
 
 enum Slot {
@@ -295,6 +308,7 @@ mod tests {
             endpoint: String::new(),
             since: Instant::now(),
             transferred: false,
+            wanted: 0,
             epoch: own.into(),
             fixed: Arc::default(),
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 use stp_drive::Command;
-use stp_net::status::{Acting, Metrics, Refusal, Source, page};
+use stp_net::status::{Acting, Feed, Metrics, Refusal, Source, page};
 use stp_proto::session::code;
 
 use crate::listener::Server;
@@ -48,6 +48,7 @@ impl Status {
                 fields.insert("endpoint".into(), json!(entry.endpoint));
                 fields.insert("service".into(), json!(entry.service));
                 fields.insert("server".into(), json!(self.0.config.name));
+                fields.insert("rate_wanted".into(), json!(entry.wanted));
                 fields.insert("transferred".into(), json!(entry.transferred));
                 fields.insert("age_s".into(), json!(entry.since.elapsed().as_secs()));
                 fields.insert("events".into(), json!(entry.status.history()));
@@ -94,6 +95,7 @@ impl Source for Status {
                 "sessions_max": server.config.limits.sessions,
                 "cluster": server.config.cluster.as_ref().map(|cluster| cluster.name.clone()),
             },
+            "relay": server.relays.json(),
             "directory": server.directory.lock().json(),
             "services": services.collect::<Vec<_>>(),
             "sessions": self.sessions(),
@@ -155,6 +157,10 @@ impl Source for Status {
             .heading("Refused")
             .table(&["why", "times"], &refused.collect::<Vec<_>>())
             .finish()
+    }
+
+    fn feed(&self) -> Option<&Feed> {
+        Some(&self.0.feed)
     }
 
     fn act(self: Arc<Self>, path: String, _body: Value) -> Acting {

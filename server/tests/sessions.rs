@@ -11,6 +11,10 @@ use fixture::{
     Nginx, SERVICE, TestServer, TestSession, cluster_key, content, file_service, folder_with,
     free_port, port_service,
 };
+use stp_net::key::{Identity, PublicKey};
+use stp_net::link::{Link, LinkOptions, Tls};
+use stp_proto::handle::Handle;
+use stp_proto::wire::{Connect, ConnectMode, DenyReason, Frame, RelayRequest, VERSION, frames};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
@@ -430,4 +434,132 @@ async fn two_hundred_sessions_are_served_at_once() {
         equal(&body, &file);
     }
     assert_eq!(server.server.registry.len(), 200);
+}
+
+/// Says CONNECT on a link; yes, or why not.
+async fn connect(link: &mut Link, mode: ConnectMode<'_>) -> Result<(), DenyReason> {
+    let mut frame = Vec::new();
+    Connect {
+        version: VERSION,
+        handle: Handle([9; 16]),
+        epoch: 1,
+        features: 0,
+        window: 1 << 20,
+        service: SERVICE,
+        endpoint: "",
+        mode,
+        grant: None,
+        rate: None,
+    }
+    .encode(&mut frame);
+    link.send(&frame);
+    link.flush().await.unwrap();
+    loop {
+        timeout(LONG, std::future::poll_fn(|cx| link.poll_readable(cx))).await.unwrap().unwrap();
+        let Ok(records) = link.try_read() else { continue };
+        let Some(record) = records.iter().next() else { continue };
+        return match frames(record).next() {
+            Some(Ok(Frame::ConnectOk(_))) => Ok(()),
+            Some(Ok(Frame::ConnectDenied(denied))) => Err(denied.why),
+            other => panic!("{other:?}"),
+        };
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_leads_to_those_it_knows_for_clients_with_their_pass_and_to_nobody_else() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (_keep, key) = cluster_key();
+    let home = TestServer::start("home", &key, &port_service("tcp", port));
+    let dead = PublicKey([7; 32]);
+    let relay = TestServer::start(
+        "relay",
+        &key,
+        &format!(
+            "[[relay]]\naddress = \"{}\"\nkey = \"{}\"\n[[relay]]\naddress = \
+             \"127.0.0.1:1\"\nkey = \"{dead}\"\n[limits]\nrelayed_max = 1",
+            home.address, home.key
+        ),
+    );
+    let mut session = TestSession::open(&[home.at()]);
+    session.app.write_all(b"hello").await.unwrap();
+    let (mut service, _) = timeout(LONG, listener.accept()).await.unwrap().unwrap();
+    assert_eq!(exactly_tcp(&mut service, 5).await, b"hello");
+    service.write_all(b"there").await.unwrap();
+    assert_eq!(exactly(&mut session.app, Vec::new(), 5).await, b"there");
+    let pass = session.seen.lock().pass.clone();
+    assert!(!pass.is_empty(), "no pass was given");
+
+    let options = LinkOptions::default();
+    let asked = async |tls: &Tls, to: PublicKey, pass: &[u8]| {
+        let mut link = Link::dial(relay.address, &relay.key, tls, &options).await.unwrap();
+        let request = RelayRequest { home: to.0, pass };
+        let answer = connect(&mut link, ConnectMode::Relay(request)).await;
+        (link, answer)
+    };
+    let refused = async |tls: &Tls, to, pass: &[u8]| asked(tls, to, pass).await.1.unwrap_err();
+    let thief = Tls::new(&Identity::generate());
+    assert_eq!(refused(&session.tls, home.key, b"").await, DenyReason::Unauthorized);
+    assert_eq!(refused(&thief, home.key, &pass).await, DenyReason::Unauthorized);
+    assert_eq!(refused(&session.tls, relay.key, &pass).await, DenyReason::NotHere);
+    assert_eq!(refused(&session.tls, PublicKey([8; 32]), &pass).await, DenyReason::NotHere);
+    // The pass is of another server than the one that is named.
+    assert_eq!(refused(&session.tls, dead, &pass).await, DenyReason::Unauthorized);
+
+    let (link, answer) = asked(&session.tls, home.key, &pass).await;
+    assert_eq!(answer, Ok(()));
+    let mut led = link.through(&home.key, &session.tls, &options).await.unwrap();
+    assert_eq!(led.peer_key(), home.key);
+    // It is a link like any other: a session can be opened on it.
+    assert_eq!(connect(&mut led, ConnectMode::New).await, Ok(()));
+    assert_eq!(relay.server.relays.json()["now"], 1);
+    assert_eq!(refused(&session.tls, home.key, &pass).await, DenyReason::Overloaded);
+    drop(led);
+    let ended = async {
+        while relay.server.relays.json()["now"] != 0 {
+            tokio::task::yield_now().await
+        }
+    };
+    timeout(LONG, ended).await.expect("the place is given back");
+    // Whoever pretends to be the home is found out.
+    let (link, answer) = asked(&session.tls, home.key, &pass).await;
+    assert_eq!(answer, Ok(()));
+    let wrong = link.through(&relay.key, &session.tls, &options).await.unwrap_err();
+    assert!(wrong.to_string().contains("has the key"), "{wrong}");
+}
+
+/// STP 10: a server takes no session whose rate it cannot serve, and says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_used_to_more_than_is_left_goes_to_who_has_more() {
+    let file = content(40 * MIB);
+    let folder = folder_with(&file);
+    let (_keep, key) = cluster_key();
+    let service = file_service(folder.path());
+    let mut first = TestServer::start("first", &key, &service);
+    let small = format!("{service}\n[limits]\negress = \"80kbit/s\"");
+    let small = TestServer::start("small", &key, &small);
+    let large = TestServer::start("large", &key, &service);
+    let mut session = TestSession::open(&[first.at(), small.at(), large.at()]);
+    ask(&mut session.app, "GET /f HTTP/1.1").await;
+    let (_, body) = head(&mut session.app).await;
+    let body = exactly(&mut session.app, body, 5 * MIB).await;
+    // Until its rate has been published.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    first.kill();
+    let body = exactly(&mut session.app, body, file.len()).await;
+    equal(&body, &file);
+    let seen = session.seen.lock();
+    let denied = seen.denied.iter().find(|denied| denied.contains("of 10000 bytes a second"));
+    assert!(denied.is_some_and(|why| why.contains("more are wanted")), "{:?}", seen.denied);
+    assert!(small.refused("overloaded") > 0);
+    assert_eq!(seen.attached.last().map(String::as_str), Some("Transfer large"));
+    let running = large.server.registry.running();
+    assert!(running[0].1.wanted > 10_000, "{}", running[0].1.wanted);
+}
+
+async fn exactly_tcp(stream: &mut tokio::net::TcpStream, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    timeout(LONG, stream.read_exact(&mut bytes)).await.expect("in time").unwrap();
+    bytes
 }

@@ -3,8 +3,10 @@
 //! Every test makes its own namespaces and may run beside all others.
 
 mod baseline;
+mod choice;
 mod congestion;
 mod crowd;
 mod download;
 mod hostile;
+mod relay;
 mod world;

@@ -236,7 +236,7 @@ impl World {
         }
         let script = self.broker.seat_of(connect.handle).map(|seat| seat.script.clone());
         let request = match &connect.mode {
-            ConnectMode::New => None,
+            ConnectMode::New | ConnectMode::Relay(_) => None,
             ConnectMode::Transfer(request) => Some(request),
         };
         match script.ok_or((DenyReason::Internal, "an unknown handle".to_owned()))? {

@@ -17,6 +17,10 @@ impl ByteSize {
     }
 }
 
+/// Bytes a second: `"100MB/s"`, `"8MiB/s"`, `"800Mbit/s"`, or a plain number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteRate(pub u64);
+
 /// A length of time: `"72h"`, `"3s"`, `"250ms"`, `"1h30m"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub Duration);
@@ -46,6 +50,28 @@ impl std::str::FromStr for ByteSize {
             _ => return Err(wrong()),
         };
         number.checked_mul(factor).map(Self).ok_or_else(wrong)
+    }
+}
+
+impl std::str::FromStr for ByteRate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong =
+            || format!("{text:?} is not a rate; write \"100MB/s\", \"8MiB/s\" or \"800Mbit/s\"");
+        let text = text.trim();
+        let size = text.strip_suffix("/s").unwrap_or(text);
+        let Some((number, unit)) = size.strip_suffix("bit").and_then(split_number) else {
+            return size.parse::<ByteSize>().map(|size| Self(size.0)).map_err(|_| wrong());
+        };
+        let bits: u64 = match unit {
+            "" => 1,
+            "k" | "K" => 1_000,
+            "M" => 1_000_000,
+            "G" => 1_000_000_000,
+            _ => return Err(wrong()),
+        };
+        number.checked_mul(bits).map(|bits| Self(bits / 8)).ok_or_else(wrong)
     }
 }
 
@@ -115,6 +141,15 @@ impl<'de> Deserialize<'de> for ByteSize {
     }
 }
 
+impl<'de> Deserialize<'de> for ByteRate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match TextOrNumber::deserialize(deserializer)? {
+            TextOrNumber::Text(text) => text.parse().map_err(D::Error::custom),
+            TextOrNumber::Number(bytes) => Ok(Self(bytes)),
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
@@ -140,6 +175,23 @@ mod tests {
         }
         for bad in ["", "MiB", "-1", "8 furlongs", "99999999999GiB", "1.5MiB"] {
             assert!(bad.parse::<ByteSize>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn rates_are_of_bytes_or_bits() {
+        for (text, bytes) in [
+            ("100MB/s", 100_000_000),
+            ("8MiB/s", 8 << 20),
+            ("800Mbit/s", 100_000_000),
+            ("1Gbit/s", 125_000_000),
+            ("64kbit/s", 8_000),
+            ("5", 5),
+        ] {
+            assert_eq!(text.parse(), Ok(ByteRate(bytes)), "{text}");
+        }
+        for bad in ["", "/s", "fast", "8 furlongs/s", "1.5Gbit/s", "99999999999Gbit/s", "1MB/h"] {
+            assert!(bad.parse::<ByteRate>().is_err(), "{bad}");
         }
     }
 

@@ -159,18 +159,56 @@ impl Link {
         options: &LinkOptions,
     ) -> Result<Self, DialError> {
         let begun = Instant::now();
-        let timed_out = |during| DialError::TimedOut { addr, during, after: options.timeout };
-        let tcp = timeout(options.timeout, connect(addr, options))
-            .await
-            .map_err(|_| timed_out("connect"))??;
+        let tcp = connect_plain(addr, options).await?;
         let left = options.timeout.saturating_sub(begun.elapsed());
+        Self::begin(tcp, (addr, expect), tls, left, options).await
+    }
+
+    /// Shakes hands with the holder of the key `expect` through the peer of this link, who passes
+    /// on whatever comes from now on (PROTOCOL.md R81): it sees neither key nor contents.
+    ///
+    /// # Errors
+    /// As [`Link::dial`]; the address is that of the peer between.
+    pub async fn through(
+        self,
+        expect: &PublicKey,
+        tls: &Tls,
+        options: &LinkOptions,
+    ) -> Result<Self, DialError> {
+        let addr = self.peer_addr();
+        let tcp = self.into_tcp().map_err(|source| DialError::Lost { addr, source })?;
+        Self::begin(tcp, (addr, expect), tls, options.timeout, options).await
+    }
+
+    async fn begin(
+        tcp: TcpStream,
+        (addr, expect): (SocketAddr, &PublicKey),
+        tls: &Tls,
+        left: Duration,
+        options: &LinkOptions,
+    ) -> Result<Self, DialError> {
         let client = tls.client(expect, addr.ip());
+        let late = DialError::TimedOut { addr, during: "handshake", after: options.timeout };
         let done = timeout(left, handshake::begin(&tcp, client))
             .await
-            .map_err(|_| timed_out("handshake"))?
+            .map_err(|_| late)?
             .map_err(|failure| blame(addr, tls.public_key(), failure))?;
         Self::new(tcp, tls.public_key(), done).map_err(|source| DialError::Lost { addr, source })
     }
+}
+
+/// A plain connection with the options of a link: what a relay passes links on over.
+///
+/// # Errors
+/// As [`Link::dial`].
+pub async fn connect_plain(
+    addr: SocketAddr,
+    options: &LinkOptions,
+) -> Result<TcpStream, DialError> {
+    let timed_out = DialError::TimedOut { addr, during: "connect", after: options.timeout };
+    let tcp = timeout(options.timeout, connect(addr, options)).await.map_err(|_| timed_out)??;
+    socket::keep_alive(&tcp).map_err(|source| DialError::Lost { addr, source })?;
+    Ok(tcp)
 }
 
 async fn connect(addr: SocketAddr, options: &LinkOptions) -> Result<TcpStream, DialError> {

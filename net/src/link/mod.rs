@@ -40,7 +40,7 @@ use handshake::Done;
 
 pub use accept::{AcceptError, Acceptor, listen};
 pub use channel::RECORD_MAX;
-pub use dial::{Blame, DialError};
+pub use dial::{Blame, DialError, connect_plain};
 pub use pool::ROOM;
 pub use socket::{Bind, LinkOptions, congestion};
 pub use tcp_info::TcpInfo;
@@ -293,6 +293,31 @@ impl Link {
         Ok(true)
     }
 
+    /// The TCP connection, when both ends have agreed that their records end here and other bytes
+    /// follow (PROTOCOL.md R81).
+    ///
+    /// # Errors
+    /// When something of the link is still on its way, or it has failed.
+    pub fn into_tcp(self) -> io::Result<TcpStream> {
+        let busy = self.fresh || self.inbox.is_pending() || self.unsent() > 0;
+        if busy || self.closed || self.shut || self.failed.is_some() {
+            return Err(io::Error::other("the link has not come to rest"));
+        }
+        socket::keep_alive(&self.tcp)?;
+        Ok(self.tcp)
+    }
+
+    /// Waits until the kernel has taken everything.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        while !self.try_flush()? {
+            std::future::poll_fn(|cx| self.poll_writable(cx)).await?;
+        }
+        Ok(())
+    }
+
     /// Says that nothing more will be sent (close_notify); what comes can still be read.
     pub fn shut(&mut self) {
         if !self.shut {
@@ -314,9 +339,7 @@ impl Link {
     }
 
     async fn part(&mut self) -> io::Result<()> {
-        while !self.try_flush()? {
-            self.tcp.writable().await?;
-        }
+        self.flush().await?;
         socket::shut_write(&self.tcp)?;
         let mut dropped = [0; 8 * 1024];
         loop {

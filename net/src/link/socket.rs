@@ -5,13 +5,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 /// More unsent bytes than this wait with us, where they can still be replaced, and not in the
 /// kernel.
 const NOTSENT_LOWAT: u32 = 256 * 1024;
+/// A plain connection that is silent for so long is asked whether it lives.
+const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// The congestion control of links, by what a configuration says of it. Nothing means BBR: it does
 /// not take every lost packet for congestion, and leaves no long queue of its own behind which the
@@ -72,6 +74,12 @@ pub(super) fn prepare(socket: &SockRef<'_>, options: &LinkOptions) -> io::Result
         say_once(name, &error);
     }
     Ok(())
+}
+
+/// Has the kernel ask a silent peer whether it lives: for connections on which nobody else does.
+pub(super) fn keep_alive(tcp: &TcpStream) -> io::Result<()> {
+    let asking = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
+    SockRef::from(tcp).set_tcp_keepalive(&asking)
 }
 
 /// A kernel without the congestion control asked for is no reason to have no link.

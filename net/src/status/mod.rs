@@ -5,6 +5,7 @@
 //! address or as `localhost` (a page elsewhere cannot, DNS rebinding or not), and whatever changes
 //! something needs the bearer [`Token`]. Connections are bounded in number and time.
 
+mod feed;
 mod metrics;
 mod page;
 mod token;
@@ -28,6 +29,7 @@ use axum::http::header::{
 };
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
+use axum::response::sse::{KeepAlive, Sse};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use hyper::server::conn::http1;
@@ -40,6 +42,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+pub use feed::Feed;
 pub use metrics::Metrics;
 pub use page::{Page, page};
 pub use token::Token;
@@ -106,6 +109,10 @@ pub trait Source: Send + Sync + 'static {
     fn metrics(&self) -> String;
     /// `GET /`, as [`page()`] makes it.
     fn page(&self) -> String;
+    /// What happens, for `GET /events`; none: there is no such page.
+    fn feed(&self) -> Option<&Feed> {
+        None
+    }
     /// `POST /path` with the token. `path` is without its first slash, such as
     /// `sessions/ab12/suspend`; `body` is JSON, `Null` if there was none.
     fn act(self: Arc<Self>, path: String, body: Value) -> Acting;
@@ -265,6 +272,7 @@ fn router(source: Arc<dyn Source>, guard: Guard) -> Router {
         .route("/", get(|State(source): Shared| async move { Html(source.page()) }))
         .route("/status", get(|State(source): Shared| async move { axum::Json(source.status()) }))
         .route("/metrics", get(metrics_text))
+        .route("/events", get(events))
         .method_not_allowed_fallback(other)
         .fallback(other)
         .with_state(source)
@@ -278,14 +286,24 @@ async fn metrics_text(State(source): Shared) -> Response {
     ([(CONTENT_TYPE, kind)], source.metrics()).into_response()
 }
 
-/// Everything but the three pages: actions, and what does not exist.
+async fn events(State(source): Shared) -> Response {
+    match source.feed().cloned() {
+        Some(feed) => {
+            let happenings = feed.listen(move || source.status());
+            Sse::new(happenings).keep_alive(KeepAlive::default()).into_response()
+        }
+        None => Refusal::not_found("there is no /events here").into_response(),
+    }
+}
+
+/// Everything but the pages: actions, and what does not exist.
 async fn other(State(source): Shared, request: Request) -> Response {
     let path = request.uri().path().trim_start_matches('/').to_owned();
     if request.method() != Method::POST {
-        return if path.is_empty() || path == "status" || path == "metrics" {
+        return if path.is_empty() || ["status", "metrics", "events"].contains(&path.as_str()) {
             Refusal { status: 405, text: "only GET is answered here".into() }.into_response()
         } else {
-            let text = format!("there is no /{path}; there are /, /status and /metrics");
+            let text = format!("there is no /{path}; there are /, /status, /metrics and /events");
             Refusal::not_found(text).into_response()
         };
     }

@@ -4,7 +4,8 @@ use tokio::sync::oneshot;
 
 use super::*;
 
-struct Daemon;
+#[derive(Default)]
+struct Daemon(Feed);
 
 impl Source for Daemon {
     fn status(&self) -> Value {
@@ -17,6 +18,10 @@ impl Source for Daemon {
 
     fn page(&self) -> String {
         page("daemon").text("works").finish()
+    }
+
+    fn feed(&self) -> Option<&Feed> {
+        Some(&self.0)
     }
 
     fn act(self: Arc<Self>, path: String, body: Value) -> Acting {
@@ -32,6 +37,7 @@ impl Source for Daemon {
 struct Served {
     addr: StatusAddr,
     token: Token,
+    feed: Feed,
     stop: oneshot::Sender<()>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -41,10 +47,12 @@ async fn served(addr: &str) -> Served {
     let server = StatusServer::bind(&addr).await.expect("free").expect("not off");
     let (addr, token) = (server.addr().clone(), Token::generate());
     let (stop, stopped) = oneshot::channel();
-    let serving = server.serve(Arc::new(Daemon), Some(token.clone()), async {
+    let daemon = Daemon::default();
+    let feed = daemon.0.clone();
+    let serving = server.serve(Arc::new(daemon), Some(token.clone()), async {
         let _ = stopped.await;
     });
-    Served { addr, token, stop, task: tokio::spawn(serving) }
+    Served { addr, token, feed, stop, task: tokio::spawn(serving) }
 }
 
 impl Served {
@@ -159,4 +167,27 @@ fn places_are_read_and_written() {
     for bad in ["localhost:7070", "unix:", "7070", "on"] {
         assert!(bad.parse::<StatusAddr>().is_err(), "{bad}");
     }
+}
+
+#[tokio::test]
+async fn happenings_are_streamed_after_the_status() {
+    let served = served("127.0.0.1:0").await;
+    let StatusAddr::Tcp(addr) = &served.addr else { panic!("it is TCP") };
+    // Nobody listens yet.
+    served.feed.tell("happening", || json!({ "what": "unheard" }));
+    let mut io = TcpStream::connect(addr).await.expect("it listens");
+    io.write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("it reads");
+    let mut text = String::new();
+    for wanted in ["event: status", "event: happening"] {
+        while !text.contains(wanted) || !text.ends_with("\n\r\n") {
+            let mut piece = [0; 4096];
+            let read = io.read(&mut piece).await.expect("it answers");
+            assert!(read > 0, "it ended: {text}");
+            text += std::str::from_utf8(&piece[..read]).expect("text");
+        }
+        served.feed.tell("happening", || json!({ "what": "stays" }));
+    }
+    assert!(text.contains("content-type: text/event-stream"), "{text}");
+    assert!(text.contains(r#"data: {"sessions":[]}"#), "{text}");
+    assert!(text.contains(r#"data: {"what":"stays"}"#) && !text.contains("unheard"), "{text}");
 }

@@ -17,7 +17,7 @@ fn run(pieces: &[Piece]) -> Vec<u64> {
             let (rtt_ms, mbit, idle) = piece(k);
             let srtt_us = rtt_ms * 1_000;
             least = least.min(srtt_us);
-            let sample = Sample { srtt_us, min_rtt_us: least, rate: mbit * MBIT, idle };
+            let sample = Sample { srtt_us, min_rtt_us: least, rate: mbit * MBIT, acked: at, idle };
             if watch.sample(Instant(at * 1_000), sample).is_some() {
                 spoke.push(at);
             }
@@ -78,6 +78,23 @@ fn a_slow_reader_is_no_rise() {
 }
 
 #[test]
+fn somebody_who_types_over_a_congested_path_is_a_rise() {
+    let typing: Piece = (100, |k| (30 + (k % 3) as u32, 0, true));
+    let congested: Piece = (400, |k| (30 + (k as u32 * 4).min(90), 0, true));
+    let spoke = run(&[typing, congested]);
+    assert!((7_000..9_000).contains(&spoke[0]), "{spoke:?}");
+    // Delayed acknowledgements are none, and neither is silence after a long round trip.
+    let delayed: Piece = (400, |k| (if k % 2 == 0 { 70 } else { 45 }, 0, true));
+    assert_eq!(run(&[typing, delayed]), Vec::<u64>::new());
+    let mut watch = Watch::new(Rule::default());
+    for k in 0..200 {
+        let srtt_us = if k < 100 { 30_000 } else { 200_000 };
+        let sample = Sample { srtt_us, min_rtt_us: 30_000, rate: 0, acked: k.min(101), idle: true };
+        assert_eq!(watch.sample(Instant(k * 50_000), sample), None);
+    }
+}
+
+#[test]
 fn small_absolute_rises_do_not_count() {
     let lan: Piece = (400, |_| (9, 20, false));
     assert_eq!(run(&[(100, |_| (1, 900, false)), lan]), Vec::<u64>::new());
@@ -118,6 +135,16 @@ fn a_server_that_is_hardly_nearer_or_silent_is_not_better() {
     assert_eq!(better(way(100, 40), way(90, 88), &margin), Err(NotBetter::NoNearer));
     assert_eq!(better(way(12, 4), way(5, 4), &margin), Err(NotBetter::NoNearer));
     assert_eq!(better(way(100, 40), way(0, 4), &margin), Err(NotBetter::Silent));
+}
+
+#[test]
+fn the_straight_way_is_taken_again_when_it_is_as_it_was() {
+    let margin = Margin::default();
+    assert_eq!(straight_again(way(60, 55), way(42, 40), &margin), Ok(()));
+    assert_eq!(straight_again(way(0, 55), way(42, 0), &margin), Ok(()));
+    assert_eq!(straight_again(way(200, 55), way(140, 40), &margin), Err(NotBetter::Risen));
+    assert_eq!(straight_again(way(60, 55), way(70, 70), &margin), Err(NotBetter::NoNearer));
+    assert_eq!(straight_again(way(60, 55), way(0, 40), &margin), Err(NotBetter::Silent));
 }
 
 #[test]

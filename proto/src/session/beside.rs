@@ -175,6 +175,8 @@ impl Session {
             Frame::Data(data) => return self.beside_data(now, link, data),
             Frame::Ticket(ticket) => self.beside_ticket(link, &ticket),
             Frame::Checkpoint(checkpoint) => self.beside_checkpoint(link, checkpoint),
+            // It will give another.
+            Frame::Pass(_) => {}
             _ => self.beside_lost(link, LostCause::Broken),
         }
         None

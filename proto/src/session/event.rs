@@ -247,6 +247,11 @@ pub enum Event {
         /// Why.
         reason: TransferReason,
     },
+    /// Initiator: with this it may be led to its server through others of the cluster (R80).
+    PassGiven {
+        /// Sealed.
+        pass: Box<[u8]>,
+    },
     /// The session is over and nothing is left to tell the peer. The last event.
     Closed {
         /// How.

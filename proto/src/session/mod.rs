@@ -281,6 +281,10 @@ pub struct Session {
     server: Box<str>,
     /// Initiator: a CONNECT was answered. Acceptor: from the start.
     established: bool,
+    /// Acceptor: what the CONNECT said that the initiator can.
+    peer_features: u32,
+    /// Initiator: what the session is used to get, bytes a second; 0: not known.
+    rate_wanted: u64,
     /// Acceptor: the initiator was heard after its CONNECT. Initiator: a CONNECT went out.
     confirmed: bool,
     epoch: u32,
@@ -353,6 +357,7 @@ impl Session {
         session.server = server_id.into();
         session.established = true;
         session.epoch = connect.epoch;
+        session.peer_features = connect.features;
         session.send.limit = at.down.saturating_add(connect.window);
         session.links.begin(link);
         session.attach(now, link, Attempt::Connect, 0);
@@ -373,6 +378,8 @@ impl Session {
             endpoint: "".into(),
             server: "".into(),
             established: false,
+            peer_features: 0,
+            rate_wanted: 0,
             confirmed: false,
             epoch: 0,
             start,

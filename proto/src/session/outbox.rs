@@ -33,6 +33,7 @@ pub(super) enum Control {
     Suspend(Suspend),
     AskTransfer(TransferReason, String),
     Stay(TransferReason),
+    Pass(Box<[u8]>),
 }
 
 /// The queue.

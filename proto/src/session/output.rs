@@ -12,8 +12,8 @@ use super::{Output, Session};
 use crate::state::State;
 use crate::time::Instant;
 use crate::wire::{
-    Checkpoint, Close, Connect, ConnectMode, ConnectOk, Report, TicketFrame, Transfer, VERSION,
-    encode_data,
+    Checkpoint, Close, Connect, ConnectMode, ConnectOk, FEATURE_PASS, PassFrame, Report,
+    TicketFrame, Transfer, VERSION, encode_data,
 };
 
 impl Session {
@@ -162,6 +162,7 @@ impl Session {
             Control::Suspend(frame) => frame.encode(out),
             Control::AskTransfer(reason, text) => Transfer { reason: *reason, text }.encode(out),
             Control::Stay(reason) => Transfer { reason: *reason, text: "" }.encode_stay(out),
+            Control::Pass(pass) => PassFrame { pass }.encode(out),
         }
     }
 
@@ -170,11 +171,12 @@ impl Session {
             version: VERSION,
             handle: self.initiator,
             epoch: self.epoch,
-            features: 0,
+            features: FEATURE_PASS,
             window: self.receive.told_limit - self.receive.received,
             service: &self.service,
             endpoint: &self.endpoint,
             grant: self.grant.as_deref().filter(|_| mode.wants_grant()),
+            rate: Some(self.rate_wanted).filter(|rate| *rate > 0),
             mode,
         }
     }

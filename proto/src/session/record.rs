@@ -135,6 +135,10 @@ impl Session {
                 self.outbox.event(Event::TransferWanted { reason, text });
                 Ok(())
             }
+            Frame::Pass(pass) if self.side == Side::Initiator => {
+                self.outbox.event(Event::PassGiven { pass: pass.pass.into() });
+                Ok(())
+            }
             Frame::Stay(stay) if self.side == Side::Acceptor => {
                 self.outbox.event(Event::Stays { reason: stay.reason });
                 Ok(())
@@ -274,5 +278,6 @@ fn name(frame: &Frame<'_>) -> &'static str {
         Frame::Ticket(_) => "TICKET",
         Frame::Transfer(_) => "TRANSFER",
         Frame::Stay(_) => "STAY",
+        Frame::Pass(_) => "PASS",
     }
 }

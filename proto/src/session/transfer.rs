@@ -5,7 +5,9 @@ use super::outbox::Control;
 use super::{Event, PeerMisbehaved, Session, Side, TicketOffer, WhyNot};
 use crate::seam::Seam;
 use crate::state::State;
-use crate::wire::{TICKET_MAX, TicketFrame, TransferReason, TransferRequest};
+use crate::wire::{
+    FEATURE_PASS, PASS_MAX, TICKET_MAX, TicketFrame, TransferReason, TransferRequest,
+};
 
 /// Initiator: the newest ticket.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -47,6 +49,24 @@ impl Session {
         {
             self.outbox.frame(link, Control::AskTransfer(reason, text.to_string()));
         }
+    }
+
+    /// Acceptor: gives the initiator a pass, at most [`crate::wire::PASS_MAX`] bytes (R80). False if
+    /// it knows no passes, or there is no link now.
+    pub fn give_pass(&mut self, pass: &[u8]) -> bool {
+        let knows = self.peer_features & FEATURE_PASS != 0 && pass.len() <= PASS_MAX;
+        match self.links.attached {
+            Some(link) if knows && self.side == Side::Acceptor && self.state == State::Active => {
+                self.outbox.frame(link, Control::Pass(pass.into()));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Initiator: what the session is used to get, bytes a second; another server is told (STP 10).
+    pub fn want_rate(&mut self, rate: u64) {
+        self.rate_wanted = rate;
     }
 
     /// Initiator: declines that.

@@ -16,9 +16,18 @@ pub const NAME_MAX: usize = 255;
 pub const TICKET_MAX: usize = 15_000;
 /// Longest ticket of a gateway.
 pub const GRANT_MAX: usize = 6_000;
+/// Longest pass (R80).
+pub const PASS_MAX: usize = 1_000;
 /// Bits of the mode.
 const TRANSFER: u8 = 1;
 const WITH_GRANT: u8 = 2;
+const RELAY: u8 = 4;
+/// Feature (R6): the rate wanted stands at the end of the CONNECT.
+const WITH_RATE: u32 = 1;
+/// The features that announce a field: known ones are read, the others' fields skipped (R6).
+const FIELDS: u32 = 0xffff;
+/// Feature: PASS is understood (R80).
+pub const FEATURE_PASS: u32 = 1 << 16;
 /// Longest text that explains a refusal.
 pub const REASON_MAX: usize = 200;
 
@@ -31,7 +40,8 @@ pub struct Connect<'a> {
     pub handle: Handle,
     /// Number of this attempt (R20): the acceptor takes only a greater one than it has seen.
     pub epoch: u32,
-    /// Optional abilities; none is defined yet.
+    /// Optional abilities, bits 16 and up, such as [`FEATURE_PASS`]; the bits below announce fields
+    /// (R6) and are written as those are there.
     pub features: u32,
     /// Receive buffer of the initiator, from its receive position on.
     pub window: u64,
@@ -44,6 +54,8 @@ pub struct Connect<'a> {
     /// The gateway's ticket, if the service wants one. Not with a session's own ticket, which
     /// says more. A CONNECT without it is what it always was.
     pub grant: Option<&'a [u8]>,
+    /// What the session was used to get, bytes a second; none: not known.
+    pub rate: Option<u64>,
 }
 
 /// What a CONNECT wants.
@@ -53,6 +65,17 @@ pub enum ConnectMode<'a> {
     New,
     /// A session that goes on from another server.
     Transfer(TransferRequest<'a>),
+    /// No session: the way to the server that has it (R81).
+    Relay(RelayRequest<'a>),
+}
+
+/// What a broker tells the server through which it wants to reach another one (R81).
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub struct RelayRequest<'a> {
+    /// The public key of the server to be reached: whoever relays knows by itself where that is.
+    pub home: [u8; 32],
+    /// What that server has given the session for this.
+    pub pass: &'a [u8],
 }
 
 /// What a broker tells the server that shall continue a session (A7, D4, D5).
@@ -95,21 +118,31 @@ impl<'a> Connect<'a> {
             endpoint: f.text("endpoint", NAME_MAX)?,
             mode: ConnectMode::New,
             grant: None,
+            rate: None,
         };
         let mode = f.u8("mode")?;
-        if mode & !(TRANSFER | WITH_GRANT) != 0 {
-            return Err(WireError::BadValue("mode"));
-        }
-        if mode & TRANSFER != 0 {
-            connect.mode = ConnectMode::Transfer(TransferRequest::read(&mut f)?);
-        }
+        connect.mode = match mode & !WITH_GRANT {
+            0 => ConnectMode::New,
+            TRANSFER => ConnectMode::Transfer(TransferRequest::read(&mut f)?),
+            RELAY => ConnectMode::Relay(RelayRequest {
+                home: f.array("home")?,
+                pass: f.bytes("pass", PASS_MAX)?,
+            }),
+            _ => return Err(WireError::BadValue("mode")),
+        };
         if mode & WITH_GRANT != 0 {
             connect.grant = Some(f.bytes("grant", GRANT_MAX)?);
             if !connect.mode.wants_grant() {
                 return Err(WireError::BadValue("grant"));
             }
         }
-        f.end()?;
+        if connect.features & WITH_RATE != 0 {
+            connect.rate = Some(f.u64("rate")?);
+        }
+        if connect.features & FIELDS & !WITH_RATE == 0 {
+            f.end()?;
+        }
+        connect.features &= !FIELDS;
         if connect.handle.is_none() {
             return Err(WireError::BadValue("handle"));
         }
@@ -127,6 +160,7 @@ impl<'a> Connect<'a> {
             endpoint: "",
             mode: ConnectMode::New,
             grant: None,
+            rate: None,
         }
     }
 
@@ -136,7 +170,8 @@ impl<'a> Connect<'a> {
             p.put_u16(self.version);
             p.put_handle(self.handle);
             p.put_u32(self.epoch);
-            p.put_u32(self.features);
+            let with_rate = if self.rate.is_some() { WITH_RATE } else { 0 };
+            p.put_u32(self.features & !FIELDS | with_rate);
             p.put_u64(self.window);
             p.put_bytes(bounded(self.service, NAME_MAX).as_bytes());
             p.put_bytes(bounded(self.endpoint, NAME_MAX).as_bytes());
@@ -148,9 +183,17 @@ impl<'a> Connect<'a> {
                     p.put_u8(TRANSFER | with_grant);
                     request.put(p);
                 }
+                ConnectMode::Relay(request) => {
+                    p.put_u8(RELAY);
+                    p.extend_from_slice(&request.home);
+                    p.put_bytes(request.pass);
+                }
             }
             if let Some(grant) = grant {
                 p.put_bytes(grant);
+            }
+            if let Some(rate) = self.rate {
+                p.put_u64(rate);
             }
         });
     }
@@ -163,6 +206,7 @@ impl ConnectMode<'_> {
         match self {
             ConnectMode::New => true,
             ConnectMode::Transfer(request) => request.ticket.is_none(),
+            ConnectMode::Relay(_) => false,
         }
     }
 }

@@ -26,6 +26,7 @@ pub(crate) mod kind {
     pub const TICKET: u8 = 11;
     pub const TRANSFER: u8 = 12;
     pub const STAY: u8 = 13;
+    pub const PASS: u8 = 14;
 }
 
 /// One frame, header taken apart, payload not yet.

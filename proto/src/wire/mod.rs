@@ -10,6 +10,7 @@ mod connect;
 mod data;
 mod error;
 mod frame;
+mod pass;
 mod resume;
 mod seam;
 mod suspend;
@@ -22,12 +23,14 @@ mod tests;
 pub use checkpoint::{Checkpoint, Report};
 pub use close::{Close, ResetFrame, encode_done};
 pub use connect::{
-    Connect, ConnectDenied, ConnectMode, ConnectOk, DenyReason, GRANT_MAX, NAME_MAX, REASON_MAX,
-    TICKET_MAX, TransferRequest, VERSION, encode_connect_denied,
+    Connect, ConnectDenied, ConnectMode, ConnectOk, DenyReason, FEATURE_PASS, GRANT_MAX, NAME_MAX,
+    PASS_MAX, REASON_MAX, RelayRequest, TICKET_MAX, TransferRequest, VERSION,
+    encode_connect_denied,
 };
 pub use data::{DATA_MAX, Data};
 pub use error::WireError;
 pub use frame::{FRAME_MAX, HEADER};
+pub use pass::PassFrame;
 pub use resume::{ResumeDenial, ResumeDenied, ResumeFrame, ResumeOk, encode_resume_denied};
 pub use suspend::Suspend;
 pub use ticket::TicketFrame;
@@ -67,6 +70,8 @@ pub enum Frame<'a> {
     Transfer(Transfer<'a>),
     /// Not now.
     Stay(Transfer<'a>),
+    /// For reaching this server through others.
+    Pass(PassFrame<'a>),
 }
 
 impl<'a> Frame<'a> {
@@ -85,6 +90,7 @@ impl<'a> Frame<'a> {
             kind::TICKET => Frame::Ticket(TicketFrame::read(raw)?),
             kind::TRANSFER => Frame::Transfer(Transfer::read(raw)?),
             kind::STAY => Frame::Stay(Transfer::read(raw)?),
+            kind::PASS => Frame::Pass(PassFrame::read(raw)?),
             unknown => return Err(WireError::UnknownType(unknown)),
         })
     }
@@ -105,6 +111,7 @@ impl<'a> Frame<'a> {
             Frame::Ticket(frame) => frame.encode(out),
             Frame::Transfer(frame) => frame.encode(out),
             Frame::Stay(frame) => frame.encode_stay(out),
+            Frame::Pass(frame) => frame.encode(out),
         }
     }
 }

@@ -42,6 +42,7 @@ fn all(ticket: &[u8]) -> Vec<Frame<'_>> {
         endpoint: "grüße@example.org",
         mode: ConnectMode::New,
         grant: None,
+        rate: None,
     };
     let resume = ResumeFrame {
         initiator: A,
@@ -94,8 +95,15 @@ fn all(ticket: &[u8]) -> Vec<Frame<'_>> {
         }),
         Frame::Connect(Connect {
             mode: ConnectMode::Transfer(TransferRequest::default()),
+            features: FEATURE_PASS,
+            rate: Some(12_500_000),
+            ..connect.clone()
+        }),
+        Frame::Connect(Connect {
+            mode: ConnectMode::Relay(RelayRequest { home: [5; 32], pass: b"v4.local.pass" }),
             ..connect
         }),
+        Frame::Pass(PassFrame { pass: b"v4.local.pass" }),
         Frame::ConnectOk(ConnectOk {
             initiator: A,
             acceptor: B,

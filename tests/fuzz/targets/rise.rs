@@ -20,6 +20,7 @@ pub fn run(data: &[u8]) {
             // Clocks go on; samples may come at one time, or after years.
             now = Instant(now.0.saturating_add(draw.position() >> draw.below(64)));
             let sample = Sample {
+                acked: u64::from(draw.u32()),
                 srtt_us: draw.u32() >> draw.below(32),
                 min_rtt_us: draw.u32() >> draw.below(32),
                 rate: draw.position(),

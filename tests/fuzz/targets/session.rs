@@ -67,6 +67,7 @@ impl Run {
                 endpoint: "",
                 mode: ConnectMode::New,
                 grant: None,
+                rate: None,
             };
             // A server makes sure that a session has room for as many bytes as anybody can send.
             let place = |draw: &mut Draw<'_>| draw.position() >> 2;

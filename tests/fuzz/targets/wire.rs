@@ -6,9 +6,9 @@ use stp_proto::cut::{Cut, Id};
 use stp_proto::seam::SeamProof;
 use stp_proto::wire::{
     Checkpoint, Close, Connect, ConnectDenied, ConnectMode, ConnectOk, DATA_MAX, Data, DenyReason,
-    FRAME_MAX, Frame, GRANT_MAX, HEADER, NAME_MAX, REASON_MAX, Report, ResetFrame, ResumeDenial,
-    ResumeDenied, ResumeFrame, ResumeOk, Suspend, TICKET_MAX, TicketFrame, Transfer,
-    TransferReason, TransferRequest, VERSION, first_frame, frames,
+    FRAME_MAX, Frame, GRANT_MAX, HEADER, NAME_MAX, PASS_MAX, PassFrame, REASON_MAX, RelayRequest,
+    Report, ResetFrame, ResumeDenial, ResumeDenied, ResumeFrame, ResumeOk, Suspend, TICKET_MAX,
+    TicketFrame, Transfer, TransferReason, TransferRequest, VERSION, first_frame, frames,
 };
 
 use super::{Draw, bounded};
@@ -46,7 +46,7 @@ pub type Borrowed<'a> = (&'a str, &'a str, &'a [u8]);
 
 /// A good frame.
 pub fn make<'a>(draw: &mut Draw<'_>, (text, more, bytes): Borrowed<'a>) -> Frame<'a> {
-    match draw.below(13) {
+    match draw.below(14) {
         0 => Frame::Connect(connect(draw, (text, more, bytes))),
         1 => Frame::ConnectOk(ConnectOk {
             initiator: draw.handle(),
@@ -96,7 +96,8 @@ pub fn make<'a>(draw: &mut Draw<'_>, (text, more, bytes): Borrowed<'a>) -> Frame
             transferable: draw.bool() && !bytes.is_empty(),
             ticket: bytes,
         }),
-        11 => Frame::Transfer(Transfer { reason: transfer_reason(draw), text }),
+        11 => Frame::Pass(PassFrame { pass: &bytes[..bytes.len().min(PASS_MAX)] }),
+        12 => Frame::Transfer(Transfer { reason: transfer_reason(draw), text }),
         _ => Frame::Stay(Transfer { reason: transfer_reason(draw), text }),
     }
 }
@@ -113,18 +114,26 @@ fn connect<'a>(draw: &mut Draw<'_>, (text, more, bytes): Borrowed<'a>) -> Connec
         epoch: draw.u32(),
         seam: draw.bool().then(|| proof(draw)),
     };
-    let mode = if draw.bool() { ConnectMode::Transfer(transfer) } else { ConnectMode::New };
+    let mode = match draw.below(3) {
+        0 => ConnectMode::Transfer(transfer),
+        1 => ConnectMode::New,
+        _ => ConnectMode::Relay(RelayRequest {
+            home: draw.array(),
+            pass: &bytes[..bytes.len().min(PASS_MAX)],
+        }),
+    };
     let wants_grant = mode.wants_grant() && draw.bool();
     Connect {
         version: VERSION,
         handle: draw.handle(),
         epoch: draw.u32(),
-        features: draw.u32(),
+        features: draw.u32() & !0xffff,
         window: draw.position(),
         service: more,
         endpoint: text,
         mode,
         grant: wants_grant.then_some(&bytes[..bytes.len().min(GRANT_MAX)]),
+        rate: draw.bool().then(|| draw.position()),
     }
 }
 

@@ -9,7 +9,7 @@ async fn one_direction_ends_and_the_other_goes_on() {
     let (mut client, mut server) = pair().await;
     client.send(b"last");
     client.shut();
-    client.flushed().await.expect("the peer is there");
+    client.flush().await.expect("the peer is there");
     let mut got = server.read_once().await.expect("a link");
     if !got.1 {
         got.1 = server.read_once().await.expect("a link").1;
@@ -18,7 +18,7 @@ async fn one_direction_ends_and_the_other_goes_on() {
     let sending = tokio::spawn(async move {
         for n in 0..50_u8 {
             server.send(&[n; 9_000]);
-            server.flushed().await.expect("the peer is there");
+            server.flush().await.expect("the peer is there");
         }
         server
     });
@@ -26,7 +26,7 @@ async fn one_direction_ends_and_the_other_goes_on() {
     assert!(records.iter().enumerate().all(|(n, record)| usize::from(record[0]) == n));
     let mut server = sending.await.expect("no panic");
     server.shut();
-    server.flushed().await.expect("the peer is there");
+    server.flush().await.expect("the peer is there");
     assert_eq!(client.read_once().await.expect("a link"), (vec![], true));
     assert!(client.try_read().expect("still a clean end").closed());
 }
@@ -48,7 +48,7 @@ async fn a_lingering_close_delivers_everything_although_input_is_unread() {
         let mut client = client;
         // Unread input makes a plain close reset the connection.
         server.send(&[7; 5_000]);
-        server.flushed().await.expect("the peer is there");
+        server.flush().await.expect("the peer is there");
         let mut sent = 0;
         while client.has_room() {
             client.send(&[sent; 16_000]);
@@ -88,7 +88,7 @@ async fn garbage_after_good_records_is_noticed_and_the_good_ones_count() {
     {
         let (mut client, mut server) = pair().await;
         client.send(b"good");
-        client.flushed().await.expect("the peer is there");
+        client.flush().await.expect("the peer is there");
         client.tcp.writable().await.expect("the peer is there");
         let mut bytes = garbage.to_vec();
         bytes.extend_from_slice(&noise(4, 40));
@@ -107,7 +107,7 @@ async fn an_altered_record_is_never_lent() {
     let (mut client, mut server) = pair().await;
     client.send(&[5; 1_000]);
     client.out.unsent_mut()[500] ^= 1;
-    client.flushed().await.expect("the peer is there");
+    client.flush().await.expect("the peer is there");
     let error = server.read_once().await.expect_err("altered");
     assert!(error.to_string().contains("cannot decrypt"), "{error}");
 }
@@ -119,7 +119,7 @@ async fn a_record_sent_again_is_never_lent() {
     let copy = client.out.unsent().to_vec();
     client.out.spare(copy.len())[..copy.len()].copy_from_slice(&copy);
     client.out.fill(copy.len());
-    client.flushed().await.expect("the peer is there");
+    client.flush().await.expect("the peer is there");
     assert_eq!(server.read_records(1).await.expect("the first"), [b"once"]);
     let error = server.read_to_error().await;
     assert!(error.to_string().contains("cannot decrypt"), "{error}");

@@ -80,7 +80,7 @@ async fn a_message_in_pieces_does_not_disturb_what_is_sent() {
         assert!(link.try_read().expect("part of a message").is_empty());
         assert!(!link.inbox.is_empty(), "the part is kept");
         link.send(b"in between");
-        link.flushed().await.expect("the peer is there");
+        link.flush().await.expect("the peer is there");
     }
     link.send(b"seven");
     let before = link.unsent();

@@ -33,7 +33,7 @@ async fn there_and_back(mut link: Link) {
         }
         link.send(part);
     }
-    link.flushed().await.expect("the peer is there");
+    link.flush().await.expect("the peer is there");
     let mut back = Vec::new();
     while back.len() < data.len() {
         back.extend(link.read_once().await.expect("a link").0.concat());

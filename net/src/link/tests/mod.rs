@@ -56,13 +56,6 @@ impl Link {
         self.channel.change_key(self.inbox.seen());
     }
 
-    async fn flushed(&mut self) -> io::Result<()> {
-        while !self.try_flush()? {
-            poll_fn(|cx| self.poll_writable(cx)).await?;
-        }
-        Ok(())
-    }
-
     /// What the next read that has something to say says: records, and whether the end was said.
     async fn read_once(&mut self) -> io::Result<(Vec<Vec<u8>>, bool)> {
         loop {

@@ -69,7 +69,7 @@ async fn records_keep_their_boundaries() {
         client.send(&noise(at as u64, *size));
         client.compose(|_nothing| ());
     }
-    client.flushed().await.expect("the peer is there");
+    client.flush().await.expect("the peer is there");
     let records = server.read_records(sizes.len()).await.expect("a link");
     let wanted: Vec<_> = sizes.iter().enumerate().map(|(at, n)| noise(at as u64, *n)).collect();
     assert_eq!(records, wanted);
@@ -118,7 +118,7 @@ async fn records_that_come_right_behind_the_handshake_are_not_lost() {
         let mut link = link.expect("a good server");
         link.send(b"first");
         link.send(b"second");
-        link.flushed().await.expect("the peer is there");
+        link.flush().await.expect("the peer is there");
         link
     });
     let (tcp, _) = behind.accept().await.expect("it listens");
@@ -140,7 +140,7 @@ async fn bytes_that_trickle_in_make_the_same_records() {
     for record in &wanted {
         client.send(record);
     }
-    client.flushed().await.expect("the peer is there");
+    client.flush().await.expect("the peer is there");
     assert_eq!(server.read_records(wanted.len()).await.expect("a link"), wanted);
 }
 
@@ -161,13 +161,13 @@ async fn a_key_change_asked_for_is_answered_once() {
         client.change_key();
         client.send(b"with another key");
     }
-    client.flushed().await.expect("the peer is there");
+    client.flush().await.expect("the peer is there");
     assert_eq!(server.read_records(3).await.expect("a link"), [b"with another key"; 3]);
     let text = b"with the second";
     server.send(text);
     // Header, content type and tag of each record; and the five bytes of one KeyUpdate.
     assert_eq!(server.unsent(), 2 * 22 + 5 + text.len());
-    server.flushed().await.expect("the peer is there");
+    server.flush().await.expect("the peer is there");
     assert_eq!(client.read_records(1).await.expect("a link"), [text]);
     server.send(text);
     assert_eq!(server.unsent(), 22 + text.len());
@@ -178,7 +178,7 @@ async fn a_waiting_link_holds_no_buffers() {
     let (mut client, mut server) = pair().await;
     client.send(&noise(1, RECORD_MAX));
     client.compose(|out| out.extend_from_slice(&noise(2, RECORD_MAX)));
-    client.flushed().await.expect("the peer is there");
+    client.flush().await.expect("the peer is there");
     assert!(client.out.is_empty());
     server.read_records(2).await.expect("a link");
     poll_fn(|cx| {
@@ -209,7 +209,7 @@ async fn a_full_link_says_so_and_keeps_order() {
     }
     assert!(!client.has_room() && client.unsent() < ROOM + 2 * RECORD_MAX);
     let reading = tokio::spawn(async move { server.read_records(sent).await });
-    client.flushed().await.expect("the peer is there");
+    client.flush().await.expect("the peer is there");
     let records = reading.await.expect("no panic").expect("a link");
     assert!(records.len() == sent && records.iter().all(|record| *record == block));
 }
@@ -218,7 +218,7 @@ async fn a_full_link_says_so_and_keeps_order() {
 async fn the_kernel_tells_of_the_path() {
     let (mut client, mut server) = pair().await;
     client.send(&[1; 1_000]);
-    client.flushed().await.expect("the peer is there");
+    client.flush().await.expect("the peer is there");
     server.read_records(1).await.expect("a link");
     // The peer's kernel may take its time to acknowledge.
     let mut info = client.tcp_info().expect("a TCP socket");

@@ -1,0 +1,344 @@
+//! Relaying (DESIGN 3.5, PROTOCOL.md R80–R83): a client whose way to its server is bad is led there
+//! through this one.
+//!
+//! Its link ends in agreement, and what follows is passed on byte by byte: the client shakes hands
+//! with its own server through here, so this server sees neither keys nor contents. It leads only to
+//! the servers of its configuration, which a client names by key and never by address, and only
+//! clients with a pass that such a server has sealed with the key of the cluster both belong to. So
+//! it is of no use to anybody else.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use stp_net::key::PublicKey;
+use stp_net::link::{Link, LinkOptions, connect_plain};
+use stp_net::{echo, seal};
+use stp_proto::pass::{Pass, PassError};
+use stp_proto::session::Session;
+use stp_proto::time;
+use stp_proto::wire::{Connect, ConnectOk, DenyReason, RelayRequest};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+
+use crate::config::RelayConfig;
+use crate::listener::Server;
+use crate::refusal::Refusal;
+use crate::ticket::{Cluster, random_handle, unix_now};
+
+/// How often the way to each of the servers is measured.
+const MEASURE_EVERY: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_millis(500);
+const QUESTIONS: u32 = 4;
+/// For the connection to the server to be reached.
+const DIAL_MAX: Duration = Duration::from_secs(3);
+/// Bytes read at once, each way.
+const PIECE: usize = 64 << 10;
+/// Before a pass is offered again to a broker that had no link, or knows no passes.
+const PASS_AGAIN: Duration = Duration::from_secs(60);
+
+/// A server to which this one relays.
+struct Home {
+    key: PublicKey,
+    address: std::net::SocketAddr,
+    /// How far it is.
+    rtt: Mutex<Option<Duration>>,
+}
+
+/// Everything this server relays.
+pub struct Relays {
+    homes: Vec<Home>,
+    places: Arc<Semaphore>,
+    places_max: usize,
+    begun: AtomicU64,
+    bytes: AtomicU64,
+    /// Passed on lately, bytes a second, both ways together.
+    rate: AtomicU64,
+}
+
+impl Relays {
+    /// Nothing is relayed yet.
+    #[must_use]
+    pub fn new(homes: &[RelayConfig], places_max: usize) -> Relays {
+        let home = |config: &RelayConfig| Home {
+            key: config.key,
+            address: config.address.0,
+            rtt: Mutex::default(),
+        };
+        Relays {
+            homes: homes.iter().map(home).collect(),
+            places: Arc::new(Semaphore::new(places_max)),
+            places_max,
+            begun: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            rate: AtomicU64::new(0),
+        }
+    }
+
+    /// How far it is to the server with this key: none if it is not relayed to, or is silent.
+    #[must_use]
+    pub fn onward(&self, key: &PublicKey) -> Option<Duration> {
+        *self.find(key)?.rtt.lock()
+    }
+
+    /// What is passed on now, bytes a second.
+    #[must_use]
+    pub fn rate(&self) -> u64 {
+        self.rate.load(Ordering::Relaxed)
+    }
+
+    fn find(&self, key: &PublicKey) -> Option<&Home> {
+        self.homes.iter().find(|home| home.key == *key)
+    }
+
+    /// Measures the ways to the servers for ever.
+    pub async fn measure(self: Arc<Self>) {
+        if self.homes.is_empty() {
+            return;
+        }
+        let (mut last, mut at) = (0, Instant::now());
+        loop {
+            let asked = self.homes.iter().enumerate().map(|(place, home)| {
+                let address = home.address;
+                async move { (place, echo::measure(address, QUESTIONS, PATIENCE).await) }
+            });
+            let asked: tokio::task::JoinSet<_> = asked.collect();
+            for (place, rtt) in asked.join_all().await {
+                *self.homes[place].rtt.lock() = rtt;
+            }
+            let (bytes, elapsed) = (self.bytes.load(Ordering::Relaxed), at.elapsed());
+            let rate = (bytes - last) as f64 / elapsed.as_secs_f64().max(1e-3);
+            self.rate.store(rate as u64, Ordering::Relaxed);
+            (last, at) = (bytes, Instant::now());
+            tokio::time::sleep(MEASURE_EVERY).await;
+        }
+    }
+
+    /// For the status.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let home = |home: &Home| {
+            json!({
+                "key": home.key.to_string(),
+                "address": home.address.to_string(),
+                "rtt_ms": home.rtt.lock().map(|rtt| rtt.as_secs_f64() * 1e3),
+            })
+        };
+        json!({
+            "to": self.homes.iter().map(home).collect::<Vec<_>>(),
+            "now": self.places_max - self.places.available_permits(),
+            "max": self.places_max,
+            "begun": self.begun.load(Ordering::Relaxed),
+            "bytes": self.bytes.load(Ordering::Relaxed),
+            "rate": self.rate(),
+        })
+    }
+}
+
+impl Server {
+    /// Leads a client on to the server it has named, until one of them ends it.
+    pub async fn relay(&self, mut link: Link, connect: &Connect<'_>, request: &RelayRequest<'_>) {
+        let client = link.peer_key();
+        let asked = match self.may_relay(&link, connect, request) {
+            Ok((home, place)) => self.reach(home).await.map(|tcp| (home, place, tcp)),
+            Err(refusal) => Err(refusal),
+        };
+        let (home, _place, onward) = match asked {
+            Ok(asked) => asked,
+            Err(refusal) => return self.deny(link, connect, &refusal),
+        };
+        let mut frame = Vec::new();
+        ConnectOk {
+            initiator: connect.handle,
+            acceptor: random_handle(),
+            epoch: connect.epoch,
+            features: 0,
+            up: 0,
+            down: 0,
+            limit: 0,
+            hold: Duration::ZERO,
+            tombstone: Duration::ZERO,
+            server: &self.config.name,
+        }
+        .encode(&mut frame);
+        link.send(&frame);
+        let Ok(()) = link.flush().await else { return };
+        let Ok(tcp) = link.into_tcp() else { return };
+        self.relays.begun.fetch_add(1, Ordering::Relaxed);
+        tracing::info!(%client, to = %home.key, "relays");
+        let mut near = Counted { tcp, bytes: &self.relays.bytes };
+        let mut far = Counted { tcp: onward, bytes: &self.relays.bytes };
+        let ended = copy_bidirectional_with_sizes(&mut near, &mut far, PIECE, PIECE).await;
+        match ended {
+            Ok((up, down)) => tracing::info!(%client, to = %home.key, up, down, "relayed"),
+            Err(error) => tracing::info!(%client, to = %home.key, %error, "relayed"),
+        }
+    }
+
+    fn may_relay(
+        &self,
+        link: &Link,
+        connect: &Connect<'_>,
+        request: &RelayRequest<'_>,
+    ) -> Result<(&Home, tokio::sync::OwnedSemaphorePermit), Refusal> {
+        self.welcome(&link.peer_key(), connect)?;
+        let wanted = PublicKey(request.home);
+        let home = self.relays.find(&wanted).ok_or_else(|| {
+            Refusal::new(DenyReason::NotHere, format!("nothing is relayed to {wanted} here"))
+        })?;
+        let cluster = self.config.cluster.as_ref().ok_or_else(|| {
+            Refusal::new(DenyReason::Unauthorized, "this server belongs to no cluster")
+        })?;
+        check(cluster, request, &link.peer_key())?;
+        self.has_egress(connect.rate.unwrap_or(0))?;
+        let place = Arc::clone(&self.relays.places).try_acquire_owned().map_err(|_| {
+            let text = format!("{} links are relayed", self.relays.places_max);
+            Refusal::new(DenyReason::Overloaded, text)
+        })?;
+        Ok((home, place))
+    }
+
+    async fn reach(&self, home: &Home) -> Result<TcpStream, Refusal> {
+        let congestion = self.config.limits.congestion.clone();
+        let options = LinkOptions { timeout: DIAL_MAX, congestion, ..LinkOptions::default() };
+        connect_plain(home.address, &options).await.map_err(|error| {
+            let errno = u16::try_from(error.errno()).unwrap_or_default();
+            Refusal::new(DenyReason::Refused(errno), error.to_string())
+        })
+    }
+}
+
+/// R81: sealed by a server of this cluster, for this client, by the server that is named.
+fn check(cluster: &Cluster, request: &RelayRequest<'_>, client: &PublicKey) -> Result<(), Refusal> {
+    let unauthorized = |text: String| Refusal::new(DenyReason::Unauthorized, text);
+    let claims = seal::open(&cluster.key(), request.pass, client)
+        .map_err(|error| unauthorized(error.to_string()))?;
+    let pass = Pass::decode(&claims).map_err(|error| unauthorized(error.to_string()))?;
+    pass.check(&cluster.name, &request.home, unix_now()).map_err(|error| match error {
+        PassError::Expired(_) => Refusal::new(DenyReason::Expired, error.to_string()),
+        error => unauthorized(error.to_string()),
+    })
+}
+
+/// The passes of one session: a new one for every link, and when half its time is over.
+pub struct Passes {
+    cluster: Arc<Cluster>,
+    /// This server.
+    home: PublicKey,
+    client: PublicKey,
+    due: time::Instant,
+}
+
+impl Passes {
+    /// For the client of a session at the server `home`.
+    #[must_use]
+    pub fn new(cluster: Arc<Cluster>, home: PublicKey, client: PublicKey) -> Passes {
+        Passes { cluster, home, client, due: time::Instant(0) }
+    }
+
+    /// The session has a new link.
+    pub fn again(&mut self) {
+        self.due = time::Instant(0);
+    }
+
+    /// Gives the broker one if it is time.
+    pub fn give(&mut self, now: time::Instant, session: &mut Session) {
+        if now < self.due {
+            return;
+        }
+        let life = self.cluster.life;
+        let pass = Pass::new(&self.cluster.name, self.home.0, (unix_now(), life.as_secs()));
+        let sealed = seal::seal(&self.cluster.key(), &pass.encode(), &self.client);
+        self.due = now + if session.give_pass(&sealed) { life / 2 } else { PASS_AGAIN };
+    }
+}
+
+/// A connection whose received bytes are counted.
+struct Counted<'a> {
+    tcp: TcpStream,
+    bytes: &'a AtomicU64,
+}
+
+impl AsyncRead for Counted<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = into.filled().len();
+        let ready = Pin::new(&mut self.tcp).poll_read(cx, into);
+        let read = into.filled().len() - before;
+        self.bytes.fetch_add(read as u64, Ordering::Relaxed);
+        ready
+    }
+}
+
+impl AsyncWrite for Counted<'_> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stp_net::key::{ClusterKey, Identity};
+
+    use super::*;
+
+    fn sealed(key: &ClusterKey, audience: &str, home: [u8; 32], client: &PublicKey) -> Vec<u8> {
+        let pass = Pass::new(audience, home, (unix_now(), 60));
+        seal::seal(key, &pass.encode(), client)
+    }
+
+    #[test]
+    fn only_a_pass_of_the_named_server_for_this_client_helps() {
+        let key = ClusterKey::generate();
+        let cluster = Cluster::fixed("lab", key.clone(), Duration::from_secs(60));
+        let client = Identity::generate().public_key();
+        let home = [7; 32];
+        let refused = |pass: &[u8], home| {
+            let request = RelayRequest { home, pass };
+            check(&cluster, &request, &client).expect_err("no good").why
+        };
+        let good = sealed(&key, "lab", home, &client);
+        let request = RelayRequest { home, pass: &good };
+        assert_eq!(check(&cluster, &request, &client), Ok(()));
+        // Stolen, for another server, of another cluster by key or by name, old, none, altered.
+        let thief = Identity::generate().public_key();
+        assert_eq!(
+            check(&cluster, &request, &thief).expect_err("stolen").why,
+            DenyReason::Unauthorized
+        );
+        let unauthorized = [
+            (good.clone(), [8; 32]),
+            (sealed(&ClusterKey::generate(), "lab", home, &client), home),
+            (sealed(&key, "other", home, &client), home),
+            (Vec::new(), home),
+            (good[..good.len() - 1].to_vec(), home),
+            (seal::seal(&key, b"{}", &client), home),
+        ];
+        for (pass, home) in unauthorized {
+            assert_eq!(refused(&pass, home), DenyReason::Unauthorized);
+        }
+        let old = Pass::new("lab", home, (unix_now() - 1_000, 60)).encode();
+        assert_eq!(refused(&seal::seal(&key, &old, &client), home), DenyReason::Expired);
+    }
+}
