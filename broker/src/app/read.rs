@@ -32,10 +32,13 @@ pub(super) enum Got {
     End(Ended),
 }
 
-/// Reads fresh bytes; `held` says whether the first byte of the queue has been handed on before.
+/// Reads fresh bytes; `held` says whether the first byte of the queue has been handed on before, and
+/// `split` whether the last read may have left the rest of a large piece there: that weighs as much as
+/// the whole, so its last byte may not stay.
 pub(super) fn fresh(
     fd: BorrowedFd<'_>,
     held: &mut bool,
+    split: &mut bool,
     bufs: &mut [IoSliceMut<'_>],
 ) -> io::Result<Got> {
     let slices = bufs.len().min(SLICES_MAX);
@@ -57,8 +60,10 @@ pub(super) fn fresh(
             }
         }
     }
-    if count > HOLD_MAX || count > room {
-        return take(fd, held, bufs, room);
+    if *split || count > HOLD_MAX || count > room {
+        let got = take(fd, held, bufs, room)?;
+        *split = matches!(got, Got::Bytes(taken) if taken == room);
+        return Ok(got);
     }
     let before = count - 1;
     if before > 0 || *held {

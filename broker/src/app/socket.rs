@@ -71,6 +71,7 @@ pub struct AppSocket {
     filler: usize,
     established: bool,
     held: bool,
+    split: bool,
     end: AppEnd,
     fin_sent: bool,
     taken: u64,
@@ -117,6 +118,7 @@ impl AppSocket {
             filler: 0,
             established: false,
             held: false,
+            split: false,
             end: AppEnd::Open,
             fin_sent: false,
             taken: 0,
@@ -245,9 +247,9 @@ impl AppSocket {
         if self.end != AppEnd::Open {
             return Ok(0);
         }
-        let held = &mut self.held;
+        let (held, split) = (&mut self.held, &mut self.split);
         let got = stream.try_io(Interest::READABLE, || {
-            match read::fresh(stream.as_fd(), held, bufs)? {
+            match read::fresh(stream.as_fd(), held, split, bufs)? {
                 Got::Nothing => Err(ErrorKind::WouldBlock.into()),
                 got => Ok(got),
             }
