@@ -20,14 +20,15 @@ pub fn run(data: &[u8]) {
             // Clocks go on; samples may come at one time, or after years.
             now = Instant(now.0.saturating_add(draw.position() >> draw.below(64)));
             let sample = Sample {
-                acked: u64::from(draw.u32()),
                 srtt_us: draw.u32() >> draw.below(32),
                 min_rtt_us: draw.u32() >> draw.below(32),
                 rate: draw.position(),
+                acked: draw.u32().into(),
                 idle: draw.below(4) == 0,
             };
             let Some(rise) = watch.sample(now, sample) else { continue };
-            assert!(!sample.idle && rise.lasted >= rule.lasting, "{rise}");
+            let lasting = if sample.idle { rule.quiet_lasting } else { rule.lasting };
+            assert!(rise.lasted >= lasting, "{rise}");
             assert!(rise.srtt_us >= rise.base_us && rise.rate <= rise.rate_max, "{rise}");
             let pause: Option<Duration> = asked_at.map(|at| now - at);
             assert!(pause.is_none_or(|pause| pause >= rule.ask_again), "asked again at once");
