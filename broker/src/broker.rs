@@ -192,7 +192,7 @@ impl Broker {
                 Request::Open(socket) => self.open(socket),
                 Request::Resolve(request) => {
                     let resolved = self.resolve(&request.host, request.port);
-                    if resolved == Resolved::Unknown && self.directory.is_there() {
+                    if resolved == Resolved::Unknown {
                         let broker = Arc::clone(self);
                         tokio::spawn(async move {
                             let resolved = broker.resolve_ours(&request.host).await;
@@ -229,8 +229,10 @@ impl Broker {
         let Ok(name) = host_name(host) else { return Resolved::Unknown };
         match self.directory.find(&name).await {
             Ok(_) => self.address(&name),
-            Err(lacking) if lacking.unknown => Resolved::Unknown,
-            Err(_) => Resolved::TryAgain,
+            Err(lacking) => {
+                tracing::warn!(host, "not found: {}", lacking.why);
+                if lacking.unknown { Resolved::Unknown } else { Resolved::TryAgain }
+            }
         }
     }
 
@@ -293,7 +295,7 @@ impl Broker {
 
     /// Whether a name without a route may be one of the directory's.
     fn is_of_directory(&self, host: Option<&str>) -> bool {
-        host.is_some_and(|host| self.directory.is_there() && Directory::may_know(host))
+        host.is_some_and(Directory::may_know)
     }
 
     /// An app connects to a name or file that the directory knows.

@@ -61,10 +61,19 @@ pub struct Found {
     /// The gateway's ticket.
     pub grant: Option<Arc<[u8]>>,
     at: Instant,
+    /// The same by the calendar, which goes on while the machine sleeps, as a ticket's life does.
+    date: SystemTime,
     /// When an app last wanted it.
     asked: Instant,
     fresh: Duration,
     life: Duration,
+}
+
+impl Found {
+    /// Whether it is not older than this.
+    fn is_within(&self, age: Duration) -> bool {
+        self.at.elapsed() < age && self.date.elapsed().is_ok_and(|elapsed| elapsed < age)
+    }
 }
 
 /// Why nothing was found.
@@ -139,12 +148,6 @@ impl Directory {
         })
     }
 
-    /// Whether anything is configured that could know a name.
-    #[must_use]
-    pub fn is_there(&self) -> bool {
-        self.config.gateway.is_some() || !self.config.domains.is_empty()
-    }
-
     /// Whether a name is of the kind the directory knows.
     #[must_use]
     pub fn may_know(host: &str) -> bool {
@@ -170,10 +173,11 @@ impl Directory {
     /// For the status. No ticket, no secret.
     #[must_use]
     pub fn status(&self) -> Value {
-        let Some(gateway) = &self.config.gateway else { return Value::Null };
+        let gateway = self.config.gateway.as_ref();
+        let places = gateway.map_or(&[][..], |gateway| &gateway.places);
         json!({
-            "places": gateway.places.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "user": gateway.user,
+            "places": places.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "user": gateway.map(|gateway| &gateway.user),
             "names": self.found.lock().len(),
             "trouble": *self.trouble.lock(),
         })
@@ -214,7 +218,7 @@ impl Directory {
             kept.clone()
         });
         if let Some(kept) = &kept
-            && (kept.at.elapsed() < kept.fresh || host.starts_with(FILE_FRONT))
+            && (kept.is_within(kept.fresh) || host.starts_with(FILE_FRONT))
         {
             return Ok(kept.clone());
         }
@@ -225,7 +229,7 @@ impl Directory {
         *self.trouble.lock() = trouble;
         match (looked_up, kept) {
             (Ok(sources), kept) => Ok(self.keep(host, &name, sources, kept)),
-            (Err(lacking), Some(kept)) if !lacking.unknown && kept.at.elapsed() < kept.life => {
+            (Err(lacking), Some(kept)) if !lacking.unknown && kept.is_within(kept.life) => {
                 tracing::warn!(host, why = lacking.why, "using what was known before");
                 Ok(kept)
             }
@@ -251,8 +255,9 @@ impl Directory {
                 (self.maker.lock().service(&config), number, true)
             }
         };
-        let at = Instant::now();
-        let found = Found { service: Arc::clone(&service), number, grant, at, asked, fresh, life };
+        let (at, date) = (Instant::now(), SystemTime::now());
+        let kept = Arc::clone(&service);
+        let found = Found { service: kept, number, grant, at, date, asked, fresh, life };
         let mut all = self.found.lock();
         if all.len() >= KEPT_MAX && !all.contains_key(host) {
             let oldest = all.iter().min_by_key(|(_, found)| found.at).map(|(host, _)| host.clone());
@@ -549,8 +554,8 @@ impl Directory {
         let config = config::Service { name: located.service.to_string(), servers };
         let service = self.maker.lock().service(&config);
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
-        let at = Instant::now();
-        let found = Found { service, number, grant, at, asked: at, fresh: life, life };
+        let (at, date) = (Instant::now(), SystemTime::now());
+        let found = Found { service, number, grant, at, date, asked: at, fresh: life, life };
         self.found.lock().insert(host.to_owned(), found);
     }
 }

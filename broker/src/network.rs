@@ -5,13 +5,13 @@
 //! handshake and no pause. A link that works is left alone, even when a better path has appeared.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, UdpSocket};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use stp_drive::Command;
-use stp_net::paths::Watch;
+use stp_net::paths::{Watch, is_here};
 
 use crate::broker::Broker;
 use crate::entry::Entry;
@@ -145,21 +145,5 @@ fn tell(entry: &Entry, why: &str, since: Instant) {
 
 /// Whether the machine has this address, remembered for one change.
 fn is_ours(here: &mut BTreeMap<IpAddr, bool>, ip: IpAddr) -> bool {
-    *here.entry(ip).or_insert_with(|| match UdpSocket::bind((ip, 0)) {
-        Ok(_) => true,
-        Err(error) => error.kind() != std::io::ErrorKind::AddrNotAvailable,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_is_ours_if_it_can_be_bound() {
-        let mut here = BTreeMap::new();
-        assert!(is_ours(&mut here, IpAddr::from([127, 0, 0, 1])));
-        assert!(!is_ours(&mut here, IpAddr::from([192, 0, 2, 77])));
-        assert_eq!(here.len(), 2);
-    }
+    *here.entry(ip).or_insert_with(|| is_here(ip))
 }

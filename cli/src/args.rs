@@ -30,9 +30,13 @@ Examples:
   session doctor git
   session doctor curl http://mirror.example.org/big.iso
   session suspend 3   # its app waits until: session resume 3
+  session login alice@gateway.example.org
+  session get stp://alice@gateway.example.org/big.iso
 
 Files:
-  ~/.config/session/broker.toml    services and routes (see `stp-broker --help`)
+  ~/.config/session/broker.toml    services and routes, or a gateway and a user
+  ~/.config/session/credentials/   what `session login` leaves, readable by you alone
+  ~/.config/session/known_directories   the keys of gateways and name servers
   $XDG_RUNTIME_DIR/session/        the broker's socket, and its log when `session run` started it
 
 Environment:
@@ -92,8 +96,11 @@ pub enum Command {
         /// bash, zsh, fish, elvish or powershell.
         shell: clap_complete::Shell,
     },
-    /// Print the manual page.
-    Man,
+    /// Print the manual page, or that of a command.
+    Man {
+        /// Such as "get".
+        command: Option<String>,
+    },
 }
 
 /// `session run`.

@@ -26,6 +26,8 @@ const ATTEMPTS_MAX: u32 = 10;
 /// The broker holds a session without a path as long as it is configured to; so long without a
 /// byte it is asked how it goes.
 const SILENCE: Duration = Duration::from_secs(2);
+/// The exit code after Ctrl-C, as shells have it.
+const INTERRUPTED: i32 = 130;
 const HEAD_MAX: usize = 64 * 1024;
 const PIECE: usize = 256 * 1024;
 
@@ -73,6 +75,7 @@ pub fn get(args: &Get) -> anyhow::Result<ExitCode> {
     }
     let part = part_of(&target);
     let bar = bar(offer.size, args.quiet);
+    on_interrupt(&bar, &part)?;
     let sha256 = fetch(&source, offer, &part, &bar)?;
     let (sha256, expected) = sha256;
     if sha256 != expected {
@@ -90,6 +93,23 @@ pub fn get(args: &Get) -> anyhow::Result<ExitCode> {
         print(&format!("{}  {}\n", expected, target.display()))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Ctrl-C leaves a clean line, and what has come so far for the next time.
+fn on_interrupt(bar: &ProgressBar, part: &Path) -> anyhow::Result<()> {
+    let (bar, part) = (bar.clone(), part.display().to_string());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut interrupt = {
+        let _inside = runtime.enter();
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?
+    };
+    std::thread::spawn(move || {
+        runtime.block_on(interrupt.recv());
+        bar.finish_and_clear();
+        eprintln!("session: interrupted; {part} is kept, the same command goes on from there");
+        std::process::exit(INTERRUPTED);
+    });
+    Ok(())
 }
 
 /// Gets all bytes that are missing; the SHA-256 of what is there then, and the one it should have.
@@ -289,7 +309,7 @@ fn show_server(bar: &ProgressBar) {
     };
     let server = session["server"].as_str().unwrap_or("no server");
     let state = session["state"].as_str().unwrap_or_default();
-    let state = if state == "ACTIVE" { String::new() } else { format!(" ({state})") };
+    let state = if state == "active" { String::new() } else { format!(" ({state})") };
     bar.set_message(format!("{server}{state}"));
 }
 

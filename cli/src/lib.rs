@@ -24,6 +24,7 @@ pub mod wrapper;
 use std::io::Write;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{CommandFactory, Parser};
 
 use args::{Args, Command};
@@ -61,13 +62,28 @@ fn go(args: Args) -> anyhow::Result<ExitCode> {
             clap_complete::generate(shell, &mut command, "session", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
         }
-        Command::Man => {
-            let mut page = Vec::new();
-            clap_mangen::Man::new(Args::command()).render(&mut page)?;
-            print(&String::from_utf8_lossy(&page))?;
+        Command::Man { command } => {
+            print(&manual(command.as_deref())?)?;
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// The manual page of the whole, or of one command.
+fn manual(command: Option<&str>) -> anyhow::Result<String> {
+    let mut whole = Args::command();
+    whole.build();
+    let subject = match command {
+        None => whole,
+        Some(name) => {
+            let found = whole.find_subcommand(name);
+            let found = found.with_context(|| format!("there is no command \"{name}\""))?;
+            found.clone()
+        }
+    };
+    let mut page = Vec::new();
+    clap_mangen::Man::new(subject).render(&mut page)?;
+    Ok(String::from_utf8_lossy(&page).into_owned())
 }
 
 /// Writes to stdout; that nobody reads it any more is no error.

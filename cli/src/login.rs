@@ -6,11 +6,11 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
-use stp_directory::gateway::connect;
+use stp_directory::gateway::{LoginError, connect};
 use stp_directory::known::{Known, shown_key};
 use stp_directory::{Credential, Gateway, KNOWN_FILE, Place, resolve};
 use stp_net::key::{Identity, PublicKey};
-use stp_net::link::{LinkOptions, Tls};
+use stp_net::link::{DialError, LinkOptions, Tls};
 use stp_proto::directory::user_is_good;
 
 use crate::args::{Login, Trust};
@@ -45,7 +45,8 @@ pub fn login(args: &Login) -> anyhow::Result<ExitCode> {
         let key = trusted(&known, &gateway, args.key).await?;
         let password = password(&user, &gateway, args.password_stdin)?;
         let tls = Tls::new(&Identity::generate());
-        let connection = connect(&gateway, &key, &tls, &LinkOptions::default()).await?;
+        let connection = connect(&gateway, &key, &tls, &LinkOptions::default()).await;
+        let connection = connection.map_err(|error| explained(&gateway, error))?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let (session, keys) =
             Gateway::login_with_password(connection, &user, password, now).await?;
@@ -73,9 +74,27 @@ pub fn trust(args: &Trust) -> anyhow::Result<ExitCode> {
     runtime()?.block_on(async {
         let known = Known::at(&folder.join(KNOWN_FILE));
         let key = trusted(&known, &args.place, args.key).await?;
+        if args.key.is_none() {
+            // It may have been known before, and another answer there now.
+            let tls = Tls::new(&Identity::generate());
+            let met = connect(&args.place, &key, &tls, &LinkOptions::default()).await;
+            met.map_err(|error| explained(&args.place, error))?;
+        }
         print(&format!("{} {key}\n", args.place))?;
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// As ssh says it when a host shows another key than before.
+fn explained(place: &Place, error: LoginError) -> anyhow::Error {
+    let LoginError::Dial(DialError::WrongKey { expected, found, .. }) = error else {
+        return error.into();
+    };
+    anyhow::anyhow!(
+        "the key of {place} has changed: it shows {found}, and is known with {expected}. Somebody \
+         may be in between. If it has really changed, take its line out of the file {KNOWN_FILE}{}",
+        stp_directory::folder().map_or_else(String::new, |dir| format!(" in {}", dir.display()))
+    )
 }
 
 /// The key of a place: given, known, or shown by it and agreed to, as ssh does.

@@ -13,6 +13,7 @@ use stp_net::key::PublicKey;
 use stp_net::link::{DialError, Link, LinkOptions, Tls};
 use stp_proto::directory::{Answer, Ask, Body, Changed, Refused, Request, Unwatch};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
 
 /// An answer that takes longer is none.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -46,6 +47,8 @@ pub struct Connection {
     ours: PublicKey,
     theirs: PublicKey,
     address: SocketAddr,
+    local: SocketAddr,
+    task: AbortHandle,
 }
 
 #[derive(Debug)]
@@ -95,14 +98,14 @@ impl Connection {
     ) -> Result<Connection, DialError> {
         let link = Link::dial(address, key, tls, options).await?;
         let (outbox, inbox) = mpsc::channel(QUEUE_MAX);
-        let (ours, theirs) = (tls.public_key(), link.peer_key());
-        tokio::spawn(async move {
+        let (ours, theirs, local) = (tls.public_key(), link.peer_key(), link.local_addr());
+        let task = tokio::spawn(async move {
             if let Err(error) = run(link, inbox).await {
                 tracing::debug!(%address, %error, "the link to the directory ended");
             }
         });
-        let next = Arc::new(AtomicU32::new(1));
-        Ok(Connection { outbox, next, ours, theirs, address })
+        let (next, task) = (Arc::new(AtomicU32::new(1)), task.abort_handle());
+        Ok(Connection { outbox, next, ours, theirs, address, local, task })
     }
 
     /// Our key, as the directory knows us.
@@ -123,10 +126,21 @@ impl Connection {
         self.address
     }
 
+    /// Where the link leaves this machine.
+    #[must_use]
+    pub fn local_address(&self) -> SocketAddr {
+        self.local
+    }
+
     /// Whether the link still lives, as far as is known.
     #[must_use]
     pub fn is_open(&self) -> bool {
         !self.outbox.is_closed()
+    }
+
+    /// Ends the link at once, for all who use it: who waits for an answer or watches is told.
+    pub fn close(&self) {
+        self.task.abort();
     }
 
     /// Asks, and waits for the answer; a refusal is an error.
@@ -157,7 +171,11 @@ impl Connection {
             answer.await.map_err(|_| lost("the link was lost before the answer"))
         };
         match tokio::time::timeout(ANSWER_MAX, exchange).await {
-            Err(_) => Err(lost("no answer in time")),
+            Err(_) => {
+                // Nobody waits for changes on a link that is as good as dead.
+                self.close();
+                Err(lost("no answer in time"))
+            }
             Ok(Err(error)) => Err(error),
             Ok(Ok(Body::Refused(refused))) => Err(AskError::Refused(refused)),
             Ok(Ok(body)) => Ok((id, body)),

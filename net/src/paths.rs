@@ -26,6 +26,8 @@ const BURST_MAX: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct Watch {
     socket: AsyncFd<OwnedFd>,
+    /// When the burst under way is reported at the latest.
+    burst_end: Option<tokio::time::Instant>,
 }
 
 impl Watch {
@@ -43,18 +45,27 @@ impl Watch {
         // SAFETY: the `OwnedFd` owns an open descriptor, and nobody closes or replaces it while it
         // is inside.
         let socket = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
-        Ok(Self { socket: socket? })
+        Ok(Self { socket: socket?, burst_end: None })
     }
 
-    /// Waits for a change, and then until the burst it belongs to is over (50 ms of quiet).
+    /// Waits for a change, and then until the burst it belongs to is over (50 ms of quiet). No
+    /// change is lost when the future is dropped: the next call reports it.
     pub async fn changed(&mut self) -> io::Result<()> {
-        self.news().await?;
-        let burst_end = tokio::time::Instant::now() + BURST_MAX;
+        let burst_end = match self.burst_end {
+            Some(burst_end) => burst_end,
+            None => {
+                self.news().await?;
+                *self.burst_end.insert(tokio::time::Instant::now() + BURST_MAX)
+            }
+        };
         loop {
             let quiet = tokio::time::Instant::now() + QUIET;
             match tokio::time::timeout_at(quiet.min(burst_end), self.news()).await {
                 Ok(news) => news?,
-                Err(_) => return Ok(()),
+                Err(_) => {
+                    self.burst_end = None;
+                    return Ok(());
+                }
             }
         }
     }
@@ -92,9 +103,24 @@ pub fn source_for(peer: SocketAddr) -> io::Result<IpAddr> {
     Ok(probe.local_addr()?.ip())
 }
 
+/// Whether this machine has an address now.
+#[must_use]
+pub fn is_here(ip: IpAddr) -> bool {
+    match UdpSocket::bind((ip, 0)) {
+        Ok(_) => true,
+        Err(error) => error.kind() != io::ErrorKind::AddrNotAvailable,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_is_here_if_it_can_be_bound() {
+        assert!(is_here(IpAddr::from([127, 0, 0, 1])));
+        assert!(!is_here(IpAddr::from([192, 0, 2, 77])));
+    }
 
     #[test]
     fn loopback_is_left_from_loopback() {
@@ -125,6 +151,9 @@ mod tests {
                 let up =
                     std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status();
                 assert!(up.is_ok_and(|status| status.success()), "iproute2 is installed");
+                // Whoever is interrupted while the burst goes on hears of it the next time.
+                let cut = tokio::time::timeout(QUIET / 5, watch.changed()).await;
+                assert!(cut.is_err(), "the burst is not over yet");
                 let news = tokio::time::timeout(Duration::from_secs(5), watch.changed()).await;
                 news.expect("told in time").expect("the socket works");
                 assert_eq!(source_for(peer).ok(), Some(IpAddr::from([127, 0, 0, 1])));

@@ -214,12 +214,17 @@ mod handle {
     use super::Handle;
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
+    /// As 32 hexadecimal digits; what is shown to people is shorter.
     pub fn serialize<S: Serializer>(handle: &Handle, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(handle)
+        serializer.collect_str(&format_args!("{:032x}", u128::from_be_bytes(handle.0)))
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Handle, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(Error::custom)
+        let text = String::deserialize(deserializer)?;
+        let is_one = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let bits = is_one.then(|| u128::from_str_radix(&text, 16).ok()).flatten();
+        let bits = bits.ok_or_else(|| D::Error::custom("a handle is 32 hexadecimal digits"))?;
+        Ok(Handle(bits.to_be_bytes()))
     }
 }
 

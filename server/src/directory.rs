@@ -1,6 +1,8 @@
 //! Announcing this server to the directory, again and again: where it is, what it offers, and
 //! which files it holds. What it serves does not depend on it.
 
+use std::convert::Infallible;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +12,7 @@ use stp_directory::Connection;
 use stp_directory::connection::AskError;
 use stp_directory::gateway::{LoginError, connect};
 use stp_net::link::{LinkOptions, Tls};
+use stp_net::paths::{Watch, is_here};
 use stp_proto::directory::{Announce, Announced, Ask, Body, Files, LIST_MAX, MESSAGE_MAX};
 use stp_proto::name::Name;
 
@@ -55,6 +58,21 @@ impl Standing {
     }
 }
 
+/// Waits until the machine has lost an address.
+async fn gone(network: &mut Option<Watch>, address: IpAddr) {
+    while let Some(watch) = network {
+        match watch.changed().await {
+            Ok(()) if is_here(address) => {}
+            Ok(()) => return,
+            Err(error) => {
+                tracing::warn!(%error, "changes of the network cannot be watched any more");
+                *network = None;
+            }
+        }
+    }
+    std::future::pending().await
+}
+
 struct Announcer {
     server: Arc<Server>,
     directory: Directory,
@@ -89,10 +107,17 @@ pub async fn announce(server: Arc<Server>, tls: Arc<Tls>) {
         looked: None,
         services: names,
     };
+    let mut network = match Watch::new() {
+        Ok(watch) => Some(watch),
+        Err(error) => {
+            tracing::warn!(%error, "changes of the network cannot be watched; timers must do");
+            None
+        }
+    };
     let mut wait = RETRY_MIN;
     loop {
         let begun = Instant::now();
-        let Err(error) = announcer.run().await;
+        let Err(error) = announcer.run(&mut network).await;
         let text = error.to_string();
         announcer.server.directory.lock().fail(text);
         if begun.elapsed() > RETRY_MAX {
@@ -104,15 +129,26 @@ pub async fn announce(server: Arc<Server>, tls: Arc<Tls>) {
 }
 
 impl Announcer {
-    /// Announces over one link until it is lost or refused.
-    async fn run(&mut self) -> Result<std::convert::Infallible, LoginError> {
+    /// Announces over one link until it is lost or refused, or leaves from an address that is gone.
+    async fn run(&mut self, network: &mut Option<Watch>) -> Result<Infallible, LoginError> {
         let connection = self.connect().await?;
+        let local = connection.local_address();
+        tokio::select! {
+            Err(error) = self.keep_telling(&connection) => Err(error.into()),
+            () = gone(network, local.ip()) => {
+                let why = format!("this machine has not {} any more", local.ip());
+                Err(AskError::Lost(why).into())
+            }
+        }
+    }
+
+    async fn keep_telling(&mut self, connection: &Connection) -> Result<Infallible, AskError> {
         loop {
             self.look().await;
-            let announced = self.tell(&connection).await?;
+            let announced = self.tell(connection).await?;
             if announced.files_wanted {
-                self.send_files(&connection).await?;
-                self.tell(&connection).await?;
+                self.send_files(connection).await?;
+                self.tell(connection).await?;
             }
             {
                 let mut standing = self.server.directory.lock();

@@ -1,19 +1,20 @@
-//! Look-ups per second of a daemon with 100,000 names, and its memory.
+//! Look-ups per second of a daemon with 100,000 names, its memory, and what a refused log-in takes.
 //!
 //! `cargo run --release -p stp-sns --example lookups [NAMES]`: fills a store, starts `stp-sns`
 //! (beside this program) on it, asks over several links with many requests under way.
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a measurement, run by hand")]
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stp_directory::Connection;
-use stp_net::key::Identity;
+use stp_directory::{Connection, Verifier};
+use stp_net::key::{Identity, PublicKey};
 use stp_net::link::{LinkOptions, Tls};
-use stp_proto::directory::{Ask, Body, OneService};
-use stp_sns::record::{Endpoint, Service, json};
+use stp_proto::directory::{Ask, Body, KdfCost, Login, OneService, Prove};
+use stp_sns::record::{Endpoint, Service, User, json};
 use stp_sns::store::embedded::Embedded;
 use stp_sns::store::{Change, Lease, Store};
 use stp_sns::tables::Tables;
@@ -21,6 +22,7 @@ use stp_sns::tables::Tables;
 const LINKS: usize = 8;
 const UNDER_WAY: usize = 128;
 const TIME: Duration = Duration::from_secs(5);
+const LOGINS: usize = 400;
 
 fn resident_kib(pid: u32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -44,6 +46,10 @@ async fn fill(path: &Path, names: usize) {
         }
         store.commit(Vec::new(), changes).await.unwrap();
     }
+    let verifier = Verifier::new("a password", KdfCost::default()).unwrap();
+    let value = json(&User::new(&verifier, "/"));
+    let put = Change::Put { key: "user/alice".into(), value, lease: Lease::None };
+    store.commit(Vec::new(), vec![put]).await.unwrap();
 }
 
 fn start(folder: &Path, port: u16) -> Child {
@@ -53,7 +59,7 @@ fn start(folder: &Path, port: u16) -> Child {
     let text = format!(
         "listen = \"127.0.0.1:{port}\"\nkey_file = {:?}\ncluster = \"c\"\n\
          cluster_key_file = {cluster:?}\nstatus = \"off\"\nadmin = {:?}\n\
-         [store]\npath = {:?}\n[limits]\nrequests_per_s = 100000000\n",
+         [store]\npath = {:?}\n[limits]\nrequests_per_s = 100000000\nattempts = 100000\n",
         folder.join("sns.key"),
         folder.join("sock"),
         folder.join("sns.redb")
@@ -140,6 +146,30 @@ async fn main() {
     println!(
         "look-ups {per_s:.0}/s over {LINKS} links, {UNDER_WAY} under way on each; asking and answering on the same cores"
     );
+    let [known, unknown] = log_ins(address, &key).await;
+    println!("refused log-in {known:.0} us for a known user, {unknown:.0} us for an unknown one");
     let _ = daemon.kill();
     let _ = daemon.wait();
+}
+
+/// Median time of a refused log-in, in microseconds: of a known user, of an unknown one. A link
+/// ends after three failures, so each attempt has its own; one after the other in turn.
+async fn log_ins(address: SocketAddr, key: &PublicKey) -> [f64; 2] {
+    let mut times = [Vec::new(), Vec::new()];
+    for round in 0..LOGINS {
+        let tls = Tls::new(&Identity::generate());
+        let link = Connection::open(address, key, &tls, &LinkOptions::default()).await.unwrap();
+        // The first answer on a link takes longer than the others.
+        let name = "www.host1@example.com".parse().unwrap();
+        link.ask(Ask::GetService(OneService { name })).await.unwrap();
+        let user = ["alice", "mallory"][round % 2].to_owned();
+        let begun = Instant::now();
+        link.ask(Ask::Login(Login { user })).await.unwrap();
+        link.ask(Ask::Prove(Prove { signature: [7; 64] })).await.unwrap_err();
+        times[round % 2].push(begun.elapsed().as_secs_f64() * 1e6);
+    }
+    times.map(|mut times| {
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2]
+    })
 }

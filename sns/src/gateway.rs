@@ -6,6 +6,7 @@
 //! counted per name and per network, for unknown names as well.
 
 use std::net::IpAddr;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use aws_lc_rs::hmac;
@@ -84,6 +85,7 @@ impl Sns {
         });
         let (known, guise) = known;
         // Made for known users as well, so that both take as long.
+        self.counters.disguised.fetch_add(1, Ordering::Relaxed);
         let nobody = disguise(guise.unwrap_or_default(), &login.user);
         let real = known.is_some();
         let verifier = known.unwrap_or(nobody);
@@ -106,6 +108,7 @@ impl Sns {
             return (too_many(wait, "too many failed attempts to log in"), None);
         }
         let statement = login_statement(&pending.nonce, &self.key.0, &caller.key.0, user);
+        self.counters.checked.fetch_add(1, Ordering::Relaxed);
         let right = pending.verifier.accepts(&statement, &prove.signature);
         if right && pending.real {
             self.attempts.succeeded(user, caller.address);

@@ -57,6 +57,10 @@ impl std::fmt::Debug for Stored {
 pub struct Counters {
     asked: Mutex<std::collections::BTreeMap<&'static str, u64>>,
     refused: Mutex<std::collections::BTreeMap<String, u64>>,
+    /// Log-ins for which a disguise was made, and proofs that were checked against a key.
+    pub disguised: AtomicU64,
+    /// See above.
+    pub checked: AtomicU64,
     /// Look-ups are counted apart: there are many.
     pub looked_up: AtomicU64,
     /// Changes told to who watches.

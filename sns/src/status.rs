@@ -97,6 +97,10 @@ impl Source for Status {
             "sizes": gauges.into_iter().collect::<serde_json::Map<_, _>>(),
             "asked": map(sns.counters.all_asked()),
             "refused": map(sns.counters.all_refused()),
+            "log_ins": {
+                "disguised": sns.counters.disguised.load(Ordering::Relaxed),
+                "checked": sns.counters.checked.load(Ordering::Relaxed),
+            },
             "told": sns.counters.told.load(Ordering::Relaxed),
             "handshakes": {
                 "accepted": self.acceptor.accepted(),

@@ -3,7 +3,6 @@
 
 mod fixture;
 
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,43 +11,18 @@ use stp_directory::gateway::connect_any;
 use stp_net::key::Identity;
 use stp_net::link::{LinkOptions, Tls};
 use stp_proto::directory::*;
+use stp_tests::loopback::Etcd;
 
-struct Etcd {
-    _running: Running,
-    _folder: tempfile::TempDir,
-    port: u16,
-}
-
-fn etcd() -> Option<Etcd> {
-    if Command::new("etcd").arg("--version").stdout(Stdio::null()).status().is_err() {
-        eprintln!("skipped: there is no etcd (apt install etcd-server)");
-        return None;
-    }
+/// etcd, and the folder of its data.
+fn etcd() -> (Etcd, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
-    let (port, peer) = (free_port(), free_port());
-    let url = |port| format!("http://127.0.0.1:{port}");
-    let child = Command::new("etcd")
-        .args(["--name", "one", "--data-dir"])
-        .arg(folder.path().join("data"))
-        .args(["--listen-client-urls", &url(port), "--advertise-client-urls", &url(port)])
-        .args(["--listen-peer-urls", &url(peer), "--initial-advertise-peer-urls", &url(peer)])
-        .args(["--initial-cluster", &format!("one={}", url(peer)), "--log-level", "error"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("it is installed");
-    let running = Running(child);
-    let begun = Instant::now();
-    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "etcd does not start");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Some(Etcd { _running: running, _folder: folder, port })
+    let etcd = Etcd::start(&folder.path().join("data")).expect("etcd is installed");
+    (etcd, folder)
 }
 
 fn pair(etcd: &Etcd) -> (Daemon, Daemon) {
     let folder = Arc::new(tempfile::tempdir().expect("a folder"));
-    let store = format!("etcd = [\"127.0.0.1:1\", \"127.0.0.1:{}\"]", etcd.port);
+    let store = format!("etcd = [\"127.0.0.1:1\", \"{}\"]", etcd.address);
     let extra = Extra { store: &store, limits: "server_lease = \"3s\"", ..Extra::default() };
     let first = Daemon::start_in(Arc::clone(&folder), "first", &extra);
     (first, Daemon::start_in(folder, "second", &extra))
@@ -56,7 +30,7 @@ fn pair(etcd: &Etcd) -> (Daemon, Daemon) {
 
 #[tokio::test]
 async fn two_daemons_on_one_etcd_serve_the_same_names() {
-    let Some(etcd) = etcd() else { return };
+    let (etcd, _folder) = etcd();
     let (first, second) = pair(&etcd);
     let tls = Tls::new(&Identity::generate());
     let (a, b) = (first.connect(&tls).await, second.connect(&tls).await);
@@ -108,7 +82,7 @@ async fn two_daemons_on_one_etcd_serve_the_same_names() {
 
 #[tokio::test]
 async fn one_of_two_is_killed_and_nobody_notices() {
-    let Some(etcd) = etcd() else { return };
+    let (etcd, _folder) = etcd();
     let (mut first, second) = pair(&etcd);
     first.add_user("alice", "/");
     let server = Tls::new(&Identity::generate());

@@ -8,5 +8,6 @@ mod congestion;
 mod crowd;
 mod download;
 mod hostile;
+mod names;
 mod relay;
 mod world;

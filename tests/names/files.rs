@@ -76,35 +76,36 @@ fn an_interrupted_file_is_resumed_and_a_wrong_one_is_never_kept() {
 }
 
 #[test]
+fn ctrl_c_keeps_what_has_come_and_says_so() {
+    let (world, content) = cluster();
+    let url = format!("stp://alice@{}/big.iso", world.sns_address);
+    let mut get = world.command("session");
+    let get = get.args(["get", &url, "-o", "f"]).stderr(std::process::Stdio::piped());
+    let get = get.spawn().expect("it was built");
+    let part = world.path("f.part");
+    until("some bytes", || (std::fs::metadata(&part).ok()?.len() > 0).then_some(()));
+    let pid = get.id().to_string();
+    let told = std::process::Command::new("kill").args(["-INT", &pid]).status();
+    assert!(told.expect("kill is there").success());
+    let ended = get.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(130), "{said}");
+    assert!(said.contains("is kept"), "{said}");
+    assert!(part.exists() && !world.path("f").exists());
+    until("its session is over", || {
+        world.broker_status()["sessions"].as_array()?.is_empty().then_some(())
+    });
+    assert!(world.get_file("/big.iso", "f").status.success());
+    assert_eq!(sha256(&std::fs::read(world.path("f")).expect("there")), sha256(&content));
+}
+
+#[test]
 fn a_server_that_dies_in_the_middle_is_not_noticed() {
     let (mut world, content) = cluster();
     let url = format!("stp://alice@{}/big.iso", world.sns_address);
-    let getting = {
-        let world = &world;
-        std::thread::scope(|scope| {
-            let got = scope.spawn(|| world.try_run("session", &["get", &url, "-o", "f"], ""));
-            got.join().expect("no panic")
-        })
-    };
-    assert!(getting.status.success());
-    std::fs::remove_file(world.path("f")).expect("ours");
-    // Now with a kill, as soon as something has come.
     let part = world.path("f.part");
-    let (dir, address) = (world.dir.path().to_owned(), world.sns_address);
-    let done = std::thread::spawn({
-        let home = dir.clone();
-        let program = stp_tests::daemon::programs().expect("built").join("session");
-        move || {
-            std::process::Command::new(program)
-                .args(["get", &format!("stp://alice@{address}/big.iso"), "-o", "f", "-q"])
-                .env("XDG_CONFIG_HOME", home.join("config"))
-                .env("SESSION_DIR", home.join("session"))
-                .env("SESSION_CONFIG", home.join("broker.toml"))
-                .current_dir(home)
-                .output()
-                .expect("it was built")
-        }
-    });
+    let mut get = world.command("session");
+    let mut done = get.args(["get", &url, "-o", "f", "-q"]).spawn().expect("it was built");
     until("some bytes", || {
         let length = std::fs::metadata(&part).ok()?.len();
         (length > 0 || world.path("f").exists()).then_some(())
@@ -122,9 +123,7 @@ fn a_server_that_dies_in_the_middle_is_not_noticed() {
     if server != usize::MAX {
         world.servers[server].running = None;
     }
-    let got = done.join().expect("no panic");
-    let said = String::from_utf8_lossy(&got.stderr);
-    assert!(got.status.success(), "{said}\n{}", world.log("broker.log"));
+    assert!(done.wait().expect("it ends").success(), "{}", world.log("broker.log"));
     let file = std::fs::read(world.path("f")).expect("it is there");
     assert_eq!(sha256(&file), sha256(&content));
 }

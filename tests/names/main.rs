@@ -2,6 +2,8 @@
 //! servers, a broker that knows nothing but the gateway's address and a user, unmodified curl, and
 //! `session get`.
 
+mod directories;
 mod files;
+mod secrets;
 mod sessions;
 mod world;

@@ -1,10 +1,10 @@
 //! Sessions by name: KTH use cases 9, 11 and 12, and endpoints that move (use case 4).
 //! (7, 8 and 10, which are about names alone, are in `sns/tests/names.rs`.)
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::time::{Duration, Instant};
 
-use crate::world::{World, noise, sha256, status, until};
+use crate::world::{World, big_curl, noise, sha256, status, until};
 
 const URL: &str = "http://www.web.at.demo.example.stp/alice/big.iso";
 
@@ -61,18 +61,12 @@ fn the_virtual_address_of_a_name_stays_and_its_route_is_the_names() {
 #[test]
 fn a_server_that_moves_in_the_middle_of_a_session_is_found() {
     let (mut world, content) = cluster(64 << 20);
-    let mut curl = world.app("curl");
-    curl.args(["-sS", "--noproxy", "*", "--limit-rate", "16M", "--max-time", "60", "-o", "f", URL]);
-    let mut curl = curl.stderr(std::process::Stdio::piped()).spawn().expect("curl is installed");
+    let mut curl = big_curl(&world, "16M");
     let file = world.path("f");
-    until("some bytes", || (std::fs::metadata(&file).ok()?.len() > 1 << 20).then_some(()));
     let begun = Instant::now();
     world.move_server(0);
     let moved = begun.elapsed();
-    let status = curl.wait().expect("it ends");
-    let mut said = String::new();
-    curl.stderr.take().expect("piped").read_to_string(&mut said).expect("text");
-    assert!(status.success(), "{said}\n{}", world.log("broker.log"));
+    assert!(curl.wait().expect("it ends").success(), "{}", world.log("broker.log"));
     assert_eq!(sha256(&std::fs::read(&file).expect("it is there")), sha256(&content));
     assert!(world.log("broker.log").contains("a server has moved"));
     eprintln!("moved within {moved:?}");
@@ -100,11 +94,8 @@ fn what_is_known_serves_while_the_directory_is_away() {
 #[test]
 fn the_cluster_key_is_changed_under_a_session_that_lives() {
     let (world, content) = cluster(48 << 20);
-    let mut curl = world.app("curl");
-    curl.args(["-sS", "--noproxy", "*", "--limit-rate", "12M", "--max-time", "60", "-o", "f", URL]);
-    let mut curl = curl.spawn().expect("curl is installed");
+    let mut curl = big_curl(&world, "12M");
     let file = world.path("f");
-    until("some bytes", || (std::fs::metadata(&file).ok()?.len() > 1 << 20).then_some(()));
     let key = world.path("cluster.key");
     for step in ["add", "promote", "retire"] {
         world.run("stp-sns", &["cluster-key", step, key.to_str().expect("text")], "");

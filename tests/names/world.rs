@@ -1,27 +1,18 @@
 //! A cluster on loopback: a directory, servers, a broker, and the programs that use them.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use stp_tests::daemon::{programs, shim};
+use stp_tests::loopback::{Etcd, Running, free_address};
 
 pub const PASSWORD: &str = "correct horse battery";
 pub const FILES: &str = "file.mirror@demo.example";
 pub const WEB: &str = "www.web@demo.example";
-
-/// Kills its process when it goes out of scope.
-pub struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 pub struct Server {
     pub name: &'static str,
@@ -36,39 +27,25 @@ pub struct World {
     pub dir: tempfile::TempDir,
     pub sns: Option<Running>,
     pub sns_address: SocketAddr,
+    /// Another directory on the same store.
+    pub second: Option<(Running, SocketAddr)>,
+    etcd: Option<Etcd>,
+    /// Variables of all daemons.
+    pub env: Vec<(&'static str, PathBuf)>,
     pub servers: Vec<Server>,
     pub broker: Option<Running>,
     pub broker_status: SocketAddr,
-}
-
-pub fn free_address() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], free_port()))
-}
-
-fn free_port() -> u16 {
-    // Below the range that outgoing connections are given ports from.
-    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    let start = std::process::id().wrapping_mul(131);
-    (0..20_000)
-        .map(|_| {
-            let next = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            10_000 + u16::try_from(start.wrapping_add(next) % 20_000).expect("below 20,000")
-        })
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .expect("a port is free")
 }
 
 fn program(name: &str) -> PathBuf {
     programs().expect("they are built").join(name)
 }
 
-fn start(program: &Path, arguments: &[&str], log: &Path, env: &[(&str, &Path)]) -> Running {
+fn start(program: &Path, config: &Path, log: &Path, env: &[(&'static str, PathBuf)]) -> Running {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(log).expect("ours");
     let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-    for (name, value) in env {
-        command.env(name, value);
-    }
+    command.arg("--config").arg(config).envs(env.iter().cloned());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     Running(command.spawn().expect("it was built"))
 }
 
@@ -85,9 +62,19 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 }
 
 pub fn get(address: SocketAddr, path: &str) -> Option<String> {
-    use std::io::{Read, Write};
-    let mut stream = std::net::TcpStream::connect(address).ok()?;
+    let stream = std::net::TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    ask(stream, path)
+}
+
+/// The same from a status that is at a Unix socket.
+pub fn get_unix(socket: &Path, path: &str) -> Option<String> {
+    let stream = std::os::unix::net::UnixStream::connect(socket).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    ask(stream, path)
+}
+
+fn ask(mut stream: impl std::io::Read + std::io::Write, path: &str) -> Option<String> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).ok()?;
     let mut text = String::new();
@@ -97,6 +84,17 @@ pub fn get(address: SocketAddr, path: &str) -> Option<String> {
 
 pub fn status(address: SocketAddr) -> Option<Value> {
     serde_json::from_str(&get(address, "/status")?).ok()
+}
+
+/// curl that downloads `big.iso` to `f` slowly; a part of it is there when this returns.
+pub fn big_curl(world: &World, rate: &str) -> std::process::Child {
+    const URL: &str = "http://www.web.at.demo.example.stp/alice/big.iso";
+    let mut curl = world.app("curl");
+    curl.args(["-sS", "--noproxy", "*", "--limit-rate", rate, "--max-time", "60", "-o", "f", URL]);
+    let curl = curl.spawn().expect("curl is installed");
+    let file = world.path("f");
+    until("some bytes", || (std::fs::metadata(&file).ok()?.len() > 1 << 20).then_some(()));
+    curl
 }
 
 pub fn noise(seed: u64, length: usize) -> Vec<u8> {
@@ -114,34 +112,73 @@ pub fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// What is different in some worlds.
+#[derive(Default)]
+pub struct Special {
+    /// The directory's store is etcd, and there are two directories on it.
+    pub etcd: bool,
+    /// Further tables of the directory's configuration, its `[limits]` at the end.
+    pub tables: &'static str,
+    /// Variables of all daemons.
+    pub env: Vec<(&'static str, PathBuf)>,
+}
+
 impl World {
     /// A directory with the user alice, whose tree is `/alice`.
     pub fn new() -> World {
+        World::with(Special { tables: "[limits]\nserver_lease = \"2s\"\n", ..Special::default() })
+    }
+
+    pub fn with(special: Special) -> World {
         let dir = tempfile::tempdir().expect("a folder");
-        let sns_address = free_address();
+        let data = dir.path().join("etcd");
+        let etcd = special.etcd.then(|| Etcd::start(&data).expect("etcd is installed"));
         let mut world = World {
             dir,
             sns: None,
-            sns_address,
+            sns_address: free_address(),
+            second: None,
+            etcd,
+            env: special.env,
             servers: Vec::new(),
             broker: None,
             broker_status: free_address(),
         };
         let cluster_key = world.path("cluster.key");
         world.run("stp-sns", &["cluster-key", "add", cluster_key.to_str().expect("text")], "");
-        let text = format!(
-            "listen = \"{sns_address}\"\nkey_file = {:?}\ncluster = \"demo\"\n\
-             cluster_key_file = {cluster_key:?}\nstatus = \"off\"\nadmin = {:?}\n\
-             [[domain]]\nname = \"demo.example\"\ncreators = \"any\"\n[store]\npath = {:?}\n\
-             [limits]\nserver_lease = \"2s\"\n",
-            world.path("sns.key"),
-            world.path("admin.sock"),
-            world.path("sns.redb"),
-        );
-        std::fs::write(world.path("sns.toml"), text).expect("ours");
+        world.write_sns("sns", world.sns_address, special.tables);
         world.start_sns();
+        if special.etcd {
+            let address = free_address();
+            world.write_sns("sns2", address, special.tables);
+            world.second = Some((world.run_sns("sns2"), address));
+        }
         world.admin(&["user", "add", "alice", "--tree", "/alice", "--password-stdin"], PASSWORD);
         world
+    }
+
+    fn write_sns(&self, name: &str, address: SocketAddr, tables: &str) {
+        let store = match &self.etcd {
+            Some(etcd) => format!("etcd = [\"{}\"]", etcd.address),
+            None => format!("path = {:?}", self.path("sns.redb")),
+        };
+        let text = format!(
+            "listen = \"{address}\"\nkey_file = {:?}\ncluster = \"demo\"\n\
+             cluster_key_file = {:?}\nstatus = \"unix:{}\"\nadmin = {:?}\n\
+             [[domain]]\nname = \"demo.example\"\ncreators = \"any\"\n[store]\n{store}\n{tables}",
+            self.path("sns.key"),
+            self.path("cluster.key"),
+            self.path(&format!("{name}.status")).display(),
+            self.path(&format!("{name}.sock")),
+        );
+        std::fs::write(self.path(&format!("{name}.toml")), text).expect("ours");
+    }
+
+    /// All places of the directory, as a configuration has them.
+    fn places(&self) -> String {
+        let all = std::iter::once(self.sns_address).chain(self.second.as_ref().map(|two| two.1));
+        let all: Vec<String> = all.map(|place| place.to_string()).collect();
+        format!("{all:?}")
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -149,11 +186,15 @@ impl World {
     }
 
     pub fn start_sns(&mut self) {
-        let config = self.path("sns.toml");
-        let arguments = ["--config", config.to_str().expect("text")];
-        self.sns = Some(start(&program("stp-sns"), &arguments, &self.path("sns.log"), &[]));
-        let socket = self.path("admin.sock");
+        self.sns = Some(self.run_sns("sns"));
+    }
+
+    fn run_sns(&self, name: &str) -> Running {
+        let (config, log) = (self.path(&format!("{name}.toml")), self.path(&format!("{name}.log")));
+        let running = start(&program("stp-sns"), &config, &log, &self.env);
+        let socket = self.path(&format!("{name}.sock"));
         until("the directory", || std::os::unix::net::UnixStream::connect(&socket).ok().map(drop));
+        running
     }
 
     /// Runs a program to its end; it must succeed.
@@ -164,27 +205,31 @@ impl World {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    pub fn try_run(&self, name: &str, arguments: &[&str], input: &str) -> Output {
-        use std::io::Write;
+    /// One of our programs with the surroundings of this world's user.
+    pub fn command(&self, name: &str) -> Command {
         let mut command = Command::new(program(name));
         command
-            .args(arguments)
             .env("HOME", self.dir.path())
             .env("XDG_CONFIG_HOME", self.path("config"))
             .env("SESSION_DIR", self.path("session"))
             .env("SESSION_CONFIG", self.path("broker.toml"))
             .env_remove("LD_PRELOAD")
-            .current_dir(self.dir.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .current_dir(self.dir.path());
+        command
+    }
+
+    pub fn try_run(&self, name: &str, arguments: &[&str], input: &str) -> Output {
+        use std::io::Write;
+        let mut command = self.command(name);
+        command.args(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("it was built");
         child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it reads");
         child.wait_with_output().expect("it ends")
     }
 
     pub fn admin(&self, arguments: &[&str], input: &str) -> String {
-        let socket = self.path("admin.sock");
+        let socket = self.path("sns.sock");
         let socket = socket.to_str().expect("text");
         self.run("stp-sns", &[&["admin", "--socket", socket], arguments].concat(), input)
     }
@@ -203,7 +248,11 @@ impl World {
         for (path, content) in files {
             let path = root.join(path);
             std::fs::create_dir_all(path.parent().expect("below the root")).expect("ours");
-            std::fs::write(path, content).expect("ours");
+            // Replicas are of the same second, as `rsync -a` leaves them.
+            let time = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+            let mut file = std::fs::File::create(path).expect("ours");
+            std::io::Write::write_all(&mut file, content).expect("ours");
+            file.set_modified(time).expect("ours");
         }
         std::fs::create_dir_all(&root).expect("ours");
         let (address, status) = (free_address(), free_address());
@@ -213,10 +262,10 @@ impl World {
              cluster_key_file = {:?}\nstatus = \"{status}\"\n\
              [[service]]\nname = \"{FILES}\"\nkind = \"file\"\nroot = {root:?}\ntickets = true\n\
              [[service]]\nname = \"{WEB}\"\nkind = \"file\"\nroot = {root:?}\ntickets = true\n\
-             [directory]\naddress = \"{}\"\nkey = \"{}\"\nlook = \"1s\"\n{more}",
+             [directory]\naddress = {}\nkey = \"{}\"\nlook = \"1s\"\n{more}",
             self.path(&format!("server-{name}.key")),
             self.path("cluster.key"),
-            self.sns_address,
+            self.places(),
             self.key_of_sns(),
         );
         std::fs::write(&config, text).expect("ours");
@@ -231,9 +280,7 @@ impl World {
     pub fn restart_server(&mut self, index: usize) {
         let log = self.path(&format!("server-{}.log", self.servers[index].name));
         let server = &mut self.servers[index];
-        let config = server.config.to_str().expect("text").to_owned();
-        let running = start(&program("stp-server"), &["--config", &config], &log, &[]);
-        server.running = Some(running);
+        server.running = Some(start(&program("stp-server"), &server.config, &log, &self.env));
         let at = server.status;
         until("the server is announced", || {
             let status = status(at)?;
@@ -270,19 +317,19 @@ impl World {
     /// The broker knows the gateway's address and a user, nothing else.
     pub fn start_broker(&mut self) {
         let text = format!(
-            "status = \"{}\"\nkey_file = {:?}\n[gateway]\naddress = \"{}\"\nuser = \"alice\"\n\
+            "status = \"{}\"\nkey_file = {:?}\n[gateway]\naddress = {}\nuser = \"alice\"\n\
              [limits]\nconnect = \"8s\"\n",
             self.broker_status,
             self.path("client.key"),
-            self.sns_address,
+            self.places(),
         );
         std::fs::write(self.path("broker.toml"), text).expect("ours");
         let config = self.path("broker.toml");
-        let env = [("SESSION_DIR", self.path("session")), ("XDG_CONFIG_HOME", self.path("config"))];
-        let env: Vec<_> = env.iter().map(|(name, path)| (*name, path.as_path())).collect();
-        let arguments = ["--config", config.to_str().expect("text")];
-        self.broker =
-            Some(start(&program("stp-broker"), &arguments, &self.path("broker.log"), &env));
+        let ours =
+            [("SESSION_DIR", self.path("session")), ("XDG_CONFIG_HOME", self.path("config"))];
+        let env: Vec<_> = self.env.iter().cloned().chain(ours).collect();
+        let log = self.path("broker.log");
+        self.broker = Some(start(&program("stp-broker"), &config, &log, &env));
         let at = self.broker_status;
         until("the broker", || status(at));
     }

@@ -1,0 +1,69 @@
+//! Who downloads, and what happens to him.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use stp_tests::cluster::{CLIENT, Cluster, URL};
+use stp_tests::scene::Scene;
+
+use crate::download::Download;
+
+/// A link cut, another address, a server killed.
+pub fn curl(scene: &Scene, cluster: &mut Cluster) -> Result<()> {
+    let plan = cluster.user.app("curl")?.args(&["-sS", "--fail", "-o", "big.curl", URL]);
+    let command = format!("session run -- curl -o big.curl {URL}");
+    let download = Download::begin(scene, cluster, plan, &command, ("big.curl", "big.curl"))?;
+    cut_move_kill(scene, cluster, download)
+}
+
+/// Both servers killed, one comes back; the path falls silent.
+pub fn wget(scene: &Scene, cluster: &mut Cluster) -> Result<()> {
+    let plan = cluster.user.app("wget")?;
+    let plan = plan.args(&["-nv", "--tries=1", "-O", "big.wget", URL]);
+    let command = format!("session run -- wget -O big.wget {URL}");
+    let mut download = Download::begin(scene, cluster, plan, &command, ("big.wget", "big.wget"))?;
+    download.reach(cluster, 30)?;
+    for place in 0..2 {
+        cluster.kill_server(place)?;
+    }
+    download.tell("☠ kill -9 of both servers");
+    std::thread::sleep(Duration::from_secs(2));
+    cluster.restart_server(scene, 1)?;
+    download.tell("  server b runs again, after 2 s; it remembers nothing");
+    download.goes_on(cluster, Instant::now())?;
+
+    download.reach(cluster, 60)?;
+    cluster.topology.cut(CLIENT, 0, true)?;
+    download.tell("✂ the path goes silent: packets vanish, nobody is told");
+    std::thread::sleep(Duration::from_secs(4));
+    cluster.topology.cut(CLIENT, 0, false)?;
+    download.tell("  the path is back, after 4 s");
+    download.goes_on(cluster, Instant::now())?;
+    download.tell_rtt(cluster)?;
+    download.end(cluster)?;
+    cluster.restart_server(scene, 0)?;
+    cluster.all_there()
+}
+
+/// The same as for curl, without any shim: the file is asked for by user and path.
+pub fn get(scene: &Scene, cluster: &mut Cluster) -> Result<()> {
+    let url = cluster.file_url();
+    let plan = cluster.user.plan("session")?.called("session-get");
+    let plan = plan.args(&["get", &url, "-o", "big.get"]);
+    let command = format!("session get {url} -o big.get");
+    let files = ("big.get.part", "big.get");
+    let download = Download::begin(scene, cluster, plan, &command, files)?;
+    cut_move_kill(scene, cluster, download)
+}
+
+fn cut_move_kill(scene: &Scene, cluster: &mut Cluster, mut download: Download) -> Result<()> {
+    download.reach(cluster, 20)?;
+    download.link_down(cluster, Duration::from_secs(3))?;
+    download.reach(cluster, 45)?;
+    download.new_address(cluster)?;
+    download.reach(cluster, 70)?;
+    let place = download.kill_serving(cluster)?;
+    download.end(cluster)?;
+    cluster.restart_server(scene, place)?;
+    cluster.all_there()
+}
