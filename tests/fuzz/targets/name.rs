@@ -5,7 +5,6 @@ use std::str::FromStr;
 use stp_directory::Place;
 use stp_net::key::PublicKey;
 use stp_proto::directory::{EndpointName, FilePath, Network, user_is_good};
-use stp_proto::handle::Handle;
 use stp_proto::name::{NAME_BYTES_MAX, Name};
 
 use super::{Draw, bounded};
@@ -33,7 +32,6 @@ pub fn run(data: &[u8]) {
         assert_eq!(path.as_str(), text);
         assert_eq!(path.below("/"), Some(path));
     }
-    same_again::<Handle>(&text.to_ascii_lowercase());
     // Padding does no harm, and nobody writes it.
     same_again::<PublicKey>(text.trim_end_matches('='));
     if let Ok(network) = Network::from_str(&text) {
