@@ -322,6 +322,7 @@ mod tests {
         at
     }
 
+    /// R82.
     #[tokio::test]
     async fn a_relay_that_is_far_tells_its_way_too() {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();

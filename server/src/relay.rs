@@ -308,6 +308,7 @@ mod tests {
         seal::seal(key, &pass.encode(), client)
     }
 
+    /// R80.
     #[test]
     fn only_a_pass_of_the_named_server_for_this_client_helps() {
         let key = ClusterKey::generate();

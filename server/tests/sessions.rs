@@ -466,6 +466,7 @@ async fn connect(link: &mut Link, mode: ConnectMode<'_>) -> Result<(), DenyReaso
     }
 }
 
+/// R81.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_leads_to_those_it_knows_for_clients_with_their_pass_and_to_nobody_else() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

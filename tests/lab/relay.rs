@@ -86,6 +86,7 @@ fn deep(mbit: u64, delay_ms: u64) -> Shape {
     Shape { queue, ..Shape::of(mbit, delay_ms) }
 }
 
+/// R80-R83.
 #[test]
 fn an_ssh_session_is_led_round_what_is_congested_or_cut() {
     play("relay", |scene| {

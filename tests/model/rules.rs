@@ -4,6 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+/// Where rules are kept, and where it is shown.
+const FOLDERS: [&str; 7] =
+    ["proto/src", "net/src", "drive/src", "broker/src", "server/src", "server/tests", "tests/lab"];
+
 fn root() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     tests.parent().expect("it is a folder of this repository").to_owned()
@@ -52,10 +56,12 @@ fn every_rule_is_cited_in_code_and_in_a_test() {
     assert!(rules.len() > 30, "the rules are found");
     let mut places: BTreeMap<bool, BTreeSet<u32>> = BTreeMap::new();
     let mut files = Vec::new();
-    sources(&root().join("proto/src"), &mut files);
+    for folder in FOLDERS {
+        sources(&root().join(folder), &mut files);
+    }
     for file in files {
-        let name = file.to_string_lossy();
-        let is_test = name.contains("/tests/") || name.ends_with("tests.rs");
+        let name = file.strip_prefix(root()).expect("it is below").to_string_lossy();
+        let is_test = name.contains("tests/") || name.ends_with("tests.rs");
         let text = std::fs::read_to_string(&file).expect("just listed");
         // Unit tests at the bottom of a file.
         let (code, tests) = text.split_once("#[cfg(test)]\nmod tests {").unwrap_or((&text, ""));

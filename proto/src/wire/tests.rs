@@ -228,6 +228,30 @@ fn bytes_after_the_last_field_are_an_error() {
     }
 }
 
+/// R6.
+#[test]
+fn fields_and_abilities_of_later_versions_are_skipped() {
+    let connect = all(b"").into_iter().find_map(|frame| match frame {
+        Frame::Connect(connect) => Some(Connect { rate: Some(7), ..connect }),
+        _ => None,
+    });
+    let connect = connect.expect("one of every format");
+    let (header, features) = (4, 4 + 2 + 16 + 4);
+    let mut record = encoded(&Frame::Connect(connect.clone()));
+    // Bit 3: a field nobody knows yet, behind the rate. Bit 20: something the initiator can.
+    record[features + 1] |= 1 << (20 - 16);
+    record[features + 3] |= 1 << 3;
+    record.extend_from_slice(b"a later field");
+    let length = u16::try_from(record.len() - header).unwrap();
+    record[2..header].copy_from_slice(&length.to_be_bytes());
+    let later = Connect { features: 1 << 20, ..connect.clone() };
+    assert_eq!(frames(&record).next(), Some(Ok(Frame::Connect(later))));
+
+    // Without the bit it is what R4 calls an error.
+    record[features + 3] &= !(1 << 3);
+    assert!(matches!(frames(&record).next(), Some(Err(_))));
+}
+
 /// R4.
 #[test]
 fn unknown_types_and_flags_are_errors() {
