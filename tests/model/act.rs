@@ -8,8 +8,11 @@ use stp_proto::session::{
     code,
 };
 use stp_proto::state::State;
+use stp_proto::wire::{ConnectMode, First, Frame, first_frame, frames};
 
-use crate::end::{Effect, End, Happening, Held, NOW, Outcome, Role, byte, is_data};
+use crate::end::{
+    Asked, Effect, End, Happening, Held, NOW, Outcome, Role, byte, is_data, other_byte,
+};
 use crate::plan::Plan;
 
 /// One event being handled.
@@ -57,7 +60,7 @@ impl Act<'_> {
         match happening {
             Happening::Record { link, .. } => return self.record(link, record),
             Happening::LinkUp { link, server } => {
-                self.end().dialing = false;
+                (self.end().dialing, self.end().elsewhere) = (false, false);
                 let id = self.end().hold(link, server);
                 let end = &self.out.end;
                 let established = end.session.as_ref().is_some_and(Session::is_established);
@@ -68,10 +71,14 @@ impl Act<'_> {
             Happening::LinkLost { link } => self.lose(link),
             Happening::Room => (),
             Happening::DialFailed => {
-                self.end().dialing = false;
+                (self.end().dialing, self.end().elsewhere) = (false, false);
                 self.input(Input::DialFailed);
             }
             Happening::PathChanged => self.input(Input::PathChanged),
+            Happening::Leave => {
+                self.end().elsewhere = true;
+                self.input(Input::Retry);
+            }
             Happening::Write => self.write()?,
             Happening::Read => self.read()?,
             Happening::Fin => {
@@ -117,17 +124,24 @@ impl Act<'_> {
     fn write(&mut self) -> Result<(), String> {
         let up = self.end().is_broker();
         let at = self.end().near.wrote;
+        let differs = self.differs(at) && self.end().role == Role::Server(1);
+        let value = if differs { other_byte(at) } else { byte(up, at) };
         let Some(session) = self.session() else { return Ok(()) };
         let count = session
             .fill(NOW, |slices| {
                 let first = slices.iter_mut().find(|slice| !slice.is_empty());
                 let Some(slice) = first else { return Ok(0) };
-                slice[0] = byte(up, at);
+                slice[0] = value;
                 Ok(1)
             })
             .map_err(|error| format!("P1 fill failed: {error}"))?;
         self.end().near.wrote += count as u64;
         Ok(())
+    }
+
+    /// Whether the second server's copy has another byte there.
+    fn differs(&self, position: u64) -> bool {
+        self.plan.differs.is_some_and(|differs| u64::from(differs) == position)
     }
 
     fn read(&mut self) -> Result<(), String> {
@@ -139,11 +153,13 @@ impl Act<'_> {
         let up = !self.end().is_broker();
         let (mut at, mut wrong) = (self.end().near.got, None);
         let mut appetite = if self.end().near.gone { 0 } else { most };
+        let differs = self.plan.differs.map(u64::from).filter(|_| !up);
         let Some(session) = self.session() else { return Ok(()) };
         let result = session.deliver(NOW, arrived, |slices| {
             let mut count = 0;
             for value in slices.iter().flat_map(|slice| slice.iter()).take(appetite) {
-                if *value != byte(up, at) {
+                let other = differs == Some(at) && *value == other_byte(at);
+                if *value != byte(up, at) && !other {
                     wrong.get_or_insert((at, *value));
                 }
                 (at, count) = (at + 1, count + 1);
@@ -191,11 +207,18 @@ impl Act<'_> {
 
     /// Hands a record to the session.
     pub fn hand(&mut self, link: LinkId, record: &[u8]) -> Result<(), String> {
+        let asked = self.end().asked;
         let Some(session) = self.session() else { return Ok(()) };
+        let attached = session.link() == Some(link);
         let mut arrived = Vec::new();
         let result = session.handle_record(NOW, link, record, &mut arrived);
         if let Err(blame) = result {
             return Err(format!("P1 protocol: {blame}"));
+        }
+        if let (Some(asked), true, true) = (asked, attached, session.is_moving())
+            && let Some(covers) = ticket_covers(record).filter(|covers| *covers != asked.covers)
+        {
+            return Err(format!("P13 promise: {covers} is covered, {asked:?} goes on"));
         }
         if arrived.is_empty() {
             return Ok(());
@@ -237,6 +260,12 @@ impl Act<'_> {
         if let Some(Held { wire: link, .. }) = held {
             if is_data(frame) {
                 self.room = self.room.saturating_sub(u8::from(self.room != u8::MAX));
+            }
+            if let Ok(First::Connect(connect)) = first_frame(frame)
+                && let ConnectMode::Transfer(request) = connect.mode
+            {
+                let (covers, down, up_sent) = (request.covers, request.down, request.up_sent);
+                self.end().asked = Some(Asked { covers, down, up_sent });
             }
             self.out.effects.push(Effect::Send { link, frame: frame.to_vec() });
         }
@@ -291,7 +320,26 @@ impl Act<'_> {
         if end.links.len() > 1 + usize::from(session.is_moving()) {
             return Err(format!("P8 one link: {} are held", end.links.len()));
         }
+        self.check_moving(before)?;
         self.check_suspended(before, happening)
+    }
+
+    /// P13: what another server was promised, and what it is moved to for.
+    fn check_moving(&self, before: &End) -> Result<(), String> {
+        let end = &self.out.end;
+        let (Some(was), Some(session)) = (&before.session, &end.session) else { return Ok(()) };
+        let Some(asked) = end.asked else { return Ok(()) };
+        let at = session.positions();
+        if session.is_moving() && (at.una > asked.covers || at.max > asked.up_sent) {
+            return Err(format!("P13 promise: {asked:?}, but {at:?}"));
+        }
+        let moved = was.is_moving() && !session.is_moving() && session.link() != was.link();
+        let moved = moved && session.link().is_some();
+        let compared = asked.down..was.positions().received;
+        if moved && self.plan.differs.is_some_and(|at| compared.contains(&u64::from(at))) {
+            return Err(format!("P13 promise: moved to a copy that differs in {compared:?}"));
+        }
+        Ok(())
     }
 
     fn check_suspended(&self, before: &End, happening: Happening) -> Result<(), String> {
@@ -310,4 +358,13 @@ impl Act<'_> {
             Err(format!("P9 suspended: {} without its user", session.state()))
         }
     }
+}
+
+/// What the ticket in a record covers.
+fn ticket_covers(record: &[u8]) -> Option<u64> {
+    let tickets = frames(record).filter_map(|frame| match frame {
+        Ok(Frame::Ticket(ticket)) => Some(ticket.covers),
+        _ => None,
+    });
+    tickets.last()
 }

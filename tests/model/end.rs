@@ -20,9 +20,15 @@ pub const NOW: Instant = Instant(0);
 pub const SH_A: Handle = Handle([0xaa; 16]);
 
 /// The byte at a position of a stream. Neighbours differ, so do the directions.
+/// A copy that differs has [`other_byte`] there.
 pub fn byte(up: bool, position: u64) -> u8 {
     let position = u8::try_from(position).expect("runs are of a few bytes");
     if up { position + 1 } else { 0x80 + position }
+}
+
+/// What a copy of the service's stream has in place of the right byte.
+pub fn other_byte(position: u64) -> u8 {
+    byte(false, position) ^ 0x40
 }
 
 /// Who an end is.
@@ -53,6 +59,8 @@ pub enum Happening {
     Room,
     DialFailed,
     PathChanged,
+    /// The broker wants another server, though this one works.
+    Leave,
     /// The near side writes a byte, reads one, ends its stream, aborts, closes both ways.
     Write,
     Read,
@@ -83,6 +91,14 @@ pub struct Near {
     pub got: u64,
     pub got_fin: bool,
     pub got_reset: Option<u32>,
+}
+
+/// What another server was told when it was asked beside the attached link.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Asked {
+    pub covers: u64,
+    pub down: u64,
+    pub up_sent: u64,
 }
 
 /// A link that a driver holds.
@@ -123,6 +139,10 @@ pub struct End {
     pub home: u8,
     /// Broker: the home server does not know the session any more.
     pub leave: bool,
+    /// Broker: the next link shall lead to the other server.
+    pub elsewhere: bool,
+    /// Broker: what the other server was told.
+    pub asked: Option<Asked>,
     /// The link took no more DATA.
     pub blocked: bool,
     /// Frames handled since the session was last asked what it wants.
@@ -167,6 +187,8 @@ impl End {
             dialing: false,
             home: 0,
             leave: false,
+            elsewhere: false,
+            asked: None,
             blocked: false,
             unasked: 0,
             lives: 0,
@@ -199,6 +221,12 @@ impl End {
     /// The attached link, by the world's number.
     pub fn attached(&self) -> Option<u8> {
         let id = self.session.as_ref()?.link()?;
+        self.links.iter().find(|held| held.id == id).map(|held| held.wire)
+    }
+
+    /// The link that is not read for now (R66), by the world's number.
+    pub fn paused(&self) -> Option<u8> {
+        let id = self.session.as_ref()?.paused()?;
         self.links.iter().find(|held| held.id == id).map(|held| held.wire)
     }
 

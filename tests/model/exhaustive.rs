@@ -1,6 +1,7 @@
 //! The runs. Each goes through every state within its bounds; `property.rs` says what must hold.
 //! The names in front are those of the notes the protocol was worked out on; K are runs that begin
-//! with CONNECT, X with a server that dies, T with tickets and a second server. Those marked
+//! with CONNECT, X with a server that dies, T with tickets and a second server, W with a second server
+//! that is asked beside the first (make before break, R65-R67). Those marked
 //! `large` are run by scripts/verify, the others by CI too.
 
 use crate::explore::{Verdict, explore};
@@ -14,6 +15,8 @@ const TIGHT: Plan =
     Plan { send_buffer: 2, receive_buffer: 2, ack_timer: true, ack_every: 2, lazy: true, ..UP };
 /// A replayable service and two servers.
 const TICKETS: Plan = Plan { replayable: true, ack_timer: true, ..UP };
+/// The same, and the broker goes to the second one while the first still works.
+const BESIDE: Plan = Plan { moves: 1, up: 1, down: 3, ..TICKETS };
 
 /// More states than any run has.
 const STATES_MAX: usize = 400_000_000;
@@ -55,10 +58,14 @@ fn row(plan: &Plan, report: &crate::explore::Report) -> String {
     } else {
         String::new()
     };
+    let differs = match plan.differs {
+        Some(at) => format!("a copy that differs at {at}; "),
+        None => String::new(),
+    };
     let tickets = if plan.replayable { "tickets; " } else { "" };
     let wrong = if wrong.is_empty() { "nothing".to_owned() } else { wrong.join(", ") };
     format!(
-        "| {} | {},{} | {},{} | {begins}{tickets}{batch}{near}{small}{wrong} | {} | {} | {} | {} | {:.1} |",
+        "| {} | {},{} | {},{} | {begins}{tickets}{differs}{batch}{near}{small}{wrong} | {} | {} | {} | {} | {:.1} |",
         plan.name,
         plan.up,
         plan.down,
@@ -132,6 +139,13 @@ runs! {
     };
     a_broker_leaves_a_server_that_works: "T5" TICKETS { faults: 1, moves: 1, crashes: 1 };
     a_slow_service_dies: "T6" TICKETS { crashes: 1, lazy: true, up: 2 };
+    another_server_catches_up: "W1" BESIDE { up: 2 };
+    another_server_is_asked_among_faults: "W2" BESIDE { up: 1, down: 2, faults: 1 };
+    one_of_two_servers_dies: "W3" BESIDE { up: 1, down: 2, crashes: 1 };
+    a_copy_that_differs_is_found_out: "W4" BESIDE { up: 0, differs: Some(1), faults: 1 };
+    small_windows_beside: "W5" BESIDE {
+        up: 1, send_buffer: 2, receive_buffer: 2, ack_every: 2, lazy: true
+    };
 
     #[ignore = "large"]
     large_buffers_of_two_bytes: "B2" UP {
@@ -167,4 +181,19 @@ runs! {
     large_two_faults_and_a_suspend_each_side: "H2" UP {
         cuts: [1, 0], faults: 2, suspends: [1, 1]
     };
+
+    #[ignore = "large"]
+    large_there_and_back: "W6" BESIDE { moves: 2, up: 1, down: 3 };
+    #[ignore = "large"]
+    large_another_server_among_faults: "W7" BESIDE { up: 2, down: 3, faults: 1 };
+    #[ignore = "large"]
+    large_one_of_two_servers_dies_among_faults: "W8" BESIDE { down: 2, faults: 1, crashes: 1 };
+    #[ignore = "large"]
+    large_small_windows_beside_among_faults: "W9" BESIDE {
+        up: 1, down: 3, faults: 1, send_buffer: 2, receive_buffer: 2, ack_every: 2, lazy: true
+    };
+    #[ignore = "large"]
+    large_a_copy_that_differs_among_faults: "W10" BESIDE { differs: Some(1), faults: 2, down: 3 };
+    #[ignore = "large"]
+    large_users_suspend_beside: "W11" BESIDE { down: 2, suspends: [1, 1], cuts: [1, 1] };
 }

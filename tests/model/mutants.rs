@@ -76,6 +76,51 @@ pub const HUNTS: &[Plan] = &[
         established: true,
         ..CALM
     },
+    Plan {
+        name: "M17 beside",
+        replayable: true,
+        moves: 1,
+        up: 1,
+        down: 3,
+        ack_timer: true,
+        established: true,
+        ..CALM
+    },
+    Plan {
+        name: "M18 beside, wrong copy",
+        replayable: true,
+        moves: 1,
+        differs: Some(1),
+        up: 0,
+        down: 3,
+        established: true,
+        ..CALM
+    },
+    Plan {
+        name: "M19 beside, crash",
+        replayable: true,
+        moves: 1,
+        crashes: 1,
+        up: 1,
+        down: 2,
+        ack_timer: true,
+        established: true,
+        ..CALM
+    },
+    Plan {
+        name: "M20 beside, window",
+        replayable: true,
+        moves: 1,
+        up: 0,
+        down: 4,
+        send_buffer: 2,
+        receive_buffer: 2,
+        ack_every: 2,
+        lazy: true,
+        ack_timer: true,
+        established: true,
+        ..CALM
+    },
     Plan { name: "M16 cuts", cuts: [2, 2], faults: 1, up: 2, established: true, ..CALM },
 ];
 

@@ -96,6 +96,8 @@ pub enum Change {
     Fault,
     /// The broker goes elsewhere.
     Move { server: u8 },
+    /// The broker wants to.
+    Leave,
 }
 
 /// First frames kept for replays.
@@ -177,6 +179,7 @@ impl Net {
                 }
             }
             Change::Fault => net.left.faults -= 1,
+            Change::Leave => net.left.moves -= 1,
             Change::Move { server } => {
                 net.left.moves -= 1;
                 net.add(server);

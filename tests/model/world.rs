@@ -41,6 +41,8 @@ enum Memo {
 struct Known {
     wishes: Vec<Happening>,
     attached: Option<u8>,
+    /// A link that is not read for now (R66).
+    paused: Option<u8>,
 }
 
 /// No run of a few faults needs more links.
@@ -80,8 +82,11 @@ impl World {
         let (number, new) = self.ends.put(end);
         if new {
             let end = &self.ends[number];
-            let known = Known { wishes: end.wishes(&self.plan), attached: end.attached() };
-            self.known.push(known);
+            self.known.push(Known {
+                wishes: end.wishes(&self.plan),
+                attached: end.attached(),
+                paused: end.paused(),
+            });
         }
         number
     }
@@ -211,7 +216,11 @@ impl World {
             let fresh = wire.server_end == crate::net::Stage::Fresh;
             let looks = [Actor::Broker, server]
                 .map(|actor| (actor, wire.can_read(actor), wire.can_lose(actor)));
+            let paused = self.known[key.broker as usize].paused == Some(link);
             for (actor, read, lose) in looks {
+                if paused && actor == Actor::Broker {
+                    continue;
+                }
                 if let Some(message) = read {
                     let net = self.change(key.net, Change::Pop { link, actor });
                     let end = World::end_of(key, actor);
@@ -249,7 +258,7 @@ impl World {
         let other = 1 - broker.home;
         let transferable =
             broker.session.as_ref().is_some_and(|session| session.transferable().is_ok());
-        let server = if broker.leave { other } else { broker.home };
+        let server = if broker.leave || broker.elsewhere { other } else { broker.home };
         let link = self.nets[key.net].next;
         if link == LINKS_MAX {
             let to = Err("P7 goal: links are dialed for ever".to_owned());
@@ -311,10 +320,23 @@ impl World {
                 self.push(key, net, actor, happening, false, out);
             }
         }
+        if actor == Actor::Broker && self.nets[key.net].left.moves > 0 && self.may_leave(end) {
+            let net = self.change(key.net, Change::Leave);
+            self.push(key, net, actor, Happening::Leave, false, out);
+        }
         if actor == Actor::Broker && faults && !self.ends[end].dialing {
             let net = self.change(key.net, Change::Fault);
             self.push(key, net, actor, Happening::PathChanged, false, out);
         }
+    }
+
+    /// Whether a broker may want another server though it has one that works.
+    fn may_leave(&self, end: u32) -> bool {
+        let broker = &self.ends[end];
+        let may = broker.session.as_ref().is_some_and(|session| {
+            session.link().is_some() && !session.is_moving() && session.transferable().is_ok()
+        });
+        may && !broker.dialing && broker.unasked == 0
     }
 
     /// Whether a timer may expire without anything being wrong.

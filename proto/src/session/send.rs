@@ -70,7 +70,7 @@ impl Sending {
     pub fn free(&mut self, mut position: u64) {
         if let Some((from, owed)) = &mut self.pin {
             *owed = position.max(*owed);
-            position = position.min(*from);
+            position = mutant!(BesideFrees, position.min(*from), position);
         }
         if position > self.una() {
             self.buffer.free(position);
@@ -118,7 +118,8 @@ impl Sending {
     /// told how far they went.
     pub fn sendable(&self) -> u64 {
         let limit = mutant!(NoWindow, self.limit, u64::MAX);
-        let limit = if self.pin.is_some() { limit.min(self.max) } else { limit };
+        let beside = mutant!(BesideSends, self.pin.is_some(), false);
+        let limit = if beside { limit.min(self.max) } else { limit };
         self.end().min(limit).saturating_sub(self.nxt)
     }
 
