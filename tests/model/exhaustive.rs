@@ -139,11 +139,12 @@ runs! {
     };
     a_broker_leaves_a_server_that_works: "T5" TICKETS { faults: 1, moves: 1, crashes: 1 };
     a_slow_service_dies: "T6" TICKETS { crashes: 1, lazy: true, up: 2 };
-    another_server_catches_up: "W1" BESIDE { up: 2 };
-    another_server_is_asked_among_faults: "W2" BESIDE { up: 1, down: 2, faults: 1 };
-    one_of_two_servers_dies: "W3" BESIDE { up: 1, down: 2, crashes: 1 };
-    a_copy_that_differs_is_found_out: "W4" BESIDE { up: 0, differs: Some(1), faults: 1 };
-    small_windows_beside: "W5" BESIDE {
+    another_server_catches_up: "W1" BESIDE { down: 2 };
+    another_server_is_asked_among_faults: "W2" BESIDE { up: 0, down: 2, faults: 1 };
+    one_of_two_servers_dies: "W3" BESIDE { up: 0, down: 2, crashes: 1 };
+    a_copy_that_differs_is_found_out: "W4" BESIDE { up: 0, down: 2, differs: Some(1), faults: 1 };
+    #[ignore = "large"]
+    large_small_windows_beside: "W5" BESIDE {
         up: 1, send_buffer: 2, receive_buffer: 2, ack_every: 2, lazy: true
     };
 
