@@ -16,7 +16,7 @@ const TIGHT: Plan =
 /// A replayable service and two servers.
 const TICKETS: Plan = Plan { replayable: true, ack_timer: true, ..UP };
 /// The same, and the broker goes to the second one while the first still works.
-const BESIDE: Plan = Plan { moves: 1, up: 1, down: 3, ..TICKETS };
+const BESIDE: Plan = Plan { moves: 1, beside: true, up: 1, down: 3, ..TICKETS };
 
 /// More states than any run has.
 const STATES_MAX: usize = 400_000_000;

@@ -25,6 +25,8 @@ pub struct Plan {
     pub crashes: u8,
     /// Times the broker leaves a server that works.
     pub moves: u8,
+    /// The broker may go while its link works, not only when it dials anyway.
+    pub beside: bool,
     /// The byte of the service's stream at which the second server's copy is another one.
     pub differs: Option<u8>,
     /// Bytes of each buffer.
@@ -60,6 +62,7 @@ pub const CALM: Plan = Plan {
     replays: 0,
     crashes: 0,
     moves: 0,
+    beside: false,
     differs: None,
     send_buffer: 16,
     receive_buffer: 64,

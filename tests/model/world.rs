@@ -336,7 +336,7 @@ impl World {
         let may = broker.session.as_ref().is_some_and(|session| {
             session.link().is_some() && !session.is_moving() && session.transferable().is_ok()
         });
-        may && !broker.dialing && broker.unasked == 0
+        self.plan.beside && may && !broker.dialing && broker.unasked == 0
     }
 
     /// Whether a timer may expire without anything being wrong.

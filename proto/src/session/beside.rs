@@ -14,7 +14,6 @@
 
 use super::attempt::next_epoch;
 use super::clock::Timer;
-use super::mutant::mutant;
 use super::outbox::Control;
 use super::{Attempt, Denied, Detach, Event, LinkId, LostCause, Session, code};
 use crate::cut::Cuts;
@@ -206,7 +205,7 @@ impl Session {
             limit: ok.limit,
             server: ok.server.into(),
         });
-        if mutant!(BesideEarly, self.receive.received == asked, true) {
+        if self.receive.received == asked {
             self.move_over(now, link);
         } else {
             // R23: it learns that its answer arrived.
@@ -250,7 +249,7 @@ impl Session {
             }
             return None;
         }
-        if mutant!(BesideUncompared, beside.new != beside.old, false) {
+        if beside.new != beside.old {
             let from = beside.old.from();
             self.drop_beside(Detach::Linger);
             let text = format!("its bytes from {from} to {received} differ");
@@ -339,8 +338,7 @@ impl Session {
         let Some(beside) = self.beside.take() else { return };
         let Some(answer) = beside.answer else { return };
         self.send.forget_owed();
-        let old = self.links.attached.take();
-        if let Some(old) = mutant!(BesideOldKept, old, old.filter(|_| false)) {
+        if let Some(old) = self.links.attached.take() {
             let moved = Close::Reset { code: code::MOVED };
             self.outbox.frame(old, Control::Close(moved));
             self.outbox.detach(old, Detach::Linger);
@@ -362,10 +360,10 @@ impl Session {
             server: &answer.server,
         };
         self.adopt_connect_ok(now, link, Attempt::Transfer, true, &ok);
-        self.cuts = mutant!(BesideOldCuts, beside.cuts, self.cuts);
+        self.cuts = beside.cuts;
         // What it knows of our place and limit is as old as the request.
-        self.ack_due = mutant!(BesideUntold, true, self.ack_due);
-        if let Some(own) = mutant!(BesideTicketLost, beside.ticket, None) {
+        self.ack_due = true;
+        if let Some(own) = beside.ticket {
             let OwnTicket { at, covers, seam_from, transferable, ticket } = *own;
             let ticket = TicketFrame { at, covers, seam_from, transferable, ticket: &ticket };
             let _it_was_checked = self.on_ticket(&ticket);
@@ -386,7 +384,7 @@ impl Session {
             ticket.transferable
                 && (ticket.covers, ticket.seam_from) == (beside.covers, beside.seam_from)
         });
-        if mutant!(BesideOvertaken, !same, false) {
+        if !same {
             self.beside_lost(beside.link, LostCause::Overtaken);
         }
     }

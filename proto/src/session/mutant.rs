@@ -71,15 +71,7 @@ mod chosen {
         NoSlowProbe: "a side that waits for the other's user never asks",
         SuspendedAccepts: "a suspended end accepts a RESUME",
         ResetUntold: "an end that aborted without a link does not tell the other",
-        BesideFrees: "what another server was promised is freed while it is asked",
         BesideSends: "bytes the other server was not told of are sent to the old one",
-        BesideUncompared: "a server whose bytes differ gets the session",
-        BesideEarly: "a server gets the session before it has caught up",
-        BesideOldKept: "the old link stays when the session moves",
-        BesideOvertaken: "the attempt goes on though the stream went on to something else",
-        BesideUntold: "the new server is not told what has come, and where the limit is",
-        BesideOldCuts: "the cuts agreed with the old server stay",
-        BesideTicketLost: "the ticket the new server gave before it had the session is lost",
         DenyAndClose: "a link is closed at once after a denial, which may not arrive",
     }
 
