@@ -2,11 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+#[path = "fixture/port.rs"]
+mod port;
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
+
+use port::free_port;
 
 fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stp-server"));
@@ -16,19 +21,6 @@ fn program() -> Command {
 
 fn run(arguments: &[&str]) -> Output {
     program().args(arguments).stdin(Stdio::null()).output().unwrap()
-}
-
-fn free_port() -> u16 {
-    // Below the range that outgoing connections are given ports from.
-    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    let start = std::process::id().wrapping_mul(131);
-    (0..20_000)
-        .map(|_| {
-            let next = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            10_000 + u16::try_from(start.wrapping_add(next) % 20_000).expect("below 20,000")
-        })
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .expect("a port is free")
 }
 
 /// Writes a configuration; `(file, listen, status)`.
