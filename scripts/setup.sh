@@ -43,5 +43,9 @@ need_cargo() {
 }
 toolchain() { sed -n 's/^channel = "\(.*\)"/\1/p' "$ROOT/rust-toolchain.toml"; }
 
+# build [--release]: every program and library. Always the whole workspace: another choice of packages
+# is another set of features, for which much would be compiled again.
+build() { cargo build -q --workspace --bins --lib "$@"; }
+
 need_packages build-essential cmake pkg-config
 need_cargo

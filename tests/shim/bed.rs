@@ -25,26 +25,26 @@ pub fn target_dir() -> PathBuf {
 /// The shim, built if it is not there.
 pub fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| build("libsession.so", &["-p", "stp-shim"]))
+    LIBRARY.get_or_init(|| build("libsession.so", &["--bins", "--lib"]))
 }
 
 /// The shim with panics on demand.
 pub fn faulty_library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    let example = ["-p", "stp-tests", "--features", "fault", "--example", "session-fault"];
+    let example = ["--features", "stp-tests/fault", "--example", "session-fault"];
     LIBRARY.get_or_init(|| build("examples/libsession_fault.so", &example))
 }
 
 /// The `session` command.
 pub fn session_program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| build("session", &["-p", "stp-cli", "--bin", "session"]))
+    PROGRAM.get_or_init(|| build("session", &["--bins", "--lib"]))
 }
 
 fn build(library: &str, what: &[&str]) -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.args(["build", "-q"]).args(what);
+    build.args(["build", "-q", "--workspace"]).args(what);
     if target_dir().ends_with("release") {
         build.arg("--release");
     }
