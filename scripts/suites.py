@@ -125,13 +125,14 @@ def libevent(place, work, way, name):
 
 
 def ltp(place, work, way, name):
-    home = work / "ltp/testcases/kernel/syscalls" / name
+    tree = pathlib.Path(os.environ["LTP"])
+    home = tree / "testcases/kernel/syscalls" / name
     scratch = pathlib.Path(tempfile.mkdtemp(dir=work))
     found = {}
     for program in sorted(home.iterdir()):
         if not (program.is_file() and os.access(program, os.X_OK) and program.suffix == ""):
             continue
-        text, ended = run([program], place.environment(way) | {"TMPDIR": str(scratch), "LTPROOT": str(work / "ltp")}, scratch, 60)
+        text, ended = run([program], place.environment(way) | {"TMPDIR": str(scratch), "LTPROOT": str(tree)}, scratch, 60)
         seen = collections.Counter()
         for outcome, said in re.findall(r"\b(TPASS|TFAIL|TBROK|TCONF)\b\s*:? *(.*)", text):
             said = re.sub(r"0x[0-9a-f]+|\d+", "N", said)
@@ -140,6 +141,8 @@ def ltp(place, work, way, name):
         if not ended:
             found[program.name] = "did not end"
     shutil.rmtree(scratch, ignore_errors=True)
+    if not found:
+        sys.exit(f"error: nothing is built in {home}: run ./configure in {tree}, then make there")
     return found
 
 
