@@ -1,9 +1,9 @@
 //! Every decoder under the corpus and under what a seeded mutator makes of it.
 //!
 //! ```text
-//! cargo test -p stp-tests --test fuzz -- --nocapture
-//! FUZZ_SEED=7 FUZZ_SECONDS=600 cargo test --release -p stp-tests --test fuzz -- --nocapture
-//! FUZZ_INPUT=crash-1234 cargo test -p stp-tests --test fuzz input_from_outside
+//! cargo test --workspace --test fuzz -- --nocapture
+//! FUZZ_SEED=7 FUZZ_SECONDS=600 cargo test --release --workspace --test fuzz -- --nocapture
+//! FUZZ_INPUT=crash-1234 cargo test --workspace --test fuzz input_from_outside
 //! ```
 //! An input that fails is written to the directory of temporary files and named; with its bug
 //! repaired it belongs into `corpus/<target>/`. `fuzz/` drives the same targets by cargo-fuzz.
@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 
 use targets::{ALL, Target};
 
-/// For all targets together, unless FUZZ_SECONDS says otherwise.
-const SECONDS: u64 = 20;
+/// Inputs made for every target, always the same ones, unless FUZZ_SECONDS says for how long.
+const RUNS: u64 = 50_000;
 /// The longest input made.
 const INPUT_MAX: usize = 2_048;
 
@@ -64,19 +64,23 @@ fn everything_in_the_corpus_is_survived() {
 #[test]
 fn what_a_seed_makes_of_the_corpus_is_survived() {
     let seed = variable("FUZZ_SEED").unwrap_or(1);
-    let each = Duration::from_secs(variable("FUZZ_SECONDS").unwrap_or(SECONDS)) / ALL.len() as u32;
+    let seconds = variable("FUZZ_SECONDS");
+    let each = seconds.map(|seconds| Duration::from_secs(seconds) / ALL.len() as u32);
     println!("seed {seed}\n{:<12}{:>8}{:>14}", "target", "corpus", "executions");
+    let mut sum = 0;
     for target in &ALL {
         let kept: Vec<_> = corpus(target).into_iter().map(|(_, input)| input).collect();
         let mut random = fastrand::Rng::with_seed(seed);
         let (begun, mut executions) = (Instant::now(), 0_u64);
-        while begun.elapsed() < each {
+        while each.map_or(executions < RUNS, |each| begun.elapsed() < each) {
             let input = mutate::make(&mut random, &kept, INPUT_MAX);
             run(target, &input, &format!("{seed}-{executions}"));
             executions += 1;
         }
         println!("{:<12}{:>8}{executions:>14}", target.name, kept.len());
+        sum += executions;
     }
+    println!("{:<12}{sum:>22}", "all");
 }
 
 /// One input, for every target or for that of FUZZ_TARGET.

@@ -9,6 +9,8 @@ use super::{Draw, bounded};
 
 /// Two windows of a few buckets.
 const MEMORY: usize = 4_096;
+/// The clock of a link's samples goes on for 290,000 years, and has room behind it.
+const NOW_MAX: u64 = u64::MAX / 2;
 
 pub fn run(data: &[u8]) {
     let mut draw = Draw::new(data);
@@ -18,7 +20,7 @@ pub fn run(data: &[u8]) {
         let mut watch = Watch::new(rule);
         while !draw.is_empty() {
             // Clocks go on; samples may come at one time, or after years.
-            now = Instant(now.0.saturating_add(draw.position() >> draw.below(64)));
+            now = Instant(now.0.saturating_add(draw.position() >> draw.below(64)).min(NOW_MAX));
             let sample = Sample {
                 srtt_us: draw.u32() >> draw.below(32),
                 min_rtt_us: draw.u32() >> draw.below(32),
