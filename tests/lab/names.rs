@@ -126,7 +126,7 @@ fn errno_is(scene: &Scene, cluster: &Cluster, errno: &str, reason: &str) -> Resu
 fn use_case_4_both_ends_move_at_once() {
     play("names.both_move", |scene| {
         let only = Member { web: Some("tcp"), ..Member::full("a") };
-        let layout = Layout { megabytes: 40, access: Shape::of(40, 20), ..layout(&[only]) };
+        let layout = Layout { megabytes: 80, access: Shape::of(40, 20), ..layout(&[only]) };
         let mut cluster = Cluster::lay(scene, &layout)?;
         cluster.log_in(scene)?;
         let path = cluster.user.path("big");

@@ -137,7 +137,7 @@ fn an_ssh_session_is_led_round_what_is_congested_or_cut() {
         }
         let growth = Growth::watch(&scene.path("ssh.out"));
         let mut ssh = plan.arg("box.lab").arg(count).start(scene, Some(client))?;
-        growth.reach(3_000, Duration::from_secs(20))?;
+        growth.reach(3_000, Duration::from_secs(60))?;
         ensure!(session(&topology)?["via"].is_null(), "it did not begin straight");
 
         // Somebody else downloads from the machine that ssh is on.
