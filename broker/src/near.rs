@@ -119,7 +119,12 @@ impl Near for AppNear {
                 AppEnd::Gone => Ok(Pulled::Gone),
                 AppEnd::Reset => Err(ErrorKind::ConnectionReset.into()),
             },
-            count => Ok(Pulled::Bytes(count)),
+            count => {
+                if socket.is_urgent() {
+                    session.mark_urgent();
+                }
+                Ok(Pulled::Bytes(count))
+            }
         }
     }
 
@@ -130,7 +135,8 @@ impl Near for AppNear {
         arrived: &[&[u8]],
     ) -> io::Result<usize> {
         let socket = &mut self.socket;
-        session.deliver(now, arrived, |bufs| match socket {
+        session.deliver_marked(now, arrived, |bufs, urgent| match socket {
+            Some(socket) if urgent => socket.try_write_urgent(bufs[0][0]),
             Some(socket) => socket.try_write(bufs),
             None => Err(ErrorKind::BrokenPipe.into()),
         })

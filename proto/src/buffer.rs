@@ -340,11 +340,17 @@ impl ReceiveBuffer {
         self.pieces.len == 0
     }
 
-    /// Writes what is held and then `arrived` until `write` takes no more; keeps the rest. Returns
-    /// the bytes written; an error only if nothing was.
-    pub fn deliver<W>(&mut self, arrived: &[&[u8]], mut write: W) -> io::Result<usize>
+    /// Writes what is held and then `arrived` until `write` takes no more; keeps the rest. The byte
+    /// with `urgent` others before it is written alone, and `write` is told so. Returns the bytes
+    /// written; an error only if nothing was.
+    pub fn deliver<W>(
+        &mut self,
+        arrived: &[&[u8]],
+        urgent: Option<u64>,
+        mut write: W,
+    ) -> io::Result<usize>
     where
-        W: FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+        W: FnMut(&[IoSlice<'_>], bool) -> io::Result<usize>,
     {
         let total = self.len() + arrived.iter().map(|bytes| bytes.len()).sum::<usize>();
         let mut written = 0;
@@ -352,9 +358,11 @@ impl ReceiveBuffer {
         let mut pending = arrived;
         let mut head = 0;
         while written < total {
-            let (slices, used) = self.slices(pending, head);
+            let before = urgent.and_then(|urgent| urgent.checked_sub(written as u64));
+            let most = before.map_or(u64::MAX, |before| before.max(1));
+            let (slices, used) = self.slices(pending, head, most);
             let offered: usize = slices[..used].iter().map(|slice| slice.len()).sum();
-            match write(&slices[..used]) {
+            match write(&slices[..used], before == Some(0)) {
                 Ok(0) => break,
                 Ok(count) => {
                     assert!(count <= offered, "write reports no more than it was offered");
@@ -388,13 +396,20 @@ impl ReceiveBuffer {
         &'s self,
         arrived: &[&'s [u8]],
         head: usize,
+        most: u64,
     ) -> ([IoSlice<'s>; SLICES_MAX], usize) {
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
         let mut used = 0;
+        let mut left = usize::try_from(most).unwrap_or(usize::MAX);
         let mut head = head;
         let fresh = arrived.iter().map(|bytes| &bytes[core::mem::take(&mut head)..]);
         for (slot, bytes) in slices.iter_mut().zip(self.pieces.from(0).chain(fresh)) {
-            *slot = IoSlice::new(bytes);
+            if left == 0 {
+                break;
+            }
+            let here = bytes.len().min(left);
+            *slot = IoSlice::new(&bytes[..here]);
+            left -= here;
             used += 1;
         }
         (slices, used)

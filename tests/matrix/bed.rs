@@ -204,8 +204,12 @@ impl<'a> Bed<'a> {
 
     /// Runs a file of `programs/` by its interpreter, as [`Bed::run`].
     pub fn script(&self, interpreter: &str, name: &str, arguments: &[&str]) -> Result<Ended> {
-        let file = format!("{}/matrix/programs/{name}", env!("CARGO_MANIFEST_DIR"));
-        self.run(interpreter, &[&[file.as_str()], arguments].concat())
+        self.run(interpreter, &[&[Bed::program(name).as_str()], arguments].concat())
+    }
+
+    /// The path of a file of `programs/`.
+    pub fn program(name: &str) -> String {
+        format!("{}/matrix/programs/{name}", env!("CARGO_MANIFEST_DIR"))
     }
 
     /// Runs a program without the shim, to prepare something; it must end with exit code 0.

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::bed::{BULK, Bed, Row, http, play};
+use crate::bed::{BULK, Bed, Row, http, play, tcp};
 
 /// A file of `programs/` gets the payload from `http` into `got`.
 fn fetch(row: &Row, interpreter: &str, name: &str, arguments: &[&str]) {
@@ -37,6 +37,19 @@ fn python_requests() {
 fn python_asyncio() {
     let row = Row { program: "Python", does: "asyncio, four streams at once", cuts: BULK };
     fetch(&row, PYTHON, "asyncio_get.py", &["web.lab", "/big", "got"]);
+}
+
+#[test]
+fn python_urgent_data() {
+    // Each cut comes before the urgent byte of its direction.
+    let cuts = &[200_000, 1_300_000];
+    let row = Row { program: "Python", does: "urgent data, there and back", cuts };
+    play(&row, |bed| {
+        let program = Bed::program("urgent.py");
+        bed.serve(PYTHON, &[&program, "serve", "7003"], 7003)?;
+        bed.open(&[tcp("raw.lab:7003", 7003)])?;
+        bed.script(PYTHON, "urgent.py", &["raw.lab", "7003"]).map(drop)
+    });
 }
 
 #[test]

@@ -132,6 +132,16 @@ fn a_shut_reading_side_wakes_its_reader_and_lets_the_peer_send() {
 }
 
 #[test]
+fn urgent_bytes_keep_their_mark_in_both_directions() {
+    sees_the_same_by("urgent", &["out", "in", "waits", "bulk"]);
+}
+
+#[test]
+fn an_urgent_byte_signals_the_sockets_owner() {
+    sees_the_same_by("urgent", &["signals"]);
+}
+
+#[test]
 fn bytes_can_be_thrown_away_unread() {
     processes_see_the_same(&["truncations", "several"]);
 }

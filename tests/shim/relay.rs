@@ -8,15 +8,16 @@
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use nix::sys::socket::MsgFlags;
 use stp_broker::app::{AppEnd, AppSocket, Listener, Request, Shut, publish_routes};
 use stp_proto::local::routes::{Builder, Ports, WhenAbsent};
 use stp_proto::local::wire::Resolved;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpSocket;
 
 const PIECE: usize = 256 << 10;
@@ -124,7 +125,7 @@ async fn relay(mut app: AppSocket, destination: SocketAddr) {
         Ok(tcp) => tcp,
         Err(error) => return app.refuse(error.raw_os_error().unwrap_or(libc::ECONNREFUSED)),
     };
-    if app.establish().await.is_err() {
+    if stp_net::urgent::in_line(&tcp).is_err() || app.establish().await.is_err() {
         return;
     }
     join(app, tcp).await;
@@ -151,11 +152,12 @@ async fn dial(reserved: Option<OwnedFd>, to: SocketAddr) -> io::Result<tokio::ne
     socket.connect(to).await
 }
 
-/// One direction: bytes on their way, and whether its end has been seen and passed on.
+/// One direction: bytes on their way, whether they are an urgent one, and whether its end has been seen and passed on.
 struct Way {
     bytes: Vec<u8>,
     begin: usize,
     end: usize,
+    urgent: bool,
     ended: bool,
     passed: bool,
     /// Why its bytes are not taken any more.
@@ -164,22 +166,33 @@ struct Way {
 
 impl Way {
     fn new() -> Way {
-        Way { bytes: vec![0; PIECE], begin: 0, end: 0, ended: false, passed: false, broken: None }
+        Way {
+            bytes: vec![0; PIECE],
+            begin: 0,
+            end: 0,
+            urgent: false,
+            ended: false,
+            passed: false,
+            broken: None,
+        }
     }
 
     fn is_empty(&self) -> bool {
         self.begin == self.end
     }
 
-    fn read(&mut self, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<()> {
+    fn read(
+        &mut self,
+        read: impl FnOnce(&mut [u8]) -> io::Result<(usize, bool)>,
+    ) -> io::Result<()> {
         (self.begin, self.end) = (0, 0);
-        self.end = read(&mut self.bytes)?;
+        (self.end, self.urgent) = read(&mut self.bytes)?;
         self.ended = self.end == 0;
         Ok(())
     }
 
-    fn write(&mut self, write: impl FnOnce(&[u8]) -> io::Result<usize>) -> io::Result<()> {
-        self.begin += write(&self.bytes[self.begin..self.end])?;
+    fn write(&mut self, write: impl FnOnce(&[u8], bool) -> io::Result<usize>) -> io::Result<()> {
+        self.begin += write(&self.bytes[self.begin..self.end], self.urgent)?;
         Ok(())
     }
 }
@@ -193,8 +206,7 @@ enum Over {
 async fn join(mut app: AppSocket, mut tcp: tokio::net::TcpStream) {
     let (mut up, mut down) = (Way::new(), Way::new());
     let over = loop {
-        let step =
-            std::future::poll_fn(|cx| step(cx, &mut app, &mut tcp, &mut up, &mut down)).await;
+        let step = std::future::poll_fn(|cx| step(cx, &mut app, &tcp, &mut up, &mut down)).await;
         match step {
             Err(over) => break over,
             Ok(()) if up.ended && up.is_empty() && !up.passed => {
@@ -232,7 +244,7 @@ async fn join(mut app: AppSocket, mut tcp: tokio::net::TcpStream) {
 fn step(
     cx: &mut Context<'_>,
     app: &mut AppSocket,
-    tcp: &mut tokio::net::TcpStream,
+    tcp: &tokio::net::TcpStream,
     up: &mut Way,
     down: &mut Way,
 ) -> Poll<Result<(), Over>> {
@@ -251,20 +263,39 @@ fn step(
         Err(_) => Err(Over::AppReset),
     };
     if !up.ended && up.is_empty() && up.broken.is_none() && app.poll_readable(cx).is_ready() {
-        attempt(up.read(|buf| app.try_read(&mut [IoSliceMut::new(buf)])), false)?;
+        let read = up.read(|buf| {
+            let count = app.try_read(&mut [IoSliceMut::new(buf)])?;
+            Ok((count, app.is_urgent()))
+        });
+        attempt(read, false)?;
     }
     if !up.is_empty() && up.broken.is_none() && tcp.poll_write_ready(cx).is_ready() {
-        let written = up.write(|buf| tcp.try_write(buf));
+        let written = up.write(|buf, urgent| match urgent {
+            true => tcp.try_io(Interest::WRITABLE, || stp_net::urgent::send(tcp, buf[0])),
+            false => tcp.try_write(buf),
+        });
         let failed = written.as_ref().err().filter(|e| e.kind() != ErrorKind::WouldBlock);
         // What the far end has said before it went is still to be had.
         up.broken = failed.map(|error| error.raw_os_error().unwrap_or(libc::EIO));
         attempt(if up.broken.is_some() { Ok(()) } else { written }, true)?;
     }
     if !down.ended && down.is_empty() && tcp.poll_read_ready(cx).is_ready() {
-        attempt(down.read(|buf| tcp.try_read(buf)), true)?;
+        let read = down.read(|buf| {
+            tcp.try_io(Interest::READABLE, || {
+                stp_net::urgent::read(tcp.as_fd(), &mut [IoSliceMut::new(buf)], |slices| {
+                    let flags = MsgFlags::MSG_DONTWAIT;
+                    Ok(nix::sys::socket::recv(tcp.as_raw_fd(), &mut slices[0], flags)?)
+                })
+            })
+        });
+        attempt(read, true)?;
     }
     if !down.is_empty() && app.poll_writable(cx).is_ready() {
-        attempt(down.write(|buf| app.try_write(&[IoSlice::new(buf)])), false)?;
+        let written = down.write(|buf, urgent| match urgent {
+            true => app.try_write_urgent(buf[0]),
+            false => app.try_write(&[IoSlice::new(buf)]),
+        });
+        attempt(written, false)?;
     }
     let to_do = (up.ended && up.is_empty() && !up.passed)
         || (up.broken.is_some() && down.ended && down.is_empty())

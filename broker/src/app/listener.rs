@@ -217,8 +217,8 @@ impl Porter {
     }
 
     async fn open(&self, stream: UnixStream, open: Open, info: AppInfo, tcp: Option<OwnedFd>) {
-        // An urgent byte is a byte like any other here, and must not be lost.
-        let _then_it_is = rustix::net::sockopt::set_socket_oobinline(&stream, true);
+        // An urgent byte keeps its place here, and must not be lost.
+        let _then_it_is = stp_net::urgent::in_line(&stream);
         match AppSocket::new(stream, open, info, tcp, &self.verdicts) {
             // Dropped with the request when the broker is ending: the app's connect is refused.
             Some(socket) => drop(self.sender.send(Request::Open(socket)).await),

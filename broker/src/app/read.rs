@@ -4,6 +4,7 @@
 //! its next read says `ECONNRESET` instead of a clean end. So the last byte of a small burst is
 //! looked at, handed on, and left in the kernel's queue; the next read skips it (SHIM.md 1.5, 6).
 //! If the broker is killed, the app sees a reset too, never a silent end.
+//! Urgent bytes come in line: a read stops before one, and the next takes it alone.
 //! Large bursts are read whole: their last piece would weigh so much that the app's socket might
 //! never be writable again; and while more is queued there is no need.
 
@@ -12,6 +13,7 @@ use std::os::fd::BorrowedFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{RecvAncillaryBuffer, RecvFlags};
+use stp_net::urgent::at_mark;
 
 /// Bursts up to this size leave their last byte in the queue.
 const HOLD_MAX: usize = 16 << 10;
@@ -28,6 +30,8 @@ pub(super) enum Ended {
 
 pub(super) enum Got {
     Bytes(usize),
+    /// One byte, which is urgent.
+    Urgent,
     Nothing,
     End(Ended),
 }
@@ -60,21 +64,37 @@ pub(super) fn fresh(
             }
         }
     }
-    if *split || count > HOLD_MAX || count > room {
-        let got = take(fd, held, bufs, room)?;
+    if !*held && at_mark(fd) {
+        return urgent(fd, held, bufs);
+    }
+    let whole = *split || count > HOLD_MAX || count > room;
+    let wanted = if whole { room } else { count - 1 };
+    let was_held = *held;
+    let got = match (wanted, was_held) {
+        (0, false) => Got::Nothing,
+        _ => take(fd, held, bufs, wanted)?,
+    };
+    if whole {
         *split = matches!(got, Got::Bytes(taken) if taken == room);
-        return Ok(got);
     }
-    let before = count - 1;
-    if before > 0 || *held {
-        match take(fd, held, bufs, before)? {
-            Got::Bytes(got) if got == before => {}
-            Got::Nothing if before == 0 => {}
-            // A short read ends at an urgent byte.
-            other => return Ok(other),
+    match got {
+        // Behind the held byte lies the urgent one, or the last.
+        Got::Nothing if was_held && at_mark(fd) => urgent(fd, held, bufs),
+        Got::Nothing if wanted == 0 => peek_last(fd, held, bufs, count),
+        // A short read ends at an urgent byte, and that may be the last one too.
+        Got::Bytes(taken) if !whole && taken == wanted && !at_mark(fd) => {
+            peek_last(fd, held, bufs, count)
         }
+        other => Ok(other),
     }
-    peek_last(fd, held, bufs, count)
+}
+
+/// Looks at the urgent byte, which is next, and leaves it in the queue as any last one.
+fn urgent(fd: BorrowedFd<'_>, held: &mut bool, bufs: &mut [IoSliceMut<'_>]) -> io::Result<Got> {
+    match peek_last(fd, held, bufs, 1)? {
+        Got::Bytes(1) => Ok(Got::Urgent),
+        other => Ok(other),
+    }
 }
 
 /// The number of queued bytes that were not handed on yet.

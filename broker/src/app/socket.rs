@@ -72,6 +72,7 @@ pub struct AppSocket {
     established: bool,
     held: bool,
     split: bool,
+    urgent: bool,
     end: AppEnd,
     fin_sent: bool,
     taken: u64,
@@ -119,6 +120,7 @@ impl AppSocket {
             established: false,
             held: false,
             split: false,
+            urgent: false,
             end: AppEnd::Open,
             fin_sent: false,
             taken: 0,
@@ -254,10 +256,15 @@ impl AppSocket {
                 got => Ok(got),
             }
         })?;
+        self.urgent = matches!(got, Got::Urgent);
         match got {
             Got::Bytes(count) => {
                 self.taken += count as u64;
                 Ok(count)
+            }
+            Got::Urgent => {
+                self.taken += 1;
+                Ok(1)
             }
             Got::Nothing => Err(ErrorKind::WouldBlock.into()),
             Got::End(end) => {
@@ -269,6 +276,31 @@ impl AppSocket {
                 };
                 Ok(0)
             }
+        }
+    }
+
+    /// Whether the byte that [`AppSocket::try_read`] gave last was sent as urgent.
+    #[must_use]
+    pub fn is_urgent(&self) -> bool {
+        self.urgent
+    }
+
+    /// Gives the app one byte as urgent, never waiting; in line where the kernel knows no other way.
+    ///
+    /// # Errors
+    /// As [`AppSocket::try_write`].
+    pub fn try_write_urgent(&mut self, byte: u8) -> io::Result<usize> {
+        let Some(stream) = self.stream.as_ref().filter(|_| self.established) else {
+            return self.try_write(&[IoSlice::new(&[byte])]);
+        };
+        match stream.try_io(Interest::WRITABLE, || stp_net::urgent::send(stream, byte)) {
+            Ok(count) => {
+                self.delivered += count as u64;
+                Ok(count)
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Err(error),
+            // No urgent bytes, or nobody who reads them.
+            Err(_) => self.try_write(&[IoSlice::new(&[byte])]),
         }
     }
 

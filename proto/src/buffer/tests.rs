@@ -111,7 +111,7 @@ fn what_the_near_side_does_not_take_is_kept_in_order() {
             let arrived = [&stream[given..middle], &stream[middle..end]];
             given = end;
             let mut appetite = step;
-            let result = buffer.deliver(&arrived, |slices| {
+            let result = buffer.deliver(&arrived, None, |slices, _| {
                 if appetite == 0 {
                     return Err(io::ErrorKind::WouldBlock.into());
                 }
@@ -135,12 +135,12 @@ fn what_the_near_side_does_not_take_is_kept_in_order() {
 fn an_error_after_some_bytes_is_told_at_the_next_call() {
     let mut buffer = ReceiveBuffer::new(5);
     let mut calls = 0;
-    let mut write = |slices: &[IoSlice<'_>]| {
+    let mut write = |slices: &[IoSlice<'_>], _: bool| {
         calls += 1;
         if calls == 1 { Ok(slices[0].len()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
     };
-    assert_eq!(buffer.deliver(&[b"abc", b"def"], &mut write).unwrap(), 3);
-    let error = buffer.deliver(&[], &mut write).unwrap_err();
+    assert_eq!(buffer.deliver(&[b"abc", b"def"], None, &mut write).unwrap(), 3);
+    let error = buffer.deliver(&[], None, &mut write).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     assert_eq!(buffer.len(), 3, "kept");
     assert_eq!(buffer.discard(), 3);
@@ -150,9 +150,46 @@ fn an_error_after_some_bytes_is_told_at_the_next_call() {
 fn interrupted_writes_are_repeated() {
     let mut buffer = ReceiveBuffer::new(5);
     let mut calls = 0;
-    let result = buffer.deliver(&[b"abc"], |slices| {
+    let result = buffer.deliver(&[b"abc"], None, |slices, _| {
         calls += 1;
         if calls < 3 { Err(io::ErrorKind::Interrupted.into()) } else { Ok(slices[0].len()) }
     });
     assert_eq!(result.unwrap(), 3);
+}
+
+#[test]
+fn an_urgent_byte_is_written_alone_wherever_it_lies() {
+    let stream: Vec<u8> = (0..20).collect();
+    for urgent in 0..20 {
+        for held in 1..20 {
+            for stop in 0..20 {
+                let mut buffer = ReceiveBuffer::new(3);
+                let mut got = Vec::new();
+                let mut marks = Vec::new();
+                let full = |_: &[IoSlice<'_>], _| Err(io::ErrorKind::WouldBlock.into());
+                buffer.deliver(&[&stream[..held]], None, full).unwrap_err();
+                // It takes two bytes at a time, and nothing when it has `stop`.
+                let mut write = |most: usize, slices: &[IoSlice<'_>], alone: bool| {
+                    let all: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+                    if got.len() >= most {
+                        return Err(io::ErrorKind::WouldBlock.into());
+                    }
+                    if alone {
+                        marks.push((got.len(), all.len()));
+                    }
+                    let count = all.len().min(2);
+                    got.extend_from_slice(&all[..count]);
+                    Ok(count)
+                };
+                let arrived = [&stream[held..(held + 20) / 2], &stream[(held + 20) / 2..]];
+                let place = Some(urgent as u64);
+                let first = buffer.deliver(&arrived, place, |s, alone| write(stop, s, alone));
+                let first = first.unwrap_or(0);
+                let place = (urgent as u64).checked_sub(first as u64);
+                let rest = buffer.deliver(&[], place, |s, alone| write(99, s, alone)).unwrap();
+                assert_eq!((first + rest, &got), (20, &stream));
+                assert_eq!(marks, [(urgent, 1)]);
+            }
+        }
+    }
 }

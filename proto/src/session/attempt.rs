@@ -188,6 +188,8 @@ impl Session {
         self.clock.attached = now;
         self.keep_trim(now);
         (self.ack_due, self.ask_due) = (false, false);
+        self.send.urgent_said = false;
+        self.receive.forget_announced();
         let gap = self.clock.unlinked.take().map_or(Duration::ZERO, |since| now - since);
         let received = self.receive.received;
         self.outbox.event(Event::Attached { link, attempt, gap, again, received });
@@ -387,6 +389,7 @@ impl Session {
         }
         let old = core::mem::replace(&mut self.acceptor, ok.acceptor);
         self.server = ok.server.into();
+        self.peer_features = ok.features;
         self.cuts = Cuts::start(ok.up, ok.down);
         (self.send.nxt, self.send.heard, self.send.limit) = (ok.up, ok.up, ok.limit);
         (self.send.fin_sent, self.send.fin_acked) = (false, false);

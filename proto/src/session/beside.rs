@@ -54,6 +54,7 @@ pub(super) struct Beside {
 struct Answer {
     acceptor: Handle,
     epoch: u32,
+    features: u32,
     up: u64,
     limit: u64,
     server: Box<str>,
@@ -177,6 +178,8 @@ impl Session {
             Frame::Checkpoint(checkpoint) => self.beside_checkpoint(link, checkpoint),
             // It will give another.
             Frame::Pass(_) => {}
+            // What can be continued elsewhere comes of services without urgent bytes.
+            Frame::Urgent(_) => {}
             _ => self.beside_lost(link, LostCause::Broken),
         }
         None
@@ -201,6 +204,7 @@ impl Session {
         beside.answer = Some(Answer {
             acceptor: ok.acceptor,
             epoch: ok.epoch,
+            features: ok.features,
             up: ok.up,
             limit: ok.limit,
             server: ok.server.into(),
@@ -351,7 +355,7 @@ impl Session {
             initiator: self.initiator,
             acceptor: answer.acceptor,
             epoch: answer.epoch,
-            features: 0,
+            features: answer.features,
             up: answer.up,
             down: beside.old.from(),
             limit: answer.limit,

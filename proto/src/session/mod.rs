@@ -200,6 +200,14 @@ pub enum PeerMisbehaved {
         /// Where the stream ends.
         expected: u64,
     },
+    /// An urgent byte that came already, lies beyond the limit or behind the end.
+    #[error("peer announced an urgent byte at position {position}, received are {received}")]
+    WrongUrgent {
+        /// Announced.
+        position: u64,
+        /// Received.
+        received: u64,
+    },
     /// Acknowledges what was not sent.
     #[error("peer acknowledged position {position}, sent are {sent}")]
     AckedUnsent {
@@ -281,7 +289,7 @@ pub struct Session {
     server: Box<str>,
     /// Initiator: a CONNECT was answered. Acceptor: from the start.
     established: bool,
-    /// Acceptor: what the CONNECT said that the initiator can.
+    /// What the peer said that it can: acceptor, in CONNECT; initiator, in CONNECT_OK.
     peer_features: u32,
     /// Initiator: what the session is used to get, bytes a second; 0: not known.
     rate_wanted: u64,

@@ -16,6 +16,18 @@ impl Session {
         &mut self,
         now: Instant,
         arrived: &[&[u8]],
+        mut write: W,
+    ) -> io::Result<usize> {
+        self.receive.urgent = None;
+        self.deliver_marked(now, arrived, |slices, _| write(slices))
+    }
+
+    /// As [`Session::deliver`], to a near side that knows urgent bytes: such a byte is written
+    /// alone, with `true` (R13).
+    pub fn deliver_marked<W: FnMut(&[IoSlice<'_>], bool) -> io::Result<usize>>(
+        &mut self,
+        now: Instant,
+        arrived: &[&[u8]],
         write: W,
     ) -> io::Result<usize> {
         if self.receive.discard {
@@ -23,8 +35,10 @@ impl Session {
         }
         let count: u64 = arrived.iter().map(|bytes| bytes.len() as u64).sum();
         assert!(count == self.receive.limbo, "what arrived is delivered once, and all of it");
+        let urgent = self.receive.before_urgent();
         self.receive.limbo = 0;
-        let result = self.receive.buffer.deliver(arrived, write);
+        let result = self.receive.buffer.deliver(arrived, urgent, write);
+        self.receive.taken();
         if result.as_ref().is_ok_and(|count| *count > 0) {
             self.keep_handing_over(now);
         }
@@ -78,6 +92,13 @@ impl Session {
         }
         self.clock.arm(Timer::Trim, now + self.limits.heartbeat_busy);
         self.send.buffer.fill(room, self.limits.fill_max, read)
+    }
+
+    /// The byte that `fill` took last is urgent (R12).
+    pub fn mark_urgent(&mut self) {
+        if self.state != State::Closed {
+            self.send.mark_urgent();
+        }
     }
 
     /// The near side ended its stream.

@@ -12,8 +12,8 @@ use super::{Output, Session};
 use crate::state::State;
 use crate::time::Instant;
 use crate::wire::{
-    Checkpoint, Close, Connect, ConnectMode, ConnectOk, FEATURE_PASS, PassFrame, Report,
-    TicketFrame, Transfer, VERSION, encode_data,
+    Checkpoint, Close, Connect, ConnectMode, ConnectOk, FEATURE_URGENT, FEATURES, PassFrame,
+    Report, TicketFrame, Transfer, Urgent, VERSION, encode_data,
 };
 
 impl Session {
@@ -100,7 +100,7 @@ impl Session {
         due && !closing && self.cuts.may_propose(self.send.nxt, self.receive.received)
     }
 
-    /// Tickets and DATA, in stream order.
+    /// Tickets, the urgent mark (R12) and DATA, in stream order.
     fn poll_stream(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
         let nxt = self.send.nxt;
         if let Some(offer) = self.journal.due(nxt) {
@@ -119,6 +119,12 @@ impl Session {
         let count = self.send.sendable().min(self.journal.distance(nxt)).min(most);
         if count == 0 {
             return false;
+        }
+        let knows = self.peer_features & FEATURE_URGENT != 0;
+        if knows && let Some(position) = self.send.urgent_due(count) {
+            Urgent { position }.encode(out);
+            self.send.urgent_said = true;
+            return true;
         }
         let size = usize::try_from(count).expect("at most one frame");
         encode_data(nxt, self.send.buffer.at(nxt, size), out);
@@ -145,7 +151,7 @@ impl Session {
                 initiator: self.initiator,
                 acceptor: self.acceptor,
                 epoch: self.epoch,
-                features: 0,
+                features: self.peer_features & FEATURES,
                 up: self.start.up,
                 down: self.start.down,
                 limit: self.receive.told_limit,
@@ -171,7 +177,7 @@ impl Session {
             version: VERSION,
             handle: self.initiator,
             epoch: self.epoch,
-            features: FEATURE_PASS,
+            features: FEATURES,
             window: self.receive.told_limit - self.receive.received,
             service: &self.service,
             endpoint: &self.endpoint,

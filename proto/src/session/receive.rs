@@ -26,6 +26,8 @@ pub(super) struct Receiving {
     pub hold: bool,
     /// See `hold`.
     pub released: u64,
+    /// The newest urgent byte, announced or received, that the near side did not take (R13).
+    pub urgent: Option<u64>,
     /// The peer's stream ends at `received`.
     pub fin: bool,
     /// CLOSE ACK is owed for it.
@@ -51,6 +53,7 @@ impl Receiving {
             window,
             hold: false,
             released: start,
+            urgent: None,
             fin: false,
             fin_ack_due: false,
             fin_given: false,
@@ -132,10 +135,42 @@ impl Receiving {
         Ok(())
     }
 
+    /// R13: a byte that is still to come will be urgent.
+    pub fn on_urgent(&mut self, position: u64) -> Result<(), PeerMisbehaved> {
+        let received = self.received;
+        if self.fin || !(received..self.told_limit).contains(&position) {
+            return Err(PeerMisbehaved::WrongUrgent { position, received });
+        }
+        if !self.discard {
+            self.urgent = Some(position);
+        }
+        Ok(())
+    }
+
+    /// R13: an announcement dies with its link; the peer makes it again before it sends the byte.
+    pub fn forget_announced(&mut self) {
+        self.urgent = self.urgent.filter(|urgent| *urgent < self.received);
+    }
+
+    /// How many bytes the near side takes before the urgent one, if that is here.
+    pub fn before_urgent(&self) -> Option<u64> {
+        let delivered = self.delivered();
+        self.urgent.filter(|urgent| *urgent < self.received)?.checked_sub(delivered)
+    }
+
+    /// The near side took more.
+    pub fn taken(&mut self) {
+        let delivered = self.delivered();
+        self.urgent = self.urgent.filter(|urgent| *urgent >= delivered);
+    }
+
     /// R50.
     pub fn on_fin(&mut self, position: u64) -> Result<(), PeerMisbehaved> {
         if position != self.received {
             return Err(PeerMisbehaved::WrongFin { position, expected: self.received });
+        }
+        if let Some(urgent) = self.urgent.filter(|urgent| *urgent >= position) {
+            return Err(PeerMisbehaved::WrongUrgent { position: urgent, received: position });
         }
         self.fin = true;
         self.fin_ack_due = true;
@@ -157,6 +192,7 @@ impl Receiving {
         self.told_limit = self.limit();
         self.discard = true;
         self.fin_given = true;
+        self.urgent = None;
         if self.buffer.discard() > 0 || self.limbo > 0 {
             self.dropped = true;
         }

@@ -124,6 +124,7 @@ impl Session {
         match frame {
             Frame::Data(data) => self.on_data(now, data, arrived),
             Frame::Checkpoint(checkpoint) => self.on_checkpoint(now, link, checkpoint),
+            Frame::Urgent(urgent) => self.receive.on_urgent(urgent.position),
             Frame::Close(close) => self.on_close(now, link, close),
             Frame::Suspend(_) => {
                 self.on_suspend(now);
@@ -279,5 +280,6 @@ fn name(frame: &Frame<'_>) -> &'static str {
         Frame::Transfer(_) => "TRANSFER",
         Frame::Stay(_) => "STAY",
         Frame::Pass(_) => "PASS",
+        Frame::Urgent(_) => "URGENT",
     }
 }

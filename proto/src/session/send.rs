@@ -26,6 +26,10 @@ pub(super) struct Sending {
     pub fin_ever: bool,
     /// The peer has everything, the end included, and we may forget it.
     pub fin_acked: bool,
+    /// The newest urgent byte, until it is freed (R12).
+    urgent: Option<u64>,
+    /// It was announced on the attached link.
+    pub urgent_said: bool,
     /// Nothing from here on is freed while another server is asked (R65), and what would have been.
     pin: Option<(u64, u64)>,
 }
@@ -42,6 +46,8 @@ impl Sending {
             fin_sent: false,
             fin_ever: false,
             fin_acked: false,
+            urgent: None,
+            urgent_said: false,
             pin: None,
         }
     }
@@ -74,6 +80,7 @@ impl Sending {
         }
         if position > self.una() {
             self.buffer.free(position);
+            self.urgent = self.urgent.filter(|urgent| *urgent >= position);
         }
     }
 
@@ -121,6 +128,19 @@ impl Sending {
         let beside = mutant!(BesideSends, self.pin.is_some(), false);
         let limit = if beside { limit.min(self.max) } else { limit };
         self.end().min(limit).saturating_sub(self.nxt)
+    }
+
+    /// R12: the byte taken last is urgent; as with TCP there is one such byte at a time.
+    pub fn mark_urgent(&mut self) {
+        if !self.buffer.is_empty() {
+            (self.urgent, self.urgent_said) = (Some(self.end() - 1), false);
+        }
+    }
+
+    /// R12: the urgent byte, if it is among the next `count` and was not announced.
+    pub fn urgent_due(&self, count: u64) -> Option<u64> {
+        let next = self.nxt..self.nxt + count;
+        self.urgent.filter(|urgent| !self.urgent_said && next.contains(urgent))
     }
 
     pub fn transmitted(&mut self, count: u64) {

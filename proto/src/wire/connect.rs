@@ -28,6 +28,10 @@ const WITH_RATE: u32 = 1;
 const FIELDS: u32 = 0xffff;
 /// Feature: PASS is understood (R80).
 pub const FEATURE_PASS: u32 = 1 << 16;
+/// Feature: URGENT is understood (R12).
+pub const FEATURE_URGENT: u32 = 1 << 17;
+/// What is understood here, without a field (R6).
+pub const FEATURES: u32 = FEATURE_PASS | FEATURE_URGENT;
 /// Longest text that explains a refusal.
 pub const REASON_MAX: usize = 200;
 
@@ -255,7 +259,7 @@ pub struct ConnectOk<'a> {
     pub acceptor: Handle,
     /// The epoch of the CONNECT that is answered.
     pub epoch: u32,
-    /// Abilities both have.
+    /// Those of the CONNECT's abilities that the acceptor has as well (R6).
     pub features: u32,
     /// Up position from which the acceptor wants bytes.
     pub up: u64,

@@ -27,6 +27,7 @@ pub(crate) mod kind {
     pub const TRANSFER: u8 = 12;
     pub const STAY: u8 = 13;
     pub const PASS: u8 = 14;
+    pub const URGENT: u8 = 15;
 }
 
 /// One frame, header taken apart, payload not yet.

@@ -16,6 +16,7 @@ mod seam;
 mod suspend;
 mod ticket;
 mod transfer;
+mod urgent;
 
 #[cfg(test)]
 mod tests;
@@ -23,9 +24,9 @@ mod tests;
 pub use checkpoint::{Checkpoint, Report};
 pub use close::{Close, ResetFrame, encode_done};
 pub use connect::{
-    Connect, ConnectDenied, ConnectMode, ConnectOk, DenyReason, FEATURE_PASS, GRANT_MAX, NAME_MAX,
-    PASS_MAX, REASON_MAX, RelayRequest, TICKET_MAX, TransferRequest, VERSION,
-    encode_connect_denied,
+    Connect, ConnectDenied, ConnectMode, ConnectOk, DenyReason, FEATURE_PASS, FEATURE_URGENT,
+    FEATURES, GRANT_MAX, NAME_MAX, PASS_MAX, REASON_MAX, RelayRequest, TICKET_MAX, TransferRequest,
+    VERSION, encode_connect_denied,
 };
 pub use data::{DATA_MAX, Data};
 pub use error::WireError;
@@ -35,6 +36,7 @@ pub use resume::{ResumeDenial, ResumeDenied, ResumeFrame, ResumeOk, encode_resum
 pub use suspend::Suspend;
 pub use ticket::TicketFrame;
 pub use transfer::{Transfer, TransferReason};
+pub use urgent::Urgent;
 
 pub(crate) use data::encode_data;
 pub(crate) use seam::{SEAM_PROOF_MAX, put_seam, read_seam};
@@ -72,6 +74,8 @@ pub enum Frame<'a> {
     Stay(Transfer<'a>),
     /// For reaching this server through others.
     Pass(PassFrame<'a>),
+    /// Which byte of the stream is urgent.
+    Urgent(Urgent),
 }
 
 impl<'a> Frame<'a> {
@@ -91,6 +95,7 @@ impl<'a> Frame<'a> {
             kind::TRANSFER => Frame::Transfer(Transfer::read(raw)?),
             kind::STAY => Frame::Stay(Transfer::read(raw)?),
             kind::PASS => Frame::Pass(PassFrame::read(raw)?),
+            kind::URGENT => Frame::Urgent(Urgent::read(raw)?),
             unknown => return Err(WireError::UnknownType(unknown)),
         })
     }
@@ -112,6 +117,7 @@ impl<'a> Frame<'a> {
             Frame::Transfer(frame) => frame.encode(out),
             Frame::Stay(frame) => frame.encode_stay(out),
             Frame::Pass(frame) => frame.encode(out),
+            Frame::Urgent(frame) => frame.encode(out),
         }
     }
 }

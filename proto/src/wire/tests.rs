@@ -104,6 +104,7 @@ fn all(ticket: &[u8]) -> Vec<Frame<'_>> {
             ..connect
         }),
         Frame::Pass(PassFrame { pass: b"v4.local.pass" }),
+        Frame::Urgent(Urgent { position: 8 }),
         Frame::ConnectOk(ConnectOk {
             initiator: A,
             acceptor: B,

@@ -35,16 +35,22 @@ impl Near for Tcp {
 
     fn pull(&mut self, now: Instant, session: &mut Session) -> io::Result<Pulled> {
         let Some(upstream) = &self.upstream else { return Err(io::ErrorKind::WouldBlock.into()) };
-        let mut ended = false;
+        let (mut ended, mut urgent) = (false, false);
         let taken = session.fill(now, |slices| {
-            let read = upstream.try_read(slices)?;
+            let read;
+            (read, urgent) = upstream.try_read_marked(slices)?;
             ended = read == 0 && slices.iter().any(|slice| !slice.is_empty());
             Ok(read)
         })?;
         match taken {
             0 if ended => Ok(Pulled::Fin),
             0 => Err(io::ErrorKind::WouldBlock.into()),
-            taken => Ok(Pulled::Bytes(taken)),
+            taken => {
+                if urgent {
+                    session.mark_urgent();
+                }
+                Ok(Pulled::Bytes(taken))
+            }
         }
     }
 
@@ -54,7 +60,8 @@ impl Near for Tcp {
         session: &mut Session,
         arrived: &[&[u8]],
     ) -> io::Result<usize> {
-        session.deliver(now, arrived, |slices| match &self.upstream {
+        session.deliver_marked(now, arrived, |slices, urgent| match &self.upstream {
+            Some(upstream) if urgent => upstream.try_write_urgent(slices[0][0]),
             Some(upstream) => upstream.try_write(slices),
             None => Err(io::ErrorKind::BrokenPipe.into()),
         })

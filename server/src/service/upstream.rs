@@ -1,12 +1,15 @@
 //! The stream behind a service: a TCP connection to a real server, or one end of a private socket
 //! pair whose other end is the embedded origin.
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use stp_net::urgent;
+use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::origin::Origin;
@@ -31,6 +34,7 @@ impl Target {
                 let connect = tokio::time::timeout(CONNECT_MAX, TcpStream::connect(address));
                 let tcp = connect.await.map_err(|_| io::ErrorKind::TimedOut)??;
                 tcp.set_nodelay(true)?;
+                urgent::in_line(&tcp)?;
                 Ok(Upstream::Tcp(tcp))
             }
             Self::Origin(origin) => {
@@ -82,6 +86,25 @@ impl Upstream {
         match self {
             Self::Tcp(tcp) => tcp.try_read_vectored(slices),
             Self::Pair(pair) => pair.try_read_vectored(slices),
+        }
+    }
+
+    /// As [`Self::try_read`], up to an urgent byte, or that byte alone; says whether it was that one.
+    pub fn try_read_marked(&self, slices: &mut [IoSliceMut<'_>]) -> io::Result<(usize, bool)> {
+        match self {
+            Self::Tcp(tcp) => tcp.try_io(Interest::READABLE, || {
+                let socket = socket2::SockRef::from(tcp);
+                urgent::read(tcp.as_fd(), slices, |slices| (&*socket).read_vectored(slices))
+            }),
+            Self::Pair(pair) => Ok((pair.try_read_vectored(slices)?, false)),
+        }
+    }
+
+    /// Writes one byte as urgent.
+    pub fn try_write_urgent(&self, byte: u8) -> io::Result<usize> {
+        match self {
+            Self::Tcp(tcp) => tcp.try_io(Interest::WRITABLE, || urgent::send(tcp, byte)),
+            Self::Pair(pair) => pair.try_write(&[byte]),
         }
     }
 

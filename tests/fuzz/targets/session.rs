@@ -6,8 +6,8 @@ use std::time::Duration;
 use stp_proto::session::{Input, Limits, LinkId, Output, Peer, Session, StartAt, TicketOffer};
 use stp_proto::time::Instant;
 use stp_proto::wire::{
-    Checkpoint, Close, Connect, ConnectMode, ConnectOk, DATA_MAX, Data, Frame, Report, ResumeFrame,
-    ResumeOk, VERSION, frames,
+    Checkpoint, Close, Connect, ConnectMode, ConnectOk, DATA_MAX, Data, FEATURE_URGENT, Frame,
+    Report, ResumeFrame, ResumeOk, Urgent, VERSION, frames,
 };
 
 use super::wire::make;
@@ -61,7 +61,7 @@ impl Run {
                 version: VERSION,
                 handle: draw.handle(),
                 epoch: draw.u32(),
-                features: 0,
+                features: draw.pick(&[0, FEATURE_URGENT]),
                 window: draw.position(),
                 service: "www.web@example.org",
                 endpoint: "",
@@ -105,7 +105,12 @@ impl Run {
                 let code = draw.u32();
                 self.input(draw.pick(&[Input::NearReset, Input::NearGone, Input::Abort { code }]));
             }
-            5 => self.fill(draw.below(3_000)),
+            5 => {
+                self.fill(draw.below(3_000));
+                if draw.bool() {
+                    self.session.mark_urgent();
+                }
+            }
             6 => {
                 let most = draw.below(5_000);
                 self.deliver(&[], most);
@@ -129,12 +134,14 @@ impl Run {
     }
 
     fn deliver(&mut self, arrived: &[&[u8]], mut most: usize) {
-        let write = |slices: &[io::IoSlice<'_>]| {
-            let count = slices.iter().map(|slice| slice.len()).sum::<usize>().min(most);
+        let write = |slices: &[io::IoSlice<'_>], urgent: bool| {
+            let offered = slices.iter().map(|slice| slice.len()).sum::<usize>();
+            assert!(offered == 1 || !urgent, "an urgent byte comes alone");
+            let count = offered.min(most);
             most -= count;
             if count == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(count) }
         };
-        let _ = self.session.deliver(self.now, arrived, write);
+        let _ = self.session.deliver_marked(self.now, arrived, write);
     }
 
     fn offer(&mut self, draw: &mut Draw<'_>) {
@@ -203,7 +210,7 @@ impl Run {
         let agreed = self.session.cuts().agreed().id;
         let id = draw.pick(&[agreed, agreed.next()]);
         let cut = |id| stp_proto::cut::Cut { id, sent, received };
-        match draw.below(10) {
+        match draw.below(11) {
             0 | 1 => {
                 let bytes = if bytes.is_empty() { b"x" } else { bytes };
                 let position = near(draw, positions.received).min(u64::MAX - bytes.len() as u64);
@@ -222,7 +229,7 @@ impl Run {
                 initiator,
                 acceptor: draw.handle(),
                 epoch: self.session.epoch(),
-                features: 0,
+                features: draw.pick(&[0, FEATURE_URGENT]),
                 up: received,
                 down: sent,
                 limit,
@@ -239,6 +246,7 @@ impl Run {
                 acked: cut(id),
                 pending: draw.bool().then(|| cut(id.next())),
             }),
+            9 => Frame::Urgent(Urgent { position: sent }),
             _ => Frame::ResumeOk(ResumeOk {
                 epoch: self.session.epoch(),
                 report,

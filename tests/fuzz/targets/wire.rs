@@ -8,7 +8,7 @@ use stp_proto::wire::{
     Checkpoint, Close, Connect, ConnectDenied, ConnectMode, ConnectOk, DATA_MAX, Data, DenyReason,
     FRAME_MAX, Frame, GRANT_MAX, HEADER, NAME_MAX, PASS_MAX, PassFrame, REASON_MAX, RelayRequest,
     Report, ResetFrame, ResumeDenial, ResumeDenied, ResumeFrame, ResumeOk, Suspend, TICKET_MAX,
-    TicketFrame, Transfer, TransferReason, TransferRequest, VERSION, first_frame, frames,
+    TicketFrame, Transfer, TransferReason, TransferRequest, Urgent, VERSION, first_frame, frames,
 };
 
 use super::{Draw, bounded};
@@ -46,7 +46,7 @@ pub type Borrowed<'a> = (&'a str, &'a str, &'a [u8]);
 
 /// A good frame.
 pub fn make<'a>(draw: &mut Draw<'_>, (text, more, bytes): Borrowed<'a>) -> Frame<'a> {
-    match draw.below(14) {
+    match draw.below(15) {
         0 => Frame::Connect(connect(draw, (text, more, bytes))),
         1 => Frame::ConnectOk(ConnectOk {
             initiator: draw.handle(),
@@ -97,7 +97,8 @@ pub fn make<'a>(draw: &mut Draw<'_>, (text, more, bytes): Borrowed<'a>) -> Frame
             ticket: bytes,
         }),
         11 => Frame::Pass(PassFrame { pass: &bytes[..bytes.len().min(PASS_MAX)] }),
-        12 => Frame::Transfer(Transfer { reason: transfer_reason(draw), text }),
+        12 => Frame::Urgent(Urgent { position: draw.position() }),
+        13 => Frame::Transfer(Transfer { reason: transfer_reason(draw), text }),
         _ => Frame::Stay(Transfer { reason: transfer_reason(draw), text }),
     }
 }

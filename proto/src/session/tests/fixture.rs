@@ -24,11 +24,17 @@ pub struct End {
     pub session: Session,
     /// What the near side still writes.
     pub source: VecDeque<u8>,
+    /// Places in its stream of bytes that it marks as urgent.
+    pub urgent: VecDeque<u64>,
+    /// How much it has written.
+    written: u64,
     /// The near side ends its stream when `source` is empty.
     pub fin_at_end: bool,
     fin_told: bool,
     /// What the near side has read.
     pub got: Vec<u8>,
+    /// The bytes among them that came with a mark.
+    pub marks: Vec<u64>,
     /// How much more it reads.
     pub appetite: usize,
     /// The link takes DATA.
@@ -47,9 +53,12 @@ impl End {
         End {
             session,
             source: VecDeque::new(),
+            urgent: VecDeque::new(),
+            written: 0,
             fin_at_end: false,
             fin_told: false,
             got: Vec::new(),
+            marks: Vec::new(),
             appetite: usize::MAX,
             room: true,
             events: Vec::new(),
@@ -85,12 +94,15 @@ impl End {
     fn near(&mut self, now: Instant) {
         while !self.source.is_empty() && self.session.send_room() > 0 {
             let source = &mut self.source;
+            // A read ends at an urgent byte.
+            let most = self.urgent.front().map_or(u64::MAX, |urgent| urgent - self.written + 1);
+            let most = usize::try_from(most).unwrap_or(usize::MAX);
             let count = self
                 .session
                 .fill(now, |slices| {
                     let mut count = 0;
                     for slice in slices.iter_mut() {
-                        let here = slice.len().min(source.len());
+                        let here = slice.len().min(source.len()).min(most - count);
                         source.drain(..here).zip(slice.iter_mut()).for_each(|(b, s)| *s = b);
                         count += here;
                     }
@@ -98,6 +110,10 @@ impl End {
                 })
                 .unwrap();
             assert!(count > 0, "there was room and there were bytes");
+            self.written += count as u64;
+            if self.urgent.pop_front_if(|urgent| *urgent + 1 == self.written).is_some() {
+                self.session.mark_urgent();
+            }
         }
         if self.source.is_empty() && self.fin_at_end && !self.fin_told {
             self.fin_told = true;
@@ -109,10 +125,14 @@ impl End {
     }
 
     fn deliver(&mut self, now: Instant, arrived: &[&[u8]]) {
-        let (got, appetite) = (&mut self.got, &mut self.appetite);
-        let result = self.session.deliver(now, arrived, |slices| {
+        let (got, appetite, marks) = (&mut self.got, &mut self.appetite, &mut self.marks);
+        let result = self.session.deliver_marked(now, arrived, |slices, urgent| {
             if *appetite == 0 {
                 return Err(io::ErrorKind::WouldBlock.into());
+            }
+            if urgent {
+                assert_eq!(slices.iter().map(|slice| slice.len()).sum::<usize>(), 1);
+                marks.push(got.len() as u64);
             }
             let mut count = 0;
             for slice in slices {
@@ -142,6 +162,13 @@ pub struct Link {
     pub breaks_after: Option<usize>,
     /// An end learns that the other has closed it.
     ends: [Option<Instant>; 2],
+}
+
+impl Link {
+    /// The record that arrives next, at the server (0) or the broker (1).
+    pub fn first(&mut self, way: usize) -> &mut Vec<u8> {
+        &mut self.ways[way].front_mut().expect("one is on its way").1
+    }
 }
 
 /// The two ends and what is between them.

@@ -14,3 +14,4 @@ mod soak;
 mod suspend;
 mod timers;
 mod transfer;
+mod urgent;
