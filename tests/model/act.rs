@@ -126,6 +126,7 @@ impl Act<'_> {
         let at = self.end().near.wrote;
         let differs = self.differs(at) && self.end().role == Role::Server(1);
         let value = if differs { other_byte(at) } else { byte(up, at) };
+        let urgent = self.plan.urgent_of(if up { self.plan.up } else { self.plan.down });
         let Some(session) = self.session() else { return Ok(()) };
         let count = session
             .fill(NOW, |slices| {
@@ -135,6 +136,9 @@ impl Act<'_> {
                 Ok(1)
             })
             .map_err(|error| format!("P1 fill failed: {error}"))?;
+        if count == 1 && urgent == Some(at) {
+            session.mark_urgent();
+        }
         self.end().near.wrote += count as u64;
         Ok(())
     }
@@ -151,13 +155,17 @@ impl Act<'_> {
     /// The near side takes at most `most` bytes, and looks at each.
     fn deliver(&mut self, arrived: &[&[u8]], most: usize) -> Result<(), String> {
         let up = !self.end().is_broker();
-        let (mut at, mut wrong) = (self.end().near.got, None);
+        let (mut at, mut wrong, mut mark) = (self.end().near.got, None, None);
+        let marked = self.plan.urgent_of(if up { self.plan.up } else { self.plan.down });
         let mut appetite = if self.end().near.gone { 0 } else { most };
         let differs = self.plan.differs.map(u64::from).filter(|_| !up);
         let Some(session) = self.session() else { return Ok(()) };
-        let result = session.deliver(NOW, arrived, |slices| {
+        let result = session.deliver_marked(NOW, arrived, |slices, urgent| {
             let mut count = 0;
             for value in slices.iter().flat_map(|slice| slice.iter()).take(appetite) {
+                if urgent != (marked == Some(at)) {
+                    mark.get_or_insert(at);
+                }
                 let other = differs == Some(at) && *value == other_byte(at);
                 if *value != byte(up, at) && !other {
                     wrong.get_or_insert((at, *value));
@@ -174,6 +182,9 @@ impl Act<'_> {
         }
         if let Some((at, value)) = wrong {
             return Err(format!("P1 prefix: byte {value:#04x} given at position {at}"));
+        }
+        if let Some(at) = mark {
+            return Err(format!("P14 mark: wrong of the byte at position {at}"));
         }
         let (before, fin) = (self.end().near.got, self.end().near.got_fin);
         if at > before && fin {

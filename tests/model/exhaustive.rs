@@ -1,7 +1,7 @@
 //! The runs. Each goes through every state within its bounds; `property.rs` says what must hold.
 //! The names in front are those of the notes the protocol was worked out on; K are runs that begin
 //! with CONNECT, X with a server that dies, T with tickets and a second server, W with a second server
-//! that is asked beside the first (make before break, R65-R67). Those marked
+//! that is asked beside the first (make before break, R65-R67), U with urgent bytes (R12, R13). Those marked
 //! `large` are run by scripts/verify, the others by CI too.
 
 use crate::explore::{Verdict, explore};
@@ -62,10 +62,11 @@ fn row(plan: &Plan, report: &crate::explore::Report) -> String {
         Some(at) => format!("a copy that differs at {at}; "),
         None => String::new(),
     };
+    let urgent = if plan.urgent { "urgent last bytes; " } else { "" };
     let tickets = if plan.replayable { "tickets; " } else { "" };
     let wrong = if wrong.is_empty() { "nothing".to_owned() } else { wrong.join(", ") };
     format!(
-        "| {} | {},{} | {},{} | {begins}{tickets}{differs}{batch}{near}{small}{wrong} | {} | {} | {} | {} | {:.1} |",
+        "| {} | {},{} | {},{} | {begins}{tickets}{differs}{urgent}{batch}{near}{small}{wrong} | {} | {} | {} | {} | {:.1} |",
         plan.name,
         plan.up,
         plan.down,
@@ -143,6 +144,9 @@ runs! {
     another_server_is_asked_among_faults: "W2" BESIDE { up: 0, down: 2, faults: 1 };
     one_of_two_servers_dies: "W3" BESIDE { up: 0, down: 2, crashes: 1 };
     a_copy_that_differs_is_found_out: "W4" BESIDE { up: 0, down: 2, differs: Some(1), faults: 1 };
+    urgent_bytes_keep_their_mark: "U1" UP { cuts: [1, 1], up: 2, faults: 1, urgent: true };
+    urgent_bytes_for_slow_apps: "U2" TIGHT { up: 2, faults: 1, urgent: true };
+    urgent_bytes_from_the_start: "U3" CALM { faults: 2, urgent: true };
     #[ignore = "large"]
     large_small_windows_beside: "W5" BESIDE {
         up: 1, send_buffer: 2, receive_buffer: 2, ack_every: 2, lazy: true

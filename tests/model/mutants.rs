@@ -97,6 +97,15 @@ pub const HUNTS: &[Plan] = &[
         established: true,
         ..CALM
     },
+    Plan { name: "M19 urgent", faults: 1, established: true, urgent: true, ..CALM },
+    Plan {
+        name: "M20 urgent, slow",
+        faults: 1,
+        lazy: true,
+        established: true,
+        urgent: true,
+        ..CALM
+    },
     Plan { name: "M16 cuts", cuts: [2, 2], faults: 1, up: 2, established: true, ..CALM },
 ];
 

@@ -46,6 +46,8 @@ pub struct Plan {
     pub established: bool,
     /// The service is replayable: acknowledgements follow tickets, and there are two servers.
     pub replayable: bool,
+    /// The last byte of each stream is urgent.
+    pub urgent: bool,
     /// The mistake in the rules.
     pub mutant: Option<Mutant>,
 }
@@ -73,10 +75,16 @@ pub const CALM: Plan = Plan {
     lazy: false,
     established: false,
     replayable: false,
+    urgent: false,
     mutant: None,
 };
 
 impl Plan {
+    /// The urgent byte of a stream of so many.
+    pub fn urgent_of(&self, count: u8) -> Option<u64> {
+        u64::from(count).checked_sub(1).filter(|_| self.urgent)
+    }
+
     /// The session's limits: the shipped code, a few bytes.
     pub fn limits(&self) -> Limits {
         // The clock stands still and timers are told one by one to expire: only which are set counts.

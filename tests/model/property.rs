@@ -17,6 +17,7 @@
 //! | P11 | tickets fit what they are used for; the death of a server is survived while its tickets cover what was freed |
 //! | P12 | a round of agreement on a cut ends while its link lives |
 //! | P13 | while another server is asked beside the attached one, nothing it was promised is freed, nothing it was not told of is sent; it gets the session only if all bytes that came twice are the same |
+//! | P14 | an urgent byte is delivered as such, and no other |
 
 use stp_proto::cut::Phase;
 use stp_proto::session::ClosedWhy;

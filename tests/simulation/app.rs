@@ -10,7 +10,7 @@ use stp_proto::time::Instant;
 use crate::near::{Pulled, copy};
 use crate::origin::Origin;
 use crate::plan::{Pace, Plan};
-use crate::random::{Random, pattern, pattern_at};
+use crate::random::{Random, pattern, pattern_at, urgent_at};
 
 /// How the app ends its session.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -164,6 +164,11 @@ impl App {
             .expect("the app's writes do not fail");
         if count > 0 {
             self.write_at = now;
+            if let Task::Stream { up, written, .. } = &self.task
+                && urgent_at(up.0, *written - 1)
+            {
+                session.mark_urgent();
+            }
             return Pulled::Bytes;
         }
         let written = match &self.task {
@@ -185,7 +190,12 @@ impl App {
     }
 
     /// Takes bytes.
-    pub fn take(&mut self, now: Instant, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    pub fn take(
+        &mut self,
+        now: Instant,
+        slices: &[IoSlice<'_>],
+        urgent: bool,
+    ) -> io::Result<usize> {
         if self.quits || self.aborts {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
@@ -195,6 +205,13 @@ impl App {
         }
         if self.shut.is_some() {
             self.fail("bytes came behind the end".to_owned());
+        }
+        let may_be = match &self.task {
+            Task::Stream { down, seen, .. } => urgent_at(down.0, *seen),
+            Task::Exchanges { .. } => false,
+        };
+        if urgent && !may_be {
+            self.fail("a byte is urgent that was not sent as such".to_owned());
         }
         let mut left = self.read.burst;
         let mut total = 0;

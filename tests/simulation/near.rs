@@ -8,7 +8,7 @@ use stp_proto::time::Instant;
 use crate::app::App;
 use crate::http::Http;
 use crate::plan::Pace;
-use crate::random::{pattern, pattern_at};
+use crate::random::{pattern, pattern_at, urgent_at};
 
 /// What a pull found.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -47,9 +47,13 @@ impl Near {
         arrived: &[&[u8]],
     ) -> io::Result<usize> {
         match self {
-            Near::App(app) => session.deliver(now, arrived, |slices| app.take(now, slices)),
+            Near::App(app) => {
+                session.deliver_marked(now, arrived, |slices, urgent| app.take(now, slices, urgent))
+            }
             Near::Http(http) => http.push(now, session, arrived),
-            Near::Tcp(tcp) => session.deliver(now, arrived, |slices| tcp.take(now, slices)),
+            Near::Tcp(tcp) => {
+                session.deliver_marked(now, arrived, |slices, urgent| tcp.take(now, slices, urgent))
+            }
         }
     }
 
@@ -141,6 +145,9 @@ impl Tcp {
         });
         if filled.expect("a pattern does not fail") > 0 {
             self.write_at = now;
+            if urgent_at(self.down.0, self.written - 1) {
+                session.mark_urgent();
+            }
             return Pulled::Bytes;
         }
         let may_end = self.written == self.down.1 && (!self.waits || self.shut.is_some());
@@ -151,9 +158,12 @@ impl Tcp {
         Pulled::Fin
     }
 
-    fn take(&mut self, now: Instant, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    fn take(&mut self, now: Instant, slices: &[IoSlice<'_>], urgent: bool) -> io::Result<usize> {
         if self.is_paused(now, self.read_at) {
             return Err(io::ErrorKind::WouldBlock.into());
+        }
+        if urgent && !urgent_at(self.up.0, self.seen) {
+            self.violation.get_or_insert(format!("up byte {} is not urgent", self.seen));
         }
         self.read_at = now;
         let mut left = self.pace.burst;

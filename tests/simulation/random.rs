@@ -76,6 +76,11 @@ pub fn pattern(seed: u64, at: u64, out: &mut [u8]) {
     }
 }
 
+/// Whether a byte of a pattern is urgent, if it is the last of a write.
+pub fn urgent_at(seed: u64, at: u64) -> bool {
+    mix(at.wrapping_add(seed << 32)).is_multiple_of(4)
+}
+
 pub fn pattern_at(seed: u64, at: u64) -> u8 {
     let word = mix((at >> 3).wrapping_add(seed << 32));
     word.to_le_bytes()[usize::try_from(at & 7).expect("three bits")]

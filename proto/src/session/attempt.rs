@@ -188,7 +188,7 @@ impl Session {
         self.clock.attached = now;
         self.keep_trim(now);
         (self.ack_due, self.ask_due) = (false, false);
-        self.send.urgent_said = false;
+        mutant!(UrgentNotAgain, self.send.urgent_said = false, ());
         self.receive.forget_announced();
         let gap = self.clock.unlinked.take().map_or(Duration::ZERO, |since| now - since);
         let received = self.receive.received;

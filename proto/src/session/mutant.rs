@@ -72,6 +72,8 @@ mod chosen {
         SuspendedAccepts: "a suspended end accepts a RESUME",
         ResetUntold: "an end that aborted without a link does not tell the other",
         BesideSends: "bytes the other server was not told of are sent to the old one",
+        UrgentNotAgain: "an urgent byte is not announced again with its DATA",
+        UrgentDropped: "an urgent byte that came loses its mark with the link",
         DenyAndClose: "a link is closed at once after a denial, which may not arrive",
     }
 

@@ -149,7 +149,8 @@ impl Receiving {
 
     /// R13: an announcement dies with its link; the peer makes it again before it sends the byte.
     pub fn forget_announced(&mut self) {
-        self.urgent = self.urgent.filter(|urgent| *urgent < self.received);
+        let kept = mutant!(UrgentDropped, self.received, 0);
+        self.urgent = self.urgent.filter(|urgent| *urgent < kept);
     }
 
     /// How many bytes the near side takes before the urgent one, if that is here.
