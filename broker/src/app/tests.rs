@@ -140,6 +140,47 @@ async fn bytes_of_any_sizes_arrive_in_order() {
     assert_eq!(socket.end(), AppEnd::Gone);
 }
 
+/// Whatever was sent before it, urgent or not, and however it is read: an urgent byte comes alone and
+/// at its place, and the newest of those not yet read has the mark.
+#[tokio::test]
+async fn urgent_bytes_keep_their_place_beside_the_held_one() {
+    let (mut broker, mut draw) = (Broker::new(), 1_u64);
+    let (mut app, mut socket) = broker.established().await;
+    let mut below = |bound: u64| {
+        draw = draw.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        (draw >> 33) % bound
+    };
+    let (mut sent, mut got, mut newest) = (0_u64, 0_u64, None);
+    for _ in 0..2_000 {
+        for _ in 0..below(4) {
+            let count = if below(50) == 0 { 20_000 } else { below(4) };
+            let bytes: Vec<u8> = (sent..sent + count).map(|at| at as u8).collect();
+            app.write_all(&bytes).unwrap();
+            sent += count;
+            if below(3) == 0 {
+                stp_net::urgent::send(&app, sent as u8).unwrap();
+                newest = Some(sent);
+                sent += 1;
+            }
+        }
+        while got < sent && below(4) > 0 {
+            let room = if below(20) == 0 { 30_000 } else { 3 + below(6) };
+            let bytes = read(&mut socket, room as usize).await;
+            let urgent = newest.filter(|newest| (got..got + bytes.len() as u64).contains(newest));
+            assert_eq!(socket.is_urgent(), urgent.is_some(), "bytes from {got}");
+            assert!(urgent.is_none() || bytes.len() == 1);
+            assert!(bytes.iter().zip(got..).all(|(byte, at)| *byte == at as u8));
+            got += bytes.len() as u64;
+        }
+    }
+    while got < sent {
+        got += read(&mut socket, 30_000).await.len() as u64;
+    }
+    assert_eq!((got, socket.positions().0), (sent, sent));
+    app.shutdown(std::net::Shutdown::Write).unwrap();
+    assert!(read(&mut socket, 9).await.is_empty());
+}
+
 #[tokio::test]
 async fn the_ends_of_an_app_are_told_apart() {
     let mut broker = Broker::new();
