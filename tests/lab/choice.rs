@@ -96,3 +96,49 @@ fn where_udp_does_not_pass_the_nearest_server_is_found_all_the_same() {
         Ok(())
     });
 }
+
+/// What Python's connect() says; it waits for the answer, curl polls for it.
+const CONNECT: &str = "import errno, socket, sys
+try:
+    socket.create_connection(('mirror.lab', 80), 20)
+except OSError as error:
+    sys.exit(errno.errorcode[error.errno])
+";
+
+#[test]
+fn an_app_is_told_that_there_is_no_path_to_any_server() {
+    play("no_path", |scene| {
+        let broker = "[limits]\nconnect = \"2s\"";
+        let layout = Layout { servers: 2, megabytes: 1, broker, ..Layout::default() };
+        let world = World::lay(scene, &layout)?;
+        let client = &world.topology.hosts[CLIENT].namespace;
+        let routes = |change: &str| {
+            let hosts = &world.topology.hosts[1..];
+            hosts
+                .iter()
+                .try_for_each(|host| client.ip(&["route", change, "unreachable", &host.address()]))
+        };
+        routes("add")?;
+        let bound = Duration::from_secs(30);
+        let python =
+            world.app("python3")?.args(&["-c", CONNECT]).run(scene, Some(client), bound)?;
+        scene.say(&format!("python: {}", python.err.trim()));
+        ensure!(python.err.trim() == "EHOSTUNREACH", "python: {}{}", python.out, python.err);
+        let curl = world.app("curl")?.args(&["-sSv", "-o", "/dev/null", "http://mirror.lab/big"]);
+        let curl = curl.run(scene, Some(client), bound)?;
+        let said = curl.err.lines().filter(|line| line.contains("No route to host"));
+        scene.say(&format!("curl: {}", said.clone().next().unwrap_or("nothing of a route")));
+        ensure!(curl.status.code() == Some(7) && said.count() > 0, "curl: {}", curl.err);
+        let ended = world.broker_status()?["ended"].clone();
+        let ended = ended.as_array().context("no list of those that ended")?;
+        ensure!(ended.len() == 2, "{ended:?}");
+        for session in ended {
+            let reason = session["reason"].as_str().unwrap_or_default();
+            scene.say(&format!("status: {reason}"));
+            ensure!(reason.matches("No route to host").count() == 2, "{session}");
+        }
+        routes("del")?;
+        let (process, _growth, path) = world.download(scene, Tool::Curl)?;
+        world.must_be_right(process, &path)
+    });
+}
