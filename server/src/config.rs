@@ -135,7 +135,8 @@ pub struct Limits {
     pub egress: Option<u64>,
     /// When a path counts as congested.
     pub rise: stp_proto::rise::Rule,
-    /// How long a server that shall end waits for its sessions to go elsewhere.
+    /// A server that shall end waits for its sessions to go elsewhere, until none has gone for so
+    /// long.
     pub drain: Duration,
 }
 

@@ -8,6 +8,7 @@
 pub mod config;
 pub mod daemon;
 pub mod directory;
+pub mod drain;
 pub mod far;
 pub mod grant;
 pub mod inventory;

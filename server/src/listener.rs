@@ -2,7 +2,6 @@
 //!
 //! A link may wait long for its first frame (brokers keep some ready), but only so many do.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -13,13 +12,12 @@ use stp_net::clock;
 use stp_net::key::PublicKey;
 use stp_net::link::{AcceptError, Acceptor, Link};
 use stp_net::status::Feed;
-use stp_proto::handle::Handle;
 use stp_proto::rise::Watch;
 use stp_proto::session::{Session, code};
 use stp_proto::time;
 use stp_proto::wire::{
-    Connect, ConnectMode, DenyReason, First, ResetFrame, ResumeDenial, ResumeFrame, TransferReason,
-    VERSION, encode_connect_denied, encode_done, encode_resume_denied, first_frame,
+    Connect, ConnectMode, DenyReason, First, ResetFrame, ResumeDenial, ResumeFrame, VERSION,
+    encode_connect_denied, encode_done, encode_resume_denied, first_frame,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -42,16 +40,6 @@ const OPENING_MAX: Duration = Duration::from_secs(30);
 const STRANGER_MAX: Duration = Duration::from_secs(10);
 /// A broker that was refused for lack of room is asked to come back after this time.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
-/// While draining: how often it is looked whether all have gone, after how long those left are asked
-/// again, and how many are on their way at a time, because each costs its path twice what it had:
-/// so many, or this part of all.
-const DRAIN_LOOK: Duration = Duration::from_millis(50);
-const DRAIN_ASK_AGAIN: Duration = Duration::from_secs(2);
-const DRAIN_AT_ONCE: usize = 32;
-const DRAIN_AT_ONCE_PART: usize = 8;
-/// How long a session without a link is waited for.
-const DRAIN_UNLINKED_MAX: Duration = Duration::from_secs(3);
-
 /// This server.
 pub struct Server {
     /// Its configuration.
@@ -73,7 +61,7 @@ pub struct Server {
     /// Tickets for one file that were used.
     used: Used,
     /// It is being shut down: nothing new is taken.
-    draining: AtomicBool,
+    pub(crate) draining: AtomicBool,
     drain_wanted: Notify,
     idle: Arc<Semaphore>,
     links: mpsc::UnboundedSender<GivenBack>,
@@ -147,47 +135,6 @@ impl Server {
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
-    }
-
-    /// Asks every session to go elsewhere and takes no new ones; ends when all have gone that can,
-    /// or when the time is over.
-    pub async fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
-        let begun = Instant::now();
-        let at_once = DRAIN_AT_ONCE.max(self.registry.len() / DRAIN_AT_ONCE_PART);
-        let mut asked: HashMap<Handle, Instant> = HashMap::new();
-        while begun.elapsed() < self.config.limits.drain {
-            let left: Vec<_> =
-                self.registry.running().into_iter().map(|(_, entry)| entry).collect();
-            // Who has no link cannot be told; it finds another server when it comes back.
-            let told = |entry: &&Entry| {
-                let away = begun.elapsed() > DRAIN_UNLINKED_MAX
-                    && entry.status.snapshot().state != "active";
-                !away && !entry.fixed.load(Ordering::Relaxed)
-            };
-            if left.iter().filter(told).count() == 0 {
-                break;
-            }
-            let waits = |entry: &&Entry| {
-                asked.get(&entry.own).is_none_or(|at| at.elapsed() >= DRAIN_ASK_AGAIN)
-            };
-            let mut next: Vec<_> = left.iter().filter(told).filter(waits).collect();
-            let under_way = left.len() - left.iter().filter(waits).count();
-            // Those that were never asked come first.
-            next.sort_by_key(|entry| asked.get(&entry.own).copied());
-            for entry in next.into_iter().take(at_once.saturating_sub(under_way)) {
-                let (reason, text) = (TransferReason::Draining, String::new());
-                // A full inbox: it is asked again.
-                let _ = entry.inbox.try_send(Command::AskTransfer { reason, text });
-                asked.insert(entry.own, Instant::now());
-            }
-            tokio::time::sleep(DRAIN_LOOK).await;
-        }
-        tracing::info!(
-            left = self.registry.len(),
-            took_ms = begun.elapsed().as_millis(),
-            "drained"
-        );
     }
 
     async fn shake_hands(self: Arc<Self>, tcp: TcpStream) {
