@@ -113,7 +113,9 @@ fn go(args: &Args) -> anyhow::Result<()> {
     raise_file_limit();
     let dir = socket_dir(args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let result = runtime.block_on(serve(config, &dir, &map, args.idle_exit));
+    // On a worker: whatever the main thread runs, every connect would change threads for.
+    let served = runtime.spawn(serve(config, dir, map, args.idle_exit));
+    let result = runtime.block_on(served).context("a bug in the broker").flatten();
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
@@ -125,10 +127,11 @@ fn say(text: &str) -> anyhow::Result<()> {
 
 async fn serve(
     config: Config,
-    dir: &Path,
-    map: &[u8],
+    dir: PathBuf,
+    map: Vec<u8>,
     idle_exit: Option<u64>,
 ) -> anyhow::Result<()> {
+    let dir = dir.as_path();
     let stop = stop_signal()?;
     let mut listener = Listener::bind(dir)?;
     let identity = identity(config.key_file.as_deref())?;
@@ -139,7 +142,7 @@ async fn serve(
     let broker = Broker::new(config, &tls, counters)?;
     let (stopped, stopping) = watch::channel(false);
     let statuses = serve_status(&broker, dir, &status_at, &stopping).await?;
-    app::publish_routes(dir, map).with_context(|| dir.join(ROUTES_FILE).display().to_string())?;
+    app::publish_routes(dir, &map).with_context(|| dir.join(ROUTES_FILE).display().to_string())?;
     tokio::spawn(network::watch(Arc::clone(&broker)));
     let file = broker.config.file.display();
     tracing::info!(dir = %dir.display(), config = %file, %key, "the broker is ready");

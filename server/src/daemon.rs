@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use anyhow::Context;
 use clap::Parser;
 use stp_net::key::{ClusterKey, Identity};
 use stp_net::link::{Acceptor, LinkOptions, Tls, listen};
@@ -78,14 +79,16 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         return Ok(());
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let served = runtime.block_on(serve(config, &identity));
+    // On a worker: whatever the main thread runs, every session would change threads for.
+    let served = runtime.spawn(serve(config, identity));
+    let served = runtime.block_on(served).context("a bug in the server").flatten();
     // Sessions end with their links, as if the server had died: their brokers go elsewhere.
     runtime.shutdown_background();
     served
 }
 
-async fn serve(config: Config, identity: &Identity) -> anyhow::Result<()> {
-    let tls = Tls::new(identity);
+async fn serve(config: Config, identity: Identity) -> anyhow::Result<()> {
+    let tls = Tls::new(&identity);
     let options =
         LinkOptions { congestion: config.limits.congestion.clone(), ..LinkOptions::default() };
     let listener = listen(config.listen)
