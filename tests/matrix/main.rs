@@ -2,7 +2,7 @@
 //! program ends with exit code 0 and the right result, and the broker says that it resumed.
 //!
 //! Each case has its own machines, services and daemons, and may run beside all others. What
-//! passes is printed as a row of the table in the README (scripts/matrix).
+//! passes is printed as a row of the table in README.md here (scripts/matrix).
 
 mod bed;
 mod data;

@@ -18,8 +18,8 @@ const TICKETS: Plan = Plan { replayable: true, ack_timer: true, ..UP };
 /// The same, and the broker goes to the second one while the first still works.
 const BESIDE: Plan = Plan { moves: 1, beside: true, up: 1, down: 3, ..TICKETS };
 
-/// More states than any run has.
-const STATES_MAX: usize = 400_000_000;
+/// More states than any run has; so many take about 12 GiB.
+const STATES_MAX: usize = 100_000_000;
 
 fn holds(plan: Plan) {
     let mut world = World::new(plan.clone());
@@ -188,17 +188,17 @@ runs! {
     };
 
     #[ignore = "large"]
-    large_there_and_back: "W6" BESIDE { moves: 2, up: 1, down: 3 };
+    large_there_and_back: "W6" BESIDE { moves: 2, down: 2 };
     #[ignore = "large"]
-    large_another_server_among_faults: "W7" BESIDE { up: 2, down: 3, faults: 1 };
+    large_another_server_among_faults: "W7" BESIDE { faults: 1 };
     #[ignore = "large"]
-    large_one_of_two_servers_dies_among_faults: "W8" BESIDE { down: 2, faults: 1, crashes: 1 };
+    large_one_of_two_servers_dies_among_faults: "W8" BESIDE { up: 0, faults: 1, crashes: 1 };
     #[ignore = "large"]
     large_small_windows_beside_among_faults: "W9" BESIDE {
-        up: 1, down: 3, faults: 1, send_buffer: 2, receive_buffer: 2, ack_every: 2, lazy: true
+        up: 0, faults: 1, send_buffer: 2, receive_buffer: 2, ack_every: 2, lazy: true
     };
     #[ignore = "large"]
-    large_a_copy_that_differs_among_faults: "W10" BESIDE { differs: Some(1), faults: 2, down: 3 };
+    large_a_copy_that_differs_among_faults: "W10" BESIDE { up: 0, differs: Some(1), faults: 1 };
     #[ignore = "large"]
     large_users_suspend_beside: "W11" BESIDE { down: 2, suspends: [1, 1], cuts: [1, 1] };
 }
