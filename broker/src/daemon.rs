@@ -112,12 +112,20 @@ fn go(args: &Args) -> anyhow::Result<()> {
     }
     raise_file_limit();
     let dir = socket_dir(args)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(workers()).enable_all().build()?;
     // On a worker: whatever the main thread runs, every connect would change threads for.
     let served = runtime.spawn(serve(config, dir, map, args.idle_exit));
     let result = runtime.block_on(served).context("a bug in the broker").flatten();
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
+}
+
+/// Half of the machine is the programs'. A worker that is woken to look for work costs more than a
+/// small request.
+fn workers() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (cores / 2).clamp(1, 4)
 }
 
 fn say(text: &str) -> anyhow::Result<()> {
