@@ -152,7 +152,8 @@ async fn dial(reserved: Option<OwnedFd>, to: SocketAddr) -> io::Result<tokio::ne
     socket.connect(to).await
 }
 
-/// One direction: bytes on their way, whether they are an urgent one, and whether its end has been seen and passed on.
+/// One direction: bytes on their way, whether they are an urgent one, and whether its end has been
+/// seen and passed on.
 struct Way {
     bytes: Vec<u8>,
     begin: usize,
