@@ -237,7 +237,7 @@ impl Server {
         }
     }
 
-    async fn connect(self: Arc<Self>, link: Link, record: &[u8], connect: &Connect<'_>) {
+    async fn connect(self: Arc<Self>, mut link: Link, record: &[u8], connect: &Connect<'_>) {
         if let ConnectMode::Relay(request) = &connect.mode {
             return Box::pin(self.relay(link, connect, request)).await;
         }
@@ -252,6 +252,11 @@ impl Server {
         }
         match self.open_session(&link, connect, key, found).await {
             Ok((ready, running)) => {
+                if let (ConnectMode::Transfer(_), Some(rate)) = (&connect.mode, connect.rate)
+                    && let Err(error) = link.start_slowly(rate)
+                {
+                    tracing::debug!(%error, "cannot be paced");
+                }
                 let entry_since = ready.since;
                 tracing::info!(
                     session = %ready.own, service = connect.service, client = %key.0,

@@ -98,6 +98,8 @@ fn left_in_time(scene: &Scene, tool: Tool, servers: usize) -> Result<()> {
         growth.pause_around(seam)?.as_millis(),
         growth.pause_between(came, was_asked).as_millis()
     ));
+    let second = growth.pause_between(seen, seen + Duration::from_secs(1));
+    scene.say(&format!("longest pause in the second after it: {} ms", second.as_millis()));
     let best = oracle(scene, &world, others, growth.len_at(came))?;
     let phases = [("until the others came", start), ("until it was asked", came)];
     let phases = phases.into_iter().chain([("until it moved", was_asked), ("then", seen)]);

@@ -28,7 +28,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::Error;
 use tokio::net::TcpStream;
@@ -48,6 +48,11 @@ pub use tls::Tls;
 
 /// A lingering close waits this long for the peer's end.
 const LINGER_MAX: Duration = Duration::from_secs(2);
+/// How long a link that starts slowly does so: some round trips, so that the congestion control has
+/// found its way; and the least rate, at which nobody's queue overflows.
+const PACED: Duration = Duration::from_secs(2);
+const PACED_MIN: u64 = 1 << 20;
+
 /// How a running link failed; the source of the [`io::Error`]s of [`Link::try_read`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
@@ -102,6 +107,8 @@ pub struct Link {
     out: Outbox,
     /// Nothing more is sent.
     shut: bool,
+    /// It starts slowly, until then.
+    paced_until: Option<Instant>,
 }
 
 /// The records of one read; valid until the next call on the link.
@@ -171,6 +178,7 @@ impl Link {
             failed: None,
             out: Outbox::default(),
             shut: false,
+            paced_until: None,
         })
     }
 
@@ -280,8 +288,23 @@ impl Link {
         self.unsent() < ROOM
     }
 
+    /// Sends no more than `rate` bytes a second at first. Whoever knows what the peer is used to
+    /// need not find out by filling a queue until it overflows, which is felt as a pause.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn start_slowly(&mut self, rate: u64) -> io::Result<()> {
+        socket::pace(&self.tcp, Some(rate.max(PACED_MIN)))?;
+        self.paced_until = Some(Instant::now() + PACED);
+        Ok(())
+    }
+
     /// Gives the kernel as much as it takes; true when nothing is left.
     pub fn try_flush(&mut self) -> io::Result<bool> {
+        if self.paced_until.is_some_and(|until| Instant::now() >= until) {
+            self.paced_until = None;
+            socket::pace(&self.tcp, None)?;
+        }
         while !self.out.unsent().is_empty() {
             match socket::send(&self.tcp, self.out.unsent()) {
                 Ok(taken) => self.out.take(taken),

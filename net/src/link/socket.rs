@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -80,6 +81,24 @@ pub(super) fn prepare(socket: &SockRef<'_>, options: &LinkOptions) -> io::Result
 pub(super) fn keep_alive(tcp: &TcpStream) -> io::Result<()> {
     let asking = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
     SockRef::from(tcp).set_tcp_keepalive(&asking)
+}
+
+/// Limits how many bytes a second leave; none: no limit. There is no safe wrapper at hand.
+pub(super) fn pace(tcp: &TcpStream, rate: Option<u64>) -> io::Result<()> {
+    let rate = rate.unwrap_or(u64::MAX);
+    let length = libc::socklen_t::try_from(size_of_val(&rate)).expect("8 fits");
+    // SAFETY: the descriptor is open while `tcp` lives; `rate` is `length` readable bytes, which the
+    // kernel copies.
+    let answer = unsafe {
+        libc::setsockopt(
+            tcp.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MAX_PACING_RATE,
+            (&raw const rate).cast(),
+            length,
+        )
+    };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// A kernel without the congestion control asked for is no reason to have no link.

@@ -52,6 +52,21 @@ async fn exchange(
 }
 
 #[tokio::test]
+async fn a_link_that_starts_slowly_is_held_back_only_at_first() {
+    let (client, mut server) = pair().await;
+    server.start_slowly(0).expect("the kernel can pace");
+    let begun = Instant::now();
+    let total = 64 * 1024 * 1024;
+    let there = tokio::spawn(exchange(client, 1, total, usize::MAX));
+    let back = tokio::spawn(exchange(server, 2, total, usize::MAX));
+    let (there, back) = (there.await.expect("no panic"), back.await.expect("no panic"));
+    assert_eq!((&there.0, &there.1), (&back.1, &back.0));
+    // At the least rate all of it would take a minute.
+    let took = begun.elapsed();
+    assert!(took >= PACED && took.as_secs() < total as u64 / PACED_MIN, "{took:?}");
+}
+
+#[tokio::test]
 async fn much_in_both_directions_at_once_arrives_as_it_was() {
     let (client, server) = pair().await;
     let total = 96 * 1024 * 1024;
