@@ -252,8 +252,9 @@ impl Server {
         }
         match self.open_session(&link, connect, key, found).await {
             Ok((ready, running)) => {
+                // A quarter more: while its path was bad, it has forgotten so much of what it had.
                 if let (ConnectMode::Transfer(_), Some(rate)) = (&connect.mode, connect.rate)
-                    && let Err(error) = link.start_slowly(rate)
+                    && let Err(error) = link.start_slowly(rate.saturating_add(rate / 4))
                 {
                     tracing::debug!(%error, "cannot be paced");
                 }
