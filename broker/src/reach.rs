@@ -199,7 +199,12 @@ impl<D: Dialer> Reach<D> {
 
     /// Whether a link to it was ever made.
     pub fn was_reached(&self) -> bool {
-        self.warm.lock().last_dial > Duration::ZERO
+        self.last_link().is_some()
+    }
+
+    /// How long the last link took to make, if there was one.
+    pub fn last_link(&self) -> Option<Duration> {
+        Some(self.warm.lock().last_dial).filter(|took| *took > Duration::ZERO)
     }
 
     /// Links ready for use.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use stp_proto::select::{self, GRACE, REFUSED_KNOWN_MAX, REFUSED_NEW_MAX, Rank, View};
+use stp_proto::select::{self, REFUSED_KNOWN_MAX, REFUSED_NEW_MAX, Rank, View};
 use tokio::task::JoinSet;
 
 use crate::reach::{Dialer, Kind, News, Reach, Standing};
@@ -144,8 +144,14 @@ impl<D: Dialer> State<D> {
             Some(Standing::Away { last, .. }) if last.kind != Kind::Silent => View::Refuses,
             Some(_) => View::Silent,
         };
-        let at = select::leave_home_at(micros(self.began), home, micros(*answered), *was_away)?;
+        let (began, answered) = (micros(self.began), micros(*answered));
+        let at = select::leave_home_at(began, home, self.grace(), answered, *was_away)?;
         Some(self.began + Duration::from_micros(at.0))
+    }
+
+    /// How long a silent home is waited for.
+    fn grace(&self) -> Duration {
+        select::grace(self.search.home.and_then(|home| self.search.servers[home].last_link()))
     }
 
     /// Starts to ask whoever may be asked now.
@@ -170,7 +176,7 @@ impl<D: Dialer> State<D> {
             None => now,
             // Nobody waits for a server that is known to be out of reach.
             Some(last) if self.is_hopeless_now(last.rank) => now,
-            Some(last) if Some(last.rank) == self.search.home => self.began + GRACE / 2,
+            Some(last) if Some(last.rank) == self.search.home => self.began + self.grace() / 2,
             Some(_) => self.last_asked.unwrap_or(now) + STAGGER,
         };
         Some((next.rank, next.not_before.map_or(turn, |at| at.max(turn))))

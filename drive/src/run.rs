@@ -28,8 +28,8 @@ const PUBLISH_EVERY: Duration = Duration::from_millis(200);
 /// A rate is one only over so many seconds at least.
 const RATE_OVER: f64 = 0.1;
 
-/// How often the kernel is asked whether a silent link still carries what was sent on it.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often the kernel is asked whether a link that owes an answer still carries what was sent on it.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Fewer bytes than this from one look to the next are no progress: questions alone make that much.
 const PROGRESS: u64 = 512;
 
@@ -361,7 +361,11 @@ impl<N: Near, F: Far> Driver<N, F> {
     /// That its bytes are acknowledged is a sign of life; that the others live is one as well, until
     /// the kernel has waited in vain for the questions to be acknowledged.
     fn look_at_link(&mut self, now: Instant) {
-        let Some(id) = self.session.link() else { return };
+        let Some(id) = self.session.link().filter(|_| self.session.unanswered() > 0) else {
+            // What was acknowledged before the question says nothing of the time since.
+            self.seen = None;
+            return;
+        };
         if self.session.unanswered() >= 2 && self.far.speaks_elsewhere(now) {
             self.session.handle_input(now, Input::LinkAlive { link: id });
         }

@@ -20,8 +20,10 @@ pub type Rank = usize;
 pub const OVERLOADED_MIN: Duration = Duration::from_secs(5);
 /// See [`OVERLOADED_MIN`].
 pub const OVERLOADED_MAX: Duration = Duration::from_secs(300);
-/// How long a silent home is waited for while another server answers.
+/// How long a silent home is waited for while another server answers, at most.
 pub const GRACE: Duration = Duration::from_secs(1);
+/// See [`GRACE`]: at least.
+pub const GRACE_MIN: Duration = Duration::from_millis(300);
 /// How long a home that refuses is tried when every other server has refused for good.
 pub const REFUSED_MAX: Duration = Duration::from_secs(20);
 /// How long a new session tries servers whose ports are all closed.
@@ -399,15 +401,23 @@ pub enum View {
     Answered(Instant),
 }
 
+/// How long a silent home is waited for: three times as long as a link to it took last, if that is
+/// known. It has been silent for as long as it takes to lose a link by silence already.
+#[must_use]
+pub fn grace(last_link: Option<Duration>) -> Duration {
+    last_link.map_or(GRACE, |took| (took * 3).clamp(GRACE_MIN, GRACE))
+}
+
 /// When a session should go to `other`, which has answered, rather than wait for its home.
 ///
-/// A home that refuses is left at once. A silent one gets [`GRACE`] from the start of the search;
+/// A home that refuses is left at once. A silent one gets `grace` from the start of the search;
 /// and when `other` had been out of reach as well (the whole network was away) [`GRACE`] from the
 /// moment it came back, because the home comes back with it, most of the time.
 #[must_use]
 pub fn leave_home_at(
     since: Instant,
     home: View,
+    grace: Duration,
     other_answered: Instant,
     other_was_away: bool,
 ) -> Option<Instant> {
@@ -415,7 +425,7 @@ pub fn leave_home_at(
         View::Answered(_) => None,
         View::Refuses => Some(other_answered),
         View::Silent if other_was_away => Some((since + GRACE).max(other_answered + GRACE)),
-        View::Silent => Some((since + GRACE).max(other_answered)),
+        View::Silent => Some((since + grace).max(other_answered)),
     }
 }
 
@@ -591,7 +601,7 @@ mod tests {
 
     #[test]
     fn a_refusing_home_is_left_at_once_and_a_silent_one_after_its_grace() {
-        let leave = |home, away| leave_home_at(at(10), home, at(10), away);
+        let leave = |home, away| leave_home_at(at(10), home, GRACE, at(10), away);
         assert_eq!(leave(View::Refuses, false), Some(at(10)));
         assert_eq!(leave(View::Silent, false), Some(at(11)));
         assert_eq!(leave(View::Answered(at(10)), false), None);
@@ -599,8 +609,13 @@ mod tests {
 
     #[test]
     fn after_an_outage_of_everything_the_home_has_its_grace_again() {
-        assert_eq!(leave_home_at(at(0), View::Silent, at(60), true), Some(at(61)));
-        assert_eq!(leave_home_at(at(0), View::Silent, at(60), false), Some(at(60)));
+        assert_eq!(leave_home_at(at(0), View::Silent, GRACE, at(60), true), Some(at(61)));
+        assert_eq!(leave_home_at(at(0), View::Silent, GRACE, at(60), false), Some(at(60)));
+        let ms = Duration::from_millis;
+        assert_eq!(
+            [None, Some(ms(9)), Some(ms(150)), Some(ms(999))].map(grace),
+            [GRACE, ms(300), ms(450), GRACE]
+        );
     }
 
     #[test]
