@@ -133,7 +133,7 @@ fn a_shut_reading_side_wakes_its_reader_and_lets_the_peer_send() {
 
 #[test]
 fn urgent_bytes_keep_their_mark_in_both_directions() {
-    sees_the_same_by("urgent", &["out", "in", "waits", "bulk"]);
+    sees_the_same_by("urgent", &["out", "in", "first", "waits", "bulk"]);
 }
 
 #[test]

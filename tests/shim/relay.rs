@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use nix::sys::socket::MsgFlags;
 use stp_broker::app::{AppEnd, AppSocket, Listener, Request, Shut, publish_routes};
+use stp_net::urgent;
 use stp_proto::local::routes::{Builder, Ports, WhenAbsent};
 use stp_proto::local::wire::Resolved;
 use tokio::io::{AsyncWriteExt, Interest};
@@ -125,30 +126,31 @@ async fn relay(mut app: AppSocket, destination: SocketAddr) {
         Ok(tcp) => tcp,
         Err(error) => return app.refuse(error.raw_os_error().unwrap_or(libc::ECONNREFUSED)),
     };
-    if stp_net::urgent::in_line(&tcp).is_err() || app.establish().await.is_err() {
+    if app.establish().await.is_err() {
         return;
     }
     join(app, tcp).await;
 }
 
 /// From the very address and port that the app believes to have.
-async fn dial(reserved: Option<OwnedFd>, to: SocketAddr) -> io::Result<tokio::net::TcpStream> {
+async fn dial(reserved: Option<OwnedFd>, mut to: SocketAddr) -> io::Result<tokio::net::TcpStream> {
     let socket = match reserved {
         Some(reserved) => {
             let stream = TcpStream::from(reserved);
             stream.set_nonblocking(true)?;
-            let mapped = stream.local_addr().is_ok_and(|local| local.is_ipv6()) && to.is_ipv4();
-            let socket = TcpSocket::from_std_stream(stream);
-            if mapped {
-                let IpAddr::V4(v4) = to.ip() else { unreachable!("asked just now") };
-                let to = SocketAddr::new(v4.to_ipv6_mapped().into(), to.port());
-                return socket.connect(to).await;
+            // It is the app's own file: what happens to it is told by the socket that took its place.
+            stp_tests::kernel::disown(stream.as_fd())?;
+            if stream.local_addr().is_ok_and(|local| local.is_ipv6())
+                && let IpAddr::V4(v4) = to.ip()
+            {
+                to.set_ip(v4.to_ipv6_mapped().into());
             }
-            socket
+            TcpSocket::from_std_stream(stream)
         }
         None if to.is_ipv4() => TcpSocket::new_v4()?,
         None => TcpSocket::new_v6()?,
     };
+    urgent::in_line(&socket)?;
     socket.connect(to).await
 }
 
@@ -272,7 +274,7 @@ fn step(
     }
     if !up.is_empty() && up.broken.is_none() && tcp.poll_write_ready(cx).is_ready() {
         let written = up.write(|buf, urgent| match urgent {
-            true => tcp.try_io(Interest::WRITABLE, || stp_net::urgent::send(tcp, buf[0])),
+            true => tcp.try_io(Interest::WRITABLE, || urgent::send(tcp, buf[0])),
             false => tcp.try_write(buf),
         });
         let failed = written.as_ref().err().filter(|e| e.kind() != ErrorKind::WouldBlock);
@@ -283,7 +285,7 @@ fn step(
     if !down.ended && down.is_empty() && tcp.poll_read_ready(cx).is_ready() {
         let read = down.read(|buf| {
             tcp.try_io(Interest::READABLE, || {
-                stp_net::urgent::read(tcp.as_fd(), &mut [IoSliceMut::new(buf)], |slices| {
+                urgent::read(tcp.as_fd(), &mut [IoSliceMut::new(buf)], |slices| {
                     let flags = MsgFlags::MSG_DONTWAIT;
                     Ok(nix::sys::socket::recv(tcp.as_raw_fd(), &mut slices[0], flags)?)
                 })

@@ -192,6 +192,19 @@ static void waits(void) {
     close(client); close(server); close(poll);
 }
 
+/* What a server says first, and nothing else, while the connect may still be under way. */
+static void first(void) {
+    for (int i = 0; i < 20; i++) {
+        int client = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        dial(client, &target);
+        int server = accept(listener, 0, 0);
+        CALL(send(server, "!", 1, MSG_OOB));
+        SAY("mark came %d", urgent(client));
+        taken(client);
+        close(client); close(server);
+    }
+}
+
 /* Much before it and much behind it: it stays at its place. */
 static void bulk(void) {
     enum { COUNT = 300000 };
@@ -234,7 +247,8 @@ static void bulk(void) {
 
 int main(int count, char **given) {
     const struct topic topics[] = {
-        { "out", out }, { "in", in }, { "signals", signals }, { "waits", waits }, { "bulk", bulk }, { 0 },
+        { "out", out }, { "in", in }, { "first", first }, { "signals", signals }, { "waits", waits }, { "bulk", bulk },
+        { 0 },
     };
     return run_topics(topics, count, given);
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use stp_net::urgent;
 use tokio::io::Interest;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
 use super::origin::Origin;
 
@@ -31,10 +31,13 @@ impl Target {
     pub async fn open(&self) -> io::Result<Upstream> {
         match self {
             Self::Address(address) => {
-                let connect = tokio::time::timeout(CONNECT_MAX, TcpStream::connect(address));
+                let socket =
+                    if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+                // Before anything can come: a lone urgent byte wakes only whoever has asked for it in line.
+                urgent::in_line(&socket)?;
+                let connect = tokio::time::timeout(CONNECT_MAX, socket.connect(*address));
                 let tcp = connect.await.map_err(|_| io::ErrorKind::TimedOut)??;
                 tcp.set_nodelay(true)?;
-                urgent::in_line(&tcp)?;
                 Ok(Upstream::Tcp(tcp))
             }
             Self::Origin(origin) => {
