@@ -149,7 +149,7 @@ runs! {
     urgent_bytes_from_the_start: "U3" CALM { faults: 2, urgent: true };
     #[ignore = "large"]
     large_small_windows_beside: "W5" BESIDE {
-        up: 1, send_buffer: 2, receive_buffer: 2, ack_every: 2, lazy: true
+        up: 0, down: 2, send_buffer: 2, receive_buffer: 2, ack_every: 2, lazy: true
     };
 
     #[ignore = "large"]
@@ -195,10 +195,10 @@ runs! {
     large_one_of_two_servers_dies_among_faults: "W8" BESIDE { up: 0, faults: 1, crashes: 1 };
     #[ignore = "large"]
     large_small_windows_beside_among_faults: "W9" BESIDE {
-        up: 0, faults: 1, send_buffer: 2, receive_buffer: 2, ack_every: 2, lazy: true
+        up: 0, down: 1, faults: 1, send_buffer: 2, receive_buffer: 2, ack_every: 2, lazy: true
     };
     #[ignore = "large"]
     large_a_copy_that_differs_among_faults: "W10" BESIDE { up: 0, differs: Some(1), faults: 1 };
     #[ignore = "large"]
-    large_users_suspend_beside: "W11" BESIDE { down: 2, suspends: [1, 1], cuts: [1, 1] };
+    large_users_suspend_beside: "W11" BESIDE { up: 0, down: 2, suspends: [1, 1] };
 }
