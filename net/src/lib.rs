@@ -3,8 +3,8 @@
 //!
 //! What decides lives in `stp-proto`; this crate knows nothing of frames, sessions or positions.
 //! It moves bytes between a socket and its caller, and says in plain words who is to blame when
-//! it cannot. Unsafe code is allowed here, and kept to three calls (`link/tcp_info.rs`, `paths.rs`,
-//! `urgent.rs`).
+//! it cannot. Unsafe code is allowed here, and kept to four calls (`link/tcp_info.rs`,
+//! `link/socket.rs`, `paths.rs`, `urgent.rs`).
 
 pub mod clock;
 pub mod config;

@@ -13,7 +13,7 @@ use socket2::SockRef;
 /// `SIOCATMARK` of asm-generic/sockios.h.
 const SIOCATMARK: libc::c_ulong = 0x8905;
 
-/// An urgent byte is read like any other, at its place. To be asked for before the socket is
+/// An urgent byte is read like any other, at its place. For TCP to be asked for before the socket is
 /// connected: a lone urgent byte that came before wakes no reader.
 ///
 /// # Errors
