@@ -24,9 +24,9 @@ use tokio::sync::mpsc;
 
 use crate::app::{AppSocket, Counters as AppCounters, Listener, Request};
 use crate::config::Config;
-use crate::directory::Directory;
 use crate::entry::{App, Course, Entry};
 use crate::far::SessionFar;
+use crate::lookup::Directory;
 use crate::names::{Family, Names};
 use crate::near::AppNear;
 use crate::reach::{News, Pace};

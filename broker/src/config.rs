@@ -117,7 +117,7 @@ pub struct DirectoryConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GatewayConfig {
     /// Where; any of them. The first is the one that `session login` was told.
-    pub places: Vec<stp_directory::Place>,
+    pub places: Vec<stp_lookup::Place>,
     /// The user.
     pub user: String,
     /// Its key; none: that of the credential.
@@ -131,7 +131,7 @@ pub struct DomainConfig {
     /// The domain.
     pub domain: String,
     /// Where.
-    pub address: stp_directory::Place,
+    pub address: stp_lookup::Place,
     /// Its key.
     pub key: PublicKey,
 }
@@ -179,8 +179,8 @@ struct FileGateway {
     expecting = "expected a place such as \"gateway.example.org\", or a list of them"
 )]
 enum Places {
-    One(stp_directory::Place),
-    Many(Vec<stp_directory::Place>),
+    One(stp_lookup::Place),
+    Many(Vec<stp_lookup::Place>),
 }
 
 #[derive(Deserialize)]
@@ -388,7 +388,7 @@ fn directory(loaded: &Loaded<File>) -> Result<DirectoryConfig, ConfigError> {
         if places.is_empty() {
             return Err(loaded.error("gateway.address", "at least one place is needed"));
         }
-        if !stp_proto::directory::user_is_good(&gateway.user) {
+        if !stp_proto::lookup::user_is_good(&gateway.user) {
             let what = format!("{:?} is no user's name", gateway.user);
             return Err(loaded.error("gateway.user", what));
         }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use stp_directory::Place;
+use stp_lookup::Place;
 use stp_net::key::PublicKey;
 
 /// Run programs whose TCP connections outlive their links and their servers.

@@ -399,7 +399,7 @@ fn source(url: &str) -> anyhow::Result<Source> {
     let (account, path) = rest.split_once('/').with_context(wrong)?;
     let (user, gateway) = login::account(account)?;
     let path = unescaped(path).with_context(wrong)?;
-    let path = stp_proto::directory::FilePath::new(&format!("/{path}")).with_context(wrong)?;
+    let path = stp_proto::lookup::FilePath::new(&format!("/{path}")).with_context(wrong)?;
     Ok(Source { user, gateway: gateway.to_string(), path: path.as_str().to_owned() })
 }
 

@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
-use stp_directory::gateway::{LoginError, connect};
-use stp_directory::known::{Known, shown_key};
-use stp_directory::{Credential, Gateway, KNOWN_FILE, Place, resolve};
+use stp_lookup::gateway::{LoginError, connect};
+use stp_lookup::known::{Known, shown_key};
+use stp_lookup::{Credential, Gateway, KNOWN_FILE, Place, resolve};
 use stp_net::key::{Identity, PublicKey};
 use stp_net::link::{DialError, LinkOptions, Tls};
-use stp_proto::directory::user_is_good;
+use stp_proto::lookup::user_is_good;
 
 use crate::args::{Login, Trust};
 use crate::print;
@@ -39,7 +39,7 @@ pub(crate) fn account(text: &str) -> anyhow::Result<(String, Place)> {
 /// When the gateway cannot be reached, is not the known one, or refuses.
 pub fn login(args: &Login) -> anyhow::Result<ExitCode> {
     let (user, gateway) = account(&args.account)?;
-    let folder = stp_directory::folder().context("no place for credentials: set HOME")?;
+    let folder = stp_lookup::folder().context("no place for credentials: set HOME")?;
     runtime()?.block_on(async {
         let known = Known::at(&folder.join(KNOWN_FILE));
         let key = trusted(&known, &gateway, args.key).await?;
@@ -70,7 +70,7 @@ pub fn login(args: &Login) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// When it cannot be reached, or is known with another key.
 pub fn trust(args: &Trust) -> anyhow::Result<ExitCode> {
-    let folder = stp_directory::folder().context("no place for known keys: set HOME")?;
+    let folder = stp_lookup::folder().context("no place for known keys: set HOME")?;
     runtime()?.block_on(async {
         let known = Known::at(&folder.join(KNOWN_FILE));
         let key = trusted(&known, &args.place, args.key).await?;
@@ -93,7 +93,7 @@ fn explained(place: &Place, error: LoginError) -> anyhow::Error {
     anyhow::anyhow!(
         "the key of {place} has changed: it shows {found}, and is known with {expected}. Somebody \
          may be in between. If it has really changed, take its line out of the file {KNOWN_FILE}{}",
-        stp_directory::folder().map_or_else(String::new, |dir| format!(" in {}", dir.display()))
+        stp_lookup::folder().map_or_else(String::new, |dir| format!(" in {}", dir.display()))
     )
 }
 

@@ -13,7 +13,7 @@ use stp_proto::local::{Cookie, Family};
 /// Opens a session to a virtual address. It may still be refused: then reading ends at once, and
 /// [`verdict`] says why.
 pub fn open(dir: &Path, to: SocketAddr, silence: Duration) -> io::Result<(UnixStream, Cookie)> {
-    let cookie = Cookie(stp_directory::password::random());
+    let cookie = Cookie(stp_lookup::password::random());
     let open = Request::Open(Open {
         cookie,
         family: if to.is_ipv4() { Family::V4 } else { Family::V6 },

@@ -5,9 +5,9 @@
 
 pub mod buffer;
 pub mod cut;
-pub mod directory;
 pub mod handle;
 pub mod local;
+pub mod lookup;
 pub mod name;
 pub mod pass;
 pub mod replay;

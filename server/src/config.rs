@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
-use stp_directory::Place;
+use stp_lookup::Place;
 use stp_net::config::{Address, ByteRate, ByteSize, ConfigError, Loaded, Span};
 use stp_net::key::PublicKey;
 use stp_net::status::StatusAddr;

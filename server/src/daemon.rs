@@ -15,8 +15,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::config::{self, Config, PLACES};
-use crate::directory;
 use crate::listener::Server;
+use crate::lookup;
 use crate::status::Status;
 
 /// Handshakes at once.
@@ -105,7 +105,7 @@ async fn serve(config: Config, identity: Identity) -> anyhow::Result<()> {
     let (server, returned) = Server::new(config, acceptor, tls.public_key());
     tokio::spawn(Arc::clone(&server.relays).measure());
     if server.config.directory.is_some() {
-        tokio::spawn(directory::announce(Arc::clone(&server), Arc::clone(&tls)));
+        tokio::spawn(lookup::announce(Arc::clone(&server), Arc::clone(&tls)));
     }
     let (stop, stopped) = oneshot::channel::<()>();
     let shown = status.map(|status| {

@@ -10,8 +10,8 @@ use std::net::IpAddr;
 use parking_lot::Mutex;
 use stp_net::key::PublicKey;
 use stp_net::seal;
-use stp_proto::directory::{Grant, GrantError};
 use stp_proto::handle::Handle;
+use stp_proto::lookup::{Grant, GrantError};
 use stp_proto::ticket::LEEWAY_S;
 use stp_proto::wire::DenyReason;
 
@@ -127,7 +127,7 @@ mod tests {
     use std::time::Duration;
 
     use stp_net::key::{ClusterKey, Identity};
-    use stp_proto::directory::{FilePath, GrantFor};
+    use stp_proto::lookup::{FilePath, GrantFor};
 
     use super::*;
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{Context, SHA256};
 use crossbeam_channel::{Receiver, Sender};
 use serde::{Deserialize, Serialize};
-use stp_proto::directory::{FileEntry, FilePath};
+use stp_proto::lookup::{FileEntry, FilePath};
 use tokio::sync::oneshot;
 
 /// Files per service; more are left out, and said so.

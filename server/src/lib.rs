@@ -7,12 +7,12 @@
 
 pub mod config;
 pub mod daemon;
-pub mod directory;
 pub mod drain;
 pub mod far;
 pub mod grant;
 pub mod inventory;
 pub mod listener;
+pub mod lookup;
 pub mod open;
 pub mod refusal;
 pub mod registry;

@@ -23,9 +23,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::config::{Config, Kind, ServiceConfig};
-use crate::directory::Standing;
 use crate::far::{GivenBack, ServerFar};
 use crate::grant::{Asking, Used};
+use crate::lookup::Standing;
 use crate::open::open;
 use crate::refusal::Refusal;
 use crate::registry::{Ended, Entry, Found, Key, Registry, Running};

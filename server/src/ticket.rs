@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
-use stp_directory::live_key::LiveKey;
+use stp_lookup::live_key::LiveKey;
 use stp_net::key::{ClusterKey, KeyError, PublicKey};
 use stp_net::seal;
 use stp_proto::handle::Handle;

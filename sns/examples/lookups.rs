@@ -10,10 +10,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stp_directory::{Connection, Verifier};
+use stp_lookup::{Connection, Verifier};
 use stp_net::key::{Identity, PublicKey};
 use stp_net::link::{LinkOptions, Tls};
-use stp_proto::directory::{Ask, Body, KdfCost, Login, OneService, Prove};
+use stp_proto::lookup::{Ask, Body, KdfCost, Login, OneService, Prove};
 use stp_sns::record::{Endpoint, Service, User, json};
 use stp_sns::store::embedded::Embedded;
 use stp_sns::store::{Change, Lease, Store};

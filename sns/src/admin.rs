@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use stp_net::key::PublicKey;
-use stp_proto::directory::{EndpointName, FilePath, user_is_good};
+use stp_proto::lookup::{EndpointName, FilePath, user_is_good};
 use stp_proto::name::Name;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use stp_directory::live_key::LiveKey;
+use stp_lookup::live_key::LiveKey;
 use stp_net::key::{ClusterKey, KeyError};
 
 /// The cluster's name and key.
@@ -68,7 +68,7 @@ pub fn step(path: &Path, step: Step) -> anyhow::Result<&'static str> {
             if keys.len() >= ClusterKey::MAX {
                 anyhow::bail!("{} holds {} keys: retire some first", path.display(), keys.len());
             }
-            keys.push(STANDARD.encode(stp_directory::password::random::<32>()));
+            keys.push(STANDARD.encode(stp_lookup::password::random::<32>()));
             if made {
                 "copy the file to every server and gateway of the cluster"
             } else {

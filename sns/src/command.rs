@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use serde_json::Value;
-use stp_directory::Verifier;
+use stp_lookup::Verifier;
 use stp_net::key::PublicKey;
-use stp_proto::directory::KdfCost;
+use stp_proto::lookup::KdfCost;
 
 use crate::admin::Order;
 use crate::record::User;

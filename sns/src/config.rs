@@ -9,7 +9,7 @@ use serde::Deserialize;
 use stp_net::config::{Address, ConfigError, Loaded, Span};
 use stp_net::key::PublicKey;
 use stp_net::status::StatusAddr;
-use stp_proto::directory::{EndpointName, Networks, user_is_good};
+use stp_proto::lookup::{EndpointName, Networks, user_is_good};
 
 use crate::limit::Rate;
 

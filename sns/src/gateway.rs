@@ -10,9 +10,9 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use aws_lc_rs::hmac;
-use stp_directory::{Keys, Verifier};
+use stp_lookup::{Keys, Verifier};
 use stp_net::seal;
-use stp_proto::directory::{
+use stp_proto::lookup::{
     Body, Challenge, Grant, GrantFor, KdfCost, Locate, Located, Login, Prove, Refusal, Server,
     Welcome, login_statement,
 };
@@ -71,7 +71,7 @@ impl Attempts {
 /// What was found for a client.
 struct Found {
     service: Name,
-    path: Option<stp_proto::directory::FilePath>,
+    path: Option<stp_proto::lookup::FilePath>,
     file: HeldFile,
     servers: Vec<Server>,
 }
@@ -89,7 +89,7 @@ impl Sns {
         let nobody = disguise(guise.unwrap_or_default(), &login.user);
         let real = known.is_some();
         let verifier = known.unwrap_or(nobody);
-        let nonce = stp_directory::password::random();
+        let nonce = stp_lookup::password::random();
         let challenge = Challenge { nonce, salt: verifier.salt, cost: verifier.cost };
         let pending = Pending { user: login.user.clone(), nonce, verifier, real };
         (Body::Challenge(challenge), pending)
@@ -186,7 +186,7 @@ impl Sns {
                 name: service.endpoint().to_owned(),
                 addresses: addresses.into(),
                 key: own.value.key.0,
-                hops: stp_proto::directory::UNKNOWN_HOPS,
+                hops: stp_proto::lookup::UNKNOWN_HOPS,
             });
         }
         if servers.is_empty() {
@@ -220,11 +220,11 @@ impl Sns {
             address: tickets.bind_address.then(|| caller.address.to_canonical()),
         };
         let life_s = u32::try_from(tickets.life.as_secs()).unwrap_or(u32::MAX);
-        let id = stp_directory::password::random();
+        let id = stp_lookup::password::random();
         let grant = Grant::new(&what, id, (unix_now(), life_s.into()));
         let ticket = seal::seal(&self.cluster.key(), &grant.encode(), &caller.key);
         let list = found.servers.clone().into();
-        let Some(servers) = stp_directory::sealed::seal(list_key, &ticket, &list) else {
+        let Some(servers) = stp_lookup::sealed::seal(list_key, &ticket, &list) else {
             return Body::refused(Refusal::Full, "the list of servers is too long");
         };
         tracing::info!(

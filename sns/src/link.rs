@@ -11,7 +11,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use stp_net::link::{AcceptError, Acceptor, Link};
-use stp_proto::directory::{Answer, Ask, Body, Done, OneName, Refusal, Refused, Request};
+use stp_proto::lookup::{Answer, Ask, Body, Done, OneName, Refusal, Refused, Request};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 

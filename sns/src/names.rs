@@ -9,7 +9,7 @@ use std::ops::Bound;
 use std::sync::atomic::Ordering;
 
 use stp_net::key::PublicKey;
-use stp_proto::directory::{
+use stp_proto::lookup::{
     Body, ChangeEndpoint, ChangeService, Changed, Created, Done, EndpointFound, EndpointName,
     NewEndpoint, NewService, Place, Protocol, Refusal, ServiceFound,
 };
@@ -229,7 +229,7 @@ impl Sns {
         if places.is_empty() {
             return None;
         }
-        places.truncate(stp_proto::directory::LIST_MAX);
+        places.truncate(stp_proto::lookup::LIST_MAX);
         Some(ServiceFound { places: places.into(), fresh_s: self.fresh(lease_s) })
     }
 

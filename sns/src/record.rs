@@ -16,9 +16,9 @@ use std::net::{IpAddr, SocketAddr};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
-use stp_directory::Verifier;
+use stp_lookup::Verifier;
 use stp_net::key::PublicKey;
-use stp_proto::directory::{EndpointName, FileEntry, KdfCost, SALT_BYTES};
+use stp_proto::lookup::{EndpointName, FileEntry, KdfCost, SALT_BYTES};
 use stp_proto::name::Name;
 
 /// A named, movable thing.

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use stp_proto::directory::{Announce, Announced, Body, Done, Files, List, Refusal, Server};
+use stp_proto::lookup::{Announce, Announced, Body, Done, Files, List, Refusal, Server};
 use stp_proto::name::Name;
 
 use crate::record::{self, Inventory, Page, json, text};

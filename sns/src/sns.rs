@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use stp_net::key::PublicKey;
-use stp_proto::directory::{Body, Refusal, Refused};
+use stp_proto::lookup::{Body, Refusal, Refused};
 
 use crate::cluster_key::Cluster;
 use crate::config::Config;
@@ -145,7 +145,7 @@ impl Sns {
             return Ok(());
         }
         let key = "secret/guise".to_owned();
-        let value = json(&text(&stp_directory::password::random::<32>()));
+        let value = json(&text(&stp_lookup::password::random::<32>()));
         let put = Change::Put { key: key.clone(), value, lease: Lease::None };
         match self.commit(vec![Guard::Absent(key)], vec![put]).await {
             Ok(()) | Err(CommitError::Conflict) => Ok(()),

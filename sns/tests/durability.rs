@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fixture::*;
 use parking_lot::Mutex;
-use stp_proto::directory::*;
+use stp_proto::lookup::*;
 
 /// Eight owners register names as fast as they are answered; the daemon is killed and started
 /// again in between until 1,000 are registered. Every name that was answered is there.

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fixture::*;
-use stp_directory::gateway::connect_any;
+use stp_lookup::gateway::connect_any;
 use stp_net::key::Identity;
 use stp_net::link::{LinkOptions, Tls};
-use stp_proto::directory::*;
+use stp_proto::lookup::*;
 use stp_tests::loopback::Etcd;
 
 /// etcd, and the folder of its data.

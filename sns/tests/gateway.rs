@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use fixture::*;
 use serde_json::Value;
-use stp_directory::gateway::LoginError;
-use stp_directory::{AskError, Gateway, Keys};
+use stp_lookup::gateway::LoginError;
+use stp_lookup::{AskError, Gateway, Keys};
 use stp_net::key::{ClusterKey, Identity};
 use stp_net::link::Tls;
 use stp_net::seal;
-use stp_proto::directory::*;
+use stp_proto::lookup::*;
 
 const FILES: &str = "file.mirror@example.com";
 
@@ -73,7 +73,7 @@ async fn the_right_password_logs_in_and_what_is_left_of_it_does_so_again() {
     let (gateway, keys) =
         Gateway::login_with_password(connection, "alice", PASSWORD.into(), 0).await.expect("right");
     assert_eq!(gateway.cluster(), "example");
-    let credential = stp_directory::Credential {
+    let credential = stp_lookup::Credential {
         gateway: daemon.address.to_string().parse().expect("a place"),
         key: daemon.key,
         user: "alice".into(),
@@ -140,7 +140,7 @@ async fn attempts_are_limited_for_known_and_unknown_users_alike() {
 }
 
 /// Servers a, b and c are there; a and b hold the file.
-async fn cluster(daemon: &Daemon) -> Vec<stp_directory::Connection> {
+async fn cluster(daemon: &Daemon) -> Vec<stp_lookup::Connection> {
     let mut servers = Vec::new();
     for (index, server) in ["a", "b", "c"].into_iter().enumerate() {
         let tls = tls();

@@ -6,7 +6,7 @@ mod fixture;
 use fixture::*;
 use stp_net::key::Identity;
 use stp_net::link::Tls;
-use stp_proto::directory::*;
+use stp_proto::lookup::*;
 
 #[tokio::test]
 async fn use_case_7_create_endpoint() {
@@ -163,7 +163,7 @@ async fn who_asks_too_much_is_told_to_wait_and_bounds_hold() {
     let mut refused = 0;
     for _ in 0..100 {
         match client.ask(get_service("www.e0@example.com")).await {
-            Err(stp_directory::AskError::Refused(why)) if why.why == Refusal::TooMany => {
+            Err(stp_lookup::AskError::Refused(why)) if why.why == Refusal::TooMany => {
                 assert!(why.retry_after_ms > 0);
                 refused += 1;
             }

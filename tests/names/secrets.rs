@@ -5,7 +5,7 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
-use stp_directory::Credential;
+use stp_lookup::Credential;
 
 use crate::world::{PASSWORD, Special, World, big_curl, get, get_unix, noise, status, until};
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 use redb::Database;
 use stp_net::key::{ClusterKey, PublicKey};
 use stp_net::status::StatusAddr;
-use stp_proto::directory::{Answer, Ask, Body, Networks, Refusal, Request};
+use stp_proto::lookup::{Answer, Ask, Body, Networks, Refusal, Request};
 use stp_proto::time::Instant;
 use stp_sns::cluster_key::Cluster;
 use stp_sns::config::{Config, Creators, Domain, Limits, StoreConfig, Tickets};

@@ -1,13 +1,13 @@
-//! Who asks the directory: servers that announce themselves (`server/src/directory.rs`), the owner of
+//! Who asks the directory: servers that announce themselves (`server/src/lookup.rs`), the owner of
 //! an endpoint, and the broker, which looks names up and follows servers that move
-//! (`broker/src/directory.rs`). All of it over links that die silently and are missed only by who
+//! (`broker/src/lookup.rs`). All of it over links that die silently and are missed only by who
 //! says something.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use stp_proto::directory::{
+use stp_proto::lookup::{
     Announce, Answer, Ask, Body, ChangeEndpoint, NewEndpoint, NewService, OneEndpoint, OneName,
     OneService, Protocol, Refusal, Request, ServiceFound,
 };

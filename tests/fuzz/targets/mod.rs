@@ -5,12 +5,12 @@
 //! understood, without panic and within a bound of memory; and as the choices from which a good
 //! value is made, which must survive being written and read.
 
-mod directory;
 mod draw;
 mod echo;
 mod http;
 mod hyper_says;
 mod local;
+mod lookup;
 mod name;
 mod plan;
 mod rise;
@@ -42,7 +42,7 @@ pub const ALL: [Target; 13] = [
     Target { name: "local", run: local::run },
     Target { name: "routes", run: routes::run },
     Target { name: "name", run: name::run },
-    Target { name: "directory", run: directory::run },
+    Target { name: "lookup", run: lookup::run },
     Target { name: "store", run: store::run },
     Target { name: "echo", run: echo::run },
     Target { name: "rise", run: rise::run },

@@ -2,9 +2,9 @@
 
 use std::str::FromStr;
 
-use stp_directory::Place;
+use stp_lookup::Place;
 use stp_net::key::PublicKey;
-use stp_proto::directory::{EndpointName, FilePath, Network, user_is_good};
+use stp_proto::lookup::{EndpointName, FilePath, Network, user_is_good};
 use stp_proto::name::{NAME_BYTES_MAX, Name};
 
 use super::{Draw, bounded};

@@ -2,10 +2,10 @@
 
 use std::sync::LazyLock;
 
-use stp_directory::sealed;
+use stp_lookup::sealed;
 use stp_net::key::{ClusterKey, PublicKey};
 use stp_net::seal;
-use stp_proto::directory::{MESSAGE_MAX, Server};
+use stp_proto::lookup::{MESSAGE_MAX, Server};
 
 use super::{Draw, bounded};
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use stp_proto::directory::{FilePath, GRANT_MAX, Grant, GrantFor};
+use stp_proto::lookup::{FilePath, GRANT_MAX, Grant, GrantFor};
 use stp_proto::replay::Exchange;
 use stp_proto::ticket::{CLAIMS_MAX, Claims, Holder};
 

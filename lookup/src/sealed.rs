@@ -2,7 +2,7 @@
 //! ticket as what is authenticated besides. So a list belongs to its ticket and to nobody else.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use stp_proto::directory::{List, Server, decode_servers, encode_servers};
+use stp_proto::lookup::{List, Server, decode_servers, encode_servers};
 
 use crate::password::random;
 

@@ -7,7 +7,7 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use aws_lc_rs::hkdf;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
-use stp_proto::directory::{KdfCost, SALT_BYTES};
+use stp_proto::lookup::{KdfCost, SALT_BYTES};
 
 /// Why no keys could be derived.
 #[derive(Debug, thiserror::Error)]

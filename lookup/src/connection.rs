@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use stp_net::key::PublicKey;
 use stp_net::link::{DialError, Link, LinkOptions, Tls};
-use stp_proto::directory::{Answer, Ask, Body, Changed, Refused, Request, Unwatch};
+use stp_proto::lookup::{Answer, Ask, Body, Changed, Refused, Request, Unwatch};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 

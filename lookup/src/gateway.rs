@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use stp_net::key::PublicKey;
 use stp_net::link::{DialError, LinkOptions, Tls};
-use stp_proto::directory::{
+use stp_proto::lookup::{
     Ask, Body, Challenge, FilePath, List, Locate, Login, Prove, Server, login_statement,
 };
 use stp_proto::name::Name;

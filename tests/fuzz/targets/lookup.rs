@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use stp_proto::directory::{
+use stp_proto::lookup::{
     Announce, Announced, Answer, Ask, Body, Challenge, ChangeEndpoint, ChangeService, Changed,
     Created, Done, EndpointFound, EndpointName, FileEntry, FilePath, Files, KdfCost, List, Locate,
     Located, Login, MESSAGE_MAX, MessageError, NewEndpoint, NewService, OneEndpoint, OneName,

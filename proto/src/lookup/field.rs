@@ -262,17 +262,17 @@ macro_rules! record {
         #[derive(Clone, PartialEq, Eq, Debug)]
         pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
 
-        impl $crate::directory::field::Field for $name {
+        impl $crate::lookup::field::Field for $name {
             fn put(&self, out: &mut Vec<u8>) {
-                $($crate::directory::field::Field::put(&self.$field, out);)*
+                $($crate::lookup::field::Field::put(&self.$field, out);)*
             }
 
             fn read(
-                from: &mut $crate::directory::field::Reader<'_>,
+                from: &mut $crate::lookup::field::Reader<'_>,
                 _name: &'static str,
-            ) -> Result<Self, $crate::directory::MessageError> {
+            ) -> Result<Self, $crate::lookup::MessageError> {
                 Ok($name {
-                    $($field: $crate::directory::field::Field::read(from, stringify!($field))?,)*
+                    $($field: $crate::lookup::field::Field::read(from, stringify!($field))?,)*
                 })
             }
         }
@@ -288,27 +288,27 @@ macro_rules! choice {
         #[derive(Clone, PartialEq, Eq, Debug)]
         pub enum $name { $($(#[$variant_doc])* $variant($type),)* }
 
-        impl $crate::directory::field::Field for $name {
+        impl $crate::lookup::field::Field for $name {
             fn put(&self, out: &mut Vec<u8>) {
                 match self {
                     $($name::$variant(body) => {
                         out.push($tag);
-                        $crate::directory::field::Field::put(body, out);
+                        $crate::lookup::field::Field::put(body, out);
                     })*
                 }
             }
 
             fn read(
-                from: &mut $crate::directory::field::Reader<'_>,
+                from: &mut $crate::lookup::field::Reader<'_>,
                 name: &'static str,
-            ) -> Result<Self, $crate::directory::MessageError> {
-                let kind: u8 = $crate::directory::field::Field::read(from, name)?;
+            ) -> Result<Self, $crate::lookup::MessageError> {
+                let kind: u8 = $crate::lookup::field::Field::read(from, name)?;
                 match kind {
                     $($tag => {
-                        let body = $crate::directory::field::Field::read(from, name)?;
+                        let body = $crate::lookup::field::Field::read(from, name)?;
                         Ok($name::$variant(body))
                     })*
-                    _ => Err($crate::directory::MessageError::Unknown(kind)),
+                    _ => Err($crate::lookup::MessageError::Unknown(kind)),
                 }
             }
         }

@@ -2,7 +2,7 @@
 //! derived from a password; the list of servers that only its owner can open.
 //!
 //! Brokers resolve names and locate files with it, servers announce themselves, the `session`
-//! command logs in. What is said is in `stp_proto::directory`, how it travels in `stp_net::link`;
+//! command logs in. What is said is in `stp_proto::lookup`, how it travels in `stp_net::link`;
 //! here the two are joined, as `stp-drive` joins them for sessions.
 //!
 //! **Invariant:** a password is known to [`password`] alone, for the time of one derivation. It

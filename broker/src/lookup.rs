@@ -17,15 +17,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::errno::Errno;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use stp_directory::connection::Watch;
-use stp_directory::gateway::{LoginError, connect};
-use stp_directory::known::Known;
-use stp_directory::{AskError, Connection, Credential, Gateway, KNOWN_FILE, PORT, Place};
+use stp_lookup::connection::Watch;
+use stp_lookup::gateway::{LoginError, connect};
+use stp_lookup::known::Known;
+use stp_lookup::{AskError, Connection, Credential, Gateway, KNOWN_FILE, PORT, Place};
 use stp_net::key::PublicKey;
 use stp_net::link::LinkOptions;
 use stp_net::status;
-use stp_proto::directory::{Ask, Body, FilePath, OneName, OneService, Refusal};
 use stp_proto::local::wire::Resolved;
+use stp_proto::lookup::{Ask, Body, FilePath, OneName, OneService, Refusal};
 use stp_proto::name::Name;
 use tokio::sync::watch;
 
@@ -136,7 +136,7 @@ impl Directory {
         maker.servers.clear();
         Arc::new(Directory {
             config,
-            folder: stp_directory::folder(),
+            folder: stp_lookup::folder(),
             maker: Mutex::new(maker),
             found: Mutex::default(),
             gateway: tokio::sync::Mutex::default(),
@@ -314,7 +314,7 @@ impl Directory {
         service: Option<Name>,
         path: Option<FilePath>,
         from: u64,
-    ) -> Result<stp_directory::Found, Lacking> {
+    ) -> Result<stp_lookup::Found, Lacking> {
         let Some(config) = &self.config.gateway else {
             return Err(lacking(Errno::EHOSTUNREACH, "no [gateway] is configured"));
         };
@@ -469,7 +469,7 @@ struct Sources {
 }
 
 impl Sources {
-    fn of_gateway(found: &stp_directory::Found) -> Sources {
+    fn of_gateway(found: &stp_lookup::Found) -> Sources {
         // All addresses of a server, the servers in their order.
         let servers = found.servers.iter().flat_map(|server| {
             server.addresses.iter().map(|address| config::Server {
@@ -549,7 +549,7 @@ impl Broker {
 const NO_GATEWAY: &str = "no [gateway] in the broker's configuration: add address and user";
 
 impl Directory {
-    fn keep_file(&self, host: &str, located: &stp_directory::Found) {
+    fn keep_file(&self, host: &str, located: &stp_lookup::Found) {
         let Sources { servers, grant, life, .. } = Sources::of_gateway(located);
         let config = config::Service { name: located.service.to_string(), servers };
         let service = self.maker.lock().service(&config);

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use stp_directory::Connection;
-use stp_directory::connection::AskError;
-use stp_directory::gateway::{LoginError, connect};
+use stp_lookup::Connection;
+use stp_lookup::connection::AskError;
+use stp_lookup::gateway::{LoginError, connect};
 use stp_net::link::{LinkOptions, Tls};
 use stp_net::paths::{Watch, is_here};
-use stp_proto::directory::{Announce, Announced, Ask, Body, Files, LIST_MAX, MESSAGE_MAX};
+use stp_proto::lookup::{Announce, Announced, Ask, Body, Files, LIST_MAX, MESSAGE_MAX};
 use stp_proto::name::Name;
 
 use crate::config::Directory;
