@@ -140,15 +140,6 @@ impl fmt::Debug for Seam {
     }
 }
 
-/// How much of the prefix a replica must show.
-#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Depth {
-    /// The same strong validator: the last complete block and what follows it.
-    Tail,
-    /// Another validator, the same length: everything from `from` on.
-    Whole,
-}
-
 /// The replica's bytes are not those the app was given.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 pub enum SeamMismatch {
@@ -166,28 +157,19 @@ pub enum SeamMismatch {
     Short(u64),
 }
 
-/// The check at a replica: push its own bytes from [`Verifier::fetch_from`] on, then finish.
+/// The check at a replica of the whole prefix: push its own bytes from the proof's first position
+/// on, then finish.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Verifier {
     proof: SeamProof,
-    depth: Depth,
     seam: Seam,
 }
 
 impl Verifier {
     /// A check against `proof`.
-    pub fn new(proof: SeamProof, depth: Depth) -> Verifier {
-        let from = match depth {
-            Depth::Tail => proof.last_start(),
-            Depth::Whole => proof.from,
-        };
-        let seam = Seam::new(from, proof.block);
-        Verifier { proof, depth, seam }
-    }
-
-    /// The position of the first byte to push.
-    pub fn fetch_from(&self) -> u64 {
-        self.seam.from()
+    pub fn new(proof: SeamProof) -> Verifier {
+        let seam = Seam::new(proof.from, proof.block);
+        Verifier { proof, seam }
     }
 
     /// Bytes still to push before [`Verifier::finish`].
@@ -211,9 +193,7 @@ impl Verifier {
 
     /// The digest of everything before the seam, to go on with once the verdict is good.
     pub fn continued(&self) -> Seam {
-        let SeamProof { from, block, last, chain, .. } = self.proof;
-        let hasher = self.seam.hasher.clone();
-        Seam { from, position: self.seam.position, block, hasher, last, chain }
+        self.seam.clone()
     }
 
     /// The verdict.
@@ -229,7 +209,7 @@ impl Verifier {
         if own.partial != self.proof.partial {
             return Err(SeamMismatch::Partial(blocks_end));
         }
-        if self.depth == Depth::Whole && own.chain != self.proof.chain {
+        if own.chain != self.proof.chain {
             return Err(SeamMismatch::Chain(self.proof.from, blocks_end));
         }
         Ok(())
@@ -256,9 +236,9 @@ mod tests {
         seam.proof()
     }
 
-    fn verify(proof: &SeamProof, depth: Depth, replica: &[u8]) -> Result<usize, SeamMismatch> {
-        let mut verifier = Verifier::new(proof.clone(), depth);
-        let from = usize::try_from(verifier.fetch_from()).unwrap().min(replica.len());
+    fn verify(proof: &SeamProof, replica: &[u8]) -> Result<usize, SeamMismatch> {
+        let mut verifier = Verifier::new(proof.clone());
+        let from = usize::try_from(proof.from).unwrap().min(replica.len());
         let mut taken = from;
         for piece in replica[from..].chunks(50) {
             taken += verifier.push(piece)?;
@@ -284,41 +264,25 @@ mod tests {
         for count in [0, 1, 63, 64, 65, 128, 1000] {
             let proof = proof(&bytes(count), 11);
             let longer = bytes(count + 500);
-            for depth in [Depth::Tail, Depth::Whole] {
-                assert_eq!(verify(&proof, depth, &longer), Ok((FROM + count) as usize));
-            }
+            assert_eq!(verify(&proof, &longer), Ok((FROM + count) as usize));
         }
     }
 
     #[test]
-    fn one_byte_that_differs_near_the_seam_is_found() {
-        let stream = bytes(1000);
-        let good = proof(&stream, 11);
-        let tail = good.last_start() as usize;
-        for at in tail..stream.len() {
-            let mut replica = stream.clone();
-            replica[at] ^= 1;
-            for depth in [Depth::Tail, Depth::Whole] {
-                assert!(verify(&good, depth, &replica).is_err(), "{at}");
-            }
-        }
-    }
-
-    #[test]
-    fn one_byte_that_differs_anywhere_is_found_by_the_whole_check() {
+    fn one_byte_that_differs_anywhere_is_found() {
         let stream = bytes(1000);
         let good = proof(&stream, 11);
         for at in FROM as usize..stream.len() {
             let mut replica = stream.clone();
             replica[at] ^= 0x80;
-            assert!(verify(&good, Depth::Whole, &replica).is_err(), "{at}");
+            assert!(verify(&good, &replica).is_err(), "{at}");
         }
     }
 
     #[test]
     fn a_copy_that_ends_before_the_seam_is_short() {
         let good = proof(&bytes(1000), 11);
-        assert_eq!(verify(&good, Depth::Tail, &bytes(999)), Err(SeamMismatch::Short(1)));
-        assert!(verify(&good, Depth::Whole, &bytes(0)).is_err());
+        assert_eq!(verify(&good, &bytes(999)), Err(SeamMismatch::Short(1)));
+        assert!(verify(&good, &bytes(0)).is_err());
     }
 }

@@ -191,8 +191,28 @@ struct FileService {
     kind: Kind,
     to: Option<String>,
     root: Option<PathBuf>,
+    compare: Option<Compare>,
+    /// Was replaced by `compare`; kept for the sake of its error message.
     compare_prefix: Option<bool>,
     tickets: Option<bool>,
+}
+
+/// What must be equal before a response is continued.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Compare {
+    #[default]
+    Prefix,
+    Validators,
+}
+
+impl From<Compare> for Policy {
+    fn from(compare: Compare) -> Self {
+        match compare {
+            Compare::Prefix => Self::Prefix,
+            Compare::Validators => Self::Validators,
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -376,12 +396,20 @@ fn services(loaded: &Loaded<File>) -> Result<Vec<ServiceConfig>, ConfigError> {
             Target::Origin(origin) => Some(origin.root().to_owned()),
             Target::Address(_) => None,
         };
-        let compare_prefix = service.compare_prefix.unwrap_or(false);
+        if let Some(old) = service.compare_prefix {
+            let instead = if old { "prefix" } else { "validators" };
+            let what = format!(
+                "was replaced: every byte the app has is compared now; write compare = {instead:?} \
+                 (\"prefix\", the default, compares length and bytes; \"validators\" demands equal \
+                 strong ETags as well)"
+            );
+            return Err(loaded.error(&key("compare_prefix"), what));
+        }
         services.push(ServiceConfig {
             name: name.as_str().to_owned(),
             kind: service.kind,
             target,
-            policy: Policy { compare_prefix },
+            policy: service.compare.unwrap_or_default().into(),
             tickets,
             root,
         });
@@ -499,6 +527,24 @@ mod tests {
         assert!(error.starts_with("server.toml:10: relay[1].key: "), "{error}");
         let error = wrong(&format!("{head}{}", relay.replace(":4433", ":0")));
         assert!(error.starts_with("server.toml:6: relay[0].address: "), "{error}");
+    }
+
+    #[test]
+    fn what_is_compared_can_be_chosen_and_the_old_key_says_what_to_write_now() {
+        let service = SERVICE.replace("tcp", "http");
+        let policy = |line: &str| {
+            read(&format!("{HEAD}{service}{line}\n")).map(|config| config.services[0].policy)
+        };
+        assert_eq!(policy("").unwrap(), Policy::Prefix);
+        assert_eq!(policy("compare = \"prefix\"").unwrap(), Policy::Prefix);
+        assert_eq!(policy("compare = \"validators\"").unwrap(), Policy::Validators);
+        let error = policy("compare = \"tail\"").unwrap_err().to_string();
+        assert!(error.contains("prefix") && error.contains("validators"), "{error}");
+        for (old, new) in [("true", "prefix"), ("false", "validators")] {
+            let error = policy(&format!("compare_prefix = {old}")).unwrap_err().to_string();
+            assert!(error.starts_with("server.toml:7: service[0].compare_prefix: "), "{error}");
+            assert!(error.contains(&format!("write compare = {new:?}")), "{error}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use stp_proto::replay::Policy;
 use stp_proto::session::Limits;
 
 use crate::random::Random;
@@ -142,8 +143,8 @@ pub struct Plan {
     pub wires: Wires,
     pub replicas: Vec<Replica>,
     pub validator: Validator,
-    /// Replicas are vouched for though their validators differ.
-    pub vouched: bool,
+    /// What must be equal before a response is continued.
+    pub policy: Policy,
     pub work: Vec<Work>,
     pub app: Pace,
     pub app_write: Pace,
@@ -210,6 +211,14 @@ impl Plan {
         // At most some hundreds of renewals.
         let lease_s = u32::try_from(active.as_secs() / 100).expect("hours").max(15);
         let slow = [random.one_in(3), random.one_in(4), random.one_in(2)];
+        let validator = random.pick(&[
+            Validator::Strong,
+            Validator::Strong,
+            Validator::Weak,
+            Validator::Modified,
+        ]);
+        // Only strong tags can be demanded equal.
+        let demanded = validator == Validator::Strong && random.one_in(4);
         Plan {
             active,
             names: names.then_some(lease_s),
@@ -217,13 +226,8 @@ impl Plan {
             server,
             wires,
             replicas,
-            validator: random.pick(&[
-                Validator::Strong,
-                Validator::Strong,
-                Validator::Weak,
-                Validator::Modified,
-            ]),
-            vouched: random.one_in(6),
+            validator,
+            policy: if demanded { Policy::Validators } else { Policy::Prefix },
             work: (0..sessions).map(|_| random.pick(&works)).collect(),
             app: Pace::draw(random, slow[0]),
             app_write: Pace::draw(random, slow[1]),

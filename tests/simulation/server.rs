@@ -256,7 +256,7 @@ impl World {
                 };
                 let clock = Rc::clone(&self.servers[server].clock);
                 let mint = Mint { holder, life: self.plan.ticket_life, clock };
-                let policy = Policy { compare_prefix: self.plan.vouched };
+                let policy = self.plan.policy;
                 let origin = Rc::clone(&self.servers[server].origin);
                 let (http, at) = opening::open(now, &origin, request, mint, policy)?;
                 Ok((Near::Http(Box::new(http)), at, true))

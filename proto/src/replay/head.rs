@@ -31,6 +31,8 @@ pub struct RequestHead {
     pub framing: Framing,
     /// The app means to send another request afterwards.
     pub keep_alive: bool,
+    /// The app wants a part of one version only, of which it has another part.
+    pub conditional: bool,
 }
 
 impl RequestHead {
@@ -54,6 +56,11 @@ impl RequestHead {
             connect: method == "CONNECT",
             framing,
             keep_alive: fields.keep_alive(request.version),
+            conditional: request.headers.iter().any(|header| {
+                ["if-range", "if-match", "if-unmodified-since"]
+                    .iter()
+                    .any(|name| header.name.eq_ignore_ascii_case(name))
+            }),
         };
         Ok(Some((head, length)))
     }

@@ -1,17 +1,20 @@
 //! How a response goes on from another answer to the same question.
 //!
-//! With a strong validator the replica is asked for the rest from the last complete block on
-//! (`Range` with `If-Range`): the same validator then needs only that block compared. With a weak
-//! one, or only a modification time, the same one, the whole prefix is fetched and compared. A
-//! differing validator or length or an answer of another kind is refused: the bytes behind the
-//! seam could differ. Whoever knows that his replicas differ in their validators only can say so
-//! ([`Policy`]).
+//! The service is asked for the whole response again, and the whole part that the app has already
+//! is compared before the first new byte goes out. So the result is always one server's file:
+//! whatever follows the part that was compared belongs to the same file. Validators (entity tags
+//! and dates) decide nothing, unless the operator wants that as well ([`Policy`]), the app itself
+//! made its request depend on them, or there is too little to compare. An answer of another length
+//! or of another kind is refused.
 
 use super::body::Framing;
 use super::exchange::Exchange;
 use super::head::{ContentRange, RequestHead, ResponseHead};
 use super::splice::Splice;
-use crate::seam::{BLOCK, Depth, SeamProof, Verifier};
+use crate::seam::{BLOCK, SeamProof, Verifier};
+
+/// Fewer equal bytes than this prove nothing: many files begin alike.
+const PROOF_MIN: u64 = 64;
 
 /// Why an exchange cannot be continued here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,12 +50,14 @@ fn mismatch(text: impl Into<String>) -> Refusal {
     Refusal::new(RefusalKind::Mismatch, text)
 }
 
-/// What may be continued.
+/// What must be equal before a response is continued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Policy {
-    /// Accept an answer of equal length whose validator differs, or that has none, if the whole
-    /// prefix is equal. Only for replicas known to hold the same bytes.
-    pub compare_prefix: bool,
+pub enum Policy {
+    /// The length, and every byte that the app has already.
+    #[default]
+    Prefix,
+    /// The strong entity tag as well.
+    Validators,
 }
 
 /// What a server does that goes on with a session.
@@ -91,9 +96,8 @@ pub struct Ask {
     first: u64,
     /// Length of the body.
     length: u64,
-    /// Body bytes the app has, and from which of them on the replica was asked.
+    /// Body bytes the app has.
     have: u64,
-    from: u64,
     proof: Option<SeamProof>,
     policy: Policy,
 }
@@ -189,38 +193,13 @@ impl Ask {
         if !spans {
             return Err(mismatch("the range of the response is not as long as its body"));
         }
-        let strong = original.strong_etag();
-        let any = original.etag.is_some() || original.modified.is_some();
-        if !any && !policy.compare_prefix {
-            return Err(mismatch("the response has no validator"));
-        }
-        let ranged = matches!(original.status, 200 | 206);
-        let from = match (&proof, strong) {
-            (Some(proof), Some(_)) if ranged => proof.last_start() - proof.from,
-            _ => 0,
+        let request = match original.status {
+            206 => rewrite(request, &format!("Range: bytes={first}-{}\r\n", first + (length - 1))),
+            200 => rewrite(request, ""),
+            _ => request.to_vec(),
         };
-        let last = first + (length - 1);
-        let mut fields = String::new();
-        if ranged && (from > 0 || original.status == 206) {
-            fields = format!("Range: bytes={}-{last}\r\n", first + from);
-            if let Some(etag) = strong {
-                fields.push_str(&format!("If-Range: {etag}\r\n"));
-            }
-        }
-        let request = if ranged { rewrite(request, &fields) } else { request.to_vec() };
         let head_rest = Vec::new();
-        Ok(Self {
-            request,
-            head_rest,
-            question,
-            original,
-            first,
-            length,
-            have,
-            from,
-            proof,
-            policy,
-        })
+        Ok(Self { request, head_rest, question, original, first, length, have, proof, policy })
     }
 
     /// Judges the head of the replica's answer.
@@ -269,18 +248,12 @@ impl Ask {
         if answer.encoding != original.encoding {
             return Err(mismatch("another content encoding"));
         }
-        let depth = self.compare(answer)?;
-        let check = self.proof.clone().map(|proof| Verifier::new(proof, depth));
-        let from = match (&check, &self.proof) {
-            (Some(check), Some(proof)) => check.fetch_from() - proof.from,
-            _ => self.have,
+        self.compare(answer)?;
+        let Some(skip) = self.first.checked_sub(begin) else {
+            let text = format!("the answer begins at {begin}, not {}", self.first);
+            return Err(mismatch(text));
         };
-        let Some(skip) = (self.first + from).checked_sub(begin) else {
-            return Err(Refusal::new(
-                RefusalKind::Seam,
-                "another file, and not from its beginning",
-            ));
-        };
+        let check = self.proof.clone().map(Verifier::new);
         let excess = begin + body - end;
         Ok(Splice::new(
             skip,
@@ -302,41 +275,30 @@ impl Ask {
             let text = format!("total length {:?}, not {whole:?}", range.total);
             return Err(Refusal::new(RefusalKind::Seam, text));
         }
-        let asked = (self.first + self.from, self.first + self.length - 1);
-        let ranged = self.from > 0 || self.original.status == 206;
-        if !ranged || (range.first, range.last) != asked || body != asked.1 - asked.0 + 1 {
+        let asked = (self.first, self.first + self.length - 1);
+        if self.original.status != 206 || (range.first, range.last) != asked || body != asked.1 - asked.0 + 1 {
             return Err(self.not_this(answer, "for another range"));
-        }
-        if self.original.strong_etag() != answer.strong_etag() {
-            return Err(Refusal::new(RefusalKind::Seam, "part of another version"));
         }
         Ok(range.first)
     }
 
-    /// How much of what the app has the answer must show.
-    fn compare(&self, answer: &ResponseHead) -> Result<Depth, Refusal> {
-        let refuse = |text: String| Err(Refusal::new(RefusalKind::Seam, text));
+    /// Whether the validators of the answer allow it to go on with the response.
+    fn compare(&self, answer: &ResponseHead) -> Result<(), Refusal> {
         let (had, has) = (&self.original, answer);
-        match (had.strong_etag(), has.strong_etag()) {
-            (Some(had), Some(has)) if had == has => Ok(Depth::Tail),
-            (Some(had), _) if !self.policy.compare_prefix => {
-                refuse(format!("another version: {} is not {had}", named(has)))
-            }
-            // The head has gone out with a promise that this body would not keep.
-            (Some(had), _) if self.have == 0 => {
-                refuse(format!("another version: {} is not {had}", named(has)))
-            }
-            (None, _) if had.etag.is_some() && had.etag != has.etag => {
-                refuse(format!("another version: {} is not {}", named(has), named(had)))
-            }
-            (None, _)
-                if had.modified != has.modified
-                    && (self.have == 0 || !self.policy.compare_prefix) =>
-            {
-                refuse("another modification time".to_owned())
-            }
-            _ => Ok(Depth::Whole),
+        let other = || {
+            let (had, has) = (named(had), named(has));
+            Err(Refusal::new(RefusalKind::Seam, format!("another version: {has} is not {had}")))
+        };
+        let strong = had.strong_etag().is_some() && had.strong_etag() == has.strong_etag();
+        if self.policy == Policy::Validators && !strong {
+            return other();
         }
+        let same = strong
+            || (had.strong_etag().is_none()
+                && (&had.etag, &had.modified) == (&has.etag, &has.modified));
+        // The app keeps parts of a version that it named, or of which too little can be compared.
+        let bound = self.question.conditional || self.have < PROOF_MIN;
+        if bound && !same { other() } else { Ok(()) }
     }
 
     fn not_this(&self, answer: &ResponseHead, what: &str) -> Refusal {
@@ -350,7 +312,7 @@ impl Ask {
 }
 
 fn named(head: &ResponseHead) -> &str {
-    head.etag.as_deref().unwrap_or("no validator")
+    head.etag.as_deref().or(head.modified.as_deref()).unwrap_or("no validator")
 }
 
 /// What [`Ask::judge`] found.

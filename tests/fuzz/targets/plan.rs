@@ -20,7 +20,7 @@ pub fn run(data: &[u8]) {
     let mut next = || texts.next().unwrap_or_default();
     let (request, response, answer) = (next(), next(), next());
     let mut draw = Draw::new(choices);
-    let policy = Policy { compare_prefix: draw.bool() };
+    let policy = if draw.bool() { Policy::Validators } else { Policy::Prefix };
     let lies = draw.below(8) == 0;
     let head_at = if draw.below(8) == 0 { draw.position() } else { u64::from(draw.u16()) };
     let passed = if lies { draw.position() } else { u64::from(draw.u32()) % HAVE_MAX };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::fixture::*;
 use crate::handle::Handle;
-use crate::seam::{Depth, Verifier};
+use crate::seam::Verifier;
 use crate::session::{Input, Limits, LinkId, TicketOffer};
 use crate::state::State;
 
@@ -166,7 +166,7 @@ fn dying_servers(seed: u64) {
     }
     assert!(pair.broker.got == down, "seed {seed}");
     if let Some(proof) = pair.broker.session.transfer_request().seam {
-        let mut verifier = Verifier::new(proof, Depth::Whole);
+        let mut verifier = Verifier::new(proof);
         assert_eq!(verifier.push(&down[20..]), Ok(130), "seed {seed}");
         assert_eq!(verifier.finish(), Ok(()), "seed {seed}");
     }

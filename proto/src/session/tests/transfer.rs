@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::fixture::*;
 use crate::handle::Handle;
-use crate::seam::{Depth, Verifier};
+use crate::seam::Verifier;
 use crate::session::{Attempt, Denied, Event, Input, Limits, Peer, StartAt, TicketOffer, WhyNot};
 use crate::state::State;
 use crate::wire::{DenyReason, ResumeDenial, TransferReason};
@@ -122,9 +122,8 @@ fn unknown_then_transfer_continues_the_stream_on_another_server() {
     assert_eq!((request.covers, request.down, request.up_from), (100, 300_000, 100));
     let proof = request.seam.expect("the body began");
     assert_eq!((proof.from, proof.until), (200, 300_000));
-    let mut verifier = Verifier::new(proof, Depth::Tail);
-    let from = verifier.fetch_from() as usize;
-    assert_eq!(verifier.push(&down[from..]), Ok(300_000 - from));
+    let mut verifier = Verifier::new(proof);
+    assert_eq!(verifier.push(&down[200..]), Ok(300_000 - 200));
     assert_eq!(verifier.finish(), Ok(()));
 
     pair.transfer_at = Some(StartAt { up: 100, down: 300_000 });
@@ -221,8 +220,7 @@ fn the_seam_survives_resumes_and_newer_tickets_of_the_same_answer() {
     pair.run(Duration::from_secs(1));
     let proof = pair.broker.session.transfer_request().seam.expect("still whole");
     assert_eq!((proof.from, proof.until, proof.blocks()), (30, 1000, 15));
-    let mut verifier = Verifier::new(proof, Depth::Whole);
-    assert_eq!(verifier.fetch_from(), 30);
+    let mut verifier = Verifier::new(proof);
     assert_eq!(verifier.push(&down[30..]), Ok(970));
     assert_eq!(verifier.finish(), Ok(()));
     // The next answer has a seam of its own.
