@@ -5,7 +5,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::rc::Rc;
 use std::time::Duration;
 
-use stp_proto::replay::{Ask, Down, Ending, Flow, Observer, Plan, Policy, Up};
+use stp_proto::replay::{Again, Ask, Down, Ending, Flow, Observer, Plan, Policy, Up};
 use stp_proto::session::{Event, Session, ShutNear, TicketOffer};
 use stp_proto::time::Instant;
 
@@ -49,6 +49,7 @@ pub struct Http {
     disclaimed: bool,
     due: bool,
     refreshed: Instant,
+    again: Again,
     fin: bool,
     end: Option<End>,
     over: bool,
@@ -77,6 +78,7 @@ impl Http {
             disclaimed: false,
             due: false,
             refreshed: Instant::default(),
+            again: Again::default(),
             fin: false,
             end: None,
             over: false,
@@ -220,6 +222,7 @@ impl Http {
             return;
         }
         self.used = true;
+        self.again = Again::default();
         self.due |= !self.ticketed;
         self.ticketed = false;
         if self.observer.closing() {
@@ -282,6 +285,7 @@ impl Http {
     fn service_ended(&mut self, reset: bool) {
         self.upstream = None;
         match self.observer.ending() {
+            Ending::Cut if self.fin => self.end_short(),
             Ending::Cut => self.rejoin(),
             Ending::Unanswered if self.used => {
                 self.unsent = self.observer.request_head().to_vec();
@@ -303,6 +307,7 @@ impl Http {
 
     fn rejoin(&mut self) {
         let have = self.observer.positions().1;
+        let Some(pause) = self.again.ask(have) else { return self.end_short() };
         let plan = self
             .observer
             .exchange()
@@ -311,10 +316,15 @@ impl Http {
             Some(Ok(Plan::Ask(ask))) => {
                 self.deaf = false;
                 let zero = Duration::ZERO;
-                self.opening = Some((Opening::Join(ask), self.now, zero, zero));
+                self.opening = Some((Opening::Join(ask), self.now + pause, zero, zero));
             }
-            Some(_) | None => self.fail(),
+            Some(_) | None => self.end_short(),
         }
+    }
+
+    fn end_short(&mut self) {
+        (self.upstream, self.opening, self.early) = (None, None, true);
+        self.end = Some(End::Fin);
     }
 
     fn poll_opening(&mut self) {
@@ -347,6 +357,7 @@ impl Http {
                 let pause = (pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
                 self.opening = Some((opening, self.now + pause, pause, waited + pause));
             }
+            Some(_) if self.observer.response_under_way() => self.end_short(),
             Some(JoinError::Service | JoinError::Refused(_)) => self.fail(),
         }
     }

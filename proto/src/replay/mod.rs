@@ -11,6 +11,7 @@
 //! Deliberately not here: sockets, tickets' seals, and HTTP/2 (a stream that is not HTTP/1 is
 //! *opaque*: it passes untouched and cannot be continued).
 
+mod again;
 mod body;
 mod exchange;
 mod head;
@@ -21,6 +22,7 @@ mod splice;
 #[cfg(test)]
 mod tests;
 
+pub use again::Again;
 pub use body::{Body, Framing};
 pub use exchange::Exchange;
 pub use head::{ContentRange, HeadError, RequestHead, ResponseHead};

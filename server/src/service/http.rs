@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use stp_drive::{Near, Pulled};
-use stp_proto::replay::{Down, Ending, Flow, Observer, Plan, Policy, Up};
+use stp_proto::replay::{Again, Down, Ending, Flow, Observer, Plan, Policy, Up};
 use stp_proto::session::{Event, Session, ShutNear, TicketOffer};
 use stp_proto::time::Instant;
 
@@ -76,6 +76,7 @@ pub struct Http {
     /// An exchange without a ticket is over: a ticket is due.
     due: bool,
     refreshed: Instant,
+    again: Again,
     fin: bool,
     end: Option<End>,
     /// The service ended its stream where another would have gone on.
@@ -106,6 +107,7 @@ impl Http {
             disclaimed: false,
             due: false,
             refreshed: Instant::default(),
+            again: Again::default(),
             fin: false,
             end: None,
             early: false,
@@ -285,6 +287,7 @@ impl Http {
             return;
         }
         self.used = true;
+        self.again = Again::default();
         self.due |= !self.ticketed;
         self.ticketed = false;
         if self.observer.closing() {
@@ -347,6 +350,8 @@ impl Http {
     fn service_ended(&mut self, error: Option<io::Error>) {
         self.upstream = None;
         match self.observer.ending() {
+            // A service may close when its client has ended its side: plain TCP shows that as well.
+            Ending::Cut if self.fin => self.end_short("the app had ended its side"),
             Ending::Cut => self.rejoin(),
             Ending::Unanswered if self.used => {
                 tracing::debug!("the service closed between two requests: asking again");
@@ -373,6 +378,9 @@ impl Http {
     /// A response was cut: go on with it on another stream.
     fn rejoin(&mut self) {
         let have = self.observer.positions().1;
+        let Some(pause) = self.again.ask(have) else {
+            return self.end_short("the service gives no more of it");
+        };
         let plan = self
             .observer
             .exchange()
@@ -383,12 +391,23 @@ impl Http {
                 self.deaf = false;
                 let target = self.target.clone();
                 self.opening = Some(Box::pin(async move {
+                    tokio::time::sleep(pause).await;
                     rejoin(&target, &ask).await.map(|joined| Opened::Joined(Box::new(joined)))
                 }));
             }
-            Some(Err(refusal)) => self.fail(&refusal.text),
-            _ => self.fail("the service broke off a response that cannot be continued"),
+            Some(Err(refusal)) => self.end_short(&refusal.text),
+            _ => self.end_short("it cannot be continued"),
         }
+    }
+
+    /// A response was cut and nobody has the rest: the app gets what came of it, then the end of
+    /// the stream, which is short of what the head promised.
+    fn end_short(&mut self, why: &str) {
+        tracing::warn!(why, at = self.observer.positions().1, "a response ends short");
+        self.upstream = None;
+        self.opening = None;
+        self.early = true;
+        self.end = Some(End::Fin);
     }
 
     fn poll_opening(&mut self, cx: &mut Context<'_>) {
@@ -402,6 +421,7 @@ impl Http {
                 self.ahead = joined.ahead.into();
                 self.reusable = joined.reusable;
             }
+            Err(error) if self.observer.response_under_way() => self.end_short(&error.to_string()),
             Err(error) => self.fail(&error.to_string()),
         }
     }
@@ -587,6 +607,7 @@ impl Near for Http {
                     upstream.reset_on_close();
                 }
                 self.opening = None;
+                self.over = true;
             }
         }
     }
