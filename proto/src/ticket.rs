@@ -24,7 +24,7 @@ pub const SEALED_MAX: usize = 15_000;
 pub const CLAIMS_MAX: usize = 8_250;
 
 /// The version written into tickets.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// The claims of a ticket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -231,6 +231,7 @@ mod handle {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replay::http;
 
     fn holder() -> Holder {
         Holder {
@@ -242,11 +243,11 @@ mod tests {
     }
 
     fn claims(response: usize) -> Claims {
-        let exchange = Exchange::Response {
+        let exchange = Exchange::Http(http::Exchange::Response {
             request: b"GET /\xff HTTP/1.1\r\n\r\n".to_vec(),
             response: vec![b'x'; response],
             head_at: 5,
-        };
+        });
         Claims::new(&holder(), Handle([2; 16]), (1_000_000, 3600), (20, 5), exchange)
     }
 
@@ -266,9 +267,9 @@ mod tests {
     #[test]
     fn unknown_fields_and_versions_are_refused() {
         let text = String::from_utf8(claims(0).encode().unwrap()).unwrap();
-        let other = text.replace("\"v\":1", "\"v\":2");
-        assert_eq!(Claims::decode(other.as_bytes()), Err(TicketError::Version(2)));
-        let more = text.replace("\"v\":1", "\"v\":1,\"x\":1");
+        let other = text.replace("\"v\":2", "\"v\":1");
+        assert_eq!(Claims::decode(other.as_bytes()), Err(TicketError::Version(1)));
+        let more = text.replace("\"v\":2", "\"v\":2,\"x\":1");
         assert!(matches!(Claims::decode(more.as_bytes()), Err(TicketError::Malformed(_))));
         assert!(matches!(Claims::decode(b"{}"), Err(TicketError::Malformed(_))));
     }

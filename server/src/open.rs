@@ -3,7 +3,7 @@
 //! A session that comes over is taken only when its next byte is at hand: the ticket has been
 //! checked against the request, the service asked for the rest, and the seam compared.
 
-use stp_proto::replay::{Exchange, Observer, Plan};
+use stp_proto::replay::http::{self, Observer, Plan};
 use stp_proto::session::StartAt;
 use stp_proto::ticket::Claims;
 use stp_proto::wire::{ConnectMode, DenyReason, TransferRequest};
@@ -92,7 +92,8 @@ async fn carry_out(
     let (up, have) = (claims.up, request.down);
     let broken = || Refusal::new(DenyReason::Mismatch, "the ticket's exchange cannot be followed");
     let proof = request.seam.clone();
-    match Plan::make(&claims.exchange, claims.down, have, proof, config.policy)? {
+    let exchange = claims.exchange.http().ok_or_else(broken)?;
+    match Plan::make(exchange, claims.down, have, proof, config.policy)? {
         Plan::Fresh => Ok(Beginning::at(Observer::new(up, have), Some(upstream(config).await?))),
         Plan::Closed => Ok(Beginning::at(Observer::closed(up, have), None)),
         Plan::Again { request } => {
@@ -110,7 +111,7 @@ async fn carry_out(
             Ok(Beginning { out: head_rest, ..beginning })
         }
         Plan::Ask(ask) => {
-            let Exchange::Response { request, response, head_at } = &claims.exchange else {
+            let http::Exchange::Response { request, response, head_at } = exchange else {
                 return Err(broken());
             };
             let joined = join(&config.target, &ask).await?;

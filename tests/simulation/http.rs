@@ -5,7 +5,8 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::rc::Rc;
 use std::time::Duration;
 
-use stp_proto::replay::{Again, Ask, Down, Ending, Flow, Observer, Plan, Policy, Up};
+use stp_proto::replay::http::{Ask, Down, Ending, Flow, Observer, Plan, Up};
+use stp_proto::replay::{Again, Exchange, Policy};
 use stp_proto::session::{Event, Session, ShutNear, TicketOffer};
 use stp_proto::time::Instant;
 
@@ -372,7 +373,7 @@ impl Http {
         let (covers, at) = (self.observer.covers(), self.observer.positions().1);
         assert_eq!(at, session.positions().end, "nothing waits before a ticket");
         let Some(exchange) = self.observer.exchange() else { return };
-        let ticket = self.mint.seal(now, (covers, at), exchange);
+        let ticket = self.mint.seal(now, (covers, at), Exchange::Http(exchange));
         if ticket.is_empty() {
             return self.disclaim(session);
         }

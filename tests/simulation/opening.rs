@@ -7,9 +7,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use stp_proto::handle::Handle;
-use stp_proto::replay::{
-    Ask, Exchange, Judged, Observer, Plan, Policy, Refusal, RefusalKind, SpliceStep,
-};
+use stp_proto::replay::http::{self, Ask, Judged, Observer, Plan, SpliceStep};
+use stp_proto::replay::{Exchange, Policy, Refusal, RefusalKind};
 use stp_proto::seam::Seam;
 use stp_proto::session::StartAt;
 use stp_proto::ticket::{Claims, Holder, TicketError};
@@ -195,7 +194,8 @@ fn continue_from(
         return Err((DenyReason::Mismatch, "the ticket covers another position".to_owned()));
     }
     let (up, have) = (claims.up, request.down);
-    let plan = Plan::make(&claims.exchange, claims.down, have, request.seam.clone(), policy);
+    let exchange = claims.exchange.http().ok_or_else(broken)?;
+    let plan = Plan::make(exchange, claims.down, have, request.seam.clone(), policy);
     let beginning = match plan.map_err(denied)? {
         Plan::Fresh => Beginning::at(Observer::new(up, have), Some(connect()?)),
         Plan::Closed => Beginning::at(Observer::closed(up, have), None),
@@ -213,7 +213,7 @@ fn continue_from(
             Beginning { out: head_rest, ..beginning }
         }
         Plan::Ask(ask) => {
-            let Exchange::Response { request, response, head_at } = &claims.exchange else {
+            let http::Exchange::Response { request, response, head_at } = exchange else {
                 return Err(broken());
             };
             let joined = join(now, origin, &ask).map_err(|error| match error {

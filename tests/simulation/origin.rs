@@ -10,7 +10,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::rc::Rc;
 use std::time::Duration;
 
-use stp_proto::replay::{Body, RequestHead};
+use stp_proto::replay::http::{Body, RequestHead};
 use stp_proto::time::Instant;
 
 use crate::plan::{Pace, Replica, Validator};

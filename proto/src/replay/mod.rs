@@ -1,37 +1,46 @@
-//! Continuing an HTTP exchange on another server, or at the same one after it closed too early
-//! (DESIGN 3.3 `http`, 3.5; PROTOCOL A7).
+//! Continuing what an app was receiving on another server, or at the same service after it broke
+//! off (DESIGN 3.3 and 3.5).
 //!
-//! An [`Observer`] watches the bytes of a session go by between the app and an HTTP server and
-//! knows at every byte which exchange is under way. It rewrites nothing. What a replica needs to
-//! know of the exchange is an [`Exchange`], which travels inside a ticket. From an exchange and
-//! the position of the app a [`Plan`] says what to ask the replica's own server, and an
-//! [`Ask`] judges the answer. When anything is in doubt the answer is a [`Refusal`]: the app may
-//! see a reset, but never a wrong byte.
+//! Each protocol has a folder of its own. It watches the bytes of a session go by, says what a
+//! replica needs to know of them (an [`Exchange`], which travels inside a ticket), and plans how a
+//! replica goes on. When anything is in doubt the answer is a [`Refusal`]: the app may see a short
+//! end or a reset, but never a wrong byte.
 //!
-//! Deliberately not here: sockets, tickets' seals, and HTTP/2 (a stream that is not HTTP/1 is
-//! *opaque*: it passes untouched and cannot be continued).
+//! Deliberately not here: sockets, tickets' seals.
 
 mod again;
-mod body;
-mod exchange;
-mod head;
-mod observer;
-mod plan;
-mod splice;
+pub mod http;
+mod refusal;
 
-#[cfg(test)]
-mod tests;
+use serde::{Deserialize, Serialize};
 
 pub use again::Again;
-pub use body::{Body, Framing};
-pub use exchange::Exchange;
-pub use head::{ContentRange, HeadError, RequestHead, ResponseHead};
-pub use observer::{Down, Ending, Flow, Observer, Up};
-pub use plan::{Ask, Judged, Plan, Policy, Refusal, RefusalKind};
-pub use splice::{Splice, SpliceStep};
+pub use refusal::{Refusal, RefusalKind};
 
-/// Request head and response head together may be this long if a ticket is to carry them.
-pub const HEADS_MAX: usize = 14 * 1024;
+/// What a ticket says of the exchange under way, by protocol.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Exchange {
+    /// HTTP/1.
+    Http(http::Exchange),
+}
 
-/// A longer head is not followed: the stream is opaque from there on.
-pub const HEAD_MAX: usize = 64 * 1024;
+impl Exchange {
+    /// The exchange, if it is one of HTTP.
+    #[must_use]
+    pub fn http(&self) -> Option<&http::Exchange> {
+        match self {
+            Self::Http(exchange) => Some(exchange),
+        }
+    }
+}
+
+/// What must be equal before a response is continued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Policy {
+    /// The length, and every byte that the app has already.
+    #[default]
+    Prefix,
+    /// The strong entity tag as well.
+    Validators,
+}

@@ -1,6 +1,6 @@
 //! How an HTTP service begins: at a session's start, or where another server left it.
 
-use stp_proto::replay::Observer;
+use stp_proto::replay::http::Observer;
 
 use super::upstream::Upstream;
 

@@ -15,7 +15,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use stp_drive::{Near, Pulled};
-use stp_proto::replay::{Again, Down, Ending, Flow, Observer, Plan, Policy, Up};
+use stp_proto::replay::http::{Down, Ending, Flow, Observer, Plan, Up};
+use stp_proto::replay::{Again, Exchange, Policy};
 use stp_proto::session::{Event, Session, ShutNear, TicketOffer};
 use stp_proto::time::Instant;
 
@@ -441,7 +442,7 @@ impl Http {
         let (covers, at) = (self.observer.covers(), self.observer.positions().1);
         debug_assert_eq!(at, session.positions().end, "nothing waits before a ticket");
         let Some(exchange) = self.observer.exchange() else { return };
-        let ticket = mint.seal((covers, at), exchange);
+        let ticket = mint.seal((covers, at), Exchange::Http(exchange));
         if ticket.is_empty() {
             return self.disclaim(session);
         }

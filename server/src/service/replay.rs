@@ -4,7 +4,8 @@
 use std::io;
 use std::time::Duration;
 
-use stp_proto::replay::{Ask, HEAD_MAX, Judged, Refusal, RefusalKind, SpliceStep};
+use stp_proto::replay::http::{Ask, HEAD_MAX, Judged, SpliceStep};
+use stp_proto::replay::{Refusal, RefusalKind};
 use stp_proto::seam::Seam;
 
 use super::upstream::{Target, Upstream};

@@ -1,7 +1,7 @@
 //! The observer of HTTP/1 exchanges: the same whatever the pieces its bytes come in, and of one
 //! opinion with hyper on where every message ends.
 
-use stp_proto::replay::{Down, Flow, HEAD_MAX, Observer, Up};
+use stp_proto::replay::http::{Down, Flow, HEAD_MAX, Observer, Up};
 
 use super::hyper_says::{self, Verdict};
 use super::{Draw, bounded};

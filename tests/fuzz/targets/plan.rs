@@ -1,8 +1,9 @@
 //! Going on with an exchange at a replica: the ticket's exchange, whatever it says, against whatever
 //! the replica answers.
 
-use stp_proto::replay::{
-    Exchange, Judged, Plan, Policy, RequestHead, ResponseHead, Splice, SpliceStep,
+use stp_proto::replay::Policy;
+use stp_proto::replay::http::{
+    Exchange, Judged, Plan, RequestHead, ResponseHead, Splice, SpliceStep,
 };
 use stp_proto::seam::{BLOCK, Seam, SeamProof};
 

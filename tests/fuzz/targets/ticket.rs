@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use stp_proto::lookup::{FilePath, GRANT_MAX, Grant, GrantFor};
-use stp_proto::replay::Exchange;
+use stp_proto::replay::{Exchange, http};
 use stp_proto::ticket::{CLAIMS_MAX, Claims, Holder};
 
 use super::{Draw, bounded};
@@ -51,10 +51,10 @@ fn survives(claims: &Claims) {
 
 fn exchange(draw: &mut Draw<'_>) -> Exchange {
     if draw.bool() {
-        return Exchange::Idle { close: draw.bool() };
+        return Exchange::Http(http::Exchange::Idle { close: draw.bool() });
     }
     let (request, response) = (draw.bytes(2_000), draw.bytes(2_000));
-    Exchange::Response { request, response, head_at: draw.position() }
+    Exchange::Http(http::Exchange::Response { request, response, head_at: draw.position() })
 }
 
 fn grant(draw: &mut Draw<'_>) {

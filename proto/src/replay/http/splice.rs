@@ -1,6 +1,6 @@
 //! Joining the body of another answer to the one the app has part of.
 
-use super::plan::{Refusal, RefusalKind};
+use crate::replay::{Refusal, RefusalKind};
 use crate::seam::{Seam, SeamMismatch, Verifier};
 
 /// What a step of a [`Splice`] came upon.

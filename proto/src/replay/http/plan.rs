@@ -11,53 +11,14 @@ use super::body::Framing;
 use super::exchange::Exchange;
 use super::head::{ContentRange, RequestHead, ResponseHead};
 use super::splice::Splice;
+use crate::replay::{Policy, Refusal, RefusalKind};
 use crate::seam::{BLOCK, SeamProof, Verifier};
 
 /// Fewer equal bytes than this prove nothing: many files begin alike.
 const PROOF_MIN: u64 = 64;
 
-/// Why an exchange cannot be continued here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RefusalKind {
-    /// The request does not fit the ticket, or the replica's answer is of another kind.
-    Mismatch,
-    /// The replica holds other bytes.
-    Seam,
-    /// The replica does not hold the file.
-    NotHere,
-    /// It cannot be continued without doing something twice.
-    Unsafe,
-}
-
-/// A refusal, with the reason in words.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text}")]
-pub struct Refusal {
-    /// What kind.
-    pub kind: RefusalKind,
-    /// For the log and the status: short, and with the numbers that broke it.
-    pub text: String,
-}
-
-impl Refusal {
-    /// A refusal of this kind.
-    pub fn new(kind: RefusalKind, text: impl Into<String>) -> Self {
-        Self { kind, text: text.into() }
-    }
-}
-
 fn mismatch(text: impl Into<String>) -> Refusal {
     Refusal::new(RefusalKind::Mismatch, text)
-}
-
-/// What must be equal before a response is continued.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Policy {
-    /// The length, and every byte that the app has already.
-    #[default]
-    Prefix,
-    /// The strong entity tag as well.
-    Validators,
 }
 
 /// What a server does that goes on with a session.
