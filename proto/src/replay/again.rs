@@ -46,10 +46,7 @@ mod tests {
         let mut again = Again::default();
         let pauses: Vec<_> = (0..5).map(|_| again.ask(1000)).collect();
         let millis = Duration::from_millis;
-        assert_eq!(
-            pauses,
-            [Some(millis(0)), Some(millis(100)), Some(millis(200)), None, None]
-        );
+        assert_eq!(pauses, [Some(millis(0)), Some(millis(100)), Some(millis(200)), None, None]);
     }
 
     #[test]

@@ -237,7 +237,10 @@ impl Ask {
             return Err(Refusal::new(RefusalKind::Seam, text));
         }
         let asked = (self.first, self.first + self.length - 1);
-        if self.original.status != 206 || (range.first, range.last) != asked || body != asked.1 - asked.0 + 1 {
+        if self.original.status != 206
+            || (range.first, range.last) != asked
+            || body != asked.1 - asked.0 + 1
+        {
             return Err(self.not_this(answer, "for another range"));
         }
         Ok(range.first)
