@@ -11,7 +11,7 @@ use core::hash::{Hash, Hasher};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
 
-use crate::session::mutant::mutant;
+use crate::mutant::mutant;
 
 /// A read of at most this many bytes into an empty buffer moves into memory of its own size.
 const SMALL: usize = 2048;

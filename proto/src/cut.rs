@@ -5,8 +5,8 @@
 //! tentative is never offered at a resume. Retransmission does not depend on cuts: it starts at the
 //! peer's receive position. This file is pure agreement; positions are the session's.
 
-use crate::session::Side;
-use crate::session::mutant::mutant;
+use crate::role::Opening;
+use crate::mutant::mutant;
 
 /// Number of a cut, modulo 3.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -137,7 +137,7 @@ impl Cuts {
         id: Id,
         peer_sent: u64,
         sent: u64,
-        side: Side,
+        opening: Opening,
     ) -> Result<Option<Cut>, CutError> {
         let expected = match self.phase {
             Phase::Idle => self.pending.id.next(),
@@ -148,10 +148,10 @@ impl Cuts {
         if id != expected {
             return Err(CutError::WrongId { got: id.0, expected: expected.0 });
         }
-        match (self.phase, side) {
-            (Phase::Requested, Side::Initiator) => mutant!(BothYield, return Ok(None), ()),
+        match (self.phase, opening) {
+            (Phase::Requested, Opening::Initiator) => mutant!(BothYield, return Ok(None), ()),
             // Our tentative cut is dropped; `acked` is already the peer's pending one.
-            (Phase::Requested, Side::Acceptor) => mutant!(NeitherYields, (), return Ok(None)),
+            (Phase::Requested, Opening::Acceptor) => mutant!(NeitherYields, (), return Ok(None)),
             (Phase::Idle | Phase::Answered, _) => self.acked = self.pending,
         }
         self.pending = Cut { id, sent, received: peer_sent };
@@ -244,7 +244,7 @@ mod tests {
         assert!(!a.may_propose(0, 0), "nothing moved");
         let request = a.propose(5, 0).unwrap();
         assert_eq!(a.propose(6, 0), None, "one round at a time");
-        let answer = b.on_request(request.id, request.sent, 3, Side::Acceptor).unwrap().unwrap();
+        let answer = b.on_request(request.id, request.sent, 3, Opening::Acceptor).unwrap().unwrap();
         assert_eq!((answer.sent, answer.received), (3, 5));
         let confirm = a.on_answer(answer.id, answer.sent, answer.received).unwrap();
         let last = b.on_confirm(confirm.id).unwrap();
@@ -257,8 +257,8 @@ mod tests {
     fn a_collision_is_won_by_the_initiator() {
         let (mut a, mut b) = pair();
         let (from_a, from_b) = (a.propose(5, 0).unwrap(), b.propose(3, 0).unwrap());
-        assert_eq!(a.on_request(from_b.id, from_b.sent, 5, Side::Initiator), Ok(None));
-        let answer = b.on_request(from_a.id, from_a.sent, 3, Side::Acceptor).unwrap().unwrap();
+        assert_eq!(a.on_request(from_b.id, from_b.sent, 5, Opening::Initiator), Ok(None));
+        let answer = b.on_request(from_a.id, from_a.sent, 3, Opening::Acceptor).unwrap().unwrap();
         a.on_answer(answer.id, answer.sent, answer.received).unwrap();
         b.on_confirm(answer.id).unwrap();
         assert_eq!(a.pending, b.pending.turned());
@@ -270,7 +270,7 @@ mod tests {
             let (mut a, mut b) = pair();
             let request = a.propose(5, 2).unwrap();
             if step > 0 {
-                let answer = b.on_request(request.id, 5, 2, Side::Acceptor).unwrap().unwrap();
+                let answer = b.on_request(request.id, 5, 2, Opening::Acceptor).unwrap().unwrap();
                 if step > 1 {
                     a.on_answer(answer.id, answer.sent, answer.received).unwrap();
                 }
@@ -311,13 +311,13 @@ mod tests {
     #[test]
     fn broken_rules_are_named() {
         let (mut a, mut b) = pair();
-        let wrong = a.on_request(Id::FIRST, 1, 1, Side::Initiator).unwrap_err();
+        let wrong = a.on_request(Id::FIRST, 1, 1, Opening::Initiator).unwrap_err();
         assert_eq!(wrong.to_string(), "peer proposed checkpoint 0, 2 is next");
         assert_eq!(a.on_answer(Id::FIRST, 1, 1), Err(CutError::NotRequested));
         assert_eq!(a.on_confirm(Id::FIRST), Err(CutError::NotAnswered));
         let request = a.propose(5, 0).unwrap();
-        b.on_request(request.id, 5, 0, Side::Acceptor).unwrap();
-        let again = b.on_request(request.id.next(), 6, 0, Side::Acceptor);
+        b.on_request(request.id, 5, 0, Opening::Acceptor).unwrap();
+        let again = b.on_request(request.id.next(), 6, 0, Opening::Acceptor);
         assert_eq!(again, Err(CutError::Unconfirmed));
         let wrong = a.on_answer(request.id, 0, 4);
         assert_eq!(wrong, Err(CutError::WrongPosition { got: 4, expected: 5 }));

@@ -32,8 +32,8 @@
 
 use core::fmt;
 
-use crate::session::Side;
-use crate::session::mutant::mutant;
+use crate::role::Dialing;
+use crate::mutant::mutant;
 
 /// The five states.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -182,70 +182,70 @@ pub enum Action {
 
 impl State {
     /// The whole machine: the next state and what to do, or nothing if the event means nothing here.
-    pub fn on(self, event: StateEvent, side: Side) -> Option<(State, Action)> {
+    pub fn on(self, event: StateEvent, dialing: Dialing) -> Option<(State, Action)> {
         match self {
-            State::Active => active(event, side),
-            State::ReadyResume => ready_resume(event, side),
-            State::SentResume => sent_resume(event, side),
-            State::Suspended => suspended(event, side),
-            State::Closed => closed(event, side),
+            State::Active => active(event, dialing),
+            State::ReadyResume => ready_resume(event, dialing),
+            State::SentResume => sent_resume(event, dialing),
+            State::Suspended => suspended(event, dialing),
+            State::Closed => closed(event, dialing),
         }
     }
 }
 
-fn active(event: StateEvent, side: Side) -> Option<(State, Action)> {
+fn active(event: StateEvent, dialing: Dialing) -> Option<(State, Action)> {
     use Action::*;
     use State::*;
     use StateEvent::*;
-    match (event, side) {
+    match (event, dialing) {
         (LinkLost, _) => Some((ReadyResume, Detach)), // T1
         (UserSuspend, _) => Some((Suspended, SendSuspend)), // T2
         (PeerResume, _) => Some((Active, AcceptResume)), // T3, T10
         (PeerSuspend, _) => Some((ReadyResume, DetachAndWait)), // T4
         // Make before break: the old link goes on until the new one is up.
-        (PathChanged | RetryDue, Side::Initiator) => Some((Active, Dial)),
-        (LinkUp, Side::Initiator) => Some((SentResume, StartAttempt)), // T12
+        (PathChanged | RetryDue, Dialing::Dialer) => Some((Active, Dial)),
+        (LinkUp, Dialing::Dialer) => Some((SentResume, StartAttempt)), // T12
         (PeerResumeStale, _) => Some((Active, DenyStale)),
         (PeerResumeMisfit, _) => Some((ReadyResume, DenyMismatch)),
         (PeerReset, _) => Some((Closed, ResetByPeer)),
         (Finished, _) => Some((Closed, Finish)),
         (Abort, _) => Some((Closed, Reset)),
-        (PathChanged | RetryDue | LinkUp, Side::Acceptor) => None,
+        (PathChanged | RetryDue | LinkUp, Dialing::Listener) => None,
         (UserResume | PeerAccepts | PeerWaits | PeerAhead | PeerRefuses | PeerClosed, _) => None,
     }
 }
 
-fn ready_resume(event: StateEvent, side: Side) -> Option<(State, Action)> {
+fn ready_resume(event: StateEvent, dialing: Dialing) -> Option<(State, Action)> {
     use Action::*;
     use State::*;
     use StateEvent::*;
-    match (event, side) {
+    match (event, dialing) {
         (UserSuspend, _) => Some((Suspended, Halt)),     // T5
         (PeerResume, _) => Some((Active, AcceptResume)), // T6, T10
-        (PathChanged | RetryDue, Side::Initiator) => Some((ReadyResume, Dial)), // T7
-        (LinkUp, Side::Initiator) => Some((SentResume, StartAttempt)), // T7, T12
+        (PathChanged | RetryDue, Dialing::Dialer) => Some((ReadyResume, Dial)), // T7
+        (LinkUp, Dialing::Dialer) => Some((SentResume, StartAttempt)), // T7, T12
         (PeerResumeStale, _) => Some((ReadyResume, DenyStale)),
         (PeerResumeMisfit, _) => Some((ReadyResume, DenyMismatch)),
         (PeerReset, _) => Some((Closed, ResetByPeer)),
         (Finished, _) => Some((Closed, Finish)),
         (Abort, _) => Some((Closed, Reset)),
-        (PathChanged | RetryDue | LinkUp, Side::Acceptor) => None,
+        (PathChanged | RetryDue | LinkUp, Dialing::Listener) => None,
         (LinkLost | UserResume | PeerSuspend, _) => None,
         (PeerAccepts | PeerWaits | PeerAhead | PeerRefuses | PeerClosed, _) => None,
     }
 }
 
-fn sent_resume(event: StateEvent, side: Side) -> Option<(State, Action)> {
+fn sent_resume(event: StateEvent, dialing: Dialing) -> Option<(State, Action)> {
     use Action::*;
     use State::*;
     use StateEvent::*;
-    match (event, side) {
+    match (event, dialing) {
         (UserSuspend, _) => Some((Suspended, Halt)),  // T5
         (LinkLost, _) => Some((ReadyResume, Detach)), // T11, T13
         (PeerAccepts, _) => Some((Active, Adopt)),    // T14
         (PeerWaits, _) => Some((ReadyResume, DetachAndWait)), // T15
-        (PathChanged | RetryDue, Side::Initiator) => Some((SentResume, Dial)), // T16
-        (LinkUp, Side::Initiator) => Some((SentResume, StartAttempt)), // T16, T12
+        (PathChanged | RetryDue, Dialing::Dialer) => Some((SentResume, Dial)), // T16
+        (LinkUp, Dialing::Dialer) => Some((SentResume, StartAttempt)), // T16, T12
         (PeerResumeStale, _) => Some((SentResume, DenyCollision)), // T17
         (PeerResume, _) => Some((Active, AcceptResume)), // T18, T10
         (PeerAhead, _) => Some((ReadyResume, DetachAndRetry)),
@@ -255,20 +255,20 @@ fn sent_resume(event: StateEvent, side: Side) -> Option<(State, Action)> {
         (PeerReset, _) => Some((Closed, ResetByPeer)),
         (Finished, _) => Some((Closed, Finish)),
         (Abort, _) => Some((Closed, Reset)),
-        (PathChanged | RetryDue | LinkUp, Side::Acceptor) => None,
+        (PathChanged | RetryDue | LinkUp, Dialing::Listener) => None,
         (UserResume | PeerSuspend, _) => None,
     }
 }
 
-fn suspended(event: StateEvent, side: Side) -> Option<(State, Action)> {
+fn suspended(event: StateEvent, dialing: Dialing) -> Option<(State, Action)> {
     use Action::*;
     use State::*;
     use StateEvent::*;
-    match (event, side) {
+    match (event, dialing) {
         (PeerResume, _) if mutant!(SuspendedAccepts, false, true) => Some((Active, AcceptResume)),
         (PeerResume | PeerResumeStale | PeerResumeMisfit, _) => Some((Suspended, DenySuspended)), // T8
-        (UserResume, Side::Initiator) => Some((ReadyResume, Dial)), // T9
-        (UserResume, Side::Acceptor) => Some((ReadyResume, Await)), // T9
+        (UserResume, Dialing::Dialer) => Some((ReadyResume, Dial)), // T9
+        (UserResume, Dialing::Listener) => Some((ReadyResume, Await)), // T9
         (PeerReset, _) => Some((Closed, ResetByPeer)),
         (Finished, _) => Some((Closed, Finish)),
         (Abort, _) => Some((Closed, Reset)),
@@ -277,17 +277,17 @@ fn suspended(event: StateEvent, side: Side) -> Option<(State, Action)> {
     }
 }
 
-fn closed(event: StateEvent, side: Side) -> Option<(State, Action)> {
+fn closed(event: StateEvent, dialing: Dialing) -> Option<(State, Action)> {
     use Action::*;
     use State::*;
     use StateEvent::*;
-    match (event, side) {
+    match (event, dialing) {
         (PeerResume | PeerResumeStale | PeerResumeMisfit, _) => Some((Closed, DenyEnded)),
         (LinkLost, _) => Some((Closed, Detach)),
-        (PathChanged | RetryDue, Side::Initiator) => Some((Closed, Dial)),
-        (LinkUp, Side::Initiator) => Some((Closed, Farewell)),
+        (PathChanged | RetryDue, Dialing::Dialer) => Some((Closed, Dial)),
+        (LinkUp, Dialing::Dialer) => Some((Closed, Farewell)),
         (PeerReset | PeerClosed | Finished, _) => Some((Closed, LetGo)),
-        (PathChanged | RetryDue | LinkUp, Side::Acceptor) => None,
+        (PathChanged | RetryDue | LinkUp, Dialing::Listener) => None,
         (UserSuspend | UserResume | PeerSuspend | Abort, _) => None,
         (PeerAccepts | PeerWaits | PeerAhead | PeerRefuses, _) => None,
     }

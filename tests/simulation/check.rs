@@ -1,6 +1,7 @@
 //! What must hold after every step, and how sessions may end.
 
-use stp_proto::session::{ClosedWhy, Event, Session, Side, code};
+use stp_proto::role::Dialing;
+use stp_proto::session::{ClosedWhy, Event, Session, code};
 use stp_proto::state::State;
 use stp_proto::time::Instant;
 
@@ -57,7 +58,7 @@ impl World {
         assert!(session.memory() <= most, "{who:?} holds {} bytes", session.memory());
         assert!(session.link().is_some() || session.state() != State::Active);
         // R65: the initiator may have one beside the attached one.
-        let most = if session.side() == Side::Initiator { 2 } else { 1 };
+        let most = if session.role().dialing == Dialing::Dialer { 2 } else { 1 };
         assert!(end.links.len() <= most, "{who:?} holds links {:?}", end.links);
         if session.state() == State::Suspended {
             let received = *end.watch.halted.get_or_insert(p.received);
@@ -75,7 +76,7 @@ impl World {
         assert!(p.una <= p.nxt && p.nxt <= p.max && p.max <= p.end, "{who:?}: {p:?}");
         assert!(p.una <= p.heard && p.heard <= p.max, "{who:?}: {p:?}");
         assert!(p.received <= p.told, "{who:?}: {p:?}");
-        if session.side() == Side::Acceptor {
+        if session.role().dialing == Dialing::Listener {
             assert_ne!(session.state(), State::SentResume);
         }
     }

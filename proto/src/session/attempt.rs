@@ -4,13 +4,14 @@
 use core::time::Duration;
 
 use super::clock::Timer;
-use super::mutant::mutant;
+use crate::mutant::mutant;
 use super::outbox::Control;
 use super::{
     Attempt, ClosedWhy, Denied, Detach, Event, LinkId, LostCause, Peer, PeerMisbehaved, Session,
 };
-use super::{Side, StartAt};
+use super::StartAt;
 use crate::cut::Cuts;
+use crate::role::{Dialing, Opening};
 use crate::state::{Action, State, StateEvent};
 use crate::time::Instant;
 use crate::wire::{
@@ -40,12 +41,12 @@ impl Session {
         (self.ack_due, self.ask_due) = (false, false);
         if self.state != State::Closed {
             // R72.
-            let unconfirmed = self.side == Side::Acceptor && !self.confirmed;
+            let unconfirmed = self.role.opening == Opening::Acceptor && !self.confirmed;
             let hold = if unconfirmed { self.limits.hold_unconfirmed } else { self.limits.hold };
             self.clock.arm(Timer::Hold, since + hold);
         }
         // D7: an acceptor waits. A dial under way will be answered.
-        if self.side == Side::Acceptor || self.links.dialing {
+        if self.role.dialing == Dialing::Listener || self.links.dialing {
             return;
         }
         let pause = match pace {
@@ -73,7 +74,7 @@ impl Session {
     pub(super) fn link_up(&mut self, now: Instant, link: LinkId, peer: Peer) {
         self.links.dialing = false;
         self.outbox.no_dial();
-        if self.side == Side::Acceptor || !self.links.begin(link) {
+        if self.role.dialing == Dialing::Listener || !self.links.begin(link) {
             return;
         }
         let attempt = match (self.established, peer) {
@@ -110,7 +111,7 @@ impl Session {
         for timer in [Timer::Retry, Timer::Ack, Timer::Checkpoint] {
             self.clock.stop(timer);
         }
-        self.epoch = mutant!(SameEpoch, next_epoch(self.epoch, self.side), self.epoch.max(1));
+        self.epoch = mutant!(SameEpoch, next_epoch(self.epoch, self.role.opening), self.epoch.max(1));
         self.links.trying = Some((link, attempt));
         let patience = match attempt {
             Attempt::Resume => self.limits.attempt_timeout,
@@ -207,7 +208,7 @@ impl Session {
             ConnectMode::Transfer(request) => StartAt { up: request.covers, down: request.down },
         };
         // R23: until the initiator was heard nothing of the session can have moved at its end.
-        let fits = self.side == Side::Acceptor
+        let fits = self.role.opening == Opening::Acceptor
             && connect.handle == self.initiator
             && mutant!(ConnectAnyEpoch, connect.epoch > self.epoch, true)
             && !self.confirmed
@@ -234,7 +235,7 @@ impl Session {
     /// R23: a repeated CONNECT while this end is suspended or has ended must be told so, or the
     /// initiator asks again and again.
     fn answer_connect(&mut self, link: LinkId, connect: &Connect<'_>) -> bool {
-        let known = self.side == Side::Acceptor
+        let known = self.role.opening == Opening::Acceptor
             && connect.handle == self.initiator
             && connect.epoch > self.epoch;
         let end = match (self.state, self.ending.why) {
@@ -481,8 +482,8 @@ impl Session {
 }
 
 /// R20: initiators use odd numbers, acceptors even ones.
-pub(super) fn next_epoch(epoch: u32, side: Side) -> u32 {
-    let odd = u32::from(side == Side::Initiator);
+pub(super) fn next_epoch(epoch: u32, opening: Opening) -> u32 {
+    let odd = u32::from(opening == Opening::Initiator);
     let next = epoch.saturating_add(1);
     if next % 2 == odd { next } else { next.saturating_add(1) }
 }

@@ -105,7 +105,7 @@ impl Session {
     /// CONNECT on the new link; the old one goes on.
     pub(super) fn start_beside(&mut self, now: Instant, link: LinkId) {
         self.drop_beside(Detach::Close);
-        self.epoch = next_epoch(self.epoch, self.side);
+        self.epoch = next_epoch(self.epoch, self.role.opening);
         let request = self.transfer_request();
         let (covers, down) = (request.covers, request.down);
         let seam_from = request.seam.as_ref().map_or(down, |proof| proof.from);
@@ -285,7 +285,7 @@ impl Session {
         }
         let fits = match checkpoint {
             Checkpoint::Request { id, sent, .. } if sent == received => {
-                match beside.cuts.on_request(id, sent, up, self.side) {
+                match beside.cuts.on_request(id, sent, up, self.role.opening) {
                     Ok(Some(cut)) => {
                         beside.told = received;
                         let answer = Checkpoint::Answer { id: cut.id, sent: cut.sent, report };

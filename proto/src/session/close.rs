@@ -7,9 +7,10 @@
 
 use super::attempt::Pace;
 use super::clock::Timer;
-use super::mutant::mutant;
+use crate::mutant::mutant;
 use super::outbox::Control;
-use super::{ClosedWhy, Detach, Event, LinkId, PeerMisbehaved, Session, ShutNear, Side, code};
+use super::{ClosedWhy, Detach, Event, LinkId, PeerMisbehaved, Session, ShutNear, code};
+use crate::role::{Daemon, Dialing};
 use crate::state::{Action, State, StateEvent};
 use crate::time::Instant;
 use crate::wire::{Close, Frame, ResetFrame};
@@ -61,7 +62,7 @@ impl Session {
                 self.check_complete(now);
             }
             Close::Reset { code } => self.reset_by_peer(now, link, code),
-            Close::Done if self.side == Side::Initiator && self.done_fits() => {
+            Close::Done if self.role.dialing == Dialing::Dialer && self.done_fits() => {
                 let end = self.send.end();
                 self.send.heard = end;
                 self.send.free(end);
@@ -98,16 +99,16 @@ impl Session {
         if !self.complete() || self.state != State::Active {
             return;
         }
-        match (self.side, self.links.attached) {
-            (Side::Acceptor, Some(link)) => {
+        match (self.role.dialing, self.links.attached) {
+            (Dialing::Listener, Some(link)) => {
                 self.finish(now, StateEvent::Finished);
                 self.outbox.frame(link, Control::Close(Close::Done));
                 self.clock.set(Timer::LastWord, now + self.limits.attempt_timeout);
             }
-            (Side::Initiator, _) => {
+            (Dialing::Dialer, _) => {
                 self.clock.arm(Timer::Closing, now + self.limits.closing_max);
             }
-            (Side::Acceptor, None) => (),
+            (Dialing::Listener, None) => (),
         }
     }
 
@@ -121,7 +122,7 @@ impl Session {
         let end = self.send.end();
         self.send.free(end);
         self.keep_trim(now);
-        if self.side == Side::Initiator {
+        if self.role.dialing == Dialing::Dialer {
             self.detach_all(Detach::Close);
             self.links.dialing = false;
             self.outbox.no_dial();
@@ -145,7 +146,7 @@ impl Session {
         let link = self.links.current();
         self.links.attached = link;
         self.links.trying = None;
-        if self.side == Side::Initiator && self.confirmed {
+        if self.role.dialing == Dialing::Dialer && self.confirmed {
             let told = mutant!(ResetUntold, false, link.is_none());
             self.ending.farewell = (!told).then_some(code);
             self.clock.set(Timer::Closing, now + self.limits.farewell_max);
@@ -313,7 +314,7 @@ impl Session {
 
     /// R54: the service takes bytes of an app that is gone; it may take its time for more.
     pub(super) fn keep_handing_over(&mut self, now: Instant) {
-        if self.side == Side::Acceptor && self.ending.shut.is_some() {
+        if self.role.daemon == Daemon::Server && self.ending.shut.is_some() {
             self.clock.set(Timer::Closing, now + self.limits.closing_max);
         }
     }

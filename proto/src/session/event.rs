@@ -7,15 +7,6 @@ use crate::handle::Handle;
 use crate::time::Instant;
 use crate::wire::{DenyReason, ResumeDenial, TransferReason};
 
-/// Which end of the session this is.
-#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Side {
-    /// The broker: opened the session, dials.
-    Initiator,
-    /// The server: never dials (D7).
-    Acceptor,
-}
-
 /// A link's number, given by the driver. Numbers grow and are never used twice.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct LinkId(pub u64);

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::TicketOffer;
-use super::mutant::mutant;
+use crate::mutant::mutant;
 
 /// Tickets offered, each sent just before the DATA at its place.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]

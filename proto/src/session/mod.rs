@@ -21,7 +21,6 @@ mod journal;
 mod limit;
 #[cfg(feature = "model")]
 mod model;
-pub(crate) mod mutant;
 mod near;
 mod outbox;
 mod output;
@@ -35,14 +34,13 @@ mod tests;
 
 pub use event::{
     Attempt, ClosedWhy, Denied, Detach, Event, Input, LinkId, LostCause, Output, Peer, ShutNear,
-    Side,
 };
 pub use limit::Limits;
 
 #[cfg(feature = "model")]
 pub use clock::Timer;
 #[cfg(feature = "model")]
-pub use mutant::Mutant;
+pub use crate::mutant::Mutant;
 
 use beside::Beside;
 use clock::Clock;
@@ -53,10 +51,11 @@ use receive::Receiving;
 use send::Sending;
 use transfer::HeldTicket;
 
-use mutant::mutant;
+use crate::mutant::mutant;
 
 use crate::cut::{Cut, CutError, Cuts};
 use crate::handle::Handle;
+use crate::role::Role;
 use crate::seam::Seam;
 use crate::state::State;
 use crate::time::Instant;
@@ -278,7 +277,7 @@ impl Links {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Session {
     state: State,
-    side: Side,
+    role: Role,
     limits: Limits,
     /// SH_A and SH_B.
     initiator: Handle,
@@ -329,7 +328,7 @@ impl Session {
         endpoint: &str,
     ) -> Session {
         assert!(!handle.is_none(), "a handle is random");
-        let mut session = Session::new(now, limits, Side::Initiator, handle, StartAt::default());
+        let mut session = Session::new(now, limits, Role::BROKER, handle, StartAt::default());
         session.initiator = handle;
         session.service = service.into();
         session.endpoint = endpoint.into();
@@ -356,7 +355,7 @@ impl Session {
         server_id: &str,
     ) -> Session {
         assert!(!own.is_none(), "a handle is random");
-        let mut session = Session::new(now, limits, Side::Acceptor, own, at);
+        let mut session = Session::new(now, limits, Role::SERVER, own, at);
         session.state = State::Active;
         session.initiator = connect.handle;
         session.acceptor = own;
@@ -373,12 +372,12 @@ impl Session {
         session
     }
 
-    fn new(now: Instant, limits: Limits, side: Side, own: Handle, start: StartAt) -> Session {
+    fn new(now: Instant, limits: Limits, role: Role, own: Handle, start: StartAt) -> Session {
         let (low, _) = own.0.split_first_chunk::<8>().expect("a handle has 16 bytes");
         let seed = u64::from_be_bytes(*low);
         Session {
             state: State::ReadyResume,
-            side,
+            role,
             initiator: Handle::NONE,
             acceptor: Handle::NONE,
             service: "".into(),
@@ -413,7 +412,7 @@ impl Session {
 
     /// Takes the machine's transition for `event`; the caller does what it says.
     fn step(&mut self, event: crate::state::StateEvent) -> Option<crate::state::Action> {
-        let (next, action) = self.state.on(event, self.side)?;
+        let (next, action) = self.state.on(event, self.role.dialing)?;
         self.state = next;
         Some(action)
     }
@@ -423,9 +422,9 @@ impl Session {
         self.state
     }
 
-    /// Which end this is.
-    pub fn side(&self) -> Side {
-        self.side
+    /// What this end does that the other does not.
+    pub fn role(&self) -> Role {
+        self.role
     }
 
     /// Bounds and times.

@@ -3,6 +3,7 @@
 
 use super::clock::Timer;
 use super::{Detach, LinkId, Session};
+use crate::role::Dialing;
 use crate::time::Instant;
 
 impl Session {
@@ -28,7 +29,7 @@ impl Session {
 
     /// The mistake `ReuseEarly`.
     pub(super) fn reuse_early(&mut self, link: LinkId) {
-        if self.side == super::Side::Initiator && self.receive.fin {
+        if self.role.dialing == Dialing::Dialer && self.receive.fin {
             self.links.attached = None;
             self.outbox.detach(link, Detach::Reuse);
         }

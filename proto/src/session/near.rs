@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice, IoSliceMut};
 
 use super::clock::Timer;
-use super::mutant::mutant;
+use crate::mutant::mutant;
 use super::{Session, ShutNear, code};
 use crate::state::State;
 use crate::time::Instant;

@@ -6,7 +6,7 @@
 //! always be emptied.
 
 use super::clock::Timer;
-use super::mutant::mutant;
+use crate::mutant::mutant;
 use super::outbox::{Control, Queued};
 use super::{Output, Session};
 use crate::state::State;

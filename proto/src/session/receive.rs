@@ -1,7 +1,7 @@
 //! The incoming stream: what was received, what the near side took, what was told to the peer.
 
 use super::PeerMisbehaved;
-use super::mutant::mutant;
+use crate::mutant::mutant;
 use crate::buffer::ReceiveBuffer;
 use crate::wire::Report;
 

@@ -2,9 +2,10 @@
 
 use super::attempt::Pace;
 use super::clock::Timer;
-use super::mutant::mutant;
+use crate::mutant::mutant;
 use super::outbox::Control;
-use super::{Detach, Event, LinkId, LostCause, PeerMisbehaved, Session, Side, code};
+use super::{Detach, Event, LinkId, LostCause, PeerMisbehaved, Session, code};
+use crate::role::{Daemon, Dialing};
 use crate::state::{Action, State, StateEvent};
 use crate::time::Instant;
 use crate::wire::{Checkpoint, Close, Data, First, Frame, Report, WireError, first_frame, frames};
@@ -24,7 +25,7 @@ impl Session {
             return self.record_beside(now, link, record, arrived);
         }
         if self.links.current() != Some(link) {
-            if self.side == Side::Acceptor && self.links.begin(link) {
+            if self.role.dialing == Dialing::Listener && self.links.begin(link) {
                 self.on_first(now, link, record);
             }
             return Ok(());
@@ -130,17 +131,17 @@ impl Session {
                 self.on_suspend(now);
                 Ok(())
             }
-            Frame::Ticket(ticket) if self.side == Side::Initiator => self.on_ticket(&ticket),
-            Frame::Transfer(wish) if self.side == Side::Initiator => {
+            Frame::Ticket(ticket) if self.role.daemon == Daemon::Broker => self.on_ticket(&ticket),
+            Frame::Transfer(wish) if self.role.daemon == Daemon::Broker => {
                 let (reason, text) = (wish.reason, wish.text.to_string());
                 self.outbox.event(Event::TransferWanted { reason, text });
                 Ok(())
             }
-            Frame::Pass(pass) if self.side == Side::Initiator => {
+            Frame::Pass(pass) if self.role.daemon == Daemon::Broker => {
                 self.outbox.event(Event::PassGiven { pass: pass.pass.into() });
                 Ok(())
             }
-            Frame::Stay(stay) if self.side == Side::Acceptor => {
+            Frame::Stay(stay) if self.role.daemon == Daemon::Server => {
                 self.outbox.event(Event::Stays { reason: stay.reason });
                 Ok(())
             }
@@ -198,7 +199,7 @@ impl Session {
         }
         match checkpoint {
             Checkpoint::Request { id, sent, .. } => {
-                let answer = self.cuts.on_request(id, sent, self.send.nxt, self.side)?;
+                let answer = self.cuts.on_request(id, sent, self.send.nxt, self.role.opening)?;
                 if let Some(cut) = answer {
                     let report = self.receive.tell();
                     let answer = Checkpoint::Answer { id: cut.id, sent: cut.sent, report };

@@ -1,7 +1,7 @@
 //! The outgoing stream: what is kept, what was transmitted, what the peer has.
 
 use super::PeerMisbehaved;
-use super::mutant::mutant;
+use crate::mutant::mutant;
 use crate::buffer::SendBuffer;
 use crate::wire::Report;
 

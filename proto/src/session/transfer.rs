@@ -1,8 +1,9 @@
 //! Tickets and the way to another server (A7, D3, D4, D5).
 
-use super::mutant::mutant;
+use crate::mutant::mutant;
 use super::outbox::Control;
-use super::{Event, PeerMisbehaved, Session, Side, TicketOffer, WhyNot};
+use super::{Event, PeerMisbehaved, Session, TicketOffer, WhyNot};
+use crate::role::Daemon;
 use crate::seam::Seam;
 use crate::state::State;
 use crate::wire::{
@@ -20,7 +21,7 @@ pub(super) struct HeldTicket {
 impl Session {
     /// Acceptor: from now on acknowledgements move only by tickets and `release_acks` (D3).
     pub fn hold_acks(&mut self) {
-        if self.side == Side::Acceptor && !self.receive.hold && !self.send.fin_acked {
+        if self.role.daemon == Daemon::Server && !self.receive.hold && !self.send.fin_acked {
             self.receive.hold = true;
             self.receive.released = self.receive.released.max(self.receive.told_acked);
         }
@@ -37,15 +38,15 @@ impl Session {
     pub fn offer_ticket(&mut self, offer: TicketOffer) {
         assert!(offer.ticket.len() <= TICKET_MAX, "tickets are bounded where they are made");
         assert!(offer.covers <= self.receive.received, "a ticket covers what was received");
-        if self.side == Side::Acceptor && self.state != State::Closed {
+        if self.role.daemon == Daemon::Server && self.state != State::Closed {
             self.journal.push(offer);
         }
     }
 
     /// Acceptor: asks the broker to go elsewhere.
     pub fn request_transfer(&mut self, reason: TransferReason, text: &str) {
-        if let (Side::Acceptor, State::Active, Some(link)) =
-            (self.side, self.state, self.links.attached)
+        if let (Daemon::Server, State::Active, Some(link)) =
+            (self.role.daemon, self.state, self.links.attached)
         {
             self.outbox.frame(link, Control::AskTransfer(reason, text.to_string()));
         }
@@ -56,7 +57,7 @@ impl Session {
     pub fn give_pass(&mut self, pass: &[u8]) -> bool {
         let knows = self.peer_features & FEATURE_PASS != 0 && pass.len() <= PASS_MAX;
         match self.links.attached {
-            Some(link) if knows && self.side == Side::Acceptor && self.state == State::Active => {
+            Some(link) if knows && self.role.daemon == Daemon::Server && self.state == State::Active => {
                 self.outbox.frame(link, Control::Pass(pass.into()));
                 true
             }
@@ -71,8 +72,8 @@ impl Session {
 
     /// Initiator: declines that.
     pub fn decline_transfer(&mut self, reason: TransferReason) {
-        if let (Side::Initiator, State::Active, Some(link)) =
-            (self.side, self.state, self.links.attached)
+        if let (Daemon::Broker, State::Active, Some(link)) =
+            (self.role.daemon, self.state, self.links.attached)
         {
             self.outbox.frame(link, Control::Stay(reason));
         }

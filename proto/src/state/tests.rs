@@ -6,14 +6,14 @@ fn table() -> String {
     let mut text = String::new();
     for state in State::ALL {
         for event in StateEvent::ALL {
-            let cell = |side| match state.on(event, side) {
+            let cell = |dialing| match state.on(event, dialing) {
                 Some((next, action)) => format!("{next} {action:?}"),
                 None => "-".to_string(),
             };
-            let (initiator, acceptor) = (cell(Side::Initiator), cell(Side::Acceptor));
-            let cells = match initiator == acceptor {
-                true => initiator,
-                false => format!("{initiator} | {acceptor}"),
+            let (dialer, listener) = (cell(Dialing::Dialer), cell(Dialing::Listener));
+            let cells = match dialer == listener {
+                true => dialer,
+                false => format!("{dialer} | {listener}"),
             };
             text += &format!("{state} {event:?}: {cells}\n");
         }
@@ -33,8 +33,8 @@ fn every_cell_is_as_printed() {
 #[test]
 fn closed_is_never_left() {
     for event in StateEvent::ALL {
-        for side in [Side::Initiator, Side::Acceptor] {
-            if let Some((next, _)) = State::Closed.on(event, side) {
+        for dialing in [Dialing::Dialer, Dialing::Listener] {
+            if let Some((next, _)) = State::Closed.on(event, dialing) {
                 assert_eq!(next, State::Closed, "{event:?}");
             }
         }
@@ -44,18 +44,18 @@ fn closed_is_never_left() {
 #[test]
 fn abort_ends_every_state() {
     for state in State::ALL {
-        for side in [Side::Initiator, Side::Acceptor] {
-            let next = state.on(StateEvent::Abort, side).map_or(state, |(next, _)| next);
+        for dialing in [Dialing::Dialer, Dialing::Listener] {
+            let next = state.on(StateEvent::Abort, dialing).map_or(state, |(next, _)| next);
             assert_eq!(next, State::Closed);
         }
     }
 }
 
 #[test]
-fn an_acceptor_never_dials() {
+fn a_listener_never_dials() {
     for state in State::ALL {
         for event in StateEvent::ALL {
-            let action = state.on(event, Side::Acceptor).map(|(_, action)| action);
+            let action = state.on(event, Dialing::Listener).map(|(_, action)| action);
             assert_ne!(action, Some(Action::Dial), "{state} {event:?}");
             assert_ne!(action, Some(Action::StartAttempt), "{state} {event:?}");
         }
@@ -65,8 +65,8 @@ fn an_acceptor_never_dials() {
 #[test]
 fn only_the_user_ends_a_suspension() {
     for event in StateEvent::ALL {
-        for side in [Side::Initiator, Side::Acceptor] {
-            match State::Suspended.on(event, side) {
+        for dialing in [Dialing::Dialer, Dialing::Listener] {
+            match State::Suspended.on(event, dialing) {
                 Some((State::Suspended | State::Closed, _)) | None => (),
                 Some(_) => assert_eq!(event, StateEvent::UserResume),
             }
@@ -79,8 +79,8 @@ fn every_resume_is_answered() {
     use StateEvent::{PeerResume, PeerResumeMisfit, PeerResumeStale};
     for state in State::ALL {
         for event in [PeerResume, PeerResumeStale, PeerResumeMisfit] {
-            for side in [Side::Initiator, Side::Acceptor] {
-                assert!(state.on(event, side).is_some(), "{state} {event:?}");
+            for dialing in [Dialing::Dialer, Dialing::Listener] {
+                assert!(state.on(event, dialing).is_some(), "{state} {event:?}");
             }
         }
     }

@@ -6,9 +6,10 @@ use std::io;
 use std::time::Duration;
 
 use crate::handle::Handle;
+use crate::role::Role;
 use crate::session::{
     Attempt, ClosedWhy, Detach, Event, Input, Limits, LinkId, Output, Peer, PeerMisbehaved,
-    Session, ShutNear, Side, StartAt,
+    Session, ShutNear, StartAt,
 };
 use crate::state::State;
 use crate::time::Instant;
@@ -572,7 +573,7 @@ fn check(session: &Session) {
     assert!(p.una <= p.nxt && p.nxt <= p.max && p.max <= p.end, "{p:?}");
     assert!(p.una <= p.heard && p.heard <= p.max, "{p:?}");
     assert!(p.received <= p.told, "{p:?}");
-    if session.side() == Side::Acceptor {
+    if session.role() == Role::SERVER {
         assert_ne!(session.state(), State::SentResume);
     }
 }

@@ -95,10 +95,10 @@ pub use chosen::Mutant;
 #[cfg(feature = "model")]
 macro_rules! mutant {
     ($name:ident, $right:expr, $wrong:expr) => {
-        if $crate::session::Mutant::$name.is_set() { $wrong } else { $right }
+        if $crate::mutant::Mutant::$name.is_set() { $wrong } else { $right }
     };
     ($name:ident => $wrong:expr) => {
-        if $crate::session::Mutant::$name.is_set() {
+        if $crate::mutant::Mutant::$name.is_set() {
             $wrong
         }
     };
