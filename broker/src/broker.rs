@@ -18,7 +18,7 @@ use stp_net::status::Feed;
 use stp_proto::handle::Handle;
 use stp_proto::local::wire::Resolved;
 use stp_proto::name::Name;
-use stp_proto::select::{Overloaded, Rank, Refusal};
+use stp_proto::select::{Overloaded, Rank, Rejection};
 use stp_proto::session::{self, Attempt, Session, code};
 use tokio::sync::mpsc;
 
@@ -27,7 +27,7 @@ use crate::config::Config;
 use crate::entry::{App, Course, Entry};
 use crate::far::SessionFar;
 use crate::lookup::Directory;
-use crate::names::{Family, Names};
+use crate::virtual_addresses::{Family, VirtualAddresses};
 use crate::near::AppNear;
 use crate::reach::{News, Pace};
 use crate::relay::Relays;
@@ -68,7 +68,7 @@ pub struct Broker {
     pub services: Vec<Arc<Service>>,
     /// Every server of theirs once.
     pub servers: Vec<Arc<Server>>,
-    /// Names, files and servers that the directory knows.
+    /// VirtualAddresses, files and servers that the directory knows.
     pub directory: Arc<Directory>,
     /// What happens to the sessions, as it happens.
     pub feed: Feed,
@@ -86,7 +86,7 @@ pub struct Broker {
     pub app_counters: Arc<AppCounters>,
     /// When it began.
     pub started: Instant,
-    names: Mutex<Names>,
+    virtual_addresses: Mutex<VirtualAddresses>,
     sessions: Mutex<BTreeMap<u64, Arc<Entry>>>,
     session_count: AtomicUsize,
     ended: Mutex<VecDeque<Value>>,
@@ -138,7 +138,7 @@ impl Broker {
         for relay in &config.relays {
             maker.server(relay);
         }
-        let names = Names::new(config.virtual_ipv4, config.virtual_ipv6);
+        let names = VirtualAddresses::new(config.virtual_ipv4, config.virtual_ipv6);
         Ok(Arc::new(Broker {
             services,
             servers: maker.servers.clone(),
@@ -151,7 +151,7 @@ impl Broker {
             refusals: Mutex::default(),
             app_counters,
             started: Instant::now(),
-            names: Mutex::new(names.expect("the configuration was checked")),
+            virtual_addresses: Mutex::new(names.expect("the configuration was checked")),
             sessions: Mutex::default(),
             session_count: AtomicUsize::new(0),
             ended: Mutex::default(),
@@ -203,7 +203,7 @@ impl Broker {
                     }
                 }
                 Request::Name(request) => {
-                    let name = self.names.lock().name_of(request.address).map(str::to_owned);
+                    let name = self.virtual_addresses.lock().name_of(request.address).map(str::to_owned);
                     request.answer(name);
                 }
             }
@@ -239,7 +239,7 @@ impl Broker {
     /// The virtual addresses of a name.
     pub(crate) fn address(&self, name: &str) -> Resolved {
         let now = self.now();
-        let mut names = self.names.lock();
+        let mut names = self.virtual_addresses.lock();
         let v4 = names.address(now, name, Family::V4);
         let v6 = names.address(now, name, Family::V6);
         match (v4, v6) {
@@ -254,7 +254,7 @@ impl Broker {
         let to = socket.open().destination;
         let ip = to.ip().to_canonical();
         let host = {
-            let mut names = self.names.lock();
+            let mut names = self.virtual_addresses.lock();
             let host = names.name_of(ip).map(str::to_owned);
             if host.is_none() && names.is_virtual(ip) {
                 drop(names);
@@ -286,7 +286,7 @@ impl Broker {
             }
             (Some((errno, why)), _) => {
                 if let Some(host) = &host {
-                    self.names.lock().unused(self.now(), host);
+                    self.virtual_addresses.lock().unused(self.now(), host);
                 }
                 self.turn_away(socket, host.as_deref(), errno, why);
             }
@@ -311,7 +311,7 @@ impl Broker {
                 self.begin(socket, target, host);
             }
             Err(lacking) => {
-                self.names.lock().unused(self.now(), name);
+                self.virtual_addresses.lock().unused(self.now(), name);
                 self.turn_away(socket, host.as_deref(), lacking.errno, &lacking.why);
             }
         }
@@ -407,7 +407,7 @@ impl Broker {
         }
         self.session_count.fetch_sub(1, Ordering::Relaxed);
         if let Some(host) = &entry.host {
-            self.names.lock().unused(self.now(), host);
+            self.virtual_addresses.lock().unused(self.now(), host);
         }
         let gave_up = entry.course.lock().gave_up.clone();
         let reason = gave_up.map_or_else(|| reason.to_owned(), |(_, why)| why);
@@ -439,21 +439,21 @@ impl Broker {
         ended.push_back(value);
     }
 
-    pub(crate) fn count_refusal(&self, why: Refusal) {
+    pub(crate) fn count_refusal(&self, why: Rejection) {
         let word = match why {
-            Refusal::Overloaded(_) => "overloaded",
-            Refusal::Draining => "draining",
-            Refusal::NotHere => "not_here",
-            Refusal::Seam => "seam",
-            Refusal::Expired => "expired",
-            Refusal::Mismatch => "mismatch",
-            Refusal::Unsafe => "unsafe",
-            Refusal::Service(_) => "service",
-            Refusal::Unauthorized => "unauthorized",
-            Refusal::WrongKey => "wrong_key",
-            Refusal::Version => "version",
-            Refusal::Unknown => "unknown",
-            Refusal::Internal => "internal",
+            Rejection::Overloaded(_) => "overloaded",
+            Rejection::Draining => "draining",
+            Rejection::NotHere => "not_here",
+            Rejection::Seam => "seam",
+            Rejection::Expired => "expired",
+            Rejection::Mismatch => "mismatch",
+            Rejection::Unsafe => "unsafe",
+            Rejection::Service(_) => "service",
+            Rejection::Unauthorized => "unauthorized",
+            Rejection::WrongKey => "wrong_key",
+            Rejection::Version => "version",
+            Rejection::Unknown => "unknown",
+            Rejection::Internal => "internal",
         };
         *self.refusals.lock().entry(word.to_owned()).or_default() += 1;
     }

@@ -15,7 +15,7 @@ use stp_net::status::StatusAddr;
 use stp_proto::local::routes::{VIRTUAL_V4, VIRTUAL_V6};
 use stp_proto::name::Name;
 
-use crate::names::Names;
+use crate::virtual_addresses::VirtualAddresses;
 use crate::routes::{Pattern, Prefix, Route, Routes};
 
 const BUFFER_MIN: usize = 64 << 10;
@@ -117,7 +117,7 @@ pub struct DirectoryConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GatewayConfig {
     /// Where; any of them. The first is the one that `session login` was told.
-    pub places: Vec<stp_lookup::Place>,
+    pub places: Vec<stp_lookup::DirectoryAddress>,
     /// The user.
     pub user: String,
     /// Its key; none: that of the credential.
@@ -131,7 +131,7 @@ pub struct DomainConfig {
     /// The domain.
     pub domain: String,
     /// Where.
-    pub address: stp_lookup::Place,
+    pub address: stp_lookup::DirectoryAddress,
     /// Its key.
     pub key: PublicKey,
 }
@@ -179,8 +179,8 @@ struct FileGateway {
     expecting = "expected a place such as \"gateway.example.org\", or a list of them"
 )]
 enum Places {
-    One(stp_lookup::Place),
-    Many(Vec<stp_lookup::Place>),
+    One(stp_lookup::DirectoryAddress),
+    Many(Vec<stp_lookup::DirectoryAddress>),
 }
 
 #[derive(Deserialize)]
@@ -331,7 +331,7 @@ impl Default for Limits {
 /// Reads and checks a configuration file.
 ///
 /// # Errors
-/// Names the file, and where it can the line and the key.
+/// VirtualAddresses the file, and where it can the line and the key.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
     check(stp_net::config::load(path)?)
 }
@@ -357,8 +357,8 @@ fn check(loaded: Loaded<File>) -> Result<Config, ConfigError> {
     let ipv6_default = Prefix::new(VIRTUAL_V6.0.into(), VIRTUAL_V6.1).expect(default);
     let virtual_ipv4 = file.virtual_ipv4.as_ref().map_or(ipv4_default, |given| given.0);
     let virtual_ipv6 = file.virtual_ipv6.as_ref().map_or(ipv6_default, |given| given.0);
-    Names::new(virtual_ipv4, ipv6_default).map_err(|e| loaded.error("virtual_ipv4", e))?;
-    Names::new(ipv4_default, virtual_ipv6).map_err(|e| loaded.error("virtual_ipv6", e))?;
+    VirtualAddresses::new(virtual_ipv4, ipv6_default).map_err(|e| loaded.error("virtual_ipv4", e))?;
+    VirtualAddresses::new(ipv4_default, virtual_ipv6).map_err(|e| loaded.error("virtual_ipv6", e))?;
     let limits = Limits::from_file(&file.limits);
     limits.check().map_err(|(key, what)| loaded.error(&format!("limits.{key}"), what))?;
     let services = services(&loaded)?;

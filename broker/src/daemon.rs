@@ -14,7 +14,7 @@ use clap::Parser;
 use stp_net::key::Identity;
 use stp_net::link::Tls;
 use stp_net::status::{StatusAddr, StatusServer, Token};
-use stp_proto::local::place::{Place, ROUTES_FILE, Surroundings};
+use stp_proto::local::path::{LocalPath, ROUTES_FILE, Surroundings};
 use stp_proto::local::routes::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -294,7 +294,7 @@ fn socket_dir(args: &Args) -> anyhow::Result<PathBuf> {
         uid,
         has_run_user: Path::new(&format!("/run/user/{uid}")).is_dir(),
     };
-    let place = Place::directory(&around)
+    let place = LocalPath::directory(&around)
         .context("SESSION_DIR or XDG_RUNTIME_DIR is not an absolute path, or is too long")?;
     Ok(OsString::from_vec(place.as_bytes().to_vec()).into())
 }

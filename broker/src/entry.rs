@@ -12,7 +12,7 @@ use stp_proto::rise::CoolDown;
 use stp_proto::select::{Choice, Rank};
 use tokio::sync::mpsc;
 
-use crate::moves::Plan;
+use crate::moves::Move;
 use crate::relay::Turn;
 use crate::service::{Server, Service};
 
@@ -70,7 +70,7 @@ pub struct Course {
     /// The user wants it to leave this server.
     pub leave: Option<Rank>,
     /// A move to another server that was decided.
-    pub plan: Option<Plan>,
+    pub plan: Option<Move>,
     /// With this it may be led to its server through others.
     pub pass: Option<Arc<[u8]>>,
     /// The server through which its link goes; none: straight.

@@ -18,7 +18,7 @@ pub mod far;
 pub mod lookup;
 pub mod map;
 pub mod moves;
-pub mod names;
+pub mod virtual_addresses;
 pub mod near;
 pub mod network;
 pub mod reach;

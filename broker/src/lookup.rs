@@ -17,10 +17,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::errno::Errno;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use stp_lookup::connection::Watch;
+use stp_lookup::connection::NameWatch;
 use stp_lookup::gateway::{LoginError, connect};
 use stp_lookup::known::Known;
-use stp_lookup::{AskError, Connection, Credential, Gateway, KNOWN_FILE, PORT, Place};
+use stp_lookup::{AskError, Connection, Credential, Gateway, KNOWN_FILE, PORT, DirectoryAddress};
 use stp_net::key::PublicKey;
 use stp_net::link::LinkOptions;
 use stp_net::status;
@@ -53,7 +53,7 @@ const FILE_FRONT: &str = "file:";
 
 /// Something that was found.
 #[derive(Clone)]
-pub struct Found {
+pub struct KnownService {
     /// Its service.
     pub service: Arc<Service>,
     /// The service's number on the overloaded list.
@@ -69,7 +69,7 @@ pub struct Found {
     life: Duration,
 }
 
-impl Found {
+impl KnownService {
     /// Whether it is not older than this.
     fn is_within(&self, age: Duration) -> bool {
         self.at.elapsed() < age && self.date.elapsed().is_ok_and(|elapsed| elapsed < age)
@@ -92,9 +92,9 @@ pub struct Directory {
     config: DirectoryConfig,
     folder: Option<PathBuf>,
     maker: Mutex<Maker>,
-    found: Mutex<HashMap<String, Found>>,
+    found: Mutex<HashMap<String, KnownService>>,
     gateway: tokio::sync::Mutex<Option<Gateway>>,
-    others: tokio::sync::Mutex<HashMap<Place, Connection>>,
+    others: tokio::sync::Mutex<HashMap<DirectoryAddress, Connection>>,
     next_number: AtomicUsize,
     next_file: AtomicUsize,
     trouble: Mutex<Option<String>>,
@@ -212,7 +212,7 @@ impl Directory {
     }
 
     /// The service behind a name or file.
-    pub async fn find(self: &Arc<Self>, host: &str) -> Result<Found, Lacking> {
+    pub async fn find(self: &Arc<Self>, host: &str) -> Result<KnownService, Lacking> {
         let kept = self.found.lock().get_mut(host).map(|kept| {
             kept.asked = Instant::now();
             kept.clone()
@@ -242,8 +242,8 @@ impl Directory {
         host: &str,
         name: &Name,
         sources: Sources,
-        kept: Option<Found>,
-    ) -> Found {
+        kept: Option<KnownService>,
+    ) -> KnownService {
         let Sources { servers, grant, fresh, life } = sources;
         let asked = kept.as_ref().map_or_else(Instant::now, |kept| kept.asked);
         let same = kept.filter(|kept| offers(&kept.service, &servers));
@@ -257,7 +257,7 @@ impl Directory {
         };
         let (at, date) = (Instant::now(), SystemTime::now());
         let kept = Arc::clone(&service);
-        let found = Found { service: kept, number, grant, at, date, asked, fresh, life };
+        let found = KnownService { service: kept, number, grant, at, date, asked, fresh, life };
         let mut all = self.found.lock();
         if all.len() >= KEPT_MAX && !all.contains_key(host) {
             let oldest = all.iter().min_by_key(|(_, found)| found.at).map(|(host, _)| host.clone());
@@ -314,7 +314,7 @@ impl Directory {
         service: Option<Name>,
         path: Option<FilePath>,
         from: u64,
-    ) -> Result<stp_lookup::Found, Lacking> {
+    ) -> Result<stp_lookup::Referral, Lacking> {
         let Some(config) = &self.config.gateway else {
             return Err(lacking(Errno::EHOSTUNREACH, "no [gateway] is configured"));
         };
@@ -374,7 +374,7 @@ impl Directory {
         let (place, key) = match configured {
             Some(one) => (one.address.clone(), one.key),
             None => {
-                let place = Place { host: domain.to_owned(), port: PORT };
+                let place = DirectoryAddress { host: domain.to_owned(), port: PORT };
                 let known = self.folder.as_ref().map(|dir| Known::at(&dir.join(KNOWN_FILE)));
                 let key = known.and_then(|known| known.key(&place).ok().flatten());
                 let key = key.ok_or_else(|| Lacking {
@@ -425,7 +425,7 @@ impl Directory {
         }
     }
 
-    async fn watch(&self, name: &Name) -> Result<Watch, Lacking> {
+    async fn watch(&self, name: &Name) -> Result<NameWatch, Lacking> {
         let ask = Ask::Watch(OneName { name: name.to_string(), endpoint: false });
         let connection = match &self.config.gateway {
             Some(config) if self.is_kept_by_gateway(name) => {
@@ -469,7 +469,7 @@ struct Sources {
 }
 
 impl Sources {
-    fn of_gateway(found: &stp_lookup::Found) -> Sources {
+    fn of_gateway(found: &stp_lookup::Referral) -> Sources {
         // All addresses of a server, the servers in their order.
         let servers = found.servers.iter().flat_map(|server| {
             server.addresses.iter().map(|address| config::Server {
@@ -504,33 +504,33 @@ fn unix_now() -> u64 {
 impl Broker {
     /// `POST /files {"user", "gateway", "path", "from"}`: locates a file, and gives the virtual
     /// address by which it can be had once.
-    pub(crate) async fn offer_file(&self, body: &Value) -> Result<Value, status::Refusal> {
-        let bad = status::Refusal::bad_request;
+    pub(crate) async fn offer_file(&self, body: &Value) -> Result<Value, status::ActError> {
+        let bad = status::ActError::bad_request;
         let text = |key: &str| body[key].as_str();
         let path = text("path").and_then(FilePath::new);
         let path = path.ok_or_else(|| bad("path: an absolute path is expected"))?;
         let from = body["from"].as_u64().unwrap_or(0);
         let directory = &self.directory;
         let config = directory.config.gateway.as_ref();
-        let config = config.ok_or_else(|| status::Refusal::conflict(NO_GATEWAY))?;
+        let config = config.ok_or_else(|| status::ActError::conflict(NO_GATEWAY))?;
         if text("user").is_some_and(|user| user != config.user)
             || text("gateway").is_some_and(|place| {
                 !config.places.iter().any(|known| place.parse().as_ref() == Ok(known))
             })
         {
             let what = format!("the broker is configured for {}@{}", config.user, config.places[0]);
-            return Err(status::Refusal::conflict(what));
+            return Err(status::ActError::conflict(what));
         }
         let found = directory.locate(None, Some(path), from).await;
         let found = found.map_err(|lacking| {
             let status = if lacking.unknown { 404 } else { 409 };
-            status::Refusal { status, text: lacking.why }
+            status::ActError { status, text: lacking.why }
         })?;
         let number = directory.next_file.fetch_add(1, Ordering::Relaxed);
         let host = format!("{FILE_FRONT}{number}");
         directory.keep_file(&host, &found);
         let Resolved::Virtual { v4, .. } = self.address(&host) else {
-            return Err(status::Refusal::conflict("all virtual addresses are in use"));
+            return Err(status::ActError::conflict("all virtual addresses are in use"));
         };
         let names: Vec<_> = found.servers.iter().map(|server| server.name.as_str()).collect();
         let sha256: String = found.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -549,13 +549,13 @@ impl Broker {
 const NO_GATEWAY: &str = "no [gateway] in the broker's configuration: add address and user";
 
 impl Directory {
-    fn keep_file(&self, host: &str, located: &stp_lookup::Found) {
+    fn keep_file(&self, host: &str, located: &stp_lookup::Referral) {
         let Sources { servers, grant, life, .. } = Sources::of_gateway(located);
         let config = config::Service { name: located.service.to_string(), servers };
         let service = self.maker.lock().service(&config);
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         let (at, date) = (Instant::now(), SystemTime::now());
-        let found = Found { service, number, grant, at, date, asked: at, fresh: life, life };
+        let found = KnownService { service, number, grant, at, date, asked: at, fresh: life, life };
         self.found.lock().insert(host.to_owned(), found);
     }
 }

@@ -29,7 +29,7 @@ pub const OVERTAKEN_MAX: u32 = 5;
 
 /// A move that was decided.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct Move {
     /// Where from.
     pub from: Rank,
     /// Where to, the best first.
@@ -76,7 +76,7 @@ pub async fn decide(broker: Arc<Broker>, entry: Arc<Entry>, reason: TransferReas
             let asked =
                 if text.is_empty() { reason.to_string() } else { format!("{reason}: {text}") };
             let why = format!("{asked}; {numbers}");
-            go(&entry, Plan { from: home, order, why, congested, overtaken: 0 }).await;
+            go(&entry, Move { from: home, order, why, congested, overtaken: 0 }).await;
         }
         Decision::Stay(why) => {
             let received = entry.status.snapshot().positions.rcv;
@@ -91,7 +91,7 @@ fn may_leave(broker: &Broker, entry: &Entry, home: Rank) -> bool {
 }
 
 /// The session goes where the plan says, if it is still where it was.
-pub async fn go(entry: &Entry, plan: Plan) {
+pub async fn go(entry: &Entry, plan: Move) {
     tracing::info!(session = entry.id, why = plan.why, "leaves its server");
     let is_there = {
         let mut course = entry.course.lock();

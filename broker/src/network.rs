@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use stp_drive::Command;
-use stp_net::paths::{Watch, is_here};
+use stp_net::paths::{PathWatch, is_here};
 
 use crate::broker::Broker;
 use crate::entry::Entry;
@@ -54,7 +54,7 @@ fn moved(entry: &Entry) -> u64 {
 
 /// Watches the network and looks after what ages, for as long as the broker runs.
 pub async fn watch(broker: Arc<Broker>) {
-    let mut news = match Watch::new() {
+    let mut news = match PathWatch::new() {
         Ok(news) => Some(news),
         Err(error) => {
             tracing::warn!(%error, "changes of the network cannot be watched; timers must do");
@@ -81,7 +81,7 @@ pub async fn watch(broker: Arc<Broker>) {
     }
 }
 
-async fn changed(news: &mut Option<Watch>) -> std::io::Result<()> {
+async fn changed(news: &mut Option<PathWatch>) -> std::io::Result<()> {
     match news {
         Some(news) => news.changed().await,
         None => std::future::pending().await,

@@ -5,13 +5,13 @@ use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 use stp_drive::Command;
-use stp_net::status::{Acting, Feed, Metrics, Refusal, Source, page};
+use stp_net::status::{Acting, Feed, Metrics, ActError, Source, page};
 use stp_proto::session::code;
 use stp_proto::wire::TransferReason;
 
 use crate::broker::Broker;
 use crate::entry::Entry;
-use crate::moves::{self, Plan};
+use crate::moves::{self, Move};
 use crate::service::Server;
 
 /// The broker's status; reads only what was published.
@@ -116,18 +116,18 @@ impl Source for Status {
     }
 }
 
-async fn act(broker: &Arc<Broker>, path: &str, body: &Value) -> Result<Value, Refusal> {
+async fn act(broker: &Arc<Broker>, path: &str, body: &Value) -> Result<Value, ActError> {
     let mut parts = path.split('/');
     let (Some("sessions"), Some(id), Some(action), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
     else {
         let what = "there is only files, and sessions/ID/suspend, resume, close and move";
-        return Err(Refusal::not_found(what));
+        return Err(ActError::not_found(what));
     };
     let number: u64 =
-        id.parse().map_err(|_| Refusal::bad_request(format!("{id} is no session number")))?;
+        id.parse().map_err(|_| ActError::bad_request(format!("{id} is no session number")))?;
     let entry = broker.sessions().into_iter().find(|entry| entry.id == number);
-    let entry = entry.ok_or_else(|| Refusal::not_found(format!("there is no session {id}")))?;
+    let entry = entry.ok_or_else(|| ActError::not_found(format!("there is no session {id}")))?;
     let command = match action {
         "suspend" => Command::Suspend,
         "resume" => Command::Resume,
@@ -136,26 +136,26 @@ async fn act(broker: &Arc<Broker>, path: &str, body: &Value) -> Result<Value, Re
             leave(broker, &entry, body["server"].as_str()).await?;
             return Ok(json!({ "session": entry.id, "action": action }));
         }
-        _ => return Err(Refusal::not_found(format!("nobody can {action} a session"))),
+        _ => return Err(ActError::not_found(format!("nobody can {action} a session"))),
     };
     let sent = entry.inbox.send(command).await;
-    sent.map_err(|_| Refusal::conflict(format!("session {id} has just ended")))?;
+    sent.map_err(|_| ActError::conflict(format!("session {id} has just ended")))?;
     Ok(json!({ "session": entry.id, "action": action }))
 }
 
 /// The session shall go to another server, or to this one.
-async fn leave(broker: &Arc<Broker>, entry: &Arc<Entry>, to: Option<&str>) -> Result<(), Refusal> {
+async fn leave(broker: &Arc<Broker>, entry: &Arc<Entry>, to: Option<&str>) -> Result<(), ActError> {
     let servers = &entry.service.servers;
     if servers.len() < 2 {
         let what = format!("{} has only one server", entry.service.name);
-        return Err(Refusal::conflict(what));
+        return Err(ActError::conflict(what));
     }
     let transferable = entry.status.snapshot().transferable;
     if transferable != "yes" {
-        return Err(Refusal::conflict(format!("it cannot be moved: {transferable}")));
+        return Err(ActError::conflict(format!("it cannot be moved: {transferable}")));
     }
     let Some(from) = entry.course.lock().choice.home() else {
-        return Err(Refusal::conflict("it has no server now"));
+        return Err(ActError::conflict("it has no server now"));
     };
     let why = "moved by the user";
     let Some(to) = to else {
@@ -183,16 +183,16 @@ async fn leave(broker: &Arc<Broker>, entry: &Arc<Entry>, to: Option<&str>) -> Re
     let Some(rank) = servers.iter().position(called) else {
         let names: Vec<String> = servers.iter().map(|server| server.name()).collect();
         let what = format!("no server is called {to}; there are {}", names.join(", "));
-        return Err(Refusal::bad_request(what));
+        return Err(ActError::bad_request(what));
     };
     if rank == from {
-        return Err(Refusal::conflict(format!("it is at {to} already")));
+        return Err(ActError::conflict(format!("it is at {to} already")));
     }
     if !entry.course.lock().attached {
-        return Err(Refusal::conflict("it has no link now; it looks for a server by itself"));
+        return Err(ActError::conflict("it has no link now; it looks for a server by itself"));
     }
     let (order, why) = ([rank].into(), why.to_owned());
-    moves::go(entry, Plan { from, order, why, congested: false, overtaken: 0 }).await;
+    moves::go(entry, Move { from, order, why, congested: false, overtaken: 0 }).await;
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use stp_proto::local::wire::{FILLER, FILLER_END, Open, OpenFlags, Reply, Request, Resolve};
-use stp_proto::local::wire::{Resolved, Verdict};
+use stp_proto::local::wire::{Resolved, SocketState};
 use stp_proto::local::{Cookie, Family};
 use tempfile::TempDir;
 
@@ -100,7 +100,7 @@ impl Broker {
     }
 
     /// Connects as the shim does; returns when the broker has closed.
-    fn refused(&self, number: u8, to: &str) -> Verdict {
+    fn refused(&self, number: u8, to: &str) -> SocketState {
         let cookie = Cookie([number; 16]);
         let open = Open {
             cookie,
@@ -115,9 +115,9 @@ impl Broker {
         let mut rest = Vec::new();
         let _reset_or_end = stream.read_to_end(&mut rest);
         assert!(rest.is_empty());
-        self.ask(&Request::Verdict(cookie), |reply| match reply {
-            Reply::Verdict(verdict) => verdict,
-            other => panic!("asked for a verdict, got {other:?}"),
+        self.ask(&Request::SocketState(cookie), |reply| match reply {
+            Reply::SocketState(state) => state,
+            other => panic!("asked for a state, got {other:?}"),
         })
     }
 
@@ -165,9 +165,9 @@ fn a_second_broker_in_the_same_directory_says_so_and_harms_nothing() {
 #[test]
 fn what_is_not_routed_and_what_nobody_serves_is_refused_with_a_reason() {
     let broker = start(&config(nobody()));
-    assert_eq!(broker.refused(1, "10.9.8.7:81"), Verdict::Refused(111));
+    assert_eq!(broker.refused(1, "10.9.8.7:81"), SocketState::Refused(111));
     assert!(broker.status().contains("no route for this destination"));
-    assert_eq!(broker.refused(2, "10.9.8.7:80"), Verdict::Refused(111));
+    assert_eq!(broker.refused(2, "10.9.8.7:80"), SocketState::Refused(111));
     until("the session is shown as ended", || broker.status().contains("nobody listens there"));
 }
 

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use stp_lookup::Place;
+use stp_lookup::DirectoryAddress;
 use stp_net::key::PublicKey;
 
 /// Run programs whose TCP connections outlive their links and their servers.
@@ -174,7 +174,7 @@ pub struct Login {
 #[derive(Debug, clap::Args)]
 pub struct Trust {
     /// A domain, host or address, with a port if it is not the usual one.
-    pub place: Place,
+    pub place: DirectoryAddress,
     /// Its key; else it is shown and asked about.
     #[arg(long)]
     pub key: Option<PublicKey>,

@@ -9,7 +9,7 @@ use anyhow::Context;
 use serde_json::{Value, json};
 
 use crate::args::Doctor;
-use crate::elf::{self, Obstacle, Verdict};
+use crate::elf::{self, Obstacle, Coverage};
 use crate::host::{self, Host, Way};
 use crate::linker::{self, Loaded};
 use crate::places;
@@ -61,10 +61,10 @@ fn examine(words: &[OsString]) -> anyhow::Result<Report> {
     let shim = places::shim().map_err(|error| format!("{error:#}"));
     let sandbox = wrapper::in_sandbox(&program);
     let away = away.or(sandbox.map(|(why, advice)| Obstacle::Elsewhere(why, advice)));
-    let obstacle = match (away, finding.verdict) {
+    let obstacle = match (away, finding.coverage) {
         (Some(away), _) => Some(away),
-        (None, Verdict::Not(obstacle)) => Some(obstacle),
-        (None, Verdict::Covered) => match (&finding.linker, &shim) {
+        (None, Coverage::Not(obstacle)) => Some(obstacle),
+        (None, Coverage::Covered) => match (&finding.linker, &shim) {
             (Some(linker), Ok(shim)) => refused(linker::ask(linker, &finding.program, shim)),
             _ => None,
         },

@@ -22,12 +22,12 @@ pub struct Finding {
     /// The dynamic linker that it names.
     pub linker: Option<String>,
     /// Whether it will be covered.
-    pub verdict: Verdict,
+    pub coverage: Coverage,
 }
 
 /// Whether a program will be covered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Coverage {
     /// The shim gets in.
     Covered,
     /// It does not.
@@ -141,12 +141,12 @@ pub fn look(path: &Path) -> std::io::Result<Finding> {
         let mut head = [0; 256];
         let length = read_up_to(&mut file, &mut head)?;
         let Some(interpreter) = shebang(&head[..length]) else {
-            let (linker, verdict) = judge(&program, &mut file, &head[..length])?;
-            return Ok(Finding { program, linker, verdict });
+            let (linker, coverage) = judge(&program, &mut file, &head[..length])?;
+            return Ok(Finding { program, linker, coverage });
         };
         program = interpreter;
     }
-    Ok(Finding { program, linker: None, verdict: Verdict::Not(Obstacle::NotAProgram) })
+    Ok(Finding { program, linker: None, coverage: Coverage::Not(Obstacle::NotAProgram) })
 }
 
 fn read_up_to(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
@@ -174,9 +174,9 @@ fn shebang(head: &[u8]) -> Option<PathBuf> {
     Some(interpreter)
 }
 
-fn judge(path: &Path, file: &mut File, head: &[u8]) -> std::io::Result<(Option<String>, Verdict)> {
+fn judge(path: &Path, file: &mut File, head: &[u8]) -> std::io::Result<(Option<String>, Coverage)> {
     let meta = file.metadata()?;
-    let not = |obstacle| Ok((None, Verdict::Not(obstacle)));
+    let not = |obstacle| Ok((None, Coverage::Not(obstacle)));
     let own = (nix::unistd::Uid::effective().as_raw(), nix::unistd::Gid::effective().as_raw());
     let setuid = meta.mode() & 0o4000 != 0 && meta.uid() != own.0;
     let setgid = meta.mode() & 0o2010 == 0o2010 && meta.gid() != own.1;
@@ -196,7 +196,7 @@ fn judge(path: &Path, file: &mut File, head: &[u8]) -> std::io::Result<(Option<S
     match elf.interpreter {
         None => not(Obstacle::Static),
         Some(linker) if linker.contains("ld-musl") => not(Obstacle::Musl),
-        linker => Ok((linker, Verdict::Covered)),
+        linker => Ok((linker, Coverage::Covered)),
     }
 }
 
@@ -342,31 +342,31 @@ mod tests {
         if cfg!(target_arch = "x86_64") { 62 } else { 183 }
     }
 
-    fn verdict(content: &[u8]) -> Verdict {
-        look(&program(content, 0o755)).expect("readable").verdict
+    fn coverage(content: &[u8]) -> Coverage {
+        look(&program(content, 0o755)).expect("readable").coverage
     }
 
     #[test]
     fn programs_are_judged_by_their_elf_header() {
         let glibc = elf(true, own(), Some("/lib64/ld-linux-x86-64.so.2"));
-        assert_eq!(verdict(&glibc), Verdict::Covered);
+        assert_eq!(coverage(&glibc), Coverage::Covered);
         let musl = elf(true, own(), Some("/lib/ld-musl-x86_64.so.1"));
-        assert_eq!(verdict(&musl), Verdict::Not(Obstacle::Musl));
-        assert_eq!(verdict(&elf(true, own(), None)), Verdict::Not(Obstacle::Static));
-        assert_eq!(verdict(&elf(false, 3, None)), Verdict::Not(Obstacle::OtherMachine("32-bit")));
-        assert_eq!(verdict(&elf(true, 243, None)), Verdict::Not(Obstacle::OtherMachine("RISC-V")));
-        assert_eq!(verdict(b"hello"), Verdict::Not(Obstacle::NotAProgram));
-        assert_eq!(verdict(b""), Verdict::Not(Obstacle::NotAProgram));
+        assert_eq!(coverage(&musl), Coverage::Not(Obstacle::Musl));
+        assert_eq!(coverage(&elf(true, own(), None)), Coverage::Not(Obstacle::Static));
+        assert_eq!(coverage(&elf(false, 3, None)), Coverage::Not(Obstacle::OtherMachine("32-bit")));
+        assert_eq!(coverage(&elf(true, 243, None)), Coverage::Not(Obstacle::OtherMachine("RISC-V")));
+        assert_eq!(coverage(b"hello"), Coverage::Not(Obstacle::NotAProgram));
+        assert_eq!(coverage(b""), Coverage::Not(Obstacle::NotAProgram));
     }
 
     #[test]
     fn this_machines_own_programs_are_covered_also_behind_a_script() {
         let finding = look(Path::new("/bin/sh")).expect("there is a shell");
-        assert_eq!(finding.verdict, Verdict::Covered);
+        assert_eq!(finding.coverage, Coverage::Covered);
         let finding = look(&program(b"#!/usr/bin/env -S sh -e\n", 0o755)).expect("readable");
-        assert_eq!(finding.verdict, Verdict::Covered);
+        assert_eq!(finding.coverage, Coverage::Covered);
         assert!(finding.program.ends_with("sh"));
-        assert_eq!(verdict(b"#!/bin/sh\n"), Verdict::Covered);
+        assert_eq!(coverage(b"#!/bin/sh\n"), Coverage::Covered);
     }
 
     #[test]
@@ -376,9 +376,9 @@ mod tests {
             let mut bytes = wild.clone();
             bytes[at..at + 2].copy_from_slice(&[0xff, 0xff]);
             bytes[at + 6] = 0xff;
-            verdict(&bytes);
+            coverage(&bytes);
         }
         wild.truncate(70);
-        verdict(&wild);
+        coverage(&wild);
     }
 }

@@ -16,7 +16,7 @@ use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use stp_proto::local::wire::Verdict;
+use stp_proto::local::wire::SocketState;
 
 use crate::args::{Get, Run};
 use crate::{broker, login, places, print, stream};
@@ -198,8 +198,8 @@ fn transfer(
         escaped(&offer.path),
         offer.host
     );
-    let refused = |error: io::Error| match stream::verdict(&dir, cookie) {
-        Some(Verdict::Refused(errno) | Verdict::Reset(errno)) => {
+    let refused = |error: io::Error| match stream::socket_state(&dir, cookie) {
+        Some(SocketState::Refused(errno) | SocketState::Reset(errno)) => {
             let error = io::Error::from_raw_os_error(errno);
             anyhow::anyhow!("the session was refused or ended: {error}{}", reason_of_end())
         }

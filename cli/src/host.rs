@@ -4,7 +4,7 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
 
-use stp_proto::local::place::ROUTES_FILE;
+use stp_proto::local::path::ROUTES_FILE;
 use stp_proto::local::routes::{CONTROL_BYTES, Control, Routes};
 use stp_proto::name::Name;
 

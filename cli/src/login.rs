@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, bail};
 use stp_lookup::gateway::{LoginError, connect};
 use stp_lookup::known::{Known, shown_key};
-use stp_lookup::{Credential, Gateway, KNOWN_FILE, Place, resolve};
+use stp_lookup::{Credential, Gateway, KNOWN_FILE, DirectoryAddress, resolve};
 use stp_net::key::{Identity, PublicKey};
 use stp_net::link::{DialError, LinkOptions, Tls};
 use stp_proto::lookup::user_is_good;
@@ -23,7 +23,7 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 /// A user at a gateway, `USER@GATEWAY`.
-pub(crate) fn account(text: &str) -> anyhow::Result<(String, Place)> {
+pub(crate) fn account(text: &str) -> anyhow::Result<(String, DirectoryAddress)> {
     let (user, gateway) = text
         .split_once('@')
         .with_context(|| format!("\"{text}\" is not of the form USER@GATEWAY"))?;
@@ -86,7 +86,7 @@ pub fn trust(args: &Trust) -> anyhow::Result<ExitCode> {
 }
 
 /// As ssh says it when a host shows another key than before.
-fn explained(place: &Place, error: LoginError) -> anyhow::Error {
+fn explained(place: &DirectoryAddress, error: LoginError) -> anyhow::Error {
     let LoginError::Dial(DialError::WrongKey { expected, found, .. }) = error else {
         return error.into();
     };
@@ -100,7 +100,7 @@ fn explained(place: &Place, error: LoginError) -> anyhow::Error {
 /// The key of a place: given, known, or shown by it and agreed to, as ssh does.
 async fn trusted(
     known: &Known,
-    place: &Place,
+    place: &DirectoryAddress,
     given: Option<PublicKey>,
 ) -> anyhow::Result<PublicKey> {
     let before = known.key(place).context("known keys")?;
@@ -133,7 +133,7 @@ async fn trusted(
     Err(last.context("the name has no address")?.into())
 }
 
-fn agree(place: &Place, shown: &PublicKey) -> anyhow::Result<()> {
+fn agree(place: &DirectoryAddress, shown: &PublicKey) -> anyhow::Result<()> {
     if !std::io::stdin().is_terminal() {
         bail!(
             "the key of {place} is not known; it shows {shown}: if that is right, say --key {shown}"
@@ -149,7 +149,7 @@ fn agree(place: &Place, shown: &PublicKey) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn password(user: &str, gateway: &Place, from_stdin: bool) -> anyhow::Result<String> {
+fn password(user: &str, gateway: &DirectoryAddress, from_stdin: bool) -> anyhow::Result<String> {
     if from_stdin {
         let mut text = String::new();
         std::io::stdin().lock().take(PASSWORD_BYTES_MAX).read_to_string(&mut text)?;

@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use stp_proto::local::place::{Place, Surroundings};
+use stp_proto::local::path::{LocalPath, Surroundings};
 
 /// The directory of the broker's sockets.
 ///
@@ -21,7 +21,7 @@ pub fn session_dir() -> anyhow::Result<PathBuf> {
         uid,
         has_run_user: Path::new(&format!("/run/user/{uid}")).is_dir(),
     };
-    let place = Place::directory(&around)
+    let place = LocalPath::directory(&around)
         .context("SESSION_DIR or XDG_RUNTIME_DIR is not an absolute path, or is too long")?;
     Ok(OsString::from_vec(place.as_bytes().to_vec()).into())
 }

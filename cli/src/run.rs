@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode};
 use anyhow::bail;
 
 use crate::args::Run;
-use crate::elf::{self, Verdict};
+use crate::elf::{self, Coverage};
 use crate::{broker, places};
 
 /// Exit codes of a shell.
@@ -47,7 +47,7 @@ pub fn run(run: &Run) -> anyhow::Result<ExitCode> {
 fn check(run: &Run, path: &Path) -> anyhow::Result<bool> {
     // What cannot be read may still be run; the kernel will say.
     let Ok(finding) = elf::look(path) else { return Ok(true) };
-    let Verdict::Not(obstacle) = finding.verdict else { return Ok(true) };
+    let Coverage::Not(obstacle) = finding.coverage else { return Ok(true) };
     let text = format!("{}: {}", finding.program.display(), obstacle.why());
     if !run.anyway {
         bail!(

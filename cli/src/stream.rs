@@ -6,12 +6,12 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use stp_proto::local::place::SOCKET_FILE;
-use stp_proto::local::wire::{FILLER_END, Open, OpenFlags, Reply, Request, Verdict};
+use stp_proto::local::path::SOCKET_FILE;
+use stp_proto::local::wire::{FILLER_END, Open, OpenFlags, Reply, Request, SocketState};
 use stp_proto::local::{Cookie, Family};
 
 /// Opens a session to a virtual address. It may still be refused: then reading ends at once, and
-/// [`verdict`] says why.
+/// [`socket_state`] says why.
 pub fn open(dir: &Path, to: SocketAddr, silence: Duration) -> io::Result<(UnixStream, Cookie)> {
     let cookie = Cookie(stp_lookup::password::random());
     let open = Request::Open(Open {
@@ -31,14 +31,14 @@ pub fn open(dir: &Path, to: SocketAddr, silence: Duration) -> io::Result<(UnixSt
 }
 
 /// What became of such a session.
-pub fn verdict(dir: &Path, cookie: Cookie) -> Option<Verdict> {
+pub fn socket_state(dir: &Path, cookie: Cookie) -> Option<SocketState> {
     let mut stream = UnixStream::connect(dir.join(SOCKET_FILE)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(3))).ok()?;
-    stream.write_all(Request::Verdict(cookie).encode()?.as_bytes()).ok()?;
+    stream.write_all(Request::SocketState(cookie).encode()?.as_bytes()).ok()?;
     let mut bytes = Vec::new();
     stream.take(1_024).read_to_end(&mut bytes).ok()?;
     match Reply::decode(&bytes) {
-        Ok(Some((Reply::Verdict(verdict), _))) => Some(verdict),
+        Ok(Some((Reply::SocketState(state), _))) => Some(state),
         _ => None,
     }
 }

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
 use crate::links::Links;
-use crate::sides::{DialFailed, Dialed, Dialing, Far, Near, Pulled, Verdict};
+use crate::sides::{DialFailed, Dialed, Dialing, Far, Near, Pulled, AfterDenial};
 use crate::status::{Moment, Positions, SessionStatus, Snapshot};
 
 /// How often a busy session publishes its numbers.
@@ -278,9 +278,9 @@ impl<N: Near, F: Far> Driver<N, F> {
         self.far.event(&self.session, event);
         match event {
             Event::Denied(why) => match self.far.denied(&self.session, why) {
-                Verdict::TryAgain => self.session.handle_input(now, Input::Retry),
-                Verdict::TryLater => {}
-                Verdict::GiveUp { code, reason } => {
+                AfterDenial::TryAgain => self.session.handle_input(now, Input::Retry),
+                AfterDenial::TryLater => {}
+                AfterDenial::GiveUp { code, reason } => {
                     self.closed.get_or_insert(reason);
                     self.session.handle_input(now, Input::Abort { code });
                 }

@@ -63,7 +63,7 @@ pub struct DialFailed {
 
 /// What is to be done after a refusal.
 #[derive(Clone, Debug)]
-pub enum Verdict {
+pub enum AfterDenial {
     /// Dial again at once; the dialer has chosen where.
     TryAgain,
     /// Dial again, but later: nobody else can be asked now.
@@ -86,7 +86,7 @@ pub trait Far: Send {
     fn dial(&mut self, session: &Session) -> Dialing;
 
     /// A server refused; says what to do.
-    fn denied(&mut self, session: &Session, why: &Denied) -> Verdict;
+    fn denied(&mut self, session: &Session, why: &Denied) -> AfterDenial;
 
     /// Tells of something that happened to the session.
     fn event(&mut self, session: &Session, event: &Event);

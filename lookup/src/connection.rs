@@ -62,20 +62,20 @@ struct Outgoing {
 
 /// The changes of one name; dropping it ends the watch.
 #[derive(Debug)]
-pub struct Watch {
+pub struct NameWatch {
     id: u32,
     changes: mpsc::Receiver<Changed>,
     connection: Connection,
 }
 
-impl Watch {
+impl NameWatch {
     /// The next change; none when the link is lost.
     pub async fn changed(&mut self) -> Option<Changed> {
         self.changes.recv().await
     }
 }
 
-impl Drop for Watch {
+impl Drop for NameWatch {
     fn drop(&mut self) {
         let id = self.connection.next.fetch_add(1, Ordering::Relaxed);
         let ask = Ask::Unwatch(Unwatch { watch: self.id });
@@ -149,10 +149,10 @@ impl Connection {
     }
 
     /// Watches a name; `ask` is a [`Ask::Watch`].
-    pub async fn watch(&self, ask: Ask) -> Result<Watch, AskError> {
+    pub async fn watch(&self, ask: Ask) -> Result<NameWatch, AskError> {
         let (sender, changes) = mpsc::channel(CHANGES_MAX);
         let (id, _) = self.send(ask, Some(sender)).await?;
-        Ok(Watch { id, changes, connection: self.clone() })
+        Ok(NameWatch { id, changes, connection: self.clone() })
     }
 
     async fn send(

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use stp_net::key::PublicKey;
 
 use crate::password::Keys;
-use crate::place::Place;
+use crate::address::DirectoryAddress;
 
 const FILE_MAX: u64 = 4_096;
 
@@ -21,7 +21,7 @@ const FILE_MAX: u64 = 4_096;
 #[derive(Clone)]
 pub struct Credential {
     /// Where the gateway is.
-    pub gateway: Place,
+    pub gateway: DirectoryAddress,
     /// Its key.
     pub key: PublicKey,
     /// The user.
@@ -65,12 +65,12 @@ struct File {
 impl Credential {
     /// Where the credential of a user at a gateway is kept, below the configuration directory.
     #[must_use]
-    pub fn path(folder: &Path, user: &str, gateway: &Place) -> PathBuf {
+    pub fn path(folder: &Path, user: &str, gateway: &DirectoryAddress) -> PathBuf {
         folder.join("credentials").join(format!("{user}@{gateway}"))
     }
 
     /// Reads it.
-    pub fn load(folder: &Path, user: &str, gateway: &Place) -> Result<Credential, CredentialError> {
+    pub fn load(folder: &Path, user: &str, gateway: &DirectoryAddress) -> Result<Credential, CredentialError> {
         let path = Credential::path(folder, user, gateway);
         let who = format!("{user}@{gateway}");
         let failed = |error| CredentialError::Io(path.clone(), error);

@@ -13,7 +13,7 @@ use stp_proto::name::Name;
 use crate::connection::{AskError, Connection};
 use crate::credential::Credential;
 use crate::password::{Keys, PasswordError};
-use crate::place::{Place, resolve};
+use crate::address::{DirectoryAddress, resolve};
 use crate::sealed;
 
 /// A link on which the gateway knows the user.
@@ -28,7 +28,7 @@ pub struct Gateway {
 
 /// Servers and a ticket for them.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct Referral {
     /// The service.
     pub service: Name,
     /// The file, in the service's tree.
@@ -52,7 +52,7 @@ pub enum LoginError {
     #[error("{place}: {source}")]
     Resolve {
         /// The gateway.
-        place: Place,
+        place: DirectoryAddress,
         /// What the system said.
         source: std::io::Error,
     },
@@ -69,7 +69,7 @@ pub enum LoginError {
 
 /// Connects to the first address of a place that answers with the right key.
 pub async fn connect(
-    place: &Place,
+    place: &DirectoryAddress,
     key: &PublicKey,
     tls: &Tls,
     options: &LinkOptions,
@@ -198,7 +198,7 @@ impl Gateway {
         service: Option<Name>,
         path: Option<FilePath>,
         from: u64,
-    ) -> Result<Found, AskError> {
+    ) -> Result<Referral, AskError> {
         let ask = Ask::Locate(Locate { service, path, from });
         let located = match self.connection.ask(ask).await? {
             Body::Located(located) => located,
@@ -206,7 +206,7 @@ impl Gateway {
         };
         let servers = sealed::open(&self.keys.list_key(), &located.ticket, &located.servers)
             .map_err(|error| AskError::Misbehaved(error.to_string()))?;
-        Ok(Found {
+        Ok(Referral {
             service: located.service,
             path: located.path,
             size: located.size,

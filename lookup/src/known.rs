@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use stp_net::key::{Identity, PublicKey};
 use stp_net::link::{DialError, Link, LinkOptions, Tls};
 
-use crate::place::Place;
+use crate::address::DirectoryAddress;
 
 const FILE_MAX: u64 = 1 << 20;
 
@@ -27,7 +27,7 @@ impl Known {
     }
 
     /// The key of a place.
-    pub fn key(&self, place: &Place) -> io::Result<Option<PublicKey>> {
+    pub fn key(&self, place: &DirectoryAddress) -> io::Result<Option<PublicKey>> {
         let text = match fs::metadata(&self.path) {
             Ok(meta) if meta.len() > FILE_MAX => {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "too long"));
@@ -49,7 +49,7 @@ impl Known {
     }
 
     /// Remembers a place.
-    pub fn add(&self, place: &Place, key: &PublicKey) -> io::Result<()> {
+    pub fn add(&self, place: &DirectoryAddress, key: &PublicKey) -> io::Result<()> {
         if let Some(folder) = self.path.parent() {
             fs::create_dir_all(folder)?;
         }
@@ -78,12 +78,12 @@ mod tests {
     fn a_place_is_remembered_and_others_are_not_known() {
         let folder = tempfile::tempdir().expect("a folder");
         let known = Known::at(&folder.path().join("x/known"));
-        let place: Place = "a.example:1".parse().expect("a place");
+        let place: DirectoryAddress = "a.example:1".parse().expect("a place");
         assert_eq!(known.key(&place).expect("no file is no key"), None);
         let key = Identity::generate().public_key();
         known.add(&place, &key).expect("written");
         assert_eq!(known.key(&place).expect("read"), Some(key));
-        let other: Place = "a.example:2".parse().expect("a place");
+        let other: DirectoryAddress = "a.example:2".parse().expect("a place");
         assert_eq!(known.key(&other).expect("read"), None);
     }
 }

@@ -15,7 +15,7 @@ pub mod gateway;
 pub mod known;
 pub mod live_key;
 pub mod password;
-pub mod place;
+pub mod address;
 pub mod sealed;
 
 use std::path::PathBuf;
@@ -33,6 +33,6 @@ pub const KNOWN_FILE: &str = "known_directories";
 
 pub use connection::{AskError, Connection};
 pub use credential::Credential;
-pub use gateway::{Found, Gateway};
+pub use gateway::{Referral, Gateway};
 pub use password::{Keys, Verifier};
-pub use place::{PORT, Place, resolve};
+pub use address::{PORT, DirectoryAddress, resolve};

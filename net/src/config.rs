@@ -151,7 +151,7 @@ fn line_of(text: &str, offset: usize) -> usize {
 }
 
 /// Where a key stands, from its name to the end of its value.
-struct Place {
+struct KeySpan {
     key: String,
     span: Range<usize>,
 }
@@ -162,14 +162,14 @@ fn innermost(text: &str, offset: usize) -> Option<String> {
 }
 
 /// Every key of a text that is TOML.
-fn places(text: &str) -> Vec<Place> {
+fn places(text: &str) -> Vec<KeySpan> {
     let (table, _errors) = DeTable::parse_recoverable(text);
     let mut places = Vec::new();
     walk_table("", table.get_ref(), &mut places);
     places
 }
 
-fn walk_table(prefix: &str, table: &DeTable<'_>, places: &mut Vec<Place>) {
+fn walk_table(prefix: &str, table: &DeTable<'_>, places: &mut Vec<KeySpan>) {
     for (name, value) in table {
         let dot = if prefix.is_empty() { "" } else { "." };
         let key = format!("{prefix}{dot}{}", name.get_ref());
@@ -177,18 +177,18 @@ fn walk_table(prefix: &str, table: &DeTable<'_>, places: &mut Vec<Place>) {
         let start = name.span().start.min(value.span().start);
         let span = start..value.span().end.max(name.span().end);
         walk_value(&key, value.get_ref(), places);
-        places.push(Place { key, span });
+        places.push(KeySpan { key, span });
     }
 }
 
-fn walk_value(key: &str, value: &DeValue<'_>, places: &mut Vec<Place>) {
+fn walk_value(key: &str, value: &DeValue<'_>, places: &mut Vec<KeySpan>) {
     match value {
         DeValue::Table(table) => walk_table(key, table, places),
         DeValue::Array(array) => {
             for (index, item) in array.iter().enumerate() {
                 let key = format!("{key}[{index}]");
                 walk_value(&key, item.get_ref(), places);
-                places.push(Place { key, span: item.span() });
+                places.push(KeySpan { key, span: item.span() });
             }
         }
         _ => {}

@@ -24,13 +24,13 @@ const BURST_MAX: Duration = Duration::from_millis(500);
 
 /// Tells of changes of links, addresses and routes.
 #[derive(Debug)]
-pub struct Watch {
+pub struct PathWatch {
     socket: AsyncFd<OwnedFd>,
     /// When the burst under way is reported at the latest.
     burst_end: Option<tokio::time::Instant>,
 }
 
-impl Watch {
+impl PathWatch {
     /// Begins to watch the network namespace this thread is in. Needs a tokio runtime.
     pub fn new() -> io::Result<Self> {
         let groups = libc::RTMGRP_LINK
@@ -130,7 +130,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_quiet_network_reports_nothing() {
-        let mut watch = Watch::new().expect("rtnetlink needs no rights");
+        let mut watch = PathWatch::new().expect("rtnetlink needs no rights");
         let news = tokio::time::timeout(Duration::from_millis(20), watch.changed()).await;
         assert!(news.is_err() || news.is_ok_and(|news| news.is_ok()));
     }
@@ -147,7 +147,7 @@ mod tests {
             assert!(source_for(peer).is_err(), "no path yet");
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(async {
-                let mut watch = Watch::new().expect("rtnetlink needs no rights");
+                let mut watch = PathWatch::new().expect("rtnetlink needs no rights");
                 let up =
                     std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status();
                 assert!(up.is_ok_and(|status| status.success()), "iproute2 is installed");

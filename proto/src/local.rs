@@ -7,13 +7,13 @@
 //!   answer for it, after fork, dup and exec as well.
 //! - [`routes`]: the file that tells the shim which destinations are routed, mapped and read in
 //!   place, so that a program that has no route pays next to nothing.
-//! - [`place`]: where the socket and the route file are.
+//! - [`path`]: where the socket and the route file are.
 //!
 //! Everything is pure and bounded, survives any input, and does not allocate where the shim runs
 //! it. There is no network order here: both ends are one machine, and one build in most cases; a
 //! version number stands where two builds could meet.
 
-pub mod place;
+pub mod path;
 pub mod routes;
 pub mod socket_name;
 pub mod wire;

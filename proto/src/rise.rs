@@ -1,7 +1,7 @@
 //! When a path has become so slow that another server should be asked (STP 6, DESIGN 3.5), and
 //! whether another one is really better (STP 9).
 //!
-//! The sending side samples what its kernel knows of the link. A [`Watch`] says that the round trip
+//! The sending side samples what its kernel knows of the link. A [`RiseWatch`] says that the round trip
 //! has *risen* when it has been at least twice, and 20 ms above, its windowed minimum for at least
 //! eight samples and half a second, while the rate at which the link delivers has fallen. Both are
 //! needed: a bulk flow that fills its own queue has a long round trip at full rate; a reader that is
@@ -141,7 +141,7 @@ impl Window {
 
 /// Watches one link.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Watch {
+pub struct RiseWatch {
     rule: Rule,
     base: Window,
     rate: Window,
@@ -156,11 +156,11 @@ pub struct Watch {
     ask_at: Instant,
 }
 
-impl Watch {
+impl RiseWatch {
     /// Of a new link.
     #[must_use]
-    pub fn new(rule: Rule) -> Watch {
-        Watch {
+    pub fn new(rule: Rule) -> RiseWatch {
+        RiseWatch {
             rule,
             base: Window::default(),
             rate: Window::default(),
@@ -177,7 +177,7 @@ impl Watch {
     /// The link was replaced: what is known is of another path.
     pub fn forget(&mut self) {
         let (asked, ask_at) = (self.asked, self.ask_at);
-        *self = Watch { asked, ask_at, ..Watch::new(self.rule) };
+        *self = RiseWatch { asked, ask_at, ..RiseWatch::new(self.rule) };
     }
 
     /// Whether the next sample is due.

@@ -33,7 +33,7 @@ pub const REFUSED_KNOWN_MAX: Duration = Duration::from_secs(5);
 
 /// Why a server did not take a session: what it said, or what its port did.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Refusal {
+pub enum Rejection {
     /// It has no room; come back after this long (zero: it did not say).
     Overloaded(Duration),
     /// It is being shut down in order.
@@ -62,53 +62,53 @@ pub enum Refusal {
     Internal,
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Refusal::Overloaded(wait) if wait.is_zero() => f.write_str("overloaded"),
-            Refusal::Overloaded(wait) => write!(f, "overloaded for {} s", wait.as_secs().max(1)),
-            Refusal::Draining => f.write_str("draining: it is being shut down"),
-            Refusal::NotHere => f.write_str("does not have it"),
-            Refusal::Seam => f.write_str("its copy differs from what was delivered"),
-            Refusal::Expired => f.write_str("ticket expired"),
-            Refusal::Mismatch => f.write_str("ticket and request do not fit together"),
-            Refusal::Unsafe => f.write_str("the request may not be sent twice"),
-            Refusal::Service(errno) => write!(f, "its service cannot be reached (errno {errno})"),
-            Refusal::Unauthorized => f.write_str("this user's key is not accepted there"),
-            Refusal::WrongKey => f.write_str("shows another key than the configured one"),
-            Refusal::Version => f.write_str("speaks another protocol version"),
-            Refusal::Unknown => f.write_str("does not know the session any more"),
-            Refusal::Internal => f.write_str("internal error there"),
+            Rejection::Overloaded(wait) if wait.is_zero() => f.write_str("overloaded"),
+            Rejection::Overloaded(wait) => write!(f, "overloaded for {} s", wait.as_secs().max(1)),
+            Rejection::Draining => f.write_str("draining: it is being shut down"),
+            Rejection::NotHere => f.write_str("does not have it"),
+            Rejection::Seam => f.write_str("its copy differs from what was delivered"),
+            Rejection::Expired => f.write_str("ticket expired"),
+            Rejection::Mismatch => f.write_str("ticket and request do not fit together"),
+            Rejection::Unsafe => f.write_str("the request may not be sent twice"),
+            Rejection::Service(errno) => write!(f, "its service cannot be reached (errno {errno})"),
+            Rejection::Unauthorized => f.write_str("this user's key is not accepted there"),
+            Rejection::WrongKey => f.write_str("shows another key than the configured one"),
+            Rejection::Version => f.write_str("speaks another protocol version"),
+            Rejection::Unknown => f.write_str("does not know the session any more"),
+            Rejection::Internal => f.write_str("internal error there"),
         }
     }
 }
 
-impl Refusal {
+impl Rejection {
     /// What a CONNECT_DENIED says.
     #[must_use]
-    pub fn of_connect(why: DenyReason, retry_after: Duration) -> Refusal {
+    pub fn of_connect(why: DenyReason, retry_after: Duration) -> Rejection {
         match why {
-            DenyReason::Overloaded => Refusal::Overloaded(retry_after),
-            DenyReason::NotHere => Refusal::NotHere,
-            DenyReason::Seam => Refusal::Seam,
-            DenyReason::Expired => Refusal::Expired,
-            DenyReason::Mismatch => Refusal::Mismatch,
-            DenyReason::Unsafe => Refusal::Unsafe,
-            DenyReason::Refused(errno) => Refusal::Service(errno),
-            DenyReason::Unauthorized => Refusal::Unauthorized,
-            DenyReason::Version => Refusal::Version,
-            DenyReason::Draining => Refusal::Draining,
-            DenyReason::Internal => Refusal::Internal,
+            DenyReason::Overloaded => Rejection::Overloaded(retry_after),
+            DenyReason::NotHere => Rejection::NotHere,
+            DenyReason::Seam => Rejection::Seam,
+            DenyReason::Expired => Rejection::Expired,
+            DenyReason::Mismatch => Rejection::Mismatch,
+            DenyReason::Unsafe => Rejection::Unsafe,
+            DenyReason::Refused(errno) => Rejection::Service(errno),
+            DenyReason::Unauthorized => Rejection::Unauthorized,
+            DenyReason::Version => Rejection::Version,
+            DenyReason::Draining => Rejection::Draining,
+            DenyReason::Internal => Rejection::Internal,
         }
     }
 
     /// What a RESUME_DENIED says, where it is for the choice to act on it. A home whose positions
     /// do not fit is no home any more; another server may still go on from the ticket.
     #[must_use]
-    pub fn of_resume(why: ResumeDenial) -> Option<Refusal> {
+    pub fn of_resume(why: ResumeDenial) -> Option<Rejection> {
         match why {
             ResumeDenial::Unknown | ResumeDenial::Mismatch | ResumeDenial::Moved => {
-                Some(Refusal::Unknown)
+                Some(Rejection::Unknown)
             }
             ResumeDenial::Suspended
             | ResumeDenial::Stale
@@ -133,24 +133,24 @@ pub enum Meaning {
     Forgotten,
 }
 
-impl Refusal {
+impl Rejection {
     /// What follows from this refusal.
     #[must_use]
     pub fn meaning(self) -> Meaning {
         match self {
-            Refusal::Overloaded(wait) => Meaning::List(wait),
-            Refusal::Draining | Refusal::Internal | Refusal::Service(_) => {
+            Rejection::Overloaded(wait) => Meaning::List(wait),
+            Rejection::Draining | Rejection::Internal | Rejection::Service(_) => {
                 Meaning::List(Duration::ZERO)
             }
-            Refusal::NotHere
-            | Refusal::Seam
-            | Refusal::Mismatch
-            | Refusal::Unauthorized
-            | Refusal::WrongKey
-            | Refusal::Version => Meaning::NotThisSession,
+            Rejection::NotHere
+            | Rejection::Seam
+            | Rejection::Mismatch
+            | Rejection::Unauthorized
+            | Rejection::WrongKey
+            | Rejection::Version => Meaning::NotThisSession,
             // An expired ticket is expired everywhere, as a request that may not be repeated is.
-            Refusal::Expired | Refusal::Unsafe => Meaning::GiveUp,
-            Refusal::Unknown => Meaning::Forgotten,
+            Rejection::Expired | Rejection::Unsafe => Meaning::GiveUp,
+            Rejection::Unknown => Meaning::Forgotten,
         }
     }
 }
@@ -226,7 +226,7 @@ pub enum Next {
     /// Some server is left: try again, after a back-off if all of them have been tried.
     Another,
     /// None may take the session.
-    GiveUp(Refusal),
+    GiveUp(Rejection),
 }
 
 /// The choice of one session.
@@ -235,12 +235,12 @@ pub struct Choice {
     servers: usize,
     home: Option<Rank>,
     forgotten: bool,
-    struck: BTreeMap<Rank, Refusal>,
+    struck: BTreeMap<Rank, Rejection>,
     /// Who has refused since the session was last taken, and why.
-    asked: BTreeMap<Rank, Refusal>,
+    asked: BTreeMap<Rank, Rejection>,
     /// Why only its home may go on with it until it has a link again.
-    only_home: Option<Refusal>,
-    final_refusal: Option<Refusal>,
+    only_home: Option<Rejection>,
+    final_refusal: Option<Rejection>,
 }
 
 impl Choice {
@@ -281,7 +281,7 @@ impl Choice {
 
     /// Why a server is out of the question for this session.
     #[must_use]
-    pub fn struck(&self, server: Rank) -> Option<Refusal> {
+    pub fn struck(&self, server: Rank) -> Option<Rejection> {
         self.struck.get(&server).copied()
     }
 
@@ -316,7 +316,7 @@ impl Choice {
         &mut self,
         now: Instant,
         server: Rank,
-        why: Refusal,
+        why: Rejection,
         list: &mut Overloaded<K>,
         name: K,
     ) -> Next {
@@ -375,18 +375,18 @@ impl Choice {
 
     /// The refusal worth showing: the one that speaks of the content, before those of the door.
     #[must_use]
-    pub fn worst(&self) -> Refusal {
-        let order = |why: &Refusal| match why {
-            Refusal::Seam => 0,
-            Refusal::Mismatch => 1,
-            Refusal::NotHere => 2,
-            Refusal::Unauthorized => 3,
-            Refusal::WrongKey => 4,
-            Refusal::Service(_) => 5,
+    pub fn worst(&self) -> Rejection {
+        let order = |why: &Rejection| match why {
+            Rejection::Seam => 0,
+            Rejection::Mismatch => 1,
+            Rejection::NotHere => 2,
+            Rejection::Unauthorized => 3,
+            Rejection::WrongKey => 4,
+            Rejection::Service(_) => 5,
             _ => 6,
         };
         let all = self.struck.values().chain(self.asked.values()).chain(&self.only_home);
-        all.copied().min_by_key(order).unwrap_or(Refusal::Unknown)
+        all.copied().min_by_key(order).unwrap_or(Rejection::Unknown)
     }
 }
 
@@ -485,7 +485,7 @@ mod tests {
     fn an_overloaded_server_is_tried_last_and_returns_when_its_entry_has_aged() {
         let mut list = Overloaded::default();
         let mut choice = Choice::new(2);
-        let next = choice.refused(at(0), 0, Refusal::Overloaded(Duration::ZERO), &mut list, "a");
+        let next = choice.refused(at(0), 0, Rejection::Overloaded(Duration::ZERO), &mut list, "a");
         assert_eq!(next, Next::Another);
         let names = ["a", "b"];
         let order = |choice: &Choice, now| {
@@ -502,10 +502,10 @@ mod tests {
     fn a_new_session_asks_each_server_once_and_then_says_why_not() {
         let mut list = Overloaded::default();
         let mut choice = Choice::new(2);
-        let busy = Refusal::Overloaded(Duration::ZERO);
+        let busy = Rejection::Overloaded(Duration::ZERO);
         assert_eq!(choice.refused(at(0), 0, busy, &mut list, 0), Next::Another);
-        let next = choice.refused(at(0), 1, Refusal::Service(111), &mut list, 1);
-        assert_eq!(next, Next::GiveUp(Refusal::Service(111)));
+        let next = choice.refused(at(0), 1, Rejection::Service(111), &mut list, 1);
+        assert_eq!(next, Next::GiveUp(Rejection::Service(111)));
     }
 
     #[test]
@@ -530,9 +530,9 @@ mod tests {
         let mut list = Overloaded::default();
         let mut choice = Choice::new(3);
         choice.taken_by(0);
-        assert_eq!(choice.refused(at(0), 1, Refusal::Seam, &mut list, 1), Next::Another);
+        assert_eq!(choice.refused(at(0), 1, Rejection::Seam, &mut list, 1), Next::Another);
         assert_eq!(by_rank(&choice, Want::Resume { transferable: true }), [0, 2]);
-        assert_eq!(choice.struck(1), Some(Refusal::Seam));
+        assert_eq!(choice.struck(1), Some(Rejection::Seam));
     }
 
     #[test]
@@ -540,7 +540,7 @@ mod tests {
         let mut list = Overloaded::default();
         let mut choice = Choice::new(2);
         choice.taken_by(1);
-        assert_eq!(choice.refused(at(0), 1, Refusal::Unknown, &mut list, 1), Next::Another);
+        assert_eq!(choice.refused(at(0), 1, Rejection::Unknown, &mut list, 1), Next::Another);
         assert_eq!(choice.home(), None);
         assert_eq!(by_rank(&choice, Want::Resume { transferable: true }), [1, 0]);
         assert!(by_rank(&choice, Want::Resume { transferable: false }).is_empty());
@@ -553,10 +553,10 @@ mod tests {
         let mut list = Overloaded::default();
         let mut choice = Choice::new(2);
         choice.taken_by(0);
-        choice.refused(at(0), 1, Refusal::Seam, &mut list, 1);
-        choice.refused(at(0), 0, Refusal::Unknown, &mut list, 0);
-        let next = choice.refused(at(0), 0, Refusal::WrongKey, &mut list, 0);
-        assert_eq!(next, Next::GiveUp(Refusal::Seam));
+        choice.refused(at(0), 1, Rejection::Seam, &mut list, 1);
+        choice.refused(at(0), 0, Rejection::Unknown, &mut list, 0);
+        let next = choice.refused(at(0), 0, Rejection::WrongKey, &mut list, 0);
+        assert_eq!(next, Next::GiveUp(Rejection::Seam));
     }
 
     #[test]
@@ -565,14 +565,14 @@ mod tests {
         let mut choice = Choice::new(3);
         choice.taken_by(0);
         let transferable = Want::Resume { transferable: true };
-        assert_eq!(choice.refused(at(0), 1, Refusal::Unsafe, &mut list, 1), Next::Another);
+        assert_eq!(choice.refused(at(0), 1, Rejection::Unsafe, &mut list, 1), Next::Another);
         assert_eq!(by_rank(&choice, transferable), [0]);
         assert_eq!(choice.patience(), Some(REFUSED_MAX));
         choice.taken_by(0);
         assert_eq!(by_rank(&choice, transferable), [0, 1, 2], "the next request may be another");
-        choice.refused(at(1), 2, Refusal::Expired, &mut list, 2);
-        let next = choice.refused(at(1), 0, Refusal::Unknown, &mut list, 0);
-        assert_eq!(next, Next::GiveUp(Refusal::Expired));
+        choice.refused(at(1), 2, Rejection::Expired, &mut list, 2);
+        let next = choice.refused(at(1), 0, Rejection::Unknown, &mut list, 0);
+        assert_eq!(next, Next::GiveUp(Rejection::Expired));
     }
 
     #[test]
@@ -580,9 +580,9 @@ mod tests {
         let mut list = Overloaded::default();
         let mut choice = Choice::new(3);
         choice.taken_by(0);
-        choice.refused(at(0), 0, Refusal::Unknown, &mut list, 0);
-        let next = choice.refused(at(0), 1, Refusal::Unsafe, &mut list, 1);
-        assert_eq!(next, Next::GiveUp(Refusal::Unsafe));
+        choice.refused(at(0), 0, Rejection::Unknown, &mut list, 0);
+        let next = choice.refused(at(0), 1, Rejection::Unsafe, &mut list, 1);
+        assert_eq!(next, Next::GiveUp(Rejection::Unsafe));
     }
 
     #[test]
@@ -591,9 +591,9 @@ mod tests {
         let mut choice = Choice::new(2);
         choice.taken_by(0);
         assert_eq!(choice.patience(), None);
-        choice.refused(at(0), 1, Refusal::Seam, &mut list, 1);
+        choice.refused(at(0), 1, Rejection::Seam, &mut list, 1);
         assert_eq!(choice.patience(), Some(REFUSED_MAX));
-        assert_eq!(choice.worst(), Refusal::Seam);
+        assert_eq!(choice.worst(), Rejection::Seam);
         let mut lone = Choice::new(1);
         lone.taken_by(0);
         assert_eq!(lone.patience(), None, "no other server: wait");

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
-use stp_lookup::Place;
+use stp_lookup::DirectoryAddress;
 use stp_net::config::{Address, ByteRate, ByteSize, ConfigError, Loaded, Span};
 use stp_net::key::PublicKey;
 use stp_net::status::StatusAddr;
@@ -53,7 +53,7 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Directory {
     /// Where; any of them.
-    pub places: Vec<Place>,
+    pub places: Vec<DirectoryAddress>,
     /// The key it must show.
     pub key: PublicKey,
     /// Where brokers find this server; the directory fills in what is unspecified.
@@ -173,8 +173,8 @@ struct FileDirectory {
 #[derive(Debug, Deserialize)]
 #[serde(untagged, expecting = "expected a place such as \"192.0.2.1:4480\", or a list of them")]
 enum Places {
-    One(Place),
-    Many(Vec<Place>),
+    One(DirectoryAddress),
+    Many(Vec<DirectoryAddress>),
 }
 
 #[derive(Debug, Deserialize)]

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use stp_drive::{Dialing, Far, History, Never, SessionStatus, Verdict, path_sample};
+use stp_drive::{Dialing, Far, History, Never, SessionStatus, AfterDenial, path_sample};
 use stp_net::link::{Link, TcpInfo};
 use stp_proto::handle::Handle;
-use stp_proto::rise::Watch;
+use stp_proto::rise::RiseWatch;
 use stp_proto::session::{Attempt, Denied, Event, LostCause, Session};
 use stp_proto::time;
 use stp_proto::wire::TransferReason;
@@ -37,7 +37,7 @@ pub struct ServerFar {
     /// When it began here.
     pub since: Instant,
     /// The round trip of its link.
-    pub watch: Watch,
+    pub watch: RiseWatch,
     /// For being reached through others, if its service can need that.
     pub passes: Option<Passes>,
     /// The broker has said that it cannot go elsewhere.
@@ -65,8 +65,8 @@ impl Far for ServerFar {
         Never::dialing()
     }
 
-    fn denied(&mut self, _session: &Session, _why: &Denied) -> Verdict {
-        Verdict::TryLater
+    fn denied(&mut self, _session: &Session, _why: &Denied) -> AfterDenial {
+        AfterDenial::TryLater
     }
 
     fn event(&mut self, session: &Session, event: &Event) {

@@ -15,7 +15,7 @@ use stp_proto::lookup::{Grant, GrantError};
 use stp_proto::ticket::LEEWAY_S;
 use stp_proto::wire::DenyReason;
 
-use crate::refusal::Refusal;
+use crate::denial::Denial;
 use crate::ticket::{Cluster, unix_now};
 
 /// Tickets for one file that are remembered; the soonest to expire go first.
@@ -47,9 +47,9 @@ impl Used {
         cluster: &Cluster,
         ticket: &[u8],
         asking: &Asking<'_>,
-    ) -> Result<Grant, Refusal> {
+    ) -> Result<Grant, Denial> {
         let claims = seal::open(&cluster.key(), ticket, &asking.client)
-            .map_err(|error| Refusal::new(DenyReason::Unauthorized, error.to_string()))?;
+            .map_err(|error| Denial::new(DenyReason::Unauthorized, error.to_string()))?;
         let grant = Grant::decode(&claims)?;
         let now = unix_now();
         let who = (&asking.client.0, asking.address);
@@ -79,14 +79,14 @@ impl Used {
     }
 }
 
-impl From<GrantError> for Refusal {
-    fn from(error: GrantError) -> Refusal {
+impl From<GrantError> for Denial {
+    fn from(error: GrantError) -> Denial {
         let why = match error {
             GrantError::Expired(_) => DenyReason::Expired,
             GrantError::Malformed(_) | GrantError::Replayed => DenyReason::Unauthorized,
             GrantError::Future(_) | GrantError::Foreign(_) => DenyReason::Mismatch,
         };
-        Refusal::new(why, error.to_string())
+        Denial::new(why, error.to_string())
     }
 }
 
@@ -170,7 +170,7 @@ mod tests {
         Asking { client, address, service: SERVICE, handle: Handle([handle; 16]) }
     }
 
-    fn refused(scene: &Scene, ticket: &[u8], asking: &Asking<'_>) -> Refusal {
+    fn refused(scene: &Scene, ticket: &[u8], asking: &Asking<'_>) -> Denial {
         scene.used.admit(&scene.cluster, ticket, asking).expect_err("an attack")
     }
 
@@ -187,9 +187,9 @@ mod tests {
         let scene = scene();
         let ticket = ticket(&scene.cluster.key(), scene.client, 0, None);
         let thief = Identity::generate().public_key();
-        let refusal = refused(&scene, &ticket, &asking(thief, 1));
-        assert_eq!(refusal.why, DenyReason::Unauthorized);
-        assert!(refusal.text.contains("another client"), "{refusal}");
+        let denial = refused(&scene, &ticket, &asking(thief, 1));
+        assert_eq!(denial.why, DenyReason::Unauthorized);
+        assert!(denial.text.contains("another client"), "{denial}");
     }
 
     #[test]
@@ -200,18 +200,18 @@ mod tests {
             |handle| scene.used.admit(&scene.cluster, &ticket, &asking(scene.client, handle));
         admit(1).expect("the first session");
         admit(1).expect("its CONNECT again: the answer was lost");
-        let refusal = admit(2).expect_err("another session");
-        assert!(refusal.text.contains("used before"), "{refusal}");
+        let denial = admit(2).expect_err("another session");
+        assert!(denial.text.contains("used before"), "{denial}");
     }
 
     #[test]
     fn attack_expired() {
         let scene = scene();
         let key = scene.cluster.key();
-        let refusal =
+        let denial =
             refused(&scene, &ticket(&key, scene.client, 725, None), &asking(scene.client, 1));
-        assert_eq!(refusal.why, DenyReason::Expired);
-        assert!(refusal.text.contains("expired 12"), "{refusal}");
+        assert_eq!(denial.why, DenyReason::Expired);
+        assert!(denial.text.contains("expired 12"), "{denial}");
         let late = ticket(&key, scene.client, 715, None);
         scene.used.admit(&scene.cluster, &late, &asking(scene.client, 1)).expect("within leeway");
     }
@@ -220,8 +220,8 @@ mod tests {
     fn attack_future() {
         let scene = scene();
         let ticket = ticket(&scene.cluster.key(), scene.client, -300, None);
-        let refusal = refused(&scene, &ticket, &asking(scene.client, 1));
-        assert!(refusal.text.contains("in the future"), "{refusal}");
+        let denial = refused(&scene, &ticket, &asking(scene.client, 1));
+        assert!(denial.text.contains("in the future"), "{denial}");
     }
 
     #[test]
@@ -229,14 +229,14 @@ mod tests {
         let scene = scene();
         // Another cluster's key.
         let ticket_of = |key: &ClusterKey| ticket(key, scene.client, 0, None);
-        let refusal =
+        let denial =
             refused(&scene, &ticket_of(&ClusterKey::generate()), &asking(scene.client, 1));
-        assert!(refusal.text.contains("which this cluster does not know"), "{refusal}");
+        assert!(denial.text.contains("which this cluster does not know"), "{denial}");
         // The same key by mistake, another name.
         let other = cluster("other", (*scene.cluster.key()).clone());
         let ours = ticket_of(&other.key());
-        let refusal = scene.used.admit(&other, &ours, &asking(scene.client, 1));
-        assert!(refusal.expect_err("another name").text.contains("another cluster"));
+        let denial = scene.used.admit(&other, &ours, &asking(scene.client, 1));
+        assert!(denial.expect_err("another name").text.contains("another cluster"));
     }
 
     #[test]
@@ -244,11 +244,11 @@ mod tests {
         let scene = scene();
         let key = scene.cluster.key();
         let elsewhere = Asking { service: "ssh.home@example.org", ..asking(scene.client, 1) };
-        let refusal = refused(&scene, &ticket(&key, scene.client, 0, None), &elsewhere);
-        assert!(refusal.text.contains("another service"), "{refusal}");
+        let denial = refused(&scene, &ticket(&key, scene.client, 0, None), &elsewhere);
+        assert!(denial.text.contains("another service"), "{denial}");
         let bound = ticket(&key, scene.client, 0, Some("192.0.2.99"));
-        let refusal = refused(&scene, &bound, &asking(scene.client, 1));
-        assert!(refusal.text.contains("another address"), "{refusal}");
+        let denial = refused(&scene, &bound, &asking(scene.client, 1));
+        assert!(denial.text.contains("another address"), "{denial}");
         let bound = ticket(&key, scene.client, 0, Some("192.0.2.1"));
         scene.used.admit(&scene.cluster, &bound, &asking(scene.client, 1)).expect("from there");
     }
@@ -260,8 +260,8 @@ mod tests {
         for at in 0..good.len() {
             let mut altered = good.clone();
             altered[at] = if altered[at] == b'A' { b'B' } else { b'A' };
-            let refusal = refused(&scene, &altered, &asking(scene.client, 1));
-            assert_eq!(refusal.why, DenyReason::Unauthorized, "byte {at}: {refusal}");
+            let denial = refused(&scene, &altered, &asking(scene.client, 1));
+            assert_eq!(denial.why, DenyReason::Unauthorized, "byte {at}: {denial}");
         }
     }
 
@@ -272,8 +272,8 @@ mod tests {
         let new = ClusterKey::generate();
         let overlapping = cluster("example", new.clone().with_older(&scene.cluster.key()));
         scene.used.admit(&overlapping, &old, &asking(scene.client, 1)).expect("while both open");
-        let refusal = scene.used.admit(&cluster("example", new), &old, &asking(scene.client, 1));
-        assert!(refusal.expect_err("retired").text.contains("does not know"));
+        let denial = scene.used.admit(&cluster("example", new), &old, &asking(scene.client, 1));
+        assert!(denial.expect_err("retired").text.contains("does not know"));
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub mod inventory;
 pub mod listener;
 pub mod lookup;
 pub mod open;
-pub mod refusal;
+pub mod denial;
 pub mod registry;
 pub mod relay;
 pub mod service;

@@ -12,7 +12,7 @@ use stp_net::clock;
 use stp_net::key::PublicKey;
 use stp_net::link::{AcceptError, Acceptor, Link};
 use stp_net::status::Feed;
-use stp_proto::rise::Watch;
+use stp_proto::rise::RiseWatch;
 use stp_proto::session::{Session, code};
 use stp_proto::time;
 use stp_proto::wire::{
@@ -27,8 +27,8 @@ use crate::far::{GivenBack, ServerFar};
 use crate::grant::{Asking, Used};
 use crate::lookup::Standing;
 use crate::open::open;
-use crate::refusal::Refusal;
-use crate::registry::{Ended, Entry, Found, Key, Registry, Running};
+use crate::denial::Denial;
+use crate::registry::{Ended, Entry, Occupant, Key, Registry, Running};
 use crate::relay::{Passes, Relays};
 use crate::ticket::random_handle;
 
@@ -198,7 +198,7 @@ impl Server {
 
     fn resume(&self, mut link: Link, resume: &ResumeFrame, record: Vec<u8>) {
         let key = (link.peer_key(), resume.initiator);
-        if let Found::Running(entry) = self.registry.find(&key)
+        if let Occupant::Running(entry) = self.registry.find(&key)
             && entry.own == resume.acceptor
         {
             self.registry.counters.resumed.fetch_add(1, Ordering::Relaxed);
@@ -217,7 +217,7 @@ impl Server {
 
     fn reset(&self, mut link: Link, reset: &ResetFrame) {
         let key = (link.peer_key(), reset.initiator);
-        if let Found::Running(entry) = self.registry.find(&key)
+        if let Occupant::Running(entry) = self.registry.find(&key)
             && (reset.acceptor.is_none() || entry.own == reset.acceptor)
         {
             // A full inbox: the session hears of it from its own timers.
@@ -242,11 +242,11 @@ impl Server {
             return Box::pin(self.relay(link, connect, request)).await;
         }
         let key = (link.peer_key(), connect.handle);
-        if let Found::Opening(notify) = self.registry.find(&key) {
+        if let Occupant::Opening(notify) = self.registry.find(&key) {
             let _ = tokio::time::timeout(OPENING_MAX, notify.notified()).await;
         }
         let found = self.registry.find(&key);
-        if let (Found::Running(entry), ConnectMode::New) = (&found, &connect.mode) {
+        if let (Occupant::Running(entry), ConnectMode::New) = (&found, &connect.mode) {
             self.attach(entry, link, record.to_vec());
             return;
         }
@@ -266,51 +266,51 @@ impl Server {
                 let life = Life { server: Arc::clone(&self), key, ready: None, running };
                 tokio::spawn(life.run(ready, link));
             }
-            Err(refusal) => self.deny(link, connect, &refusal),
+            Err(denial) => self.deny(link, connect, &denial),
         }
     }
 
     /// Answers CONNECT_DENIED.
-    pub(crate) fn deny(&self, mut link: Link, connect: &Connect<'_>, refusal: &Refusal) {
+    pub(crate) fn deny(&self, mut link: Link, connect: &Connect<'_>, denial: &Denial) {
         tracing::info!(
-            client = %link.peer_key(), service = connect.service, why = %refusal.why,
-            text = refusal.text, "refused"
+            client = %link.peer_key(), service = connect.service, why = %denial.why,
+            text = denial.text, "refused"
         );
-        self.registry.counters.refuse(refusal.word());
-        let overloaded = refusal.why == DenyReason::Overloaded;
+        self.registry.counters.refuse(denial.word());
+        let overloaded = denial.why == DenyReason::Overloaded;
         let after = if overloaded { RETRY_AFTER } else { Duration::ZERO };
         let mut frame = Vec::new();
-        encode_connect_denied(connect.handle, refusal.why, after, &refusal.text, &mut frame);
+        encode_connect_denied(connect.handle, denial.why, after, &denial.text, &mut frame);
         link.send(&frame);
         link.linger();
     }
 
     /// Whether anything can be had here now by the holder of `client`.
-    pub(crate) fn welcome(&self, client: &PublicKey, connect: &Connect<'_>) -> Result<(), Refusal> {
+    pub(crate) fn welcome(&self, client: &PublicKey, connect: &Connect<'_>) -> Result<(), Denial> {
         if connect.version != VERSION {
             let text = format!("version {VERSION} is spoken here, not {}", connect.version);
-            return Err(Refusal::new(DenyReason::Version, text));
+            return Err(Denial::new(DenyReason::Version, text));
         }
         if !self.allows(client) {
             let text = format!("{client} is not among the clients of this server");
-            return Err(Refusal::new(DenyReason::Unauthorized, text));
+            return Err(Denial::new(DenyReason::Unauthorized, text));
         }
         if self.draining.load(Ordering::Relaxed) {
             let text = "this server is being shut down";
-            return Err(Refusal::new(DenyReason::Draining, text));
+            return Err(Denial::new(DenyReason::Draining, text));
         }
         Ok(())
     }
 
     /// Whether `rate` bytes a second more can leave this server.
-    pub(crate) fn has_egress(&self, rate: u64) -> Result<(), Refusal> {
+    pub(crate) fn has_egress(&self, rate: u64) -> Result<(), Denial> {
         let Some(most) = self.config.limits.egress else { return Ok(()) };
         let used = self.egress();
         if used < most && used.saturating_add(rate) <= most {
             return Ok(());
         }
         let text = format!("{used} of {most} bytes a second are used, {rate} more are wanted");
-        Err(Refusal::new(DenyReason::Overloaded, text))
+        Err(Denial::new(DenyReason::Overloaded, text))
     }
 
     /// Checks the gateway's ticket; the path it is for, if it is for one only.
@@ -319,14 +319,14 @@ impl Server {
         link: &Link,
         connect: &Connect<'_>,
         service: &ServiceConfig,
-    ) -> Result<Option<String>, Refusal> {
+    ) -> Result<Option<String>, Denial> {
         if !connect.mode.wants_grant() {
             return Ok(None);
         }
         let (Some(cluster), Some(grant)) = (&self.config.cluster, connect.grant) else {
             if service.tickets {
                 let text = "this service is for those with a ticket of the gateway";
-                return Err(Refusal::new(DenyReason::Unauthorized, text));
+                return Err(Denial::new(DenyReason::Unauthorized, text));
             }
             return Ok(None);
         };
@@ -342,26 +342,26 @@ impl Server {
         link: &Link,
         connect: &Connect<'_>,
         key: Key,
-        found: Found,
-    ) -> Result<(Ready, Running), Refusal> {
+        found: Occupant,
+    ) -> Result<(Ready, Running), Denial> {
         self.welcome(&key.0, connect)?;
         let service = self.config.services.iter().find(|known| known.name == connect.service);
         let service = service.ok_or_else(|| {
-            Refusal::new(DenyReason::NotHere, format!("no service {:?} here", connect.service))
+            Denial::new(DenyReason::NotHere, format!("no service {:?} here", connect.service))
         })?;
         if self.registry.len() >= self.config.limits.sessions {
             let text = format!("{} sessions are served", self.config.limits.sessions);
-            return Err(Refusal::new(DenyReason::Overloaded, text));
+            return Err(Denial::new(DenyReason::Overloaded, text));
         }
         self.has_egress(connect.rate.unwrap_or(0))?;
         let since = Instant::now();
         let reserved = match found {
-            Found::Nothing => self.registry.reserve(key),
-            Found::Opening(_) | Found::Running(_) => None,
+            Occupant::Nothing => self.registry.reserve(key),
+            Occupant::Opening(_) | Occupant::Running(_) => None,
         };
         let transferred = matches!(connect.mode, ConnectMode::Transfer(_));
         if reserved.is_none() && !transferred {
-            return Err(Refusal::new(DenyReason::Overloaded, "this session is being opened"));
+            return Err(Denial::new(DenyReason::Overloaded, "this session is being opened"));
         }
         let mut mint = self.config.cluster.as_ref().map(|c| c.mint(&service.name, key.0, key.1));
         if let Some(path) = self.admit(link, connect, service)?
@@ -405,7 +405,7 @@ impl Server {
             None => self.registry.replace(key, entry),
         };
         let Some((running, old)) = placed else {
-            return Err(Refusal::new(DenyReason::Overloaded, "a later attempt was faster"));
+            return Err(Denial::new(DenyReason::Overloaded, "a later attempt was faster"));
         };
         if let Some(old) = old {
             let _ = old.inbox.try_send(Command::Abort { code: code::MOVED });
@@ -448,7 +448,7 @@ impl Life {
             links: self.server.links.clone(),
             status: Arc::clone(&ready.status),
             since: ready.since,
-            watch: Watch::new(self.server.config.limits.rise),
+            watch: RiseWatch::new(self.server.config.limits.rise),
             fixed: ready.fixed,
             passes: ready.passes,
         };

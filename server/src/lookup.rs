@@ -12,7 +12,7 @@ use stp_lookup::Connection;
 use stp_lookup::connection::AskError;
 use stp_lookup::gateway::{LoginError, connect};
 use stp_net::link::{LinkOptions, Tls};
-use stp_net::paths::{Watch, is_here};
+use stp_net::paths::{PathWatch, is_here};
 use stp_proto::lookup::{Announce, Announced, Ask, Body, Files, LIST_MAX, MESSAGE_MAX};
 use stp_proto::name::Name;
 
@@ -59,7 +59,7 @@ impl Standing {
 }
 
 /// Waits until the machine has lost an address.
-async fn gone(network: &mut Option<Watch>, address: IpAddr) {
+async fn gone(network: &mut Option<PathWatch>, address: IpAddr) {
     while let Some(watch) = network {
         match watch.changed().await {
             Ok(()) if is_here(address) => {}
@@ -107,7 +107,7 @@ pub async fn announce(server: Arc<Server>, tls: Arc<Tls>) {
         looked: None,
         services: names,
     };
-    let mut network = match Watch::new() {
+    let mut network = match PathWatch::new() {
         Ok(watch) => Some(watch),
         Err(error) => {
             tracing::warn!(%error, "changes of the network cannot be watched; timers must do");
@@ -130,7 +130,7 @@ pub async fn announce(server: Arc<Server>, tls: Arc<Tls>) {
 
 impl Announcer {
     /// Announces over one link until it is lost or refused, or leaves from an address that is gone.
-    async fn run(&mut self, network: &mut Option<Watch>) -> Result<Infallible, LoginError> {
+    async fn run(&mut self, network: &mut Option<PathWatch>) -> Result<Infallible, LoginError> {
         let connection = self.connect().await?;
         let local = connection.local_address();
         tokio::select! {

@@ -9,7 +9,7 @@ use stp_proto::ticket::Claims;
 use stp_proto::wire::{ConnectMode, DenyReason, TransferRequest};
 
 use crate::config::{Kind, ServiceConfig};
-use crate::refusal::Refusal;
+use crate::denial::Denial;
 use crate::service::Service;
 use crate::service::beginning::Beginning;
 use crate::service::http::Http;
@@ -23,7 +23,7 @@ pub async fn open(
     config: &ServiceConfig,
     mode: &ConnectMode<'_>,
     mut mint: Option<Mint>,
-) -> Result<(Service, StartAt), Refusal> {
+) -> Result<(Service, StartAt), Denial> {
     let request = match mode {
         ConnectMode::New | ConnectMode::Relay(_) => None,
         ConnectMode::Transfer(request) => Some(request),
@@ -31,11 +31,11 @@ pub async fn open(
     if config.kind == Kind::Tcp {
         if mint.as_ref().is_some_and(|mint| mint.path().is_some()) {
             let text = "the ticket is for a file, and this service has none";
-            return Err(Refusal::new(DenyReason::Mismatch, text));
+            return Err(Denial::new(DenyReason::Mismatch, text));
         }
         if request.is_some_and(|request| request.up_sent > 0 || request.down > 0) {
             let text = "a session of a tcp service cannot be continued at another server";
-            return Err(Refusal::new(DenyReason::Unsafe, text));
+            return Err(Denial::new(DenyReason::Unsafe, text));
         }
         let upstream = upstream(config).await?;
         return Ok((Service::Tcp(Tcp::new(upstream)), StartAt::default()));
@@ -48,34 +48,34 @@ pub async fn open(
     Ok((Service::Http(Box::new(http)), at))
 }
 
-async fn upstream(config: &ServiceConfig) -> Result<Upstream, Refusal> {
-    config.target.open().await.map_err(|error| Refusal::unreachable(&error))
+async fn upstream(config: &ServiceConfig) -> Result<Upstream, Denial> {
+    config.target.open().await.map_err(|error| Denial::unreachable(&error))
 }
 
 async fn transfer(
     config: &ServiceConfig,
     request: &TransferRequest<'_>,
     mint: Option<&mut Mint>,
-) -> Result<(Beginning, StartAt), Refusal> {
+) -> Result<(Beginning, StartAt), Denial> {
     let Some(sealed) = request.ticket else {
         if request.down > 0 || request.up_from > 0 || request.covers > 0 {
             let text = format!(
                 "no ticket, but {} bytes were received and {} freed",
                 request.down, request.up_from
             );
-            return Err(Refusal::new(DenyReason::Mismatch, text));
+            return Err(Denial::new(DenyReason::Mismatch, text));
         }
         let beginning = Beginning::new(upstream(config).await?);
         let beginning = Beginning { guard: request.up_sent, ..beginning };
         return Ok((beginning, StartAt::default()));
     };
     let mint = mint.ok_or_else(|| {
-        Refusal::new(DenyReason::Unauthorized, "this server belongs to no cluster")
+        Denial::new(DenyReason::Unauthorized, "this server belongs to no cluster")
     })?;
     let claims = mint.open(sealed, request.down, request.up_from)?;
     if claims.up != request.covers {
         let text = format!("the ticket covers {}, not {}", claims.up, request.covers);
-        return Err(Refusal::new(DenyReason::Mismatch, text));
+        return Err(Denial::new(DenyReason::Mismatch, text));
     }
     mint.restrict(claims.path.clone());
     let beginning = carry_out(config, &claims, request).await?;
@@ -88,9 +88,9 @@ async fn carry_out(
     config: &ServiceConfig,
     claims: &Claims,
     request: &TransferRequest<'_>,
-) -> Result<Beginning, Refusal> {
+) -> Result<Beginning, Denial> {
     let (up, have) = (claims.up, request.down);
-    let broken = || Refusal::new(DenyReason::Mismatch, "the ticket's exchange cannot be followed");
+    let broken = || Denial::new(DenyReason::Mismatch, "the ticket's exchange cannot be followed");
     let proof = request.seam.clone();
     let exchange = claims.exchange.http().ok_or_else(broken)?;
     match Plan::make(exchange, claims.down, have, proof, config.policy)? {

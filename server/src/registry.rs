@@ -95,7 +95,7 @@ struct Inner {
 }
 
 /// What stands under a key.
-pub enum Found {
+pub enum Occupant {
     /// Nothing.
     Nothing,
     /// A session that is being opened: wait.
@@ -154,11 +154,11 @@ impl Registry {
 
     /// Looks a session up.
     #[must_use]
-    pub fn find(&self, key: &Key) -> Found {
+    pub fn find(&self, key: &Key) -> Occupant {
         match self.inner.lock().slots.get(key) {
-            None => Found::Nothing,
-            Some(Slot::Opening(notify)) => Found::Opening(Arc::clone(notify)),
-            Some(Slot::Running(entry)) => Found::Running(entry.clone()),
+            None => Occupant::Nothing,
+            Some(Slot::Opening(notify)) => Occupant::Opening(Arc::clone(notify)),
+            Some(Slot::Running(entry)) => Occupant::Running(entry.clone()),
         }
     }
 
@@ -321,10 +321,10 @@ mod tests {
         let registry = Arc::new(Registry::default());
         let reserved = registry.reserve(KEY).unwrap();
         assert!(registry.reserve(KEY).is_none());
-        assert!(matches!(registry.find(&KEY), Found::Opening(_)));
+        assert!(matches!(registry.find(&KEY), Occupant::Opening(_)));
         drop(reserved);
         let running = registry.reserve(KEY).unwrap().fill(entry(3)).unwrap();
-        assert!(matches!(registry.find(&KEY), Found::Running(_)));
+        assert!(matches!(registry.find(&KEY), Occupant::Running(_)));
         drop(running);
         assert!(registry.is_empty());
     }
@@ -346,7 +346,7 @@ mod tests {
         let registry = Arc::new(Registry::default());
         let (later, _) = registry.replace(KEY, entry(5)).unwrap();
         assert!(registry.replace(KEY, entry(3)).is_none());
-        let Found::Running(there) = registry.find(&KEY) else { panic!("it runs") };
+        let Occupant::Running(there) = registry.find(&KEY) else { panic!("it runs") };
         assert_eq!(there.own, Handle([5; 16]));
         drop(later);
         let reserved = registry.reserve(KEY).unwrap();

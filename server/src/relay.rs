@@ -29,7 +29,7 @@ use tokio::sync::Semaphore;
 
 use crate::config::RelayConfig;
 use crate::listener::Server;
-use crate::refusal::Refusal;
+use crate::denial::Denial;
 use crate::ticket::{Cluster, random_handle, unix_now};
 
 /// How often the way to each of the servers is measured.
@@ -147,11 +147,11 @@ impl Server {
         let client = link.peer_key();
         let asked = match self.may_relay(&link, connect, request) {
             Ok((home, place)) => self.reach(home).await.map(|tcp| (home, place, tcp)),
-            Err(refusal) => Err(refusal),
+            Err(denial) => Err(denial),
         };
         let (home, _place, onward) = match asked {
             Ok(asked) => asked,
-            Err(refusal) => return self.deny(link, connect, &refusal),
+            Err(denial) => return self.deny(link, connect, &denial),
         };
         let mut frame = Vec::new();
         ConnectOk {
@@ -186,42 +186,42 @@ impl Server {
         link: &Link,
         connect: &Connect<'_>,
         request: &RelayRequest<'_>,
-    ) -> Result<(&Home, tokio::sync::OwnedSemaphorePermit), Refusal> {
+    ) -> Result<(&Home, tokio::sync::OwnedSemaphorePermit), Denial> {
         self.welcome(&link.peer_key(), connect)?;
         let wanted = PublicKey(request.home);
         let home = self.relays.find(&wanted).ok_or_else(|| {
-            Refusal::new(DenyReason::NotHere, format!("nothing is relayed to {wanted} here"))
+            Denial::new(DenyReason::NotHere, format!("nothing is relayed to {wanted} here"))
         })?;
         let cluster = self.config.cluster.as_ref().ok_or_else(|| {
-            Refusal::new(DenyReason::Unauthorized, "this server belongs to no cluster")
+            Denial::new(DenyReason::Unauthorized, "this server belongs to no cluster")
         })?;
         check(cluster, request, &link.peer_key())?;
         self.has_egress(connect.rate.unwrap_or(0))?;
         let place = Arc::clone(&self.relays.places).try_acquire_owned().map_err(|_| {
             let text = format!("{} links are relayed", self.relays.places_max);
-            Refusal::new(DenyReason::Overloaded, text)
+            Denial::new(DenyReason::Overloaded, text)
         })?;
         Ok((home, place))
     }
 
-    async fn reach(&self, home: &Home) -> Result<TcpStream, Refusal> {
+    async fn reach(&self, home: &Home) -> Result<TcpStream, Denial> {
         let congestion = self.config.limits.congestion.clone();
         let options = LinkOptions { timeout: DIAL_MAX, congestion, ..LinkOptions::default() };
         connect_plain(home.address, &options).await.map_err(|error| {
             let errno = u16::try_from(error.errno()).unwrap_or_default();
-            Refusal::new(DenyReason::Refused(errno), error.to_string())
+            Denial::new(DenyReason::Refused(errno), error.to_string())
         })
     }
 }
 
 /// R81: sealed by a server of this cluster, for this client, by the server that is named.
-fn check(cluster: &Cluster, request: &RelayRequest<'_>, client: &PublicKey) -> Result<(), Refusal> {
-    let unauthorized = |text: String| Refusal::new(DenyReason::Unauthorized, text);
+fn check(cluster: &Cluster, request: &RelayRequest<'_>, client: &PublicKey) -> Result<(), Denial> {
+    let unauthorized = |text: String| Denial::new(DenyReason::Unauthorized, text);
     let claims = seal::open(&cluster.key(), request.pass, client)
         .map_err(|error| unauthorized(error.to_string()))?;
     let pass = Pass::decode(&claims).map_err(|error| unauthorized(error.to_string()))?;
     pass.check(&cluster.name, &request.home, unix_now()).map_err(|error| match error {
-        PassError::Expired(_) => Refusal::new(DenyReason::Expired, error.to_string()),
+        PassError::Expired(_) => Denial::new(DenyReason::Expired, error.to_string()),
         error => unauthorized(error.to_string()),
     })
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 use stp_drive::Command;
-use stp_net::status::{Acting, Feed, Metrics, Refusal, Source, page};
+use stp_net::status::{Acting, Feed, Metrics, ActError, Source, page};
 use stp_proto::session::code;
 
 use crate::listener::Server;
@@ -172,18 +172,18 @@ impl Source for Status {
             let Some((id, "close")) =
                 path.strip_prefix("sessions/").and_then(|p| p.split_once('/'))
             else {
-                return Err(Refusal::not_found(
+                return Err(ActError::not_found(
                     "only sessions/ID/close and drain can be done here",
                 ));
             };
             let running = self.0.registry.running();
             let found = running.iter().find(|(_, entry)| entry.own.to_string() == id);
             let Some((_, entry)) = found else {
-                return Err(Refusal::not_found(format!("no session {id:?}")));
+                return Err(ActError::not_found(format!("no session {id:?}")));
             };
             match entry.inbox.send(Command::Abort { code: code::USER }).await {
                 Ok(()) => Ok(json!({ "closed": id })),
-                Err(_) => Err(Refusal::conflict("the session has just ended")),
+                Err(_) => Err(ActError::conflict("the session has just ended")),
             }
         })
     }

@@ -4,7 +4,7 @@
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
-use stp_proto::local::place::{Place, ROUTES_FILE, SOCKET_FILE, Surroundings};
+use stp_proto::local::path::{LocalPath, ROUTES_FILE, SOCKET_FILE, Surroundings};
 use stp_proto::local::routes::WhenAbsent;
 
 use crate::raw;
@@ -12,9 +12,9 @@ use crate::raw;
 /// Paths and settings.
 pub struct Known {
     /// The broker's socket, NUL at the end.
-    pub socket: Place,
+    pub socket: LocalPath,
     /// The route map, NUL at the end.
-    pub routes: Place,
+    pub routes: LocalPath,
     /// `$SESSION_WHEN_ABSENT`, which goes before what the map says.
     pub when_absent: Option<WhenAbsent>,
 }
@@ -49,11 +49,11 @@ fn look() -> Option<Known> {
         uid,
         has_run_user: true,
     };
-    let mut directory = Place::directory(&around)?;
+    let mut directory = LocalPath::directory(&around)?;
     let given = |value: Option<&[u8]>| value.is_some_and(|value| !value.is_empty());
     if !given(around.session_dir) && !given(around.runtime_dir) && !has_parent(&directory) {
         around.has_run_user = false;
-        directory = Place::directory(&around)?;
+        directory = LocalPath::directory(&around)?;
     }
     let when_absent = match variable(c"SESSION_WHEN_ABSENT") {
         Some(b"pass") => Some(WhenAbsent::Pass),
@@ -68,10 +68,10 @@ fn look() -> Option<Known> {
 }
 
 /// Whether the directory above is there: `/run/user/UID`.
-fn has_parent(directory: &Place) -> bool {
+fn has_parent(directory: &LocalPath) -> bool {
     let Some(above) = directory.file("..") else { return false };
     let end = directory.as_bytes().iter().rposition(|byte| *byte == b'/').unwrap_or(0);
-    let mut path = [0; stp_proto::local::place::PATH_BYTES_MAX];
+    let mut path = [0; stp_proto::local::path::PATH_BYTES_MAX];
     path[..end].copy_from_slice(&above.as_bytes()[..end]);
     let Ok(path) = CStr::from_bytes_until_nul(&path) else { return false };
     match raw::open(path, libc::O_PATH | libc::O_DIRECTORY) {

@@ -69,7 +69,7 @@ impl Attempts {
 }
 
 /// What was found for a client.
-struct Found {
+struct Hit {
     service: Name,
     path: Option<stp_proto::lookup::FilePath>,
     file: HeldFile,
@@ -139,7 +139,7 @@ impl Sns {
         caller: &Caller,
         user: &str,
         locate: &Locate,
-    ) -> Result<(Found, [u8; 32]), (Refusal, String)> {
+    ) -> Result<(Hit, [u8; 32]), (Refusal, String)> {
         let known = held
             .users
             .get(user)
@@ -163,7 +163,7 @@ impl Sns {
         };
         let servers = self.ranked(held, &holders.servers, caller.address);
         let (service, file) = (holders.service, holders.file);
-        Ok((Found { service, path: Some(full), file, servers }, list_key))
+        Ok((Hit { service, path: Some(full), file, servers }, list_key))
     }
 
     /// A service as a whole: the servers that announce it, and its endpoint's own place.
@@ -172,7 +172,7 @@ impl Sns {
         held: &Held,
         caller: &Caller,
         service: Name,
-    ) -> Result<Found, (Refusal, String)> {
+    ) -> Result<Hit, (Refusal, String)> {
         let offered = held.offered.get(service.as_str()).cloned().unwrap_or_default();
         let mut servers = self.ranked(held, &offered, caller.address);
         let own =
@@ -199,7 +199,7 @@ impl Sns {
             return Err((why, text));
         }
         let file = HeldFile { size: 0, sha256: [0; 32] };
-        Ok(Found { service, path: None, file, servers })
+        Ok(Hit { service, path: None, file, servers })
     }
 
     fn located(
@@ -207,7 +207,7 @@ impl Sns {
         caller: &Caller,
         user: &str,
         from: u64,
-        found: &Found,
+        found: &Hit,
         list_key: &[u8; 32],
     ) -> Body {
         let tickets = &self.config.tickets;

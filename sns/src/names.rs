@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use stp_net::key::PublicKey;
 use stp_proto::lookup::{
     Body, ChangeEndpoint, ChangeService, Changed, Created, Done, EndpointFound, EndpointName,
-    NewEndpoint, NewService, Place, Protocol, Refusal, ServiceFound,
+    NewEndpoint, NewService, Location, Protocol, Refusal, ServiceFound,
 };
 use stp_proto::name::Name;
 
@@ -211,7 +211,7 @@ impl Sns {
             && let Some(endpoint) = held.endpoints.get(name.endpoint())
         {
             lease_s = endpoint.value.lease_s;
-            places.extend(endpoint.value.addresses.iter().map(|address| Place {
+            places.extend(endpoint.value.addresses.iter().map(|address| Location {
                 server: String::new(),
                 address: SocketAddr::new(*address, service.value.port),
                 protocol: Protocol::Session,
@@ -219,7 +219,7 @@ impl Sns {
             }));
         }
         for (server, announced) in self.servers_of(held, name.as_str(), caller.address) {
-            places.extend(announced.addresses.iter().map(|address| Place {
+            places.extend(announced.addresses.iter().map(|address| Location {
                 server: server.to_owned(),
                 address: *address,
                 protocol: Protocol::Session,

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 use stp_net::link::Acceptor;
-use stp_net::status::{Acting, Metrics, Refusal, Source, page};
+use stp_net::status::{Acting, Metrics, ActError, Source, page};
 
 use crate::sns::Sns;
 
@@ -162,6 +162,6 @@ impl Source for Status {
     }
 
     fn act(self: Arc<Self>, _path: String, _body: Value) -> Acting {
-        Box::pin(async { Err(Refusal::not_found("use stp-sns admin")) })
+        Box::pin(async { Err(ActError::not_found("use stp-sns admin")) })
     }
 }

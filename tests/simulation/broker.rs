@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use stp_proto::handle::Handle;
-use stp_proto::select::{Choice, Meaning, Next, Overloaded, Rank, Refusal, Want};
+use stp_proto::select::{Choice, Meaning, Next, Overloaded, Rank, Rejection, Want};
 use stp_proto::session::{Denied, Event, Input, LostCause, Session, code};
 use stp_proto::time::Instant;
 use stp_proto::wire::{Close, ResetFrame};
@@ -289,8 +289,8 @@ impl World {
 
     fn denied(&mut self, number: u64, session: &Session, why: &Denied) -> Verdict {
         let refusal = match why {
-            Denied::Connect { why, retry_after, .. } => Refusal::of_connect(*why, *retry_after),
-            Denied::Resume(why) => match Refusal::of_resume(*why) {
+            Denied::Connect { why, retry_after, .. } => Rejection::of_connect(*why, *retry_after),
+            Denied::Resume(why) => match Rejection::of_resume(*why) {
                 Some(refusal) => refusal,
                 None => return Verdict::Nothing,
             },
@@ -312,7 +312,7 @@ impl World {
             }
             None => Next::Another,
         };
-        let unknown = refusal == Refusal::Unknown && session.is_established();
+        let unknown = refusal == Rejection::Unknown && session.is_established();
         let reason = match (next, session.transferable()) {
             (_, Err(why)) if unknown => format!("unknown there, and {why}"),
             (Next::GiveUp(why), _) => format!("no server can take it: {why}; {refusal}, {why:?}"),

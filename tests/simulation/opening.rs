@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use stp_proto::handle::Handle;
 use stp_proto::replay::http::{self, Ask, Judged, Observer, Plan, SpliceStep};
-use stp_proto::replay::{Exchange, Policy, Refusal, RefusalKind};
+use stp_proto::replay::{Exchange, Policy, NoReplay, NoReplayKind};
 use stp_proto::seam::Seam;
 use stp_proto::session::StartAt;
 use stp_proto::ticket::{Claims, Holder, TicketError};
@@ -46,12 +46,12 @@ impl Mint {
 /// A refusal to take a session.
 pub type Denial = (DenyReason, String);
 
-fn denied(refusal: Refusal) -> Denial {
+fn denied(refusal: NoReplay) -> Denial {
     let why = match refusal.kind {
-        RefusalKind::Mismatch => DenyReason::Mismatch,
-        RefusalKind::Seam => DenyReason::Seam,
-        RefusalKind::NotHere => DenyReason::NotHere,
-        RefusalKind::Unsafe => DenyReason::Unsafe,
+        NoReplayKind::Mismatch => DenyReason::Mismatch,
+        NoReplayKind::Seam => DenyReason::Seam,
+        NoReplayKind::NotHere => DenyReason::NotHere,
+        NoReplayKind::Unsafe => DenyReason::Unsafe,
     };
     (why, refusal.text)
 }
@@ -59,7 +59,7 @@ fn denied(refusal: Refusal) -> Denial {
 /// Why there is none.
 pub enum JoinError {
     Service,
-    Refused(Refusal),
+    Refused(NoReplay),
 }
 
 /// A stream that stands at the seam.

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
-use stp_proto::local::place::SOCKET_FILE;
+use stp_proto::local::path::SOCKET_FILE;
 use stp_proto::local::wire::{MESSAGE_BYTES_MAX, Open, Reply, Request as Asked, Resolved};
-use stp_proto::local::wire::{Verdict, WireError};
+use stp_proto::local::wire::{SocketState, WireError};
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::socket::comm;
-use super::verdict::Verdicts;
+use super::socket_state::SocketStates;
 use super::{AppInfo, AppSocket, NameRequest, Request, ResolveRequest};
 
 /// How long a connection may take to say what it is for.
@@ -58,7 +58,7 @@ pub struct Counters {
     /// Names asked for, in either direction.
     pub resolved: AtomicU64,
     /// Questions about the state of a socket.
-    pub verdicts: AtomicU64,
+    pub states: AtomicU64,
     /// Connections of other users, turned away.
     pub strangers: AtomicU64,
     /// Connections that sent something else than a message.
@@ -103,7 +103,7 @@ impl Listener {
         let porter = Porter {
             sender,
             counters: Arc::clone(&counters),
-            verdicts: Verdicts::default(),
+            states: SocketStates::default(),
             speechless: Arc::new(Semaphore::new(SPEECHLESS_MAX)),
             uid: rustix::process::geteuid().as_raw(),
         };
@@ -160,7 +160,7 @@ fn take_lock(dir: &Path) -> Result<File, BindError> {
 struct Porter {
     sender: mpsc::Sender<Request>,
     counters: Arc<Counters>,
-    verdicts: Verdicts,
+    states: SocketStates,
     speechless: Arc<Semaphore>,
     uid: u32,
 }
@@ -219,7 +219,7 @@ impl Porter {
     async fn open(&self, stream: UnixStream, open: Open, info: AppInfo, tcp: Option<OwnedFd>) {
         // An urgent byte keeps its place here, and must not be lost.
         let _then_it_is = stp_net::urgent::in_line(&stream);
-        match AppSocket::new(stream, open, info, tcp, &self.verdicts) {
+        match AppSocket::new(stream, open, info, tcp, &self.states) {
             // Dropped with the request when the broker is ending: the app's connect is refused.
             Some(socket) => drop(self.sender.send(Request::Open(socket)).await),
             None => count(&self.counters.garbage),
@@ -244,16 +244,16 @@ impl Porter {
                 name = self.ask(request, answer).await.flatten();
                 Reply::Name(name.as_deref())
             }
-            Asked::Verdict(cookie) => {
-                count(&self.counters.verdicts);
-                Reply::Verdict(self.verdicts.ask(cookie))
+            Asked::SocketState(cookie) => {
+                count(&self.counters.states);
+                Reply::SocketState(self.states.ask(cookie))
             }
             Asked::Linger(cookie, abortive) => {
-                self.verdicts.set_abortive(cookie, abortive);
+                self.states.set_abortive(cookie, abortive);
                 Reply::Done
             }
             Asked::Hello => Reply::Hello { pid: std::process::id() },
-            Asked::Open(_) => Reply::Verdict(Verdict::Unknown),
+            Asked::Open(_) => Reply::SocketState(SocketState::Unknown),
         };
         if let Some(message) = reply.encode() {
             let _asker_gone = stream.write_all(message.as_bytes()).await;

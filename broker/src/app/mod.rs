@@ -16,7 +16,7 @@ mod request;
 mod socket;
 #[cfg(test)]
 mod tests;
-mod verdict;
+mod socket_state;
 
 pub use listener::{BindError, Counters, Listener};
 pub use publish::publish_routes;

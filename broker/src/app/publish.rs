@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use stp_proto::local::place::ROUTES_FILE;
+use stp_proto::local::path::ROUTES_FILE;
 use stp_proto::local::routes::SUPERSEDED_AT;
 
 /// Replaces the route map in `dir` by `map`, as built by [`stp_proto::local::routes::Builder`].

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use rustix::net::RecvFlags;
 use stp_proto::local::Cookie;
-use stp_proto::local::wire::{FILLER, FILLER_END, Open, Verdict};
+use stp_proto::local::wire::{FILLER, FILLER_END, Open, SocketState};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
 use super::read::{self, Ended, Got};
-use super::verdict::Verdicts;
+use super::socket_state::SocketStates;
 
 /// More filler than this nobody sends: the largest send buffer the kernel gives.
 const FILLER_BYTES_MAX: usize = 64 << 20;
@@ -79,17 +79,17 @@ pub struct AppSocket {
     delivered: u64,
 }
 
-/// This socket's line in the table of verdicts; closed once.
+/// This socket's line in the table of states; closed once.
 struct Ledger {
-    verdicts: Verdicts,
+    states: SocketStates,
     cookie: Cookie,
     closed: bool,
 }
 
 impl Ledger {
-    fn close(&mut self, verdict: Verdict) {
+    fn close(&mut self, state: SocketState) {
         if !std::mem::replace(&mut self.closed, true) {
-            self.verdicts.end(self.cookie, verdict, Instant::now());
+            self.states.end(self.cookie, state, Instant::now());
         }
     }
 }
@@ -107,10 +107,10 @@ impl AppSocket {
         open: Open,
         info: AppInfo,
         reserved: Option<OwnedFd>,
-        verdicts: &Verdicts,
+        states: &SocketStates,
     ) -> Option<AppSocket> {
-        let ledger = Ledger { verdicts: verdicts.clone(), cookie: open.cookie, closed: false };
-        verdicts.open(open.cookie, open.flags.abortive).then(|| AppSocket {
+        let ledger = Ledger { states: states.clone(), cookie: open.cookie, closed: false };
+        states.open(open.cookie, open.flags.abortive).then(|| AppSocket {
             stream: Some(stream),
             open,
             info,
@@ -211,9 +211,9 @@ impl AppSocket {
     /// Keeps what the app may ask of the session from time to time: the link's smoothed round-trip
     /// time, 0 when there is no link, and the bytes not acknowledged by the far end.
     pub fn report(&self, rtt_us: u32, unacknowledged: u32) {
-        let verdict = Verdict::Established { rtt_us, unacknowledged };
+        let state = SocketState::Established { rtt_us, unacknowledged };
         if !self.ledger.closed {
-            self.ledger.verdicts.set(self.ledger.cookie, verdict);
+            self.ledger.states.set(self.ledger.cookie, state);
         }
     }
 
@@ -268,7 +268,7 @@ impl AppSocket {
             }
             Got::Nothing => Err(ErrorKind::WouldBlock.into()),
             Got::End(end) => {
-                let abortive = self.ledger.verdicts.is_abortive(self.ledger.cookie);
+                let abortive = self.ledger.states.is_abortive(self.ledger.cookie);
                 self.end = match end {
                     Ended::Fin => AppEnd::Fin,
                     Ended::Gone if !abortive => AppEnd::Gone,
@@ -342,12 +342,12 @@ impl AppSocket {
                 }
             }
             Shut::Reset { errno } if self.established => {
-                self.ledger.close(Verdict::Reset(errno));
+                self.ledger.close(SocketState::Reset(errno));
                 self.stream = None;
                 self.reserved = None;
             }
             Shut::Reset { errno } => {
-                self.ledger.close(Verdict::Refused(errno));
+                self.ledger.close(SocketState::Refused(errno));
                 self.reserved = None;
                 if let Some(stream) = self.stream.take() {
                     close_on_filler(stream);
@@ -362,18 +362,18 @@ impl AppSocket {
         if let Some(stream) = &self.stream {
             read::drop_held(stream.as_fd(), &mut self.held);
         }
-        self.ledger.close(Verdict::Closed);
+        self.ledger.close(SocketState::Closed);
     }
 }
 
 impl Drop for AppSocket {
     fn drop(&mut self) {
-        let verdict = match (self.established, self.end) {
-            (false, _) => Verdict::Refused(rustix::io::Errno::CONNREFUSED.raw_os_error()),
-            (true, _) if self.fin_sent && self.end != AppEnd::Open => Verdict::Closed,
-            (true, _) => Verdict::Reset(rustix::io::Errno::CONNRESET.raw_os_error()),
+        let state = match (self.established, self.end) {
+            (false, _) => SocketState::Refused(rustix::io::Errno::CONNREFUSED.raw_os_error()),
+            (true, _) if self.fin_sent && self.end != AppEnd::Open => SocketState::Closed,
+            (true, _) => SocketState::Reset(rustix::io::Errno::CONNRESET.raw_os_error()),
         };
-        self.ledger.close(verdict);
+        self.ledger.close(state);
     }
 }
 

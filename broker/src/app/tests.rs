@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use stp_proto::local::wire::{
-    Open, OpenFlags, Reply, Request as Asked, Resolve, Resolved, Verdict,
+    Open, OpenFlags, Reply, Request as Asked, Resolve, Resolved, SocketState,
 };
 use stp_proto::local::{Cookie, Family};
 
@@ -61,15 +61,15 @@ impl Broker {
         (app, socket)
     }
 
-    async fn verdict(&self) -> Verdict {
-        let mut stream = self.ask(&Asked::Verdict(COOKIE));
+    async fn socket_state(&self) -> SocketState {
+        let mut stream = self.ask(&Asked::SocketState(COOKIE));
         let read = tokio::task::spawn_blocking(move || {
             let mut answer = Vec::new();
             stream.read_to_end(&mut answer).unwrap();
             answer
         });
         match Reply::decode(&read.await.unwrap()).unwrap().unwrap().0 {
-            Reply::Verdict(verdict) => verdict,
+            Reply::SocketState(state) => state,
             other => panic!("{other:?}"),
         }
     }
@@ -103,7 +103,7 @@ async fn small_bursts_arrive_once_and_leave_one_byte_behind() {
     socket.shut(Shut::Reset { errno: 110 });
     let error = app.read(&mut [0; 8]).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(104));
-    assert_eq!(broker.verdict().await, Verdict::Reset(110));
+    assert_eq!(broker.socket_state().await, SocketState::Reset(110));
 }
 
 #[tokio::test]
@@ -196,7 +196,7 @@ async fn the_ends_of_an_app_are_told_apart() {
     let mut answer = String::new();
     app.read_to_string(&mut answer).unwrap();
     assert_eq!(answer, "answer");
-    assert_eq!(broker.verdict().await, Verdict::Closed);
+    assert_eq!(broker.socket_state().await, SocketState::Closed);
     drop(app);
 
     let mut broker = Broker::new();
@@ -212,10 +212,10 @@ async fn the_ends_of_an_app_are_told_apart() {
 async fn a_refusal_is_an_error_for_the_app_and_a_verdict_for_the_shim() {
     let mut broker = Broker::new();
     let (mut app, socket) = broker.open().await;
-    assert_eq!(broker.verdict().await, Verdict::Pending);
+    assert_eq!(broker.socket_state().await, SocketState::Pending);
     socket.refuse(113);
     assert_eq!(app.read(&mut [0; 8]).unwrap_err().raw_os_error(), Some(104));
-    assert_eq!(broker.verdict().await, Verdict::Refused(113));
+    assert_eq!(broker.socket_state().await, SocketState::Refused(113));
 }
 
 #[tokio::test]

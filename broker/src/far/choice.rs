@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stp_drive::{DialFailed, Dialed};
-use stp_proto::select::{self, Next, Rank, Refusal, Want};
+use stp_proto::select::{self, Next, Rank, Rejection, Want};
 use stp_proto::session::{Peer, code};
 
 use super::SessionFar;
@@ -115,7 +115,7 @@ impl SessionFar {
         }
     }
 
-    pub(super) fn refuse(&self, course: &mut Course, why: Refusal, text: &str) -> Option<Next> {
+    pub(super) fn refuse(&self, course: &mut Course, why: Rejection, text: &str) -> Option<Next> {
         let rank = course.trying.take()?;
         let name = (self.entry.service_number, rank);
         let mut list = self.broker.overloaded.lock();

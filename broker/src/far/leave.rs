@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stp_drive::{DialFailed, Dialed, Verdict};
-use stp_proto::select::{Meaning, Rank, Refusal};
+use stp_drive::{DialFailed, Dialed, AfterDenial};
+use stp_proto::select::{Meaning, Rank, Rejection};
 use stp_proto::session::{LostCause, Peer, Session, WhyNot};
 use stp_proto::wire::{Close, ResetFrame, TransferReason};
 
@@ -77,9 +77,9 @@ impl SessionFar {
     }
 
     /// A server refuses the session while another still has it.
-    pub(super) fn denied_planned(&self, refusal: Refusal, cause: &str, received: u64) -> Verdict {
+    pub(super) fn denied_planned(&self, refusal: Rejection, cause: &str, received: u64) -> AfterDenial {
         let mut course = self.entry.course.lock();
-        let Some(rank) = course.trying.take() else { return Verdict::TryLater };
+        let Some(rank) = course.trying.take() else { return AfterDenial::TryLater };
         let mut list = self.broker.overloaded.lock();
         let name = (self.entry.service_number, rank);
         match refusal.meaning() {
@@ -95,14 +95,14 @@ impl SessionFar {
     }
 
     /// The next server of the plan, or none.
-    fn go_on(&self, failed: Rank, cause: &str, received: u64) -> Verdict {
+    fn go_on(&self, failed: Rank, cause: &str, received: u64) -> AfterDenial {
         if moves::next(&self.entry, failed) {
-            return Verdict::TryAgain;
+            return AfterDenial::TryAgain;
         }
         let (entry, why) = (Arc::clone(&self.entry), cause.to_owned());
         let reason = TransferReason::NobodyBetter;
         tokio::spawn(async move { moves::stay(&entry, reason, why, received).await });
-        Verdict::TryLater
+        AfterDenial::TryLater
     }
 
     /// The link to another server came to nothing; the one the session has goes on.
@@ -122,7 +122,7 @@ impl SessionFar {
             LostCause::Overtaken => "was overtaken by another answer",
         };
         let again = again
-            || matches!(self.go_on(rank, &format!("{server} {what}"), received), Verdict::TryAgain);
+            || matches!(self.go_on(rank, &format!("{server} {what}"), received), AfterDenial::TryAgain);
         if again {
             tokio::spawn(async move {
                 tokio::time::sleep(AGAIN_AFTER).await;

@@ -8,10 +8,10 @@ mod link;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stp_drive::{Dialing, Far, Verdict, path_sample};
+use stp_drive::{Dialing, Far, AfterDenial, path_sample};
 use stp_net::link::{Link, TcpInfo};
-use stp_proto::rise::{Rule, Watch};
-use stp_proto::select::{Next, Refusal, Want};
+use stp_proto::rise::{Rule, RiseWatch};
+use stp_proto::select::{Next, Rejection, Want};
 use stp_proto::session::{Denied, Event, Session, code};
 use stp_proto::time;
 use stp_proto::wire::{ResetFrame, TransferReason};
@@ -33,7 +33,7 @@ pub struct SessionFar {
     /// Where the attached link leads, and since when there is one.
     link: Option<(Arc<Server>, time::Instant)>,
     /// The round trip of its link.
-    watch: Watch,
+    watch: RiseWatch,
     /// When it was last decided whether to leave.
     asked: Option<Instant>,
 }
@@ -42,7 +42,7 @@ impl SessionFar {
     /// The far side of this session.
     #[must_use]
     pub fn new(broker: Arc<Broker>, entry: Arc<Entry>) -> SessionFar {
-        let watch = Watch::new(Rule::default());
+        let watch = RiseWatch::new(Rule::default());
         SessionFar { broker, entry, link: None, watch, asked: None }
     }
 }
@@ -83,15 +83,15 @@ impl Far for SessionFar {
         Box::pin(async move { far.dial_any(want, received).await })
     }
 
-    fn denied(&mut self, session: &Session, why: &Denied) -> Verdict {
+    fn denied(&mut self, session: &Session, why: &Denied) -> AfterDenial {
         let (refusal, text) = match why {
             Denied::Connect { why, retry_after, text, .. } => {
-                (Some(Refusal::of_connect(*why, *retry_after)), text.clone())
+                (Some(Rejection::of_connect(*why, *retry_after)), text.clone())
             }
-            Denied::Resume(why) => (Refusal::of_resume(*why), why.to_string()),
+            Denied::Resume(why) => (Rejection::of_resume(*why), why.to_string()),
         };
-        let Some(refusal) = refusal else { return Verdict::TryLater };
-        if matches!(refusal, Refusal::Unauthorized | Refusal::Expired)
+        let Some(refusal) = refusal else { return AfterDenial::TryLater };
+        if matches!(refusal, Rejection::Unauthorized | Rejection::Expired)
             && let Some(host) = &self.entry.host
         {
             self.broker.directory.distrust(host);
@@ -107,7 +107,7 @@ impl Far for SessionFar {
         }
         let next = self.refuse(&mut course, refusal, &text).unwrap_or(Next::Another);
         let hopeless = match (refusal, session.transferable()) {
-            (Refusal::Unknown, Err(why)) if session.is_established() => {
+            (Rejection::Unknown, Err(why)) if session.is_established() => {
                 Some(format!("{cause}; and it cannot be continued elsewhere: {why}"))
             }
             _ => None,
@@ -115,17 +115,17 @@ impl Far for SessionFar {
         let reason = match (next, hopeless) {
             (_, Some(reason)) => reason,
             (Next::GiveUp(why), None) => format!("no server can take it: {why} ({cause})"),
-            (Next::Another, None) => return Verdict::TryAgain,
+            (Next::Another, None) => return AfterDenial::TryAgain,
         };
         let errno = match refusal {
             _ if session.is_established() => nix::errno::Errno::ECONNRESET as i32,
-            Refusal::Service(errno) => i32::from(errno),
-            Refusal::NotHere => nix::errno::Errno::EHOSTUNREACH as i32,
+            Rejection::Service(errno) => i32::from(errno),
+            Rejection::NotHere => nix::errno::Errno::EHOSTUNREACH as i32,
             _ => nix::errno::Errno::ECONNREFUSED as i32,
         };
         drop(course);
         give_up(&self.broker, &self.entry, errno, &reason, session.positions().received);
-        Verdict::GiveUp { code: code::NO_SERVER, reason }
+        AfterDenial::GiveUp { code: code::NO_SERVER, reason }
     }
 
     fn event(&mut self, session: &Session, event: &Event) {

@@ -98,7 +98,7 @@ impl<'de> Deserialize<'de> for StatusAddr {
 }
 
 /// What an action comes to.
-pub type Acting = Pin<Box<dyn Future<Output = Result<Value, Refusal>> + Send>>;
+pub type Acting = Pin<Box<dyn Future<Output = Result<Value, ActError>> + Send>>;
 
 /// Whose status it is. The daemons implement it over what they have published; none of the first
 /// three may wait.
@@ -120,14 +120,14 @@ pub trait Source: Send + Sync + 'static {
 
 /// Why an action was not done.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct ActError {
     /// The HTTP status, 4xx or 5xx.
     pub status: u16,
     /// What is wrong, and what to do.
     pub text: String,
 }
 
-impl Refusal {
+impl ActError {
     /// There is no such action, or nothing to act upon.
     #[must_use]
     pub fn not_found(text: impl Into<String>) -> Self {
@@ -147,7 +147,7 @@ impl Refusal {
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for ActError {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         (status, axum::Json(json!({ "error": self.text }))).into_response()
@@ -292,7 +292,7 @@ async fn events(State(source): Shared) -> Response {
             let happenings = feed.listen(move || source.status());
             Sse::new(happenings).keep_alive(KeepAlive::default()).into_response()
         }
-        None => Refusal::not_found("there is no /events here").into_response(),
+        None => ActError::not_found("there is no /events here").into_response(),
     }
 }
 
@@ -301,15 +301,15 @@ async fn other(State(source): Shared, request: Request) -> Response {
     let path = request.uri().path().trim_start_matches('/').to_owned();
     if request.method() != Method::POST {
         return if path.is_empty() || ["status", "metrics", "events"].contains(&path.as_str()) {
-            Refusal { status: 405, text: "only GET is answered here".into() }.into_response()
+            ActError { status: 405, text: "only GET is answered here".into() }.into_response()
         } else {
             let text = format!("there is no /{path}; there are /, /status, /metrics and /events");
-            Refusal::not_found(text).into_response()
+            ActError::not_found(text).into_response()
         };
     }
     let body = match to_bytes(request.into_body(), BODY_MAX).await {
         Ok(body) => parse_body(&body),
-        Err(_) => Err(Refusal { status: 413, text: format!("more than {BODY_MAX} bytes") }),
+        Err(_) => Err(ActError { status: 413, text: format!("more than {BODY_MAX} bytes") }),
     };
     let acted = match body {
         Ok(body) => source.act(path, body).await,
@@ -318,12 +318,12 @@ async fn other(State(source): Shared, request: Request) -> Response {
     acted.map_or_else(IntoResponse::into_response, |done| axum::Json(done).into_response())
 }
 
-fn parse_body(body: &Bytes) -> Result<Value, Refusal> {
+fn parse_body(body: &Bytes) -> Result<Value, ActError> {
     if body.is_empty() {
         return Ok(Value::Null);
     }
     serde_json::from_slice(body)
-        .map_err(|error| Refusal::bad_request(format!("the body is not JSON: {error}")))
+        .map_err(|error| ActError::bad_request(format!("the body is not JSON: {error}")))
 }
 
 async fn check(State(guard): State<Guard>, request: Request<Body>, next: Next) -> Response {
@@ -339,25 +339,25 @@ async fn check(State(guard): State<Guard>, request: Request<Body>, next: Next) -
 }
 
 impl Guard {
-    fn admit(&self, request: &Request<Body>) -> Result<(), Refusal> {
+    fn admit(&self, request: &Request<Body>) -> Result<(), ActError> {
         let header = |name| request.headers().get(name).and_then(|v: &HeaderValue| v.to_str().ok());
         if self.check_host && !header(HOST).is_some_and(names_an_address) {
             let text = "the Host header must be an address or localhost";
-            return Err(Refusal { status: 403, text: text.into() });
+            return Err(ActError { status: 403, text: text.into() });
         }
         if matches!(*request.method(), Method::GET | Method::HEAD) {
             return Ok(());
         }
         let Some(token) = &self.token else {
             let text = "this daemon offers no actions";
-            return Err(Refusal { status: 403, text: text.into() });
+            return Err(ActError { status: 403, text: text.into() });
         };
         let shown = header(AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
         if shown.is_some_and(|shown| token.matches(shown)) {
             Ok(())
         } else {
             let text = "this needs \"Authorization: Bearer\" and the daemon's token";
-            Err(Refusal { status: 401, text: text.into() })
+            Err(ActError { status: 401, text: text.into() })
         }
     }
 }

@@ -28,7 +28,7 @@ impl Source for Daemon {
         Box::pin(async move {
             match path.as_str() {
                 "sessions/1/suspend" => Ok(json!({ "done": body })),
-                _ => Err(Refusal::not_found(format!("no action {path}"))),
+                _ => Err(ActError::not_found(format!("no action {path}"))),
             }
         })
     }

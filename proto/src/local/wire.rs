@@ -37,7 +37,7 @@ pub enum Request<'a> {
     /// Which name a virtual address stands for.
     Name(IpAddr),
     /// How an app socket fares; answered at once.
-    Verdict(Cookie),
+    SocketState(Cookie),
     /// The app has set `SO_LINGER` to {1, 0}, or taken it back: closing means abort.
     Linger(Cookie, bool),
     /// Is a broker there, and of which version.
@@ -92,8 +92,8 @@ pub enum Reply<'a> {
     Resolved(Resolved),
     /// To [`Request::Name`]; nothing when the address was never given out.
     Name(Option<&'a str>),
-    /// To [`Request::Verdict`].
-    Verdict(Verdict),
+    /// To [`Request::SocketState`].
+    SocketState(SocketState),
     /// To [`Request::Linger`].
     Done,
     /// To [`Request::Hello`]: process id of the broker.
@@ -123,7 +123,7 @@ pub enum Resolved {
 
 /// How an app socket fares.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
+pub enum SocketState {
     /// Never heard of, or long ago.
     Unknown,
     /// The connect is under way.
@@ -163,7 +163,7 @@ pub enum WireError {
 const OPEN: u8 = 1;
 const RESOLVE: u8 = 2;
 const NAME: u8 = 3;
-const VERDICT: u8 = 4;
+const SOCKET_STATE: u8 = 4;
 const LINGER: u8 = 5;
 const HELLO: u8 = 6;
 const REPLY: u8 = 0x80;
@@ -239,7 +239,7 @@ impl<'a> Request<'a> {
             Request::Name(address) => {
                 Message::build(NAME, |out| out.address(&SocketAddr::new(*address, 0)))
             }
-            Request::Verdict(cookie) => Message::build(VERDICT, |out| out.bytes(&cookie.0)),
+            Request::SocketState(cookie) => Message::build(SOCKET_STATE, |out| out.bytes(&cookie.0)),
             Request::Linger(cookie, on) => Message::build(LINGER, |out| {
                 out.bytes(&cookie.0);
                 out.u8(u8::from(*on));
@@ -263,7 +263,7 @@ impl<'a> Request<'a> {
                 });
             }
             NAME => reader.address().map(|address| Request::Name(address.ip())),
-            VERDICT => reader.array().map(|cookie| Request::Verdict(Cookie(cookie))),
+            SOCKET_STATE => reader.array().map(|cookie| Request::SocketState(Cookie(cookie))),
             LINGER => reader
                 .array()
                 .zip(reader.u8())
@@ -341,8 +341,8 @@ impl<'a> Reply<'a> {
             Reply::Name(name) => {
                 Message::build(REPLY | NAME, |out| out.bytes(name.unwrap_or("").as_bytes()))
             }
-            Reply::Verdict(verdict) => Message::build(REPLY | VERDICT, |out| {
-                let (kind, first, second) = verdict.to_fields();
+            Reply::SocketState(state) => Message::build(REPLY | SOCKET_STATE, |out| {
+                let (kind, first, second) = state.to_fields();
                 out.u8(kind);
                 out.u32(first);
                 out.u32(second);
@@ -365,7 +365,7 @@ impl<'a> Reply<'a> {
                 let name = name.map_err(|_| WireError::Content(kind))?;
                 return Ok(Some((Reply::Name((!name.is_empty()).then_some(name)), length)));
             }
-            VERDICT => Verdict::read(&mut reader).map(Reply::Verdict),
+            SOCKET_STATE => SocketState::read(&mut reader).map(Reply::SocketState),
             LINGER => Some(Reply::Done),
             HELLO => reader.u32().map(|pid| Reply::Hello { pid }),
             _ => return Err(WireError::Kind(kind)),
@@ -394,29 +394,29 @@ impl Resolved {
     }
 }
 
-impl Verdict {
+impl SocketState {
     fn to_fields(self) -> (u8, u32, u32) {
         match self {
-            Verdict::Unknown => (0, 0, 0),
-            Verdict::Pending => (1, 0, 0),
-            Verdict::Established { rtt_us, unacknowledged } => (2, rtt_us, unacknowledged),
-            Verdict::Refused(errno) => (3, errno.unsigned_abs(), 0),
-            Verdict::Reset(errno) => (4, errno.unsigned_abs(), 0),
-            Verdict::Closed => (5, 0, 0),
+            SocketState::Unknown => (0, 0, 0),
+            SocketState::Pending => (1, 0, 0),
+            SocketState::Established { rtt_us, unacknowledged } => (2, rtt_us, unacknowledged),
+            SocketState::Refused(errno) => (3, errno.unsigned_abs(), 0),
+            SocketState::Reset(errno) => (4, errno.unsigned_abs(), 0),
+            SocketState::Closed => (5, 0, 0),
         }
     }
 
-    fn read(input: &mut Reader<'_>) -> Option<Verdict> {
+    fn read(input: &mut Reader<'_>) -> Option<SocketState> {
         let (kind, first, second) = (input.u8()?, input.u32()?, input.u32()?);
         // Linux has no errno beyond 4095, and 0 would be no error.
         let errno = || i32::try_from(first).ok().filter(|errno| (1..4096).contains(errno));
         match kind {
-            0 => Some(Verdict::Unknown),
-            1 => Some(Verdict::Pending),
-            2 => Some(Verdict::Established { rtt_us: first, unacknowledged: second }),
-            3 => errno().map(Verdict::Refused),
-            4 => errno().map(Verdict::Reset),
-            5 => Some(Verdict::Closed),
+            0 => Some(SocketState::Unknown),
+            1 => Some(SocketState::Pending),
+            2 => Some(SocketState::Established { rtt_us: first, unacknowledged: second }),
+            3 => errno().map(SocketState::Refused),
+            4 => errno().map(SocketState::Reset),
+            5 => Some(SocketState::Closed),
             _ => None,
         }
     }
@@ -441,7 +441,7 @@ mod tests {
             Request::Resolve(Resolve { host: "h", port: None }),
             Request::Name(IpAddr::V4(Ipv4Addr::new(127, 192, 0, 1))),
             Request::Name(IpAddr::V6(Ipv6Addr::LOCALHOST)),
-            Request::Verdict(Cookie([3; 16])),
+            Request::SocketState(Cookie([3; 16])),
             Request::Linger(Cookie([4; 16]), true),
             Request::Hello,
         ]
@@ -459,12 +459,12 @@ mod tests {
             Reply::Resolved(Resolved::TryAgain),
             Reply::Name(Some("example.org")),
             Reply::Name(None),
-            Reply::Verdict(Verdict::Unknown),
-            Reply::Verdict(Verdict::Pending),
-            Reply::Verdict(Verdict::Established { rtt_us: 1, unacknowledged: 2 }),
-            Reply::Verdict(Verdict::Refused(111)),
-            Reply::Verdict(Verdict::Reset(104)),
-            Reply::Verdict(Verdict::Closed),
+            Reply::SocketState(SocketState::Unknown),
+            Reply::SocketState(SocketState::Pending),
+            Reply::SocketState(SocketState::Established { rtt_us: 1, unacknowledged: 2 }),
+            Reply::SocketState(SocketState::Refused(111)),
+            Reply::SocketState(SocketState::Reset(104)),
+            Reply::SocketState(SocketState::Closed),
             Reply::Done,
             Reply::Hello { pid: 1 },
         ]

@@ -4,7 +4,7 @@ use core::net::IpAddr;
 
 use super::field::{Field, FilePath, List, Reader, choice, record};
 use super::login::{KdfCost, SALT_BYTES};
-use super::record::Place;
+use super::record::Location;
 use super::{MessageError, decode, encode};
 use crate::name::Name;
 
@@ -79,7 +79,7 @@ record! {
     /// Where a service can be had.
     pub struct ServiceFound {
         /// The places, nearest first.
-        pub places: List<Place>,
+        pub places: List<Location>,
         /// For how long this may be remembered.
         pub fresh_s: u32,
     }

@@ -29,7 +29,7 @@ pub use field::{BYTES_MAX, FilePath, LIST_MAX, List, PATH_MAX, TEXT_MAX};
 pub use grant::{GRANT_MAX, Grant, GrantError, GrantFor};
 pub use login::{KdfCost, SALT_BYTES, login_statement, user_is_good};
 pub use rank::{Network, Networks, UNKNOWN_HOPS};
-pub use record::{EndpointName, FileEntry, Place, Protocol, Server};
+pub use record::{EndpointName, FileEntry, Location, Protocol, Server};
 pub use request::{
     Announce, Ask, ChangeEndpoint, ChangeService, Files, Locate, Login, NewEndpoint, NewService,
     OneEndpoint, OneName, OneService, Prove, Request, Unwatch,

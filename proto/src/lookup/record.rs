@@ -85,7 +85,7 @@ impl Field for Protocol {
 
 record! {
     /// Where a service can be had now.
-    pub struct Place {
+    pub struct Location {
         /// The server's name; empty for a service that its endpoint offers itself.
         pub server: String,
         /// Its address.

@@ -70,7 +70,7 @@ fn asks() -> Vec<Ask> {
 
 fn bodies() -> Vec<Body> {
     let found = || EndpointFound { addresses: ips(), owner: [8; 32], fresh_s: 30 };
-    let place = Place {
+    let place = Location {
         server: "a".into(),
         address: "192.0.2.1:4433".parse().unwrap(),
         protocol: Protocol::Session,

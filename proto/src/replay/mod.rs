@@ -3,7 +3,7 @@
 //!
 //! Each protocol has a folder of its own. It watches the bytes of a session go by, says what a
 //! replica needs to know of them (an [`Exchange`], which travels inside a ticket), and plans how a
-//! replica goes on. When anything is in doubt the answer is a [`Refusal`]: the app may see a short
+//! replica goes on. When anything is in doubt the answer is a [`NoReplay`]: the app may see a short
 //! end or a reset, but never a wrong byte.
 //!
 //! Deliberately not here: sockets, tickets' seals.
@@ -15,7 +15,7 @@ mod refusal;
 use serde::{Deserialize, Serialize};
 
 pub use again::Again;
-pub use refusal::{Refusal, RefusalKind};
+pub use refusal::{NoReplay, NoReplayKind};
 
 /// What a ticket says of the exchange under way, by protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 /// What kind of refusal it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RefusalKind {
+pub enum NoReplayKind {
     /// The request does not fit the ticket, or the replica's answer is of another kind.
     Mismatch,
     /// The replica holds other bytes.
@@ -16,16 +16,16 @@ pub enum RefusalKind {
 /// A refusal, with the reason in words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
-pub struct Refusal {
+pub struct NoReplay {
     /// What kind.
-    pub kind: RefusalKind,
+    pub kind: NoReplayKind,
     /// For the log and the status: short, and with the numbers that broke it.
     pub text: String,
 }
 
-impl Refusal {
+impl NoReplay {
     /// A refusal of this kind.
-    pub fn new(kind: RefusalKind, text: impl Into<String>) -> Self {
+    pub fn new(kind: NoReplayKind, text: impl Into<String>) -> Self {
         Self { kind, text: text.into() }
     }
 }

@@ -9,7 +9,7 @@ type Piece = (usize, fn(usize) -> (u32, u64, bool));
 
 /// Runs a trace; the times in ms at which the rule spoke.
 fn run(pieces: &[Piece]) -> Vec<u64> {
-    let mut watch = Watch::new(Rule::default());
+    let mut watch = RiseWatch::new(Rule::default());
     let (mut at, mut spoke) = (0, Vec::new());
     let mut least = u32::MAX;
     for (count, piece) in pieces {
@@ -86,7 +86,7 @@ fn somebody_who_types_over_a_congested_path_is_a_rise() {
     // Delayed acknowledgements are none, and neither is silence after a long round trip.
     let delayed: Piece = (400, |k| (if k % 2 == 0 { 70 } else { 45 }, 0, true));
     assert_eq!(run(&[typing, delayed]), Vec::<u64>::new());
-    let mut watch = Watch::new(Rule::default());
+    let mut watch = RiseWatch::new(Rule::default());
     for k in 0..200 {
         let srtt_us = if k < 100 { 30_000 } else { 200_000 };
         let sample = Sample { srtt_us, min_rtt_us: 30_000, rate: 0, acked: k.min(101), idle: true };

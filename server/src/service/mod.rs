@@ -1,6 +1,6 @@
 //! What a session reaches at this server: the near side of the server's sessions.
 //!
-//! A service is opened before its session exists (so that a refusal reaches the app as the errno
+//! A service is opened before its session exists (so that a denial reaches the app as the errno
 //! of its connect), and then moved into the session's loop, which reads and writes it only when
 //! the session has room: back-pressure needs nothing else.
 

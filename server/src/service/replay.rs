@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use stp_proto::replay::http::{Ask, HEAD_MAX, Judged, SpliceStep};
-use stp_proto::replay::{Refusal, RefusalKind};
+use stp_proto::replay::{NoReplay, NoReplayKind};
 use stp_proto::seam::Seam;
 
 use super::upstream::{Target, Upstream};
@@ -45,7 +45,7 @@ pub enum JoinError {
     },
     /// It answers, but not so that it can be joined.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refused(#[from] NoReplay),
 }
 
 fn service(action: &'static str) -> impl FnOnce(io::Error) -> JoinError {
@@ -82,7 +82,7 @@ pub async fn join(target: &Target, ask: &Ask) -> Result<Joined, JoinError> {
     let left = usize::try_from(splice.left).unwrap_or(usize::MAX);
     if held.len() > left && splice.excess == 0 {
         let text = "the service sent more than it said";
-        return Err(Refusal::new(RefusalKind::Mismatch, text).into());
+        return Err(NoReplay::new(NoReplayKind::Mismatch, text).into());
     }
     held.truncate(left);
     let reusable = splice.keep_alive && splice.excess == 0;

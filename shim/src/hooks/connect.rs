@@ -8,7 +8,7 @@ use libc::{sockaddr, socklen_t};
 use super::hook;
 use crate::guard::decide;
 use crate::ops::broker::Host;
-use crate::ops::connect::{END, Plan, decide as plan, refused_by_kernel, sent, undo, waited};
+use crate::ops::connect::{END, ConnectStep, decide as plan, refused_by_kernel, sent, undo, waited};
 use crate::ops::{Bypass, to_kernel};
 use crate::raw::{copy_in, errno, set_errno};
 
@@ -26,19 +26,19 @@ hook! {
 /// # Safety
 /// As `connect` demands.
 unsafe fn connect_by(real: Real, fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int {
-    let panicked = Plan::Bypass(Bypass::Panicked);
+    let panicked = ConnectStep::Bypass(Bypass::Panicked);
     let swapped = Cell::new(false);
     let decided = decide(panicked, || {
         // SAFETY: the kernel is asked whether the memory is there; the caller keeps it.
         match unsafe { copy_in::<28>(address.cast(), length as usize) } {
             Some(bytes) => plan(fd, &bytes[..bytes.len().min(length as usize)], &swapped),
-            None => Plan::Bypass(Bypass::BadArgument),
+            None => ConnectStep::Bypass(Bypass::BadArgument),
         }
     });
     let bypass = match decided {
-        Plan::Bypass(bypass) => bypass,
+        ConnectStep::Bypass(bypass) => bypass,
         // SAFETY: as above.
-        Plan::Elsewhere(host, port) => return unsafe { connect_to_host(real, fd, &host, port) },
+        ConnectStep::Elsewhere(host, port) => return unsafe { connect_to_host(real, fd, &host, port) },
         other => return finish(fd, other),
     };
     // SAFETY: the caller's own arguments.
@@ -51,14 +51,14 @@ unsafe fn connect_by(real: Real, fd: c_int, address: *const sockaddr, length: so
         Bypass::Unrouted => decide(panicked, || refused_by_kernel(fd)),
         Bypass::Panicked if swapped.get() => {
             decide((), || undo(fd));
-            Plan::Bypass(Bypass::NotOurs)
+            ConnectStep::Bypass(Bypass::NotOurs)
         }
         _ => return result,
     };
     match refused {
         // SAFETY: as above; the socket is a fresh TCP socket now.
-        Plan::Bypass(Bypass::NotOurs) => unsafe { real(fd, address, length) },
-        Plan::Bypass(_) => result,
+        ConnectStep::Bypass(Bypass::NotOurs) => unsafe { real(fd, address, length) },
+        ConnectStep::Bypass(_) => result,
         other => finish(fd, other),
     }
 }
@@ -78,18 +78,18 @@ unsafe fn connect_to_host(real: Real, fd: c_int, host: &Host, port: u16) -> c_in
 }
 
 /// Carries a plan out, outside of any catch where it waits.
-fn finish(fd: c_int, plan: Plan) -> c_int {
+fn finish(fd: c_int, plan: ConnectStep) -> c_int {
     let failed = match plan {
-        Plan::Bypass(_) | Plan::Elsewhere(..) => libc::ECONNABORTED,
-        Plan::Done(failed) => failed,
-        Plan::SendEnd => {
+        ConnectStep::Bypass(_) | ConnectStep::Elsewhere(..) => libc::ECONNABORTED,
+        ConnectStep::Done(failed) => failed,
+        ConnectStep::SendEnd => {
             // SAFETY: one byte of static memory. The libc function, as it is a cancellation point
             // like connect; our own hook on send leaves such errors to us.
             let result = unsafe { super::stream::real_send(fd, &END, libc::MSG_NOSIGNAL) };
             let why = errno();
             decide(if result > 0 { 0 } else { why }, || sent(fd, result, why))
         }
-        Plan::WaitWritable => {
+        ConnectStep::WaitWritable => {
             let mut polled = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
             // SAFETY: one pollfd of our own.
             let result = unsafe { poll(&raw mut polled, 1, send_timeout_ms(fd)) };

@@ -6,7 +6,7 @@ use core::net::IpAddr;
 
 use stp_proto::local::Cookie;
 use stp_proto::local::wire::{
-    HOST_BYTES_MAX, MESSAGE_BYTES_MAX, Reply, Request, Resolved, Verdict,
+    HOST_BYTES_MAX, MESSAGE_BYTES_MAX, Reply, Request, Resolved, SocketState,
 };
 
 use crate::raw::{self, Errno, Fd, Result};
@@ -14,7 +14,7 @@ use crate::surroundings::known;
 
 const PATH_AT: usize = 2;
 /// How long a question about a socket may take.
-const VERDICT_SECONDS: i64 = 2;
+const STATE_SECONDS: i64 = 2;
 /// How long a question that the broker may have to think about may take.
 const RESOLVE_SECONDS: i64 = 10;
 /// Interrupted waits that are taken up again.
@@ -34,10 +34,10 @@ pub fn dial() -> Result<Fd> {
 
 fn reach(fd: Fd) -> Result<()> {
     let path = known().ok_or(libc::ENOENT)?.socket.as_bytes_with_nul();
-    let mut address = [0; PATH_AT + stp_proto::local::place::PATH_BYTES_MAX];
+    let mut address = [0; PATH_AT + stp_proto::local::path::PATH_BYTES_MAX];
     address[..PATH_AT].copy_from_slice(&(libc::AF_UNIX as u16).to_ne_bytes());
     address[PATH_AT..PATH_AT + path.len()].copy_from_slice(path);
-    set_patience(fd, VERDICT_SECONDS)?;
+    set_patience(fd, STATE_SECONDS)?;
     let address = &address[..PATH_AT + path.len()];
     patiently(|| raw::connect(fd, address))?;
     let mut peer = [0; 12];
@@ -95,9 +95,9 @@ fn exchange(fd: Fd, question: &[u8], seconds: i64, answer: &mut [u8]) -> Result<
 }
 
 /// How one of our sockets fares; nothing when no broker answers.
-pub fn verdict(cookie: Cookie) -> Option<Verdict> {
-    ask(&Request::Verdict(cookie), VERDICT_SECONDS, |reply| match reply {
-        Reply::Verdict(verdict) => Some(verdict),
+pub fn socket_state(cookie: Cookie) -> Option<SocketState> {
+    ask(&Request::SocketState(cookie), STATE_SECONDS, |reply| match reply {
+        Reply::SocketState(state) => Some(state),
         _ => None,
     })
 }
@@ -105,18 +105,18 @@ pub fn verdict(cookie: Cookie) -> Option<Verdict> {
 /// The errno for a connect that the kernel says was reset: without a word of the broker's, nobody is
 /// there.
 pub fn refused_errno(cookie: Cookie) -> Errno {
-    match verdict(cookie) {
-        Some(Verdict::Refused(errno) | Verdict::Reset(errno)) => errno,
+    match socket_state(cookie) {
+        Some(SocketState::Refused(errno) | SocketState::Reset(errno)) => errno,
         _ => libc::ECONNREFUSED,
     }
 }
 
 /// The errno for a socket that the kernel says was reset.
 pub fn reset_errno(cookie: Cookie) -> Errno {
-    match verdict(cookie) {
-        Some(Verdict::Refused(errno) | Verdict::Reset(errno)) => errno,
+    match socket_state(cookie) {
+        Some(SocketState::Refused(errno) | SocketState::Reset(errno)) => errno,
         // The broker went away while the connect was under way: nobody is there.
-        Some(Verdict::Pending) => libc::ECONNREFUSED,
+        Some(SocketState::Pending) => libc::ECONNREFUSED,
         _ => libc::ECONNRESET,
     }
 }
@@ -156,5 +156,5 @@ impl Host {
 
 /// Tells the broker that closing this socket means abort, or no longer does.
 pub fn linger(cookie: Cookie, abortive: bool) {
-    let _none = ask(&Request::Linger(cookie, abortive), VERDICT_SECONDS, |_| Some(()));
+    let _none = ask(&Request::Linger(cookie, abortive), STATE_SECONDS, |_| Some(()));
 }

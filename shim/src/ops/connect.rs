@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
 use stp_proto::local::routes::{Match, WhenAbsent};
 use stp_proto::local::socket_name::{SOCKET_NAME_BYTES, SocketName};
-use stp_proto::local::wire::{FILLER, FILLER_END, Open, OpenFlags, Request, Verdict};
+use stp_proto::local::wire::{FILLER, FILLER_END, Open, OpenFlags, Request, SocketState};
 use stp_proto::local::{Cookie, Family};
 use stp_proto::name::Name;
 
@@ -28,7 +28,7 @@ use crate::raw::{self, Errno, Fd, Quiet, Result};
 /// What is to be done for a connect.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[expect(clippy::large_enum_variant, reason = "lives on the stack of one call; no heap here")]
-pub enum Plan {
+pub enum ConnectStep {
     /// The real call.
     Bypass(Bypass),
     /// Nothing more: 0, or -1 and this errno.
@@ -50,15 +50,15 @@ const SIOCOUTQ: core::ffi::c_long = 0x5411;
 
 /// Decides about a connect to an address in the kernel's form; `swapped` says whether a socket of
 /// ours has taken the place of the app's.
-pub fn decide(fd: Fd, address: &[u8], swapped: &Cell<bool>) -> Plan {
+pub fn decide(fd: Fd, address: &[u8], swapped: &Cell<bool>) -> ConnectStep {
     if address.starts_with(&(libc::AF_UNSPEC as u16).to_ne_bytes()) {
         return disconnect(fd);
     }
-    let Some(destination) = from_kernel(address) else { return Plan::Bypass(Bypass::OtherFamily) };
-    let Some(why) = map::destination(&destination) else { return Plan::Bypass(Bypass::Unrouted) };
+    let Some(destination) = from_kernel(address) else { return ConnectStep::Bypass(Bypass::OtherFamily) };
+    let Some(why) = map::destination(&destination) else { return ConnectStep::Bypass(Bypass::Unrouted) };
     if let Some(name) = ours(fd) {
         let plan = again(fd, &name);
-        if plan != Plan::Bypass(Bypass::NotOurs) {
+        if plan != ConnectStep::Bypass(Bypass::NotOurs) {
             return plan;
         }
     }
@@ -67,14 +67,14 @@ pub fn decide(fd: Fd, address: &[u8], swapped: &Cell<bool>) -> Plan {
             if why == Match::Virtual
                 && let Some(host) = other_port(&destination)
             {
-                return Plan::Elsewhere(host, destination.port());
+                return ConnectStep::Elsewhere(host, destination.port());
             }
             let quiet = Quiet::begin();
             let plan = open(fd, family, &destination, why, swapped);
             drop(quiet);
-            plan.unwrap_or_else(Plan::Done)
+            plan.unwrap_or_else(ConnectStep::Done)
         }
-        Err(bypass) => Plan::Bypass(bypass),
+        Err(bypass) => ConnectStep::Bypass(bypass),
     }
 }
 
@@ -89,10 +89,10 @@ fn other_port(destination: &SocketAddr) -> Option<Host> {
 
 /// What a connect means that the kernel refused although it goes to no routed place: the socket
 /// may be one of ours.
-pub fn refused_by_kernel(fd: Fd) -> Plan {
+pub fn refused_by_kernel(fd: Fd) -> ConnectStep {
     match ours(fd) {
         Some(name) => again(fd, &name),
-        None => Plan::Bypass(Bypass::NotOurs),
+        None => ConnectStep::Bypass(Bypass::NotOurs),
     }
 }
 
@@ -140,7 +140,7 @@ fn open(
     destination: &SocketAddr,
     why: Match,
     swapped: &Cell<bool>,
-) -> Result<Plan> {
+) -> Result<ConnectStep> {
     let flags = FileFlags::of(fd)?;
     let new = match broker::dial() {
         Ok(new) => new,
@@ -152,8 +152,8 @@ fn open(
         swap::replace(fd, new)
     });
     match replaced {
-        Ok(()) if flags.nonblocking() => Ok(Plan::Done(libc::EINPROGRESS)),
-        Ok(()) => Ok(Plan::SendEnd),
+        Ok(()) if flags.nonblocking() => Ok(ConnectStep::Done(libc::EINPROGRESS)),
+        Ok(()) => Ok(ConnectStep::SendEnd),
         Err(errno) => {
             raw::close(new);
             match errno {
@@ -165,15 +165,15 @@ fn open(
 }
 
 /// A program that has no descriptor left for the swap is as one that finds no broker.
-fn without_broker(errno: Errno, why: Match) -> Plan {
+fn without_broker(errno: Errno, why: Match) -> ConnectStep {
     let full = matches!(errno, libc::EMFILE | libc::ENFILE);
     if !full {
         map::doubt();
     }
     match (why, map::when_absent()) {
-        (Match::Virtual, _) | (_, WhenAbsent::Fail) if full => Plan::Done(errno),
-        (Match::Virtual, _) | (_, WhenAbsent::Fail) => Plan::Done(libc::ECONNREFUSED),
-        (Match::Routed, WhenAbsent::Pass) => Plan::Bypass(Bypass::BrokerAbsent),
+        (Match::Virtual, _) | (_, WhenAbsent::Fail) if full => ConnectStep::Done(errno),
+        (Match::Virtual, _) | (_, WhenAbsent::Fail) => ConnectStep::Done(libc::ECONNREFUSED),
+        (Match::Routed, WhenAbsent::Pass) => ConnectStep::Bypass(Bypass::BrokerAbsent),
     }
 }
 
@@ -289,7 +289,7 @@ fn writable(fd: Fd) -> bool {
     raw::poll(fd, libc::POLLOUT).is_ok_and(|events| events & libc::POLLOUT != 0)
 }
 
-/// After the send of [`Plan::SendEnd`]: the result of connect, 0 or an errno.
+/// After the send of [`ConnectStep::SendEnd`]: the result of connect, 0 or an errno.
 pub fn sent(fd: Fd, result: isize, errno: Errno) -> Errno {
     unshrink(fd);
     if result > 0 {
@@ -315,7 +315,7 @@ pub fn sent(fd: Fd, result: isize, errno: Errno) -> Errno {
     }
 }
 
-/// After the wait of [`Plan::WaitWritable`]: the result of connect, 0 or an errno.
+/// After the wait of [`ConnectStep::WaitWritable`]: the result of connect, 0 or an errno.
 pub fn waited(fd: Fd, result: c_int, errno: Errno) -> Errno {
     if result < 0 {
         return errno;
@@ -324,55 +324,55 @@ pub fn waited(fd: Fd, result: c_int, errno: Errno) -> Errno {
         return libc::EALREADY;
     }
     match ours(fd).map(|name| again(fd, &name)) {
-        Some(Plan::Done(errno)) => errno,
+        Some(ConnectStep::Done(errno)) => errno,
         _ => libc::ECONNABORTED,
     }
 }
 
 /// A connect on a socket that is ours already. "Not ours" says that it is a fresh TCP socket again,
 /// to be connected anew.
-fn again(fd: Fd, name: &SocketName) -> Plan {
+fn again(fd: Fd, name: &SocketName) -> ConnectStep {
     let kernels = raw::option(fd, libc::SOL_SOCKET, libc::SO_ERROR).unwrap_or(0);
     if let Some(errno) = stream::take_error(fd, name, kernels) {
         let _quiet = Quiet::begin();
         let _stays_dead = swap::give_back(fd, name);
-        return Plan::Done(errno);
+        return ConnectStep::Done(errno);
     }
     if hung_up(fd) {
         let _quiet = Quiet::begin();
         return match swap::give_back(fd, name) {
-            Ok(()) => Plan::Bypass(Bypass::NotOurs),
-            Err(errno) => Plan::Done(errno),
+            Ok(()) => ConnectStep::Bypass(Bypass::NotOurs),
+            Err(errno) => ConnectStep::Done(errno),
         };
     }
     if is_pending(fd, name) {
         let waits = FileFlags::of(fd).is_ok_and(|flags| !flags.nonblocking());
-        return if waits { Plan::WaitWritable } else { Plan::Done(libc::EALREADY) };
+        return if waits { ConnectStep::WaitWritable } else { ConnectStep::Done(libc::EALREADY) };
     }
     let mut kept = Kept::load(fd);
     let in_background = name.nonblocking || kept.find(OWN, CONNECT_INTERRUPTED).is_some();
     if !in_background || kept.find(OWN, CONNECT_REPORTED).is_some() {
-        return Plan::Done(libc::EISCONN);
+        return ConnectStep::Done(libc::EISCONN);
     }
     kept.put(OWN, CONNECT_REPORTED, &[1]);
     kept.store(fd);
-    Plan::Done(0)
+    ConnectStep::Done(0)
 }
 
 /// Whether the connect is still under way. The broker is asked only when the filler may lie unread.
 pub fn is_pending(fd: Fd, name: &SocketName) -> bool {
     let queued = raw::ioctl_number(fd, SIOCOUTQ).unwrap_or(0);
     let room = raw::option(fd, libc::SOL_SOCKET, libc::SO_SNDBUF).unwrap_or(0);
-    queued.saturating_mul(4) > room && broker::verdict(name.cookie) == Some(Verdict::Pending)
+    queued.saturating_mul(4) > room && broker::socket_state(name.cookie) == Some(SocketState::Pending)
 }
 
 /// A connect to no address dissolves the association: the app gets a TCP socket again.
-fn disconnect(fd: Fd) -> Plan {
-    let Some(name) = ours(fd) else { return Plan::Bypass(Bypass::NotOurs) };
+fn disconnect(fd: Fd) -> ConnectStep {
+    let Some(name) = ours(fd) else { return ConnectStep::Bypass(Bypass::NotOurs) };
     let _quiet = Quiet::begin();
     match swap::give_back(fd, &name) {
-        Ok(()) => Plan::Done(0),
-        Err(errno) => Plan::Done(errno),
+        Ok(()) => ConnectStep::Done(0),
+        Err(errno) => ConnectStep::Done(errno),
     }
 }
 

@@ -3,7 +3,7 @@
 use core::net::SocketAddr;
 
 use stp_proto::local::socket_name::SocketName;
-use stp_proto::local::wire::Verdict;
+use stp_proto::local::wire::SocketState;
 
 use super::{Bypass, Outcome, broker, connect, ours};
 use crate::raw::{self, Fd};
@@ -28,7 +28,7 @@ pub fn peer(fd: Fd) -> Outcome<SocketAddr> {
 /// Whether both ends are closed, after which there is no connection any more. A socket whose own
 /// end alone shut both directions is still connected.
 pub fn is_over(fd: Fd, name: &SocketName) -> bool {
-    hung_up(fd) && !matches!(broker::verdict(name.cookie), Some(Verdict::Established { .. }))
+    hung_up(fd) && !matches!(broker::socket_state(name.cookie), Some(SocketState::Established { .. }))
 }
 
 /// Whether both directions have ended.

@@ -6,7 +6,7 @@
 use core::ffi::c_int;
 
 use stp_proto::local::socket_name::SocketName;
-use stp_proto::local::wire::Verdict;
+use stp_proto::local::wire::SocketState;
 
 use super::kept::{Kept, VALUE_BYTES_MAX};
 use super::swap::{Fresh, NATIVE};
@@ -74,7 +74,7 @@ pub fn get(
     };
     match (level, name) {
         (libc::IPPROTO_TCP, libc::TCP_INFO) => {
-            fill_info(broker::verdict(socket.cookie), &mut value[..length]);
+            fill_info(broker::socket_state(socket.cookie), &mut value[..length]);
         }
         (libc::IPPROTO_TCP, libc::TCP_MAXSEG) if set.is_none() && length == 4 => {
             value[..4].copy_from_slice(&USUAL_SEGMENT.to_ne_bytes());
@@ -84,15 +84,15 @@ pub fn get(
     Outcome::Ours(length)
 }
 
-fn fill_info(verdict: Option<Verdict>, info: &mut [u8]) {
+fn fill_info(state: Option<SocketState>, info: &mut [u8]) {
     let mut put = |at: usize, bytes: &[u8]| {
         if let Some(place) = info.get_mut(at..at + bytes.len()) {
             place.copy_from_slice(bytes);
         }
     };
-    match verdict {
-        Some(Verdict::Pending) => put(STATE_AT, &[SYN_SENT]),
-        Some(Verdict::Established { rtt_us, unacknowledged }) => {
+    match state {
+        Some(SocketState::Pending) => put(STATE_AT, &[SYN_SENT]),
+        Some(SocketState::Established { rtt_us, unacknowledged }) => {
             let segments = unacknowledged.div_ceil(USUAL_SEGMENT as u32);
             put(STATE_AT, &[ESTABLISHED]);
             put(UNACKED_AT, &segments.to_ne_bytes());
@@ -143,8 +143,8 @@ pub fn lingered(fd: Fd) {
 /// Bytes that the far end has not acknowledged: those the broker has not taken, counted by the
 /// kernel's memory for them, and those it keeps.
 pub fn unacknowledged(fd: Fd, socket: &SocketName) -> c_int {
-    let kept = match broker::verdict(socket.cookie) {
-        Some(Verdict::Established { unacknowledged, .. }) => unacknowledged,
+    let kept = match broker::socket_state(socket.cookie) {
+        Some(SocketState::Established { unacknowledged, .. }) => unacknowledged,
         _ => 0,
     };
     let waiting = raw::ioctl_number(fd, SIOCOUTQ).unwrap_or(0);

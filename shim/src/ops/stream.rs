@@ -3,7 +3,7 @@
 use core::ffi::c_int;
 
 use stp_proto::local::socket_name::SocketName;
-use stp_proto::local::wire::Verdict;
+use stp_proto::local::wire::SocketState;
 
 use super::kept::{ABORT_REPORTED, Kept, OWN};
 use super::name::{hung_up, is_over};
@@ -35,8 +35,8 @@ pub fn take_error(fd: Fd, name: &SocketName, kernels: Errno) -> Option<Errno> {
     let failed = if kernels != 0 {
         broker::reset_errno(name.cookie)
     } else if hung_up(fd) && !is_reported(fd) {
-        match broker::verdict(name.cookie) {
-            Some(Verdict::Refused(errno) | Verdict::Reset(errno)) => errno,
+        match broker::socket_state(name.cookie) {
+            Some(SocketState::Refused(errno) | SocketState::Reset(errno)) => errno,
             _ => return None,
         }
     } else {
@@ -64,11 +64,11 @@ fn report(fd: Fd) {
 
 /// The errno of an abort that the kernel shows as an end, if it is one.
 fn abort_behind_end(name: &SocketName) -> Option<Errno> {
-    match broker::verdict(name.cookie) {
-        Some(Verdict::Refused(errno) | Verdict::Reset(errno)) => Some(errno),
-        Some(Verdict::Closed | Verdict::Established { .. }) => None,
+    match broker::socket_state(name.cookie) {
+        Some(SocketState::Refused(errno) | SocketState::Reset(errno)) => Some(errno),
+        Some(SocketState::Closed | SocketState::Established { .. }) => None,
         // The broker is gone, and with it the word on whether this was all.
-        Some(Verdict::Pending | Verdict::Unknown) | None => Some(libc::ECONNRESET),
+        Some(SocketState::Pending | SocketState::Unknown) | None => Some(libc::ECONNRESET),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use stp_proto::replay::http::{Down, Flow, HEAD_MAX, Observer, Up};
 
-use super::hyper_says::{self, Verdict};
+use super::hyper_says::{self, HyperSays};
 use super::{Draw, bounded};
 
 /// What divides an input into what the app says and what the server says.
@@ -94,12 +94,12 @@ impl Watched {
 }
 
 /// All of the bytes are one message, and without the last one they are not.
-fn agree(what: &str, bytes: &[u8], says: impl Fn(&[u8]) -> Verdict) {
+fn agree(what: &str, bytes: &[u8], says: impl Fn(&[u8]) -> HyperSays) {
     let verdict = says(bytes);
-    assert!(verdict != Verdict::Part, "part of a {what} to hyper: {}", bytes.escape_ascii());
-    if verdict == Verdict::Whole {
+    assert!(verdict != HyperSays::Part, "part of a {what} to hyper: {}", bytes.escape_ascii());
+    if verdict == HyperSays::Whole {
         let less = says(&bytes[..bytes.len() - 1]);
-        assert!(less != Verdict::Whole, "more than a {what} to hyper: {}", bytes.escape_ascii());
+        assert!(less != HyperSays::Whole, "more than a {what} to hyper: {}", bytes.escape_ascii());
     }
 }
 

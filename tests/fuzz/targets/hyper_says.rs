@@ -16,7 +16,7 @@ use hyper::{Request, Response, client, server};
 
 /// What hyper makes of some bytes that are followed by the end of the connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
+pub enum HyperSays {
     /// One message, all of it.
     Whole,
     /// Part of a message.
@@ -85,21 +85,21 @@ fn wait_for<T>(work: impl Future<Output = T>) -> T {
 }
 
 /// Of the error that ended a message.
-fn of(error: &hyper::Error) -> Verdict {
+fn of(error: &hyper::Error) -> HyperSays {
     let early = |cause: &io::Error| cause.kind() == io::ErrorKind::UnexpectedEof;
     let ended = error.source().and_then(|cause| cause.downcast_ref()).is_some_and(early);
-    if error.is_incomplete_message() || ended { Verdict::Part } else { Verdict::Refused }
+    if error.is_incomplete_message() || ended { HyperSays::Part } else { HyperSays::Refused }
 }
 
-async fn body(body: Incoming) -> Verdict {
+async fn body(body: Incoming) -> HyperSays {
     match body.collect().await {
-        Ok(_) => Verdict::Whole,
+        Ok(_) => HyperSays::Whole,
         Err(error) => of(&error),
     }
 }
 
 /// What a server makes of a request.
-pub fn request(bytes: &[u8]) -> Verdict {
+pub fn request(bytes: &[u8]) -> HyperSays {
     let first = Cell::new(None);
     let answer = |request: Request<Incoming>| async {
         let verdict = body(request.into_body()).await;
@@ -113,14 +113,14 @@ pub fn request(bytes: &[u8]) -> Verdict {
     match (first.get(), served) {
         (Some(verdict), _) => verdict,
         (None, Err(error)) => of(&error),
-        (None, Ok(())) => Verdict::Part,
+        (None, Ok(())) => HyperSays::Part,
     }
 }
 
 /// What a client makes of the responses to a request of this kind, interim ones before the last.
-pub fn response(method: &str, bytes: &[u8]) -> Verdict {
+pub fn response(method: &str, bytes: &[u8]) -> HyperSays {
     let asked = Request::builder().method(method).uri("/").body(Empty::<Bytes>::new());
-    let Ok(asked) = asked else { return Verdict::Refused };
+    let Ok(asked) = asked else { return HyperSays::Refused };
     wait_for(async {
         let (mut sender, connection) =
             match client::conn::http1::handshake(script(bytes, true)).await {

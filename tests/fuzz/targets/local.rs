@@ -2,10 +2,10 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use stp_proto::local::place::{PATH_BYTES_MAX, Place, SOCKET_FILE, Surroundings};
+use stp_proto::local::path::{PATH_BYTES_MAX, LocalPath, SOCKET_FILE, Surroundings};
 use stp_proto::local::socket_name::SocketName;
 use stp_proto::local::wire::{
-    HOST_BYTES_MAX, MESSAGE_BYTES_MAX, Open, OpenFlags, Reply, Request, Resolve, Resolved, Verdict,
+    HOST_BYTES_MAX, MESSAGE_BYTES_MAX, Open, OpenFlags, Reply, Request, Resolve, Resolved, SocketState,
 };
 use stp_proto::local::{Cookie, Family};
 
@@ -85,7 +85,7 @@ fn make_request<'a>(draw: &mut Draw<'_>, host: &'a str) -> Option<Request<'a>> {
         1 if host.is_empty() => return None,
         1 => Request::Resolve(Resolve { host, port: draw.bool().then(|| draw.u16()) }),
         2 => Request::Name(draw.ip()),
-        3 => Request::Verdict(cookie),
+        3 => Request::SocketState(cookie),
         4 => Request::Linger(cookie, draw.bool()),
         _ => Request::Hello,
     })
@@ -104,13 +104,13 @@ fn make_reply<'a>(draw: &mut Draw<'_>, host: &'a str) -> Reply<'a> {
         2 => {
             let (first, second) = (draw.u32(), draw.u32());
             let errno = i32::from(draw.u16() % 4_095) + 1;
-            Reply::Verdict(draw.pick(&[
-                Verdict::Unknown,
-                Verdict::Pending,
-                Verdict::Established { rtt_us: first, unacknowledged: second },
-                Verdict::Refused(errno),
-                Verdict::Reset(errno),
-                Verdict::Closed,
+            Reply::SocketState(draw.pick(&[
+                SocketState::Unknown,
+                SocketState::Pending,
+                SocketState::Established { rtt_us: first, unacknowledged: second },
+                SocketState::Refused(errno),
+                SocketState::Reset(errno),
+                SocketState::Closed,
             ]))
         }
         3 => Reply::Done,
@@ -126,7 +126,7 @@ fn place(draw: &mut Draw<'_>, variable: &[u8]) {
         uid: draw.u32(),
         has_run_user: draw.bool(),
     };
-    let Some(place) = bounded(0, || Place::directory(&around)) else { return };
+    let Some(place) = bounded(0, || LocalPath::directory(&around)) else { return };
     let socket = place.file(SOCKET_FILE).expect("a directory leaves room for it");
     let path = socket.as_bytes_with_nul();
     assert!(path.len() <= PATH_BYTES_MAX && path[0] == b'/');

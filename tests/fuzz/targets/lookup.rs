@@ -6,7 +6,7 @@ use stp_proto::lookup::{
     Announce, Announced, Answer, Ask, Body, Challenge, ChangeEndpoint, ChangeService, Changed,
     Created, Done, EndpointFound, EndpointName, FileEntry, FilePath, Files, KdfCost, List, Locate,
     Located, Login, MESSAGE_MAX, MessageError, NewEndpoint, NewService, OneEndpoint, OneName,
-    OneService, PATH_MAX, Place, Protocol, Prove, Refusal, Refused, Request, Server, ServiceFound,
+    OneService, PATH_MAX, Location, Protocol, Prove, Refusal, Refused, Request, Server, ServiceFound,
     TEXT_MAX, Unwatch, Welcome, decode_servers, encode_servers,
 };
 use stp_proto::name::Name;
@@ -158,7 +158,7 @@ fn endpoint_found(draw: &mut Draw<'_>) -> EndpointFound {
 }
 
 fn service_found(draw: &mut Draw<'_>) -> ServiceFound {
-    let place = |draw: &mut Draw<'_>| Place {
+    let place = |draw: &mut Draw<'_>| Location {
         server: draw.text(TEXT_MAX),
         address: draw.address(),
         protocol: Protocol::Session,

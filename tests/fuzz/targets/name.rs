@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use stp_lookup::Place;
+use stp_lookup::DirectoryAddress;
 use stp_net::key::PublicKey;
 use stp_proto::lookup::{EndpointName, FilePath, Network, user_is_good};
 use stp_proto::name::{NAME_BYTES_MAX, Name};
@@ -38,7 +38,7 @@ pub fn run(data: &[u8]) {
         let (address, _) = text.split_once('/').expect("a network has a length");
         assert!(network.holds(address.parse().expect("a network has an address")), "{text}");
     }
-    if let Ok(place) = Place::from_str(&text) {
+    if let Ok(place) = DirectoryAddress::from_str(&text) {
         assert_eq!(place.to_string().parse().as_ref(), Ok(&place));
     }
     let _ = user_is_good(&text);

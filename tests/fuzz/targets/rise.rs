@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use stp_proto::rise::{Rule, Sample, Watch};
+use stp_proto::rise::{Rule, Sample, RiseWatch};
 use stp_proto::time::Instant;
 
 use super::{Draw, bounded};
@@ -17,7 +17,7 @@ pub fn run(data: &[u8]) {
     let (mut now, mut asked_at) = (Instant(draw.position() / 2), None);
     let rule = Rule::default();
     bounded(MEMORY, || {
-        let mut watch = Watch::new(rule);
+        let mut watch = RiseWatch::new(rule);
         while !draw.is_empty() {
             // Clocks go on; samples may come at one time, or after years.
             now = Instant(now.0.saturating_add(draw.position() >> draw.below(64)).min(NOW_MAX));

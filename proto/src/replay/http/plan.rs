@@ -11,14 +11,14 @@ use super::body::Framing;
 use super::exchange::Exchange;
 use super::head::{ContentRange, RequestHead, ResponseHead};
 use super::splice::Splice;
-use crate::replay::{Policy, Refusal, RefusalKind};
+use crate::replay::{Policy, NoReplay, NoReplayKind};
 use crate::seam::{BLOCK, SeamProof, Verifier};
 
 /// Fewer equal bytes than this prove nothing: many files begin alike.
 const PROOF_MIN: u64 = 64;
 
-fn mismatch(text: impl Into<String>) -> Refusal {
-    Refusal::new(RefusalKind::Mismatch, text)
+fn mismatch(text: impl Into<String>) -> NoReplay {
+    NoReplay::new(NoReplayKind::Mismatch, text)
 }
 
 /// What a server does that goes on with a session.
@@ -71,14 +71,14 @@ impl Plan {
         have: u64,
         proof: Option<SeamProof>,
         policy: Policy,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Self, NoReplay> {
         let (request, response, head_at) = match exchange {
             Exchange::Idle { .. } if have != at => {
                 let text = format!(
                     "{} bytes of a response without known length have been received",
                     have.saturating_sub(at)
                 );
-                return Err(Refusal::new(RefusalKind::Unsafe, text));
+                return Err(NoReplay::new(NoReplayKind::Unsafe, text));
             }
             Exchange::Idle { close: true } => return Ok(Self::Closed),
             Exchange::Idle { close: false } => return Ok(Self::Fresh),
@@ -126,11 +126,11 @@ impl Plan {
 }
 
 /// The proof, if it is one of the body between these positions.
-fn sound(proof: Option<SeamProof>, body_at: u64, have: u64) -> Result<Option<SeamProof>, Refusal> {
+fn sound(proof: Option<SeamProof>, body_at: u64, have: u64) -> Result<Option<SeamProof>, NoReplay> {
     if have <= body_at {
         return Ok(None);
     }
-    let proof = proof.ok_or_else(|| Refusal::new(RefusalKind::Seam, "no digest was sent"))?;
+    let proof = proof.ok_or_else(|| NoReplay::new(NoReplayKind::Seam, "no digest was sent"))?;
     if (proof.from, proof.until, proof.block) != (body_at, have, BLOCK) {
         let (from, until, block) = (proof.from, proof.until, proof.block);
         return Err(mismatch(format!(
@@ -148,7 +148,7 @@ impl Ask {
         (length, have): (u64, u64),
         proof: Option<SeamProof>,
         policy: Policy,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Self, NoReplay> {
         let first = original.range.map_or(0, |range| range.first);
         let spans = original.range.is_none_or(|range| range.last - range.first + 1 == length);
         if !spans {
@@ -167,7 +167,7 @@ impl Ask {
     ///
     /// `Ok(None)` while the head is not whole (or an interim one has to be dropped: its length is
     /// then given).
-    pub fn judge(&self, bytes: &[u8]) -> Result<Judged, Refusal> {
+    pub fn judge(&self, bytes: &[u8]) -> Result<Judged, NoReplay> {
         let parsed = ResponseHead::parse(bytes, &self.question);
         let Some((answer, length)) = parsed.map_err(|error| mismatch(error.to_string()))? else {
             return if bytes.len() <= super::HEAD_MAX {
@@ -182,7 +182,7 @@ impl Ask {
         self.splice(&answer).map(|splice| Judged::Splice(length, Box::new(splice)))
     }
 
-    fn splice(&self, answer: &ResponseHead) -> Result<Splice, Refusal> {
+    fn splice(&self, answer: &ResponseHead) -> Result<Splice, NoReplay> {
         let original = &self.original;
         let whole = match original.range {
             Some(range) => range.total,
@@ -200,7 +200,7 @@ impl Ask {
         };
         if answer.status != 206 && whole.is_some_and(|whole| whole != body) {
             let text = format!("length {body}, not {}", whole.unwrap_or(0));
-            return Err(Refusal::new(RefusalKind::Seam, text));
+            return Err(NoReplay::new(NoReplayKind::Seam, text));
         }
         let end = self.first + self.length;
         if begin.checked_add(body).is_none_or(|reach| reach < end) {
@@ -231,10 +231,10 @@ impl Ask {
         body: u64,
         whole: Option<u64>,
         answer: &ResponseHead,
-    ) -> Result<u64, Refusal> {
+    ) -> Result<u64, NoReplay> {
         if range.total != whole {
             let text = format!("total length {:?}, not {whole:?}", range.total);
-            return Err(Refusal::new(RefusalKind::Seam, text));
+            return Err(NoReplay::new(NoReplayKind::Seam, text));
         }
         let asked = (self.first, self.first + self.length - 1);
         if self.original.status != 206
@@ -247,11 +247,11 @@ impl Ask {
     }
 
     /// Whether the validators of the answer allow it to go on with the response.
-    fn compare(&self, answer: &ResponseHead) -> Result<(), Refusal> {
+    fn compare(&self, answer: &ResponseHead) -> Result<(), NoReplay> {
         let (had, has) = (&self.original, answer);
         let other = || {
             let (had, has) = (named(had), named(has));
-            Err(Refusal::new(RefusalKind::Seam, format!("another version: {has} is not {had}")))
+            Err(NoReplay::new(NoReplayKind::Seam, format!("another version: {has} is not {had}")))
         };
         let strong = had.strong_etag().is_some() && had.strong_etag() == has.strong_etag();
         if self.policy == Policy::Validators && !strong {
@@ -265,13 +265,13 @@ impl Ask {
         if bound && !same { other() } else { Ok(()) }
     }
 
-    fn not_this(&self, answer: &ResponseHead, what: &str) -> Refusal {
+    fn not_this(&self, answer: &ResponseHead, what: &str) -> NoReplay {
         let kind = match answer.status {
-            403 | 404 | 410 => RefusalKind::NotHere,
-            _ => RefusalKind::Mismatch,
+            403 | 404 | 410 => NoReplayKind::NotHere,
+            _ => NoReplayKind::Mismatch,
         };
         let (got, had) = (answer.status, self.original.status);
-        Refusal::new(kind, format!("the service answered {got} {what} (the app has a {had})"))
+        NoReplay::new(kind, format!("the service answered {got} {what} (the app has a {had})"))
     }
 }
 

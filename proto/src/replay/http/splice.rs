@@ -1,6 +1,6 @@
 //! Joining the body of another answer to the one the app has part of.
 
-use crate::replay::{Refusal, RefusalKind};
+use crate::replay::{NoReplay, NoReplayKind};
 use crate::seam::{Seam, SeamMismatch, Verifier};
 
 /// What a step of a [`Splice`] came upon.
@@ -42,7 +42,7 @@ impl Splice {
     }
 
     /// Takes body bytes of the answer; call it with none before the first.
-    pub fn feed(&mut self, bytes: &[u8]) -> Result<SpliceStep, Refusal> {
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<SpliceStep, NoReplay> {
         let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len());
         self.skip -= u64::try_from(skipped).unwrap_or(u64::MAX);
         if self.skip > 0 {
@@ -65,6 +65,6 @@ impl Splice {
     }
 }
 
-fn differs(mismatch: SeamMismatch) -> Refusal {
-    Refusal::new(RefusalKind::Seam, mismatch.to_string())
+fn differs(mismatch: SeamMismatch) -> NoReplay {
+    NoReplay::new(NoReplayKind::Seam, mismatch.to_string())
 }

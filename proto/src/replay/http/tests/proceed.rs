@@ -78,12 +78,12 @@ impl Part {
         })
     }
 
-    fn plan(&self, have: u64) -> Result<Plan, Refusal> {
+    fn plan(&self, have: u64) -> Result<Plan, NoReplay> {
         Plan::make(&self.exchange, 0, have, self.proof(have), Policy::Prefix)
     }
 
     /// Goes on at `replica` from byte `have`; the rest, or why not.
-    fn go_on(&self, replica: &Replica, have: u64, piece: usize) -> Result<Vec<u8>, Refusal> {
+    fn go_on(&self, replica: &Replica, have: u64, piece: usize) -> Result<Vec<u8>, NoReplay> {
         let ask = match self.plan(have)? {
             Plan::Ask(ask) => ask,
             Plan::Complete { head_rest, .. } => return Ok(head_rest),
@@ -118,7 +118,7 @@ impl Part {
         Ok(rest)
     }
 
-    fn kind(&self, replica: &Replica, have: u64) -> RefusalKind {
+    fn kind(&self, replica: &Replica, have: u64) -> NoReplayKind {
         self.go_on(replica, have, 10_000).expect_err("this replica must be refused").kind
     }
 }
@@ -199,7 +199,7 @@ fn a_byte_that_differs_anywhere_before_the_seam_is_refused() {
     for at in [0, 10, 65_535, 65_536, 2 * 65_536 - 1, 2 * 65_536, 2 * 65_536 + 99] {
         let mut other = replica.clone();
         other.file[at] ^= 1;
-        assert_eq!(part.kind(&other, have), RefusalKind::Seam, "byte {at}");
+        assert_eq!(part.kind(&other, have), NoReplayKind::Seam, "byte {at}");
     }
 }
 
@@ -213,12 +213,12 @@ fn another_validator_makes_no_difference_unless_the_operator_wants_it() {
         let rest = part.go_on(&other, have, 5_000).unwrap();
         assert!(rest == part.whole[usize::try_from(have).unwrap()..]);
         other.file[3] ^= 1;
-        assert_eq!(part.kind(&other, have), RefusalKind::Seam, "{etag:?}");
+        assert_eq!(part.kind(&other, have), NoReplayKind::Seam, "{etag:?}");
         let strict = Policy::Validators;
         let plan = Plan::make(&part.exchange, 0, have, part.proof(have), strict);
         let Ok(Plan::Ask(ask)) = plan else { panic!("a question") };
         let answer = other.answer(&ask.request);
-        assert_eq!(ask.judge(&answer).expect_err("strict").kind, RefusalKind::Seam);
+        assert_eq!(ask.judge(&answer).expect_err("strict").kind, NoReplayKind::Seam);
     }
 }
 
@@ -227,9 +227,9 @@ fn a_head_that_went_out_binds_the_body_to_its_validator() {
     let replica = Replica::new(BODY);
     let part = part(&replica, REQUEST);
     let other = Replica { etag: Some("\"b\""), ..replica };
-    assert_eq!(part.kind(&other, part.head), RefusalKind::Seam);
-    assert_eq!(part.kind(&other, 1), RefusalKind::Seam);
-    assert_eq!(part.kind(&other, part.head + 63), RefusalKind::Seam, "too little to compare");
+    assert_eq!(part.kind(&other, part.head), NoReplayKind::Seam);
+    assert_eq!(part.kind(&other, 1), NoReplayKind::Seam);
+    assert_eq!(part.kind(&other, part.head + 63), NoReplayKind::Seam, "too little to compare");
     assert!(part.go_on(&other, part.head + 64, 1000).is_ok());
     assert!(part.go_on(&other, 0, 1000).is_ok(), "nothing has gone out");
 }
@@ -256,7 +256,7 @@ fn weak_validators_and_none_go_on_if_the_prefix_is_equal() {
         let mut other = Replica { etag: has, ..replica };
         assert!(part.go_on(&other, have, 5_000).is_ok());
         other.file[69_999] ^= 1;
-        assert_eq!(part.kind(&other, have), RefusalKind::Seam);
+        assert_eq!(part.kind(&other, have), NoReplayKind::Seam);
     }
 }
 
@@ -282,13 +282,13 @@ fn errors_and_other_answers_are_refused() {
     let part = part(&replica, REQUEST);
     let have = part.head + 100_000;
     for (status, kind) in [
-        ("404 Not Found", RefusalKind::NotHere),
-        ("403 Forbidden", RefusalKind::NotHere),
-        ("503 Busy", RefusalKind::Mismatch),
-        ("416 Range", RefusalKind::Mismatch),
-        ("301 Moved", RefusalKind::Mismatch),
-        ("204 Nothing", RefusalKind::Mismatch),
-        ("101 Other", RefusalKind::Mismatch),
+        ("404 Not Found", NoReplayKind::NotHere),
+        ("403 Forbidden", NoReplayKind::NotHere),
+        ("503 Busy", NoReplayKind::Mismatch),
+        ("416 Range", NoReplayKind::Mismatch),
+        ("301 Moved", NoReplayKind::Mismatch),
+        ("204 Nothing", NoReplayKind::Mismatch),
+        ("101 Other", NoReplayKind::Mismatch),
     ] {
         let other = Replica { status: Some(status), ..replica.clone() };
         assert_eq!(part.kind(&other, have), kind, "{status}");
@@ -328,13 +328,13 @@ fn positions_and_proofs_that_do_not_fit_are_refused() {
     let make = |have, proof| {
         Plan::make(&part.exchange, 0, have, proof, Policy::default()).expect_err("no plan").kind
     };
-    assert_eq!(make(have, None), RefusalKind::Seam);
-    assert_eq!(make(have, part.proof(have - 1)), RefusalKind::Mismatch);
+    assert_eq!(make(have, None), NoReplayKind::Seam);
+    assert_eq!(make(have, part.proof(have - 1)), NoReplayKind::Mismatch);
     let other_block = SeamProof { block: 1, ..part.proof(have).unwrap() };
-    assert_eq!(make(have, Some(other_block)), RefusalKind::Mismatch);
+    assert_eq!(make(have, Some(other_block)), NoReplayKind::Mismatch);
     let no_block = SeamProof { block: 0, ..part.proof(have).unwrap() };
-    assert_eq!(make(have, Some(no_block)), RefusalKind::Mismatch);
-    assert_eq!(make(part.whole.len() as u64 + 1, None), RefusalKind::Mismatch);
+    assert_eq!(make(have, Some(no_block)), NoReplayKind::Mismatch);
+    assert_eq!(make(part.whole.len() as u64 + 1, None), NoReplayKind::Mismatch);
 }
 
 #[test]
@@ -343,7 +343,7 @@ fn between_exchanges_only_the_exact_position_goes_on() {
         |close, at, have| Plan::make(&Exchange::Idle { close }, at, have, None, Policy::default());
     assert!(matches!(plan(false, 7, 7), Ok(Plan::Fresh)));
     assert!(matches!(plan(true, 7, 7), Ok(Plan::Closed)));
-    assert_eq!(plan(false, 7, 8).expect_err("bytes were seen").kind, RefusalKind::Unsafe);
+    assert_eq!(plan(false, 7, 8).expect_err("bytes were seen").kind, NoReplayKind::Unsafe);
 }
 
 #[test]
@@ -358,7 +358,7 @@ fn a_ticket_of_something_else_is_refused() {
         let exchange =
             Exchange::Response { request: request.into(), response: response.into(), head_at: 0 };
         let refused = Plan::make(&exchange, 0, 5, None, Policy::default());
-        assert_eq!(refused.expect_err("not an exchange").kind, RefusalKind::Mismatch, "{request}");
+        assert_eq!(refused.expect_err("not an exchange").kind, NoReplayKind::Mismatch, "{request}");
     }
 }
 

@@ -13,28 +13,28 @@ pub const PORT: u16 = 4480;
 
 /// A host and a port.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Place {
+pub struct DirectoryAddress {
     /// A name or an address.
     pub host: String,
     /// The port.
     pub port: u16,
 }
 
-impl FromStr for Place {
+impl FromStr for DirectoryAddress {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Place, String> {
+    fn from_str(text: &str) -> Result<DirectoryAddress, String> {
         let wrong = || {
             format!("{text:?} is no place such as \"gateway.example.org\" or \"192.0.2.1:{PORT}\"")
         };
         if let Ok(address) = text.parse::<SocketAddr>() {
             let (host, port) = (address.ip().to_string(), address.port());
-            return if port == 0 { Err(wrong()) } else { Ok(Place { host, port }) };
+            return if port == 0 { Err(wrong()) } else { Ok(DirectoryAddress { host, port }) };
         }
         let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
         if let Ok(ip) = bare.parse::<IpAddr>() {
             // One place, one spelling: keys are kept by it.
-            return Ok(Place { host: ip.to_string(), port: PORT });
+            return Ok(DirectoryAddress { host: ip.to_string(), port: PORT });
         }
         let (host, port) = match text.rsplit_once(':') {
             Some((host, port)) => (host, port.parse().map_err(|_| wrong())?),
@@ -44,11 +44,11 @@ impl FromStr for Place {
         if host.is_empty() || host.len() > 253 || port == 0 || !host.bytes().all(good) {
             return Err(wrong());
         }
-        Ok(Place { host: host.to_ascii_lowercase(), port })
+        Ok(DirectoryAddress { host: host.to_ascii_lowercase(), port })
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for DirectoryAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let brackets = self.host.contains(':');
         let (open, close) = if brackets { ("[", "]") } else { ("", "") };
@@ -56,20 +56,20 @@ impl fmt::Display for Place {
     }
 }
 
-impl fmt::Debug for Place {
+impl fmt::Debug for DirectoryAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
-impl<'de> Deserialize<'de> for Place {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Place, D::Error> {
+impl<'de> Deserialize<'de> for DirectoryAddress {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<DirectoryAddress, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
 /// The addresses of a place, by the system's resolver.
-pub async fn resolve(place: &Place) -> io::Result<Vec<SocketAddr>> {
+pub async fn resolve(place: &DirectoryAddress) -> io::Result<Vec<SocketAddr>> {
     if let Ok(ip) = place.host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(ip, place.port)]);
     }
@@ -95,12 +95,12 @@ mod tests {
             ("2001:DB8::0b8", "[2001:db8::b8]:4480"),
             ("[2001:db8::1]:5", "[2001:db8::1]:5"),
         ] {
-            let place: Place = text.parse().expect(text);
+            let place: DirectoryAddress = text.parse().expect(text);
             assert_eq!(place.to_string(), written);
             assert_eq!(written.parse(), Ok(place));
         }
         for bad in ["", ":5", "a b", "a:b", "a:0", "a/b", "192.0.2.1:0"] {
-            assert!(bad.parse::<Place>().is_err(), "{bad}");
+            assert!(bad.parse::<DirectoryAddress>().is_err(), "{bad}");
         }
     }
 }

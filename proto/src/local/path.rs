@@ -14,7 +14,7 @@ const LONGEST_FILE: usize = SOCKET_FILE.len();
 
 /// A path in a fixed buffer, NUL-terminated, for use where nothing may be allocated.
 #[derive(Clone, Copy)]
-pub struct Place {
+pub struct LocalPath {
     buffer: [u8; PATH_BYTES_MAX],
     length: usize,
 }
@@ -32,15 +32,15 @@ pub struct Surroundings<'a> {
     pub has_run_user: bool,
 }
 
-impl Place {
+impl LocalPath {
     /// An empty path; a place to put one later.
-    pub const EMPTY: Place = Place { buffer: [0; PATH_BYTES_MAX], length: 0 };
+    pub const EMPTY: LocalPath = LocalPath { buffer: [0; PATH_BYTES_MAX], length: 0 };
 
     /// The directory of the socket and the route file; nothing when a Unix socket's path in it
     /// would be too long or the variable does not hold an absolute path.
     #[must_use]
-    pub fn directory(around: &Surroundings<'_>) -> Option<Place> {
-        let mut place = Place::EMPTY;
+    pub fn directory(around: &Surroundings<'_>) -> Option<LocalPath> {
+        let mut place = LocalPath::EMPTY;
         let given = |value: Option<&'_ [u8]>| value.is_some_and(|value| !value.is_empty());
         let fits = if given(around.session_dir) {
             place.push(around.session_dir?)
@@ -58,7 +58,7 @@ impl Place {
 
     /// The path of a file in this directory.
     #[must_use]
-    pub fn file(&self, name: &str) -> Option<Place> {
+    pub fn file(&self, name: &str) -> Option<LocalPath> {
         let mut place = *self;
         (place.push(b"/") && place.push(name.as_bytes())).then_some(place)
     }
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     fn directory(around: Surroundings<'_>) -> Option<String> {
-        Place::directory(&around).map(|place| String::from_utf8(place.as_bytes().into()).unwrap())
+        LocalPath::directory(&around).map(|place| String::from_utf8(place.as_bytes().into()).unwrap())
     }
 
     #[test]
@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(with(b"/nul\0inside"), None);
         let longest = &long[..PATH_BYTES_MAX - 2 - LONGEST_FILE];
         let place =
-            Place::directory(&Surroundings { session_dir: Some(longest), ..Default::default() })
+            LocalPath::directory(&Surroundings { session_dir: Some(longest), ..Default::default() })
                 .unwrap();
         let socket = place.file(SOCKET_FILE).unwrap();
         assert_eq!(socket.as_bytes_with_nul().len(), PATH_BYTES_MAX);

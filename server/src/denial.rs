@@ -2,25 +2,25 @@
 
 use std::io;
 
-use stp_proto::replay::{self, RefusalKind};
+use stp_proto::replay::{self, NoReplayKind};
 use stp_proto::ticket::TicketError;
 use stp_proto::wire::DenyReason;
 
 use crate::service::replay::JoinError;
 use crate::ticket::BadTicket;
 
-/// A refusal: for the broker's decision, and for a person.
+/// A denial: for the broker's decision, and for a person.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{why}: {text}")]
-pub struct Refusal {
+pub struct Denial {
     /// What kind.
     pub why: DenyReason,
     /// Why, in words.
     pub text: String,
 }
 
-impl Refusal {
-    /// A refusal of this kind.
+impl Denial {
+    /// A denial of this kind.
     pub fn new(why: DenyReason, text: impl Into<String>) -> Self {
         Self { why, text: text.into() }
     }
@@ -55,19 +55,19 @@ impl Refusal {
     }
 }
 
-impl From<replay::Refusal> for Refusal {
-    fn from(refusal: replay::Refusal) -> Self {
-        let why = match refusal.kind {
-            RefusalKind::Mismatch => DenyReason::Mismatch,
-            RefusalKind::Seam => DenyReason::Seam,
-            RefusalKind::NotHere => DenyReason::NotHere,
-            RefusalKind::Unsafe => DenyReason::Unsafe,
+impl From<replay::NoReplay> for Denial {
+    fn from(denial: replay::NoReplay) -> Self {
+        let why = match denial.kind {
+            NoReplayKind::Mismatch => DenyReason::Mismatch,
+            NoReplayKind::Seam => DenyReason::Seam,
+            NoReplayKind::NotHere => DenyReason::NotHere,
+            NoReplayKind::Unsafe => DenyReason::Unsafe,
         };
-        Self::new(why, refusal.text)
+        Self::new(why, denial.text)
     }
 }
 
-impl From<BadTicket> for Refusal {
+impl From<BadTicket> for Denial {
     fn from(bad: BadTicket) -> Self {
         let why = match &bad {
             BadTicket::Sealed(_) => DenyReason::Unauthorized,
@@ -78,11 +78,11 @@ impl From<BadTicket> for Refusal {
     }
 }
 
-impl From<JoinError> for Refusal {
+impl From<JoinError> for Denial {
     fn from(error: JoinError) -> Self {
         match error {
             JoinError::Service { source, .. } => Self::unreachable(&source),
-            JoinError::Refused(refusal) => refusal.into(),
+            JoinError::Refused(denial) => denial.into(),
         }
     }
 }

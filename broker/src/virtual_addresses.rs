@@ -13,7 +13,7 @@ use stp_proto::time::Instant;
 
 use crate::routes::Prefix;
 
-/// Names kept at most; beyond that the one unused for the longest time makes room.
+/// VirtualAddresses kept at most; beyond that the one unused for the longest time makes room.
 pub const NAMES_MAX: usize = 65_536;
 /// How long an address that was given out is not given to another name.
 pub const KEEP: Duration = Duration::from_secs(3_600);
@@ -36,7 +36,7 @@ struct Entry {
 
 /// The pool of virtual addresses.
 #[derive(Debug)]
-pub struct Names {
+pub struct VirtualAddresses {
     v4: Prefix,
     v6: Prefix,
     by_name: HashMap<String, Entry>,
@@ -44,12 +44,12 @@ pub struct Names {
     names_max: usize,
 }
 
-impl Names {
+impl VirtualAddresses {
     /// A pool over an IPv4 prefix of at most /24 and an IPv6 prefix of at most /96.
     ///
     /// # Errors
     /// Says what is wrong with a prefix.
-    pub fn new(v4: Prefix, v6: Prefix) -> Result<Names, String> {
+    pub fn new(v4: Prefix, v6: Prefix) -> Result<VirtualAddresses, String> {
         if !v4.addr().is_ipv4() || v4.len() > 24 {
             return Err(format!("{v4} is not an IPv4 prefix of /24 or larger"));
         }
@@ -58,7 +58,7 @@ impl Names {
         }
         let names_max = NAMES_MAX.min(size(v4) as usize / 2);
         let (by_name, by_number) = (HashMap::new(), BTreeMap::new());
-        Ok(Names { v4, v6, by_name, by_number, names_max })
+        Ok(VirtualAddresses { v4, v6, by_name, by_number, names_max })
     }
 
     /// The two prefixes, for the route map.
@@ -169,9 +169,9 @@ fn hash(name: &str) -> u32 {
 mod tests {
     use super::*;
 
-    fn pool(v4: &str) -> Names {
+    fn pool(v4: &str) -> VirtualAddresses {
         let v6 = "fd7a:5e55:10f1::/96".parse().expect("a prefix");
-        Names::new(v4.parse().expect("a prefix"), v6).expect("a pool")
+        VirtualAddresses::new(v4.parse().expect("a prefix"), v6).expect("a pool")
     }
 
     fn at(seconds: u64) -> Instant {
@@ -225,7 +225,7 @@ mod tests {
     fn prefixes_that_are_too_small_are_refused() {
         let v6: Prefix = "fd7a:5e55:10f1::/96".parse().expect("a prefix");
         let v4: Prefix = "127.192.0.0/25".parse().expect("a prefix");
-        assert!(Names::new(v4, v6).is_err());
-        assert!(Names::new("10.0.0.0/8".parse().expect("a prefix"), v4).is_err());
+        assert!(VirtualAddresses::new(v4, v6).is_err());
+        assert!(VirtualAddresses::new("10.0.0.0/8".parse().expect("a prefix"), v4).is_err());
     }
 }

@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use stp_proto::local::Cookie;
-use stp_proto::local::wire::Verdict;
+use stp_proto::local::wire::SocketState;
 
-/// How long the verdict on a socket that has ended is kept.
+/// How long the state of a socket that has ended is kept.
 const KEEP: Duration = Duration::from_secs(120);
 /// The most ended sockets remembered.
 const ENDED_MAX: usize = 16_384;
 
 /// The table; clones share it.
 #[derive(Clone, Default)]
-pub(super) struct Verdicts(Arc<Mutex<Table>>);
+pub(super) struct SocketStates(Arc<Mutex<Table>>);
 
 #[derive(Default)]
 struct Table {
@@ -27,33 +27,33 @@ struct Table {
 }
 
 struct Entry {
-    verdict: Verdict,
+    state: SocketState,
     abortive: bool,
 }
 
-impl Verdicts {
+impl SocketStates {
     /// A new socket, its connect under way; false when this cookie is known already.
     pub(super) fn open(&self, cookie: Cookie, abortive: bool) -> bool {
         let mut table = self.0.lock();
         if table.sockets.contains_key(&cookie) {
             return false;
         }
-        table.sockets.insert(cookie, Entry { verdict: Verdict::Pending, abortive });
+        table.sockets.insert(cookie, Entry { state: SocketState::Pending, abortive });
         true
     }
 
     /// A later fact about a socket that lives.
-    pub(super) fn set(&self, cookie: Cookie, verdict: Verdict) {
+    pub(super) fn set(&self, cookie: Cookie, state: SocketState) {
         if let Some(entry) = self.0.lock().sockets.get_mut(&cookie) {
-            entry.verdict = verdict;
+            entry.state = state;
         }
     }
 
     /// The last fact about a socket.
-    pub(super) fn end(&self, cookie: Cookie, verdict: Verdict, now: Instant) {
+    pub(super) fn end(&self, cookie: Cookie, state: SocketState, now: Instant) {
         let mut table = self.0.lock();
         let Some(entry) = table.sockets.get_mut(&cookie) else { return };
-        entry.verdict = verdict;
+        entry.state = state;
         table.ended.push_back((now, cookie));
         while let Some(&(since, cookie)) = table.ended.front() {
             if table.ended.len() <= ENDED_MAX && now.duration_since(since) < KEEP {
@@ -64,8 +64,8 @@ impl Verdicts {
         }
     }
 
-    pub(super) fn ask(&self, cookie: Cookie) -> Verdict {
-        self.0.lock().sockets.get(&cookie).map_or(Verdict::Unknown, |entry| entry.verdict)
+    pub(super) fn ask(&self, cookie: Cookie) -> SocketState {
+        self.0.lock().sockets.get(&cookie).map_or(SocketState::Unknown, |entry| entry.state)
     }
 
     pub(super) fn set_abortive(&self, cookie: Cookie, abortive: bool) {
@@ -91,29 +91,29 @@ mod tests {
 
     #[test]
     fn the_last_word_is_kept_for_a_while() {
-        let (verdicts, start) = (Verdicts::default(), Instant::now());
-        assert!(verdicts.open(cookie(1), false));
-        assert!(!verdicts.open(cookie(1), false));
-        assert_eq!(verdicts.ask(cookie(1)), Verdict::Pending);
-        verdicts.end(cookie(1), Verdict::Refused(111), start);
-        assert_eq!(verdicts.ask(cookie(1)), Verdict::Refused(111));
-        verdicts.open(cookie(2), false);
-        verdicts.end(cookie(2), Verdict::Closed, start + KEEP);
-        assert_eq!(verdicts.ask(cookie(1)), Verdict::Unknown);
-        assert_eq!(verdicts.ask(cookie(2)), Verdict::Closed);
+        let (states, start) = (SocketStates::default(), Instant::now());
+        assert!(states.open(cookie(1), false));
+        assert!(!states.open(cookie(1), false));
+        assert_eq!(states.ask(cookie(1)), SocketState::Pending);
+        states.end(cookie(1), SocketState::Refused(111), start);
+        assert_eq!(states.ask(cookie(1)), SocketState::Refused(111));
+        states.open(cookie(2), false);
+        states.end(cookie(2), SocketState::Closed, start + KEEP);
+        assert_eq!(states.ask(cookie(1)), SocketState::Unknown);
+        assert_eq!(states.ask(cookie(2)), SocketState::Closed);
     }
 
     #[test]
     fn the_table_is_bounded_but_never_forgets_a_living_socket() {
-        let (verdicts, now) = (Verdicts::default(), Instant::now());
-        verdicts.open(cookie(0), true);
+        let (states, now) = (SocketStates::default(), Instant::now());
+        states.open(cookie(0), true);
         for number in 1..=ENDED_MAX as u32 + 10 {
-            verdicts.open(cookie(number), false);
-            verdicts.end(cookie(number), Verdict::Closed, now);
+            states.open(cookie(number), false);
+            states.end(cookie(number), SocketState::Closed, now);
         }
-        assert_eq!(verdicts.0.lock().sockets.len(), ENDED_MAX + 1);
-        assert_eq!(verdicts.ask(cookie(0)), Verdict::Pending);
-        assert!(verdicts.is_abortive(cookie(0)));
-        assert_eq!(verdicts.ask(cookie(1)), Verdict::Unknown);
+        assert_eq!(states.0.lock().sockets.len(), ENDED_MAX + 1);
+        assert_eq!(states.ask(cookie(0)), SocketState::Pending);
+        assert!(states.is_abortive(cookie(0)));
+        assert_eq!(states.ask(cookie(1)), SocketState::Unknown);
     }
 }
