@@ -5,7 +5,8 @@ use core::net::IpAddr;
 use super::field::{Field, FilePath, List, Reader, choice, record};
 use super::login::{KdfCost, SALT_BYTES};
 use super::record::Location;
-use super::{MessageError, decode, encode};
+use super::MessageError;
+use super::message::{decode, encode};
 use crate::name::Name;
 
 /// An answer with the number of its request.

@@ -4,7 +4,8 @@ use core::net::{IpAddr, SocketAddr};
 
 use super::field::{FilePath, List, choice, record};
 use super::record::{EndpointName, FileEntry, Protocol, addresses_are_good};
-use super::{MessageError, decode, encode, user_is_good};
+use super::message::{decode, encode};
+use super::{MessageError, user_is_good};
 use crate::name::Name;
 
 /// A request with its number; the answer has the same.

@@ -10,12 +10,12 @@
 
 mod again;
 pub mod http;
-mod refusal;
+mod no_replay;
 
 use serde::{Deserialize, Serialize};
 
 pub use again::Again;
-pub use refusal::{NoReplay, NoReplayKind};
+pub use no_replay::{NoReplay, NoReplayKind};
 
 /// What a ticket says of the exchange under way, by protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

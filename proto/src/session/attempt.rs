@@ -4,6 +4,7 @@
 use core::time::Duration;
 
 use super::clock::Timer;
+use super::links::Pace;
 use crate::mutant::mutant;
 use super::outbox::Control;
 use super::{
@@ -21,15 +22,6 @@ use crate::wire::{
 
 /// A peer may be this many epochs ahead, no more: it cannot push the counter to its end.
 const EPOCH_LEAP_MAX: u32 = 1 << 16;
-
-/// When the next attempt is made.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub(super) enum Pace {
-    Now,
-    Soon,
-    Slow,
-    After(Duration),
-}
 
 impl Session {
     /// READY_RESUME, or a reset still to be told: waits for a link, dials when it is time.

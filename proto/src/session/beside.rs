@@ -14,6 +14,7 @@
 
 use super::attempt::next_epoch;
 use super::clock::Timer;
+use super::links::{Answer, Beside, OwnTicket};
 use super::outbox::Control;
 use super::{Attempt, Denied, Detach, Event, LinkId, LostCause, Session, code};
 use crate::cut::Cuts;
@@ -25,49 +26,6 @@ use crate::wire::{
     Checkpoint, Close, ConnectDenied, ConnectMode, ConnectOk, Data, DenyReason, Frame, Report,
     TicketFrame,
 };
-
-/// An attempt at another server while the old link lives.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Beside {
-    link: LinkId,
-    /// What the ticket it was shown covers, and where that ticket's digest begins.
-    covers: u64,
-    seam_from: u64,
-    /// What has come from the old server since it was asked.
-    old: Seam,
-    /// The same bytes as they come from the new one.
-    new: Seam,
-    /// The end of what was acknowledged to it.
-    told: u64,
-    /// The old link is not read, so that the new server can catch up.
-    paused: bool,
-    /// The cuts agreed with it: its buffer is full at once, and a full buffer proposes one.
-    cuts: Cuts,
-    /// It has the session, as soon as it has caught up.
-    answer: Option<Answer>,
-    /// The newest ticket it gave.
-    ticket: Option<Box<OwnTicket>>,
-}
-
-/// CONNECT_OK, kept.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct Answer {
-    acceptor: Handle,
-    epoch: u32,
-    features: u32,
-    up: u64,
-    limit: u64,
-    server: Box<str>,
-}
-
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct OwnTicket {
-    at: u64,
-    covers: u64,
-    seam_from: u64,
-    transferable: bool,
-    ticket: Box<[u8]>,
-}
 
 impl Session {
     /// Another server is asked while the attached one goes on.

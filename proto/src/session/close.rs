@@ -5,7 +5,7 @@
 //! may serve another session (D8). As an acceptor never dials (D7), the initiator lets go last: it
 //! waits for the acceptor's last word, and dials to tell a reset.
 
-use super::attempt::Pace;
+use super::links::Pace;
 use super::clock::Timer;
 use crate::mutant::mutant;
 use super::outbox::Control;
@@ -14,21 +14,6 @@ use crate::role::{Daemon, Dialing};
 use crate::state::{Action, State, StateEvent};
 use crate::time::Instant;
 use crate::wire::{Close, Frame, ResetFrame};
-
-/// How far an ending is.
-#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug, Default)]
-pub(super) struct Ending {
-    /// How it ended.
-    pub why: Option<ClosedWhy>,
-    /// Initiator: this reset is still to be told.
-    pub farewell: Option<u32>,
-    /// For the near side once it has taken all that was received.
-    pub shut: Option<ShutNear>,
-    /// The near side is gone: how much the peer had received when that was looked at last.
-    pub heard: u64,
-    /// Closed was given out.
-    pub over: bool,
-}
 
 impl Session {
     pub(super) fn on_close(

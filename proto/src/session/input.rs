@@ -1,6 +1,6 @@
 //! `handle_input`: what happened, and the deadlines that passed.
 
-use super::attempt::Pace;
+use super::links::Pace;
 use super::clock::Timer;
 use super::outbox::Control;
 use super::{Detach, Event, Input, LostCause, Session, code};

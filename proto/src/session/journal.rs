@@ -2,8 +2,30 @@
 
 use std::collections::VecDeque;
 
-use super::TicketOffer;
 use crate::mutant::mutant;
+
+/// A ticket for the broker (D4).
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct TicketOffer {
+    /// Down position before whose DATA it is sent.
+    pub at: u64,
+    /// Up position it covers.
+    pub covers: u64,
+    /// First down position that can be compared on a replica.
+    pub seam_from: u64,
+    /// Whether it allows a transfer.
+    pub transferable: bool,
+    /// Sealed bytes, at most [`crate::wire::TICKET_MAX`].
+    pub ticket: Vec<u8>,
+}
+
+/// The newest ticket, at the broker.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct HeldTicket {
+    pub covers: u64,
+    pub transferable: bool,
+    pub ticket: Box<[u8]>,
+}
 
 /// Tickets offered, each sent just before the DATA at its place.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]

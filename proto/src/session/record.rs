@@ -1,6 +1,6 @@
 //! `handle_record`: what comes in over links.
 
-use super::attempt::Pace;
+use super::links::Pace;
 use super::clock::Timer;
 use crate::mutant::mutant;
 use super::outbox::Control;

@@ -10,14 +10,6 @@ use crate::wire::{
     FEATURE_PASS, PASS_MAX, TICKET_MAX, TicketFrame, TransferReason, TransferRequest,
 };
 
-/// Initiator: the newest ticket.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) struct HeldTicket {
-    pub covers: u64,
-    pub transferable: bool,
-    pub ticket: Box<[u8]>,
-}
-
 impl Session {
     /// Acceptor: from now on acknowledgements move only by tickets and `release_acks` (D3).
     pub fn hold_acks(&mut self) {

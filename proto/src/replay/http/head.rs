@@ -5,6 +5,12 @@
 
 use super::body::Framing;
 
+/// Request head and response head together may be this long if a ticket is to carry them.
+pub const HEADS_MAX: usize = 14 * 1024;
+
+/// A longer head is not followed: the stream is opaque from there on.
+pub const HEAD_MAX: usize = 64 * 1024;
+
 const HEADERS_MAX: usize = 128;
 
 /// Why a head cannot be followed.

@@ -1,4 +1,4 @@
-//! Continuing an HTTP exchange (PROTOCOL A7).
+//! Continuing an HTTP exchange (R64).
 //!
 //! An [`Observer`] watches the bytes of a session go by between the app and an HTTP server and
 //! knows at every byte which exchange is under way. It rewrites nothing. From an [`Exchange`] and
@@ -20,13 +20,7 @@ mod tests;
 
 pub use body::{Body, Framing};
 pub use exchange::Exchange;
-pub use head::{ContentRange, HeadError, RequestHead, ResponseHead};
+pub use head::{ContentRange, HEAD_MAX, HEADS_MAX, HeadError, RequestHead, ResponseHead};
 pub use observer::{Down, Ending, Flow, Observer, Up};
 pub use plan::{Ask, Judged, Plan};
 pub use splice::{Splice, SpliceStep};
-
-/// Request head and response head together may be this long if a ticket is to carry them.
-pub const HEADS_MAX: usize = 14 * 1024;
-
-/// A longer head is not followed: the stream is opaque from there on.
-pub const HEAD_MAX: usize = 64 * 1024;

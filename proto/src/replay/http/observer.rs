@@ -6,8 +6,7 @@
 
 use super::body::{Body, Framing};
 use super::exchange::Exchange;
-use super::head::{RequestHead, ResponseHead};
-use super::{HEAD_MAX, HEADS_MAX};
+use super::head::{HEAD_MAX, HEADS_MAX, RequestHead, ResponseHead};
 use crate::seam::{BLOCK, Seam, SeamProof};
 
 /// What the next bytes of a direction are.

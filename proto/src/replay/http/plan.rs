@@ -170,7 +170,7 @@ impl Ask {
     pub fn judge(&self, bytes: &[u8]) -> Result<Judged, NoReplay> {
         let parsed = ResponseHead::parse(bytes, &self.question);
         let Some((answer, length)) = parsed.map_err(|error| mismatch(error.to_string()))? else {
-            return if bytes.len() <= super::HEAD_MAX {
+            return if bytes.len() <= super::head::HEAD_MAX {
                 Ok(Judged::Partial)
             } else {
                 Err(mismatch("the answer's head is too long"))

@@ -1,6 +1,6 @@
 //! Why a server cannot go on with an exchange.
 
-/// What kind of refusal it is.
+/// Which kind of reason it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoReplayKind {
     /// The request does not fit the ticket, or the replica's answer is of another kind.
@@ -13,7 +13,7 @@ pub enum NoReplayKind {
     Unsafe,
 }
 
-/// A refusal, with the reason in words.
+/// Why an exchange cannot be continued, with the reason in words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
 pub struct NoReplay {
@@ -24,7 +24,7 @@ pub struct NoReplay {
 }
 
 impl NoReplay {
-    /// A refusal of this kind.
+    /// A reason of this kind.
     pub fn new(kind: NoReplayKind, text: impl Into<String>) -> Self {
         Self { kind, text: text.into() }
     }

@@ -1,0 +1,22 @@
+//! Why a session was reset: the numbers that CLOSE RST carries.
+
+/// The near side aborted.
+pub const NEAR_RESET: u32 = 1;
+/// The near side is gone and nobody reads what comes.
+pub const NEAR_GONE: u32 = 2;
+/// A user or operator ended the session.
+pub const USER: u32 = 3;
+/// No link for longer than the hold time.
+pub const HOLD: u32 = 4;
+/// The peer broke the protocol.
+pub const PROTOCOL: u32 = 5;
+/// The session went to another server.
+pub const MOVED: u32 = 6;
+/// The server's service failed.
+pub const SERVICE: u32 = 7;
+/// No server can continue the session.
+pub const NO_SERVER: u32 = 8;
+/// The daemon is stopping.
+pub const SHUTDOWN: u32 = 9;
+/// The peer ended the session without having everything.
+pub const LOST: u32 = 10;

@@ -1,0 +1,272 @@
+//! [`Session`]: what it is made of, how it begins, and what can be asked of it.
+
+use super::clock::Clock;
+use super::ending::Ending;
+use super::journal::{HeldTicket, Journal};
+use super::links::{Beside, Links, Pace};
+use super::outbox::{Control, Outbox};
+use super::receive::Receiving;
+use super::send::Sending;
+use super::{Attempt, ClosedWhy, Limits, LinkId, Positions, StartAt};
+use crate::cut::{Cut, Cuts};
+use crate::handle::Handle;
+use crate::mutant::mutant;
+use crate::role::Role;
+use crate::seam::Seam;
+use crate::state::State;
+use crate::time::Instant;
+use crate::wire::{Connect, ResumeDenial};
+
+/// One end of a session.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Session {
+    pub(super) state: State,
+    pub(super) role: Role,
+    pub(super) limits: Limits,
+    /// SH_A and SH_B.
+    pub(super) initiator: Handle,
+    pub(super) acceptor: Handle,
+    pub(super) service: Box<str>,
+    pub(super) grant: Option<Box<[u8]>>,
+    pub(super) endpoint: Box<str>,
+    pub(super) server: Box<str>,
+    /// Initiator: a CONNECT was answered. Acceptor: from the start.
+    pub(super) established: bool,
+    /// What the peer said that it can: acceptor, in CONNECT; initiator, in CONNECT_OK.
+    pub(super) peer_features: u32,
+    /// Initiator: what the session is used to get, bytes a second; 0: not known.
+    pub(super) rate_wanted: u64,
+    /// Acceptor: the initiator was heard after its CONNECT. Initiator: a CONNECT went out.
+    pub(super) confirmed: bool,
+    pub(super) epoch: u32,
+    /// Where this end began (acceptor).
+    pub(super) start: StartAt,
+    pub(super) links: Links,
+    pub(super) send: Sending,
+    pub(super) receive: Receiving,
+    pub(super) cuts: Cuts,
+    /// Bytes moved since the last cut, and whether one is due for another reason.
+    pub(super) uncut: u64,
+    pub(super) cut_due: bool,
+    /// An acknowledgement is due; one with a question.
+    pub(super) ack_due: bool,
+    pub(super) ask_due: bool,
+    pub(super) near_gone: bool,
+    pub(super) journal: Journal,
+    pub(super) held: Option<Box<HeldTicket>>,
+    /// Another server is asked while the old link goes on.
+    pub(super) beside: Option<Box<Beside>>,
+    pub(super) seam: Option<Box<Seam>>,
+    pub(super) ending: Ending,
+    pub(super) outbox: Outbox,
+    pub(super) clock: Clock,
+}
+
+impl Session {
+    /// The broker's end of a new session.
+    pub fn initiate(
+        now: Instant,
+        limits: Limits,
+        handle: Handle,
+        service: &str,
+        endpoint: &str,
+    ) -> Session {
+        assert!(!handle.is_none(), "a handle is random");
+        let mut session = Session::new(now, limits, Role::BROKER, handle, StartAt::default());
+        session.initiator = handle;
+        session.service = service.into();
+        session.endpoint = endpoint.into();
+        session.send.limit = 0;
+        session.await_link(now, Pace::Now);
+        session
+    }
+
+    /// The gateway's ticket, which a CONNECT shows as long as the session has none of its own.
+    /// To be called before the first link is up; a ticket too long for a CONNECT is left out.
+    pub fn show_grant(&mut self, grant: &[u8]) {
+        let fits = (1..=crate::wire::GRANT_MAX).contains(&grant.len());
+        self.grant = fits.then(|| grant.into());
+    }
+
+    /// The server's end; queues CONNECT_OK on `link`.
+    pub fn accept(
+        now: Instant,
+        limits: Limits,
+        link: LinkId,
+        own: Handle,
+        connect: &Connect<'_>,
+        at: StartAt,
+        server_id: &str,
+    ) -> Session {
+        assert!(!own.is_none(), "a handle is random");
+        let mut session = Session::new(now, limits, Role::SERVER, own, at);
+        session.state = State::Active;
+        session.initiator = connect.handle;
+        session.acceptor = own;
+        session.service = connect.service.into();
+        session.endpoint = connect.endpoint.into();
+        session.server = server_id.into();
+        session.established = true;
+        session.epoch = connect.epoch;
+        session.peer_features = connect.features;
+        session.send.limit = at.down.saturating_add(connect.window);
+        session.links.begin(link);
+        session.attach(now, link, Attempt::Connect, 0);
+        session.outbox.frame(link, Control::ConnectOk);
+        session
+    }
+
+    fn new(now: Instant, limits: Limits, role: Role, own: Handle, start: StartAt) -> Session {
+        let (low, _) = own.0.split_first_chunk::<8>().expect("a handle has 16 bytes");
+        let seed = u64::from_be_bytes(*low);
+        Session {
+            state: State::ReadyResume,
+            role,
+            initiator: Handle::NONE,
+            acceptor: Handle::NONE,
+            service: "".into(),
+            grant: None,
+            endpoint: "".into(),
+            server: "".into(),
+            established: false,
+            peer_features: 0,
+            rate_wanted: 0,
+            confirmed: false,
+            epoch: 0,
+            start,
+            links: Links::default(),
+            send: Sending::new(start.down, start.down, limits.chunk),
+            receive: Receiving::new(start.up, limits.receive_buffer_max, limits.chunk),
+            cuts: Cuts::start(start.down, start.up),
+            uncut: 0,
+            cut_due: false,
+            ack_due: false,
+            ask_due: false,
+            near_gone: false,
+            journal: Journal::default(),
+            held: None,
+            beside: None,
+            seam: None,
+            ending: Ending::default(),
+            outbox: Outbox::default(),
+            clock: Clock::new(now, seed),
+            limits,
+        }
+    }
+
+    /// Takes the machine's transition for `event`; the caller does what it says.
+    pub(super) fn step(&mut self, event: crate::state::StateEvent) -> Option<crate::state::Action> {
+        let (next, action) = self.state.on(event, self.role.dialing)?;
+        self.state = next;
+        Some(action)
+    }
+
+    /// The state.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// What this end does that the other does not.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Bounds and times.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Questions on the attached link that were not answered yet (R70).
+    #[must_use]
+    pub fn unanswered(&self) -> u8 {
+        self.clock.asked
+    }
+
+    /// All positions.
+    pub fn positions(&self) -> Positions {
+        Positions {
+            una: self.send.una(),
+            nxt: self.send.nxt,
+            max: self.send.max,
+            end: self.send.end(),
+            heard: self.send.heard,
+            limit: self.send.limit,
+            delivered: self.receive.delivered(),
+            received: self.receive.received,
+            acked: self.receive.acked(),
+            told: self.receive.told_limit,
+        }
+    }
+
+    /// (SH_A, SH_B); SH_B is [`Handle::NONE`] before it is known.
+    pub fn handles(&self) -> (Handle, Handle) {
+        (self.initiator, self.acceptor)
+    }
+
+    /// Highest epoch seen or used.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// The newest cut known to be held by both ends; none before the first CONNECT_OK.
+    pub fn last_checkpoint(&self) -> Option<Cut> {
+        self.established.then(|| self.cuts.agreed())
+    }
+
+    /// The two newest cuts and how far they are agreed, for checkers.
+    pub fn cuts(&self) -> &Cuts {
+        &self.cuts
+    }
+
+    /// (send, receive) bytes held.
+    pub fn buffered(&self) -> (usize, usize) {
+        (self.send.buffer.len(), self.receive.buffer.len())
+    }
+
+    /// Memory held by both buffers, used or spare.
+    pub fn memory(&self) -> usize {
+        self.send.buffer.memory() + self.receive.buffer.memory()
+    }
+
+    /// The attached link.
+    pub fn link(&self) -> Option<LinkId> {
+        self.links.attached
+    }
+
+    /// The server's name once established.
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// The service asked for.
+    pub fn service(&self) -> &str {
+        &self.service
+    }
+
+    /// The endpoint that asked.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// Whether the first CONNECT was answered.
+    pub fn is_established(&self) -> bool {
+        self.established
+    }
+
+    /// Whether [`Event::Closed`] was queued: once it is polled, the session can be dropped.
+    pub fn is_over(&self) -> bool {
+        self.ending.over
+    }
+
+    /// What a tombstone of this session answers to a late RESUME: highest epoch, and why.
+    pub fn epitaph(&self) -> Option<(u32, ResumeDenial)> {
+        mutant!(NoTombstone => return None);
+        let denial = match self.ending.why? {
+            ClosedWhy::Clean => ResumeDenial::Closed { received: self.receive.received },
+            ClosedWhy::ResetHere { code } | ClosedWhy::ResetByPeer { code } => {
+                ResumeDenial::Reset { code }
+            }
+        };
+        Some((self.epoch, denial))
+    }
+}
