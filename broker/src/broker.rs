@@ -27,12 +27,12 @@ use crate::config::Config;
 use crate::entry::{App, Course, Entry};
 use crate::far::SessionFar;
 use crate::lookup::Directory;
-use crate::virtual_addresses::{Family, VirtualAddresses};
 use crate::near::AppNear;
 use crate::reach::{News, Pace};
 use crate::relay::Relays;
 use crate::routes::host_name;
 use crate::service::{Maker, Server, Service};
+use crate::virtual_addresses::{Family, VirtualAddresses};
 
 /// Ended sessions kept for the status.
 const ENDED_MAX: usize = 100;
@@ -203,7 +203,8 @@ impl Broker {
                     }
                 }
                 Request::Name(request) => {
-                    let name = self.virtual_addresses.lock().name_of(request.address).map(str::to_owned);
+                    let name =
+                        self.virtual_addresses.lock().name_of(request.address).map(str::to_owned);
                     request.answer(name);
                 }
             }

@@ -15,8 +15,8 @@ use stp_net::status::StatusAddr;
 use stp_proto::local::routes::{VIRTUAL_V4, VIRTUAL_V6};
 use stp_proto::name::Name;
 
-use crate::virtual_addresses::VirtualAddresses;
 use crate::routes::{Pattern, Prefix, Route, Routes};
+use crate::virtual_addresses::VirtualAddresses;
 
 const BUFFER_MIN: usize = 64 << 10;
 const BUFFER_MAX: usize = 1 << 30;
@@ -357,8 +357,10 @@ fn check(loaded: Loaded<File>) -> Result<Config, ConfigError> {
     let ipv6_default = Prefix::new(VIRTUAL_V6.0.into(), VIRTUAL_V6.1).expect(default);
     let virtual_ipv4 = file.virtual_ipv4.as_ref().map_or(ipv4_default, |given| given.0);
     let virtual_ipv6 = file.virtual_ipv6.as_ref().map_or(ipv6_default, |given| given.0);
-    VirtualAddresses::new(virtual_ipv4, ipv6_default).map_err(|e| loaded.error("virtual_ipv4", e))?;
-    VirtualAddresses::new(ipv4_default, virtual_ipv6).map_err(|e| loaded.error("virtual_ipv6", e))?;
+    VirtualAddresses::new(virtual_ipv4, ipv6_default)
+        .map_err(|e| loaded.error("virtual_ipv4", e))?;
+    VirtualAddresses::new(ipv4_default, virtual_ipv6)
+        .map_err(|e| loaded.error("virtual_ipv6", e))?;
     let limits = Limits::from_file(&file.limits);
     limits.check().map_err(|(key, what)| loaded.error(&format!("limits.{key}"), what))?;
     let services = services(&loaded)?;

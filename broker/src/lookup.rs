@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use stp_lookup::connection::NameWatch;
 use stp_lookup::gateway::{LoginError, connect};
 use stp_lookup::known::Known;
-use stp_lookup::{AskError, Connection, Credential, Gateway, KNOWN_FILE, PORT, DirectoryAddress};
+use stp_lookup::{AskError, Connection, Credential, DirectoryAddress, Gateway, KNOWN_FILE, PORT};
 use stp_net::key::PublicKey;
 use stp_net::link::LinkOptions;
 use stp_net::status;

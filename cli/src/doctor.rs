@@ -9,7 +9,7 @@ use anyhow::Context;
 use serde_json::{Value, json};
 
 use crate::args::Doctor;
-use crate::elf::{self, Obstacle, Coverage};
+use crate::elf::{self, Coverage, Obstacle};
 use crate::host::{self, Host, Way};
 use crate::linker::{self, Loaded};
 use crate::places;

@@ -354,7 +354,10 @@ mod tests {
         assert_eq!(coverage(&musl), Coverage::Not(Obstacle::Musl));
         assert_eq!(coverage(&elf(true, own(), None)), Coverage::Not(Obstacle::Static));
         assert_eq!(coverage(&elf(false, 3, None)), Coverage::Not(Obstacle::OtherMachine("32-bit")));
-        assert_eq!(coverage(&elf(true, 243, None)), Coverage::Not(Obstacle::OtherMachine("RISC-V")));
+        assert_eq!(
+            coverage(&elf(true, 243, None)),
+            Coverage::Not(Obstacle::OtherMachine("RISC-V"))
+        );
         assert_eq!(coverage(b"hello"), Coverage::Not(Obstacle::NotAProgram));
         assert_eq!(coverage(b""), Coverage::Not(Obstacle::NotAProgram));
     }

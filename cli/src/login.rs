@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, bail};
 use stp_lookup::gateway::{LoginError, connect};
 use stp_lookup::known::{Known, shown_key};
-use stp_lookup::{Credential, Gateway, KNOWN_FILE, DirectoryAddress, resolve};
+use stp_lookup::{Credential, DirectoryAddress, Gateway, KNOWN_FILE, resolve};
 use stp_net::key::{Identity, PublicKey};
 use stp_net::link::{DialError, LinkOptions, Tls};
 use stp_proto::lookup::user_is_good;

@@ -15,5 +15,5 @@ mod sides;
 mod status;
 
 pub use run::{Command, Start, run};
-pub use sides::{DialFailed, Dialed, Dialing, Far, Near, Never, Pulled, AfterDenial, path_sample};
+pub use sides::{AfterDenial, DialFailed, Dialed, Dialing, Far, Near, Never, Pulled, path_sample};
 pub use status::{History, Moment, SessionStatus, Snapshot};

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
 use crate::links::Links;
-use crate::sides::{DialFailed, Dialed, Dialing, Far, Near, Pulled, AfterDenial};
+use crate::sides::{AfterDenial, DialFailed, Dialed, Dialing, Far, Near, Pulled};
 use crate::status::{Moment, Positions, SessionStatus, Snapshot};
 
 /// How often a busy session publishes its numbers.

@@ -12,8 +12,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use stp_net::key::PublicKey;
 
-use crate::password::Keys;
 use crate::address::DirectoryAddress;
+use crate::password::Keys;
 
 const FILE_MAX: u64 = 4_096;
 
@@ -70,7 +70,11 @@ impl Credential {
     }
 
     /// Reads it.
-    pub fn load(folder: &Path, user: &str, gateway: &DirectoryAddress) -> Result<Credential, CredentialError> {
+    pub fn load(
+        folder: &Path,
+        user: &str,
+        gateway: &DirectoryAddress,
+    ) -> Result<Credential, CredentialError> {
         let path = Credential::path(folder, user, gateway);
         let who = format!("{user}@{gateway}");
         let failed = |error| CredentialError::Io(path.clone(), error);

@@ -10,10 +10,10 @@ use stp_proto::lookup::{
 };
 use stp_proto::name::Name;
 
+use crate::address::{DirectoryAddress, resolve};
 use crate::connection::{AskError, Connection};
 use crate::credential::Credential;
 use crate::password::{Keys, PasswordError};
-use crate::address::{DirectoryAddress, resolve};
 use crate::sealed;
 
 /// A link on which the gateway knows the user.

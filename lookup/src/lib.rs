@@ -9,13 +9,13 @@
 //! goes over no link, into no file and into no log.
 #![forbid(unsafe_code)]
 
+pub mod address;
 pub mod connection;
 pub mod credential;
 pub mod gateway;
 pub mod known;
 pub mod live_key;
 pub mod password;
-pub mod address;
 pub mod sealed;
 
 use std::path::PathBuf;
@@ -31,8 +31,8 @@ pub fn folder() -> Option<PathBuf> {
 /// The file of known keys in the configuration directory.
 pub const KNOWN_FILE: &str = "known_directories";
 
+pub use address::{DirectoryAddress, PORT, resolve};
 pub use connection::{AskError, Connection};
 pub use credential::Credential;
-pub use gateway::{Referral, Gateway};
+pub use gateway::{Gateway, Referral};
 pub use password::{Keys, Verifier};
-pub use address::{PORT, DirectoryAddress, resolve};

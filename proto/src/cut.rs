@@ -5,8 +5,8 @@
 //! tentative is never offered at a resume. Retransmission does not depend on cuts: it starts at the
 //! peer's receive position. This file is pure agreement; positions are the session's.
 
-use crate::role::Opening;
 use crate::mutant::mutant;
+use crate::role::Opening;
 
 /// Number of a cut, modulo 3.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -32,8 +32,8 @@
 
 use core::fmt;
 
-use crate::role::Dialing;
 use crate::mutant::mutant;
+use crate::role::Dialing;
 
 /// The five states.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use stp_drive::{Dialing, Far, History, Never, SessionStatus, AfterDenial, path_sample};
+use stp_drive::{AfterDenial, Dialing, Far, History, Never, SessionStatus, path_sample};
 use stp_net::link::{Link, TcpInfo};
 use stp_proto::handle::Handle;
 use stp_proto::rise::RiseWatch;

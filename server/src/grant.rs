@@ -229,8 +229,7 @@ mod tests {
         let scene = scene();
         // Another cluster's key.
         let ticket_of = |key: &ClusterKey| ticket(key, scene.client, 0, None);
-        let denial =
-            refused(&scene, &ticket_of(&ClusterKey::generate()), &asking(scene.client, 1));
+        let denial = refused(&scene, &ticket_of(&ClusterKey::generate()), &asking(scene.client, 1));
         assert!(denial.text.contains("which this cluster does not know"), "{denial}");
         // The same key by mistake, another name.
         let other = cluster("other", (*scene.cluster.key()).clone());

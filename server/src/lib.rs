@@ -7,6 +7,7 @@
 
 pub mod config;
 pub mod daemon;
+pub mod denial;
 pub mod drain;
 pub mod far;
 pub mod grant;
@@ -14,7 +15,6 @@ pub mod inventory;
 pub mod listener;
 pub mod lookup;
 pub mod open;
-pub mod denial;
 pub mod registry;
 pub mod relay;
 pub mod service;

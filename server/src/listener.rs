@@ -23,12 +23,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::config::{Config, Kind, ServiceConfig};
+use crate::denial::Denial;
 use crate::far::{GivenBack, ServerFar};
 use crate::grant::{Asking, Used};
 use crate::lookup::Standing;
 use crate::open::open;
-use crate::denial::Denial;
-use crate::registry::{Ended, Entry, Occupant, Key, Registry, Running};
+use crate::registry::{Ended, Entry, Key, Occupant, Registry, Running};
 use crate::relay::{Passes, Relays};
 use crate::ticket::random_handle;
 

@@ -28,8 +28,8 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
 use crate::config::RelayConfig;
-use crate::listener::Server;
 use crate::denial::Denial;
+use crate::listener::Server;
 use crate::ticket::{Cluster, random_handle, unix_now};
 
 /// How often the way to each of the servers is measured.

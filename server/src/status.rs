@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 use stp_drive::Command;
-use stp_net::status::{Acting, Feed, Metrics, ActError, Source, page};
+use stp_net::status::{ActError, Acting, Feed, Metrics, Source, page};
 use stp_proto::session::code;
 
 use crate::listener::Server;

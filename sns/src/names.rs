@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use stp_net::key::PublicKey;
 use stp_proto::lookup::{
     Body, ChangeEndpoint, ChangeService, Changed, Created, Done, EndpointFound, EndpointName,
-    NewEndpoint, NewService, Location, Protocol, Refusal, ServiceFound,
+    Location, NewEndpoint, NewService, Protocol, Refusal, ServiceFound,
 };
 use stp_proto::name::Name;
 

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 use stp_net::link::Acceptor;
-use stp_net::status::{Acting, Metrics, ActError, Source, page};
+use stp_net::status::{ActError, Acting, Metrics, Source, page};
 
 use crate::sns::Sns;
 

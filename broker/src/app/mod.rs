@@ -14,9 +14,9 @@ mod publish;
 mod read;
 mod request;
 mod socket;
+mod socket_state;
 #[cfg(test)]
 mod tests;
-mod socket_state;
 
 pub use listener::{BindError, Counters, Listener};
 pub use publish::publish_routes;

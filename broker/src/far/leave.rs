@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stp_drive::{DialFailed, Dialed, AfterDenial};
+use stp_drive::{AfterDenial, DialFailed, Dialed};
 use stp_proto::select::{Meaning, Rank, Rejection};
 use stp_proto::session::{LostCause, Peer, Session, WhyNot};
 use stp_proto::wire::{Close, ResetFrame, TransferReason};
@@ -77,7 +77,12 @@ impl SessionFar {
     }
 
     /// A server refuses the session while another still has it.
-    pub(super) fn denied_planned(&self, refusal: Rejection, cause: &str, received: u64) -> AfterDenial {
+    pub(super) fn denied_planned(
+        &self,
+        refusal: Rejection,
+        cause: &str,
+        received: u64,
+    ) -> AfterDenial {
         let mut course = self.entry.course.lock();
         let Some(rank) = course.trying.take() else { return AfterDenial::TryLater };
         let mut list = self.broker.overloaded.lock();
@@ -122,7 +127,10 @@ impl SessionFar {
             LostCause::Overtaken => "was overtaken by another answer",
         };
         let again = again
-            || matches!(self.go_on(rank, &format!("{server} {what}"), received), AfterDenial::TryAgain);
+            || matches!(
+                self.go_on(rank, &format!("{server} {what}"), received),
+                AfterDenial::TryAgain
+            );
         if again {
             tokio::spawn(async move {
                 tokio::time::sleep(AGAIN_AFTER).await;

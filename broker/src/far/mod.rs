@@ -8,9 +8,9 @@ mod link;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stp_drive::{Dialing, Far, AfterDenial, path_sample};
+use stp_drive::{AfterDenial, Dialing, Far, path_sample};
 use stp_net::link::{Link, TcpInfo};
-use stp_proto::rise::{Rule, RiseWatch};
+use stp_proto::rise::{RiseWatch, Rule};
 use stp_proto::select::{Next, Rejection, Want};
 use stp_proto::session::{Denied, Event, Session, code};
 use stp_proto::time;

@@ -105,7 +105,8 @@ mod tests {
     use super::*;
 
     fn directory(around: Surroundings<'_>) -> Option<String> {
-        LocalPath::directory(&around).map(|place| String::from_utf8(place.as_bytes().into()).unwrap())
+        LocalPath::directory(&around)
+            .map(|place| String::from_utf8(place.as_bytes().into()).unwrap())
     }
 
     #[test]
@@ -135,9 +136,11 @@ mod tests {
         assert_eq!(with(b"relative"), None);
         assert_eq!(with(b"/nul\0inside"), None);
         let longest = &long[..PATH_BYTES_MAX - 2 - LONGEST_FILE];
-        let place =
-            LocalPath::directory(&Surroundings { session_dir: Some(longest), ..Default::default() })
-                .unwrap();
+        let place = LocalPath::directory(&Surroundings {
+            session_dir: Some(longest),
+            ..Default::default()
+        })
+        .unwrap();
         let socket = place.file(SOCKET_FILE).unwrap();
         assert_eq!(socket.as_bytes_with_nul().len(), PATH_BYTES_MAX);
         assert_eq!(socket.as_bytes_with_nul().last(), Some(&0));

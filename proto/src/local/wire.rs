@@ -239,7 +239,9 @@ impl<'a> Request<'a> {
             Request::Name(address) => {
                 Message::build(NAME, |out| out.address(&SocketAddr::new(*address, 0)))
             }
-            Request::SocketState(cookie) => Message::build(SOCKET_STATE, |out| out.bytes(&cookie.0)),
+            Request::SocketState(cookie) => {
+                Message::build(SOCKET_STATE, |out| out.bytes(&cookie.0))
+            }
             Request::Linger(cookie, on) => Message::build(LINGER, |out| {
                 out.bytes(&cookie.0);
                 out.u8(u8::from(*on));

@@ -2,11 +2,11 @@
 
 use core::net::IpAddr;
 
+use super::MessageError;
 use super::field::{Field, FilePath, List, Reader, choice, record};
 use super::login::{KdfCost, SALT_BYTES};
-use super::record::Location;
-use super::MessageError;
 use super::message::{decode, encode};
+use super::record::Location;
 use crate::name::Name;
 
 /// An answer with the number of its request.

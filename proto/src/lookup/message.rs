@@ -1,9 +1,9 @@
 //! What every message has in common: a version, a number, a body, and nothing behind it.
 
 use super::MESSAGE_MAX;
+use super::MessageError;
 use super::field::{Field, List, Reader};
 use super::record::Server;
-use super::MessageError;
 
 /// First byte of every message: the version of these formats.
 const VERSION: u8 = 0xD1;

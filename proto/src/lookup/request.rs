@@ -3,8 +3,8 @@
 use core::net::{IpAddr, SocketAddr};
 
 use super::field::{FilePath, List, choice, record};
-use super::record::{EndpointName, FileEntry, Protocol, addresses_are_good};
 use super::message::{decode, encode};
+use super::record::{EndpointName, FileEntry, Protocol, addresses_are_good};
 use super::{MessageError, user_is_good};
 use crate::name::Name;
 

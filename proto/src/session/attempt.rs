@@ -3,15 +3,15 @@
 
 use core::time::Duration;
 
+use super::StartAt;
 use super::clock::Timer;
 use super::links::Pace;
-use crate::mutant::mutant;
 use super::outbox::Control;
 use super::{
     Attempt, ClosedWhy, Denied, Detach, Event, LinkId, LostCause, Peer, PeerMisbehaved, Session,
 };
-use super::StartAt;
 use crate::cut::Cuts;
+use crate::mutant::mutant;
 use crate::role::{Dialing, Opening};
 use crate::state::{Action, State, StateEvent};
 use crate::time::Instant;
@@ -103,7 +103,8 @@ impl Session {
         for timer in [Timer::Retry, Timer::Ack, Timer::Checkpoint] {
             self.clock.stop(timer);
         }
-        self.epoch = mutant!(SameEpoch, next_epoch(self.epoch, self.role.opening), self.epoch.max(1));
+        self.epoch =
+            mutant!(SameEpoch, next_epoch(self.epoch, self.role.opening), self.epoch.max(1));
         self.links.trying = Some((link, attempt));
         let patience = match attempt {
             Attempt::Resume => self.limits.attempt_timeout,

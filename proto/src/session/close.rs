@@ -5,11 +5,11 @@
 //! may serve another session (D8). As an acceptor never dials (D7), the initiator lets go last: it
 //! waits for the acceptor's last word, and dials to tell a reset.
 
-use super::links::Pace;
 use super::clock::Timer;
-use crate::mutant::mutant;
+use super::links::Pace;
 use super::outbox::Control;
 use super::{ClosedWhy, Detach, Event, LinkId, PeerMisbehaved, Session, ShutNear, code};
+use crate::mutant::mutant;
 use crate::role::{Daemon, Dialing};
 use crate::state::{Action, State, StateEvent};
 use crate::time::Instant;

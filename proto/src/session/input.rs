@@ -1,7 +1,7 @@
 //! `handle_input`: what happened, and the deadlines that passed.
 
-use super::links::Pace;
 use super::clock::Timer;
+use super::links::Pace;
 use super::outbox::Control;
 use super::{Detach, Event, Input, LostCause, Session, code};
 use crate::state::{Action, State, StateEvent};

@@ -38,16 +38,16 @@ mod transfer;
 #[cfg(test)]
 mod tests;
 
+pub use end::Session;
+pub use error::{PeerMisbehaved, WhyNot};
 pub use event::{
     Attempt, ClosedWhy, Denied, Detach, Event, Input, LinkId, LostCause, Output, Peer, ShutNear,
 };
-pub use end::Session;
-pub use error::{PeerMisbehaved, WhyNot};
 pub use journal::TicketOffer;
 pub use limit::Limits;
 pub use position::{Positions, StartAt};
 
 #[cfg(feature = "model")]
-pub use clock::Timer;
-#[cfg(feature = "model")]
 pub use crate::mutant::Mutant;
+#[cfg(feature = "model")]
+pub use clock::Timer;

@@ -3,8 +3,8 @@
 use std::io::{self, IoSlice, IoSliceMut};
 
 use super::clock::Timer;
-use crate::mutant::mutant;
 use super::{Session, ShutNear, code};
+use crate::mutant::mutant;
 use crate::state::State;
 use crate::time::Instant;
 

@@ -6,9 +6,9 @@
 //! always be emptied.
 
 use super::clock::Timer;
-use crate::mutant::mutant;
 use super::outbox::{Control, Queued};
 use super::{Output, Session};
+use crate::mutant::mutant;
 use crate::state::State;
 use crate::time::Instant;
 use crate::wire::{

@@ -1,8 +1,8 @@
 //! The incoming stream: what was received, what the near side took, what was told to the peer.
 
 use super::PeerMisbehaved;
-use crate::mutant::mutant;
 use crate::buffer::ReceiveBuffer;
+use crate::mutant::mutant;
 use crate::wire::Report;
 
 /// State of the incoming stream. delivered <= received; acked <= received < told or at it.

@@ -1,10 +1,10 @@
 //! `handle_record`: what comes in over links.
 
-use super::links::Pace;
 use super::clock::Timer;
-use crate::mutant::mutant;
+use super::links::Pace;
 use super::outbox::Control;
 use super::{Detach, Event, LinkId, LostCause, PeerMisbehaved, Session, code};
+use crate::mutant::mutant;
 use crate::role::{Daemon, Dialing};
 use crate::state::{Action, State, StateEvent};
 use crate::time::Instant;

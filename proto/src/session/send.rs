@@ -1,8 +1,8 @@
 //! The outgoing stream: what is kept, what was transmitted, what the peer has.
 
 use super::PeerMisbehaved;
-use crate::mutant::mutant;
 use crate::buffer::SendBuffer;
+use crate::mutant::mutant;
 use crate::wire::Report;
 
 /// State of the outgoing stream. una = `buffer.start()` <= heard, and una <= nxt <= max <= end.

@@ -1,8 +1,8 @@
 //! Tickets and the way to another server (A7, D3, D4, D5).
 
-use crate::mutant::mutant;
 use super::outbox::Control;
 use super::{Event, PeerMisbehaved, Session, TicketOffer, WhyNot};
+use crate::mutant::mutant;
 use crate::role::Daemon;
 use crate::seam::Seam;
 use crate::state::State;
@@ -49,7 +49,9 @@ impl Session {
     pub fn give_pass(&mut self, pass: &[u8]) -> bool {
         let knows = self.peer_features & FEATURE_PASS != 0 && pass.len() <= PASS_MAX;
         match self.links.attached {
-            Some(link) if knows && self.role.daemon == Daemon::Server && self.state == State::Active => {
+            Some(link)
+                if knows && self.role.daemon == Daemon::Server && self.state == State::Active =>
+            {
                 self.outbox.frame(link, Control::Pass(pass.into()));
                 true
             }

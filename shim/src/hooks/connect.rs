@@ -8,7 +8,9 @@ use libc::{sockaddr, socklen_t};
 use super::hook;
 use crate::guard::decide;
 use crate::ops::broker::Host;
-use crate::ops::connect::{END, ConnectStep, decide as plan, refused_by_kernel, sent, undo, waited};
+use crate::ops::connect::{
+    ConnectStep, END, decide as plan, refused_by_kernel, sent, undo, waited,
+};
 use crate::ops::{Bypass, to_kernel};
 use crate::raw::{copy_in, errno, set_errno};
 
@@ -38,7 +40,9 @@ unsafe fn connect_by(real: Real, fd: c_int, address: *const sockaddr, length: so
     let bypass = match decided {
         ConnectStep::Bypass(bypass) => bypass,
         // SAFETY: as above.
-        ConnectStep::Elsewhere(host, port) => return unsafe { connect_to_host(real, fd, &host, port) },
+        ConnectStep::Elsewhere(host, port) => {
+            return unsafe { connect_to_host(real, fd, &host, port) };
+        }
         other => return finish(fd, other),
     };
     // SAFETY: the caller's own arguments.

@@ -54,8 +54,12 @@ pub fn decide(fd: Fd, address: &[u8], swapped: &Cell<bool>) -> ConnectStep {
     if address.starts_with(&(libc::AF_UNSPEC as u16).to_ne_bytes()) {
         return disconnect(fd);
     }
-    let Some(destination) = from_kernel(address) else { return ConnectStep::Bypass(Bypass::OtherFamily) };
-    let Some(why) = map::destination(&destination) else { return ConnectStep::Bypass(Bypass::Unrouted) };
+    let Some(destination) = from_kernel(address) else {
+        return ConnectStep::Bypass(Bypass::OtherFamily);
+    };
+    let Some(why) = map::destination(&destination) else {
+        return ConnectStep::Bypass(Bypass::Unrouted);
+    };
     if let Some(name) = ours(fd) {
         let plan = again(fd, &name);
         if plan != ConnectStep::Bypass(Bypass::NotOurs) {
@@ -363,7 +367,8 @@ fn again(fd: Fd, name: &SocketName) -> ConnectStep {
 pub fn is_pending(fd: Fd, name: &SocketName) -> bool {
     let queued = raw::ioctl_number(fd, SIOCOUTQ).unwrap_or(0);
     let room = raw::option(fd, libc::SOL_SOCKET, libc::SO_SNDBUF).unwrap_or(0);
-    queued.saturating_mul(4) > room && broker::socket_state(name.cookie) == Some(SocketState::Pending)
+    queued.saturating_mul(4) > room
+        && broker::socket_state(name.cookie) == Some(SocketState::Pending)
 }
 
 /// A connect to no address dissolves the association: the app gets a TCP socket again.

@@ -28,7 +28,8 @@ pub fn peer(fd: Fd) -> Outcome<SocketAddr> {
 /// Whether both ends are closed, after which there is no connection any more. A socket whose own
 /// end alone shut both directions is still connected.
 pub fn is_over(fd: Fd, name: &SocketName) -> bool {
-    hung_up(fd) && !matches!(broker::socket_state(name.cookie), Some(SocketState::Established { .. }))
+    hung_up(fd)
+        && !matches!(broker::socket_state(name.cookie), Some(SocketState::Established { .. }))
 }
 
 /// Whether both directions have ended.

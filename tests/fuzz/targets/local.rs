@@ -2,10 +2,11 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use stp_proto::local::path::{PATH_BYTES_MAX, LocalPath, SOCKET_FILE, Surroundings};
+use stp_proto::local::path::{LocalPath, PATH_BYTES_MAX, SOCKET_FILE, Surroundings};
 use stp_proto::local::socket_name::SocketName;
 use stp_proto::local::wire::{
-    HOST_BYTES_MAX, MESSAGE_BYTES_MAX, Open, OpenFlags, Reply, Request, Resolve, Resolved, SocketState,
+    HOST_BYTES_MAX, MESSAGE_BYTES_MAX, Open, OpenFlags, Reply, Request, Resolve, Resolved,
+    SocketState,
 };
 use stp_proto::local::{Cookie, Family};
 

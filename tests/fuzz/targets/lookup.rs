@@ -5,9 +5,9 @@ use std::fmt::Debug;
 use stp_proto::lookup::{
     Announce, Announced, Answer, Ask, Body, Challenge, ChangeEndpoint, ChangeService, Changed,
     Created, Done, EndpointFound, EndpointName, FileEntry, FilePath, Files, KdfCost, List, Locate,
-    Located, Login, MESSAGE_MAX, MessageError, NewEndpoint, NewService, OneEndpoint, OneName,
-    OneService, PATH_MAX, Location, Protocol, Prove, Refusal, Refused, Request, Server, ServiceFound,
-    TEXT_MAX, Unwatch, Welcome, decode_servers, encode_servers,
+    Located, Location, Login, MESSAGE_MAX, MessageError, NewEndpoint, NewService, OneEndpoint,
+    OneName, OneService, PATH_MAX, Protocol, Prove, Refusal, Refused, Request, Server,
+    ServiceFound, TEXT_MAX, Unwatch, Welcome, decode_servers, encode_servers,
 };
 use stp_proto::name::Name;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use stp_proto::rise::{Rule, Sample, RiseWatch};
+use stp_proto::rise::{RiseWatch, Rule, Sample};
 use stp_proto::time::Instant;
 
 use super::{Draw, bounded};
