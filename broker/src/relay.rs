@@ -1,4 +1,4 @@
-//! Reaching a session's server through another server of its cluster (DESIGN 3.5, PROTOCOL.md
+//! Reaching a session's server through another server of its cluster (PROTOCOL.md
 //! R80–R83), when the straight way is congested or dead, and going straight again.
 //!
 //! A session that no other server can continue stays at its home; what can change is the way there.

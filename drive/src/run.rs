@@ -416,7 +416,7 @@ impl<N: Near, F: Far> Driver<N, F> {
             self.far.heard(now);
         }
         for record in records.iter() {
-            // The session has let go of the link: the rest is for the next one on it (D8).
+            // The session has let go of the link: the rest is for the next one on it (R52).
             if attached && self.session.link().is_none() {
                 self.next_words.push(record.to_vec());
                 continue;

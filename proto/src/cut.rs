@@ -1,9 +1,11 @@
-//! Cuts: pairs of positions both ends agree on (checkpoints of KTH 3.4.1, repaired as in A2.4).
+//! Cuts: pairs of positions that both ends agree on (the checkpoints of KTH 3.4.1, repaired: R40 to
+//! R46).
 //!
-//! The thesis loses bytes when checkpoints collide or their answers are lost (flaws F1 and F2). The
-//! repair: one round at a time (request, answer, confirm), a tie-break, and a cut that is only
-//! tentative is never offered at a resume. Retransmission does not depend on cuts: it starts at the
-//! peer's receive position. This file is pure agreement; positions are the session's.
+//! The thesis loses bytes when checkpoints collide or their answers are lost (flaws F1 and F2 of
+//! PROTOCOL.md). The repair has three parts: one round at a time (request, answer, confirm), a
+//! tie-break, and the rule that a cut which is only tentative is never offered at a resume.
+//! Retransmission does not depend on cuts: it starts at the peer's receive position. This file is
+//! the agreement alone; the positions belong to the session.
 
 use crate::mutant::mutant;
 use crate::role::Opening;
@@ -141,7 +143,7 @@ impl Cuts {
     ) -> Result<Option<Cut>, CutError> {
         let expected = match self.phase {
             Phase::Idle => self.pending.id.next(),
-            // Collision (F1): both proposed the successor of the same cut.
+            // Flaw F1: both ends have proposed the successor of the same cut.
             Phase::Requested => self.pending.id,
             Phase::Answered => return Err(CutError::Unconfirmed),
         };
@@ -187,7 +189,7 @@ impl Cuts {
         Ok(self.pending)
     }
 
-    /// R45: what may be offered at a resume: never a tentative cut (F2).
+    /// R45: what may be offered at a resume: never a tentative cut (flaw F2).
     pub fn offer(&self) -> (Cut, Option<Cut>) {
         let last = mutant!(OfferTentative, self.phase != Phase::Requested, true);
         (self.acked, last.then_some(self.pending))

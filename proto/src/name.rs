@@ -1,4 +1,4 @@
-//! Names of services and their host form (DESIGN 3.4, KTH 3.3).
+//! Names of services and their host form (KTH 3.3).
 //!
 //! A service is called `service.object@domain`. Programs that know nothing of sessions write the
 //! same name as a host, `service.object.at.domain.stp`, so that it fits wherever a host name fits.

@@ -1,4 +1,4 @@
-//! What a pass says (DESIGN 3.5, relay): a server lets the client of one of its sessions be led to
+//! What a pass says (R80): a server lets the client of one of its sessions be led to
 //! it through other servers of its cluster.
 //!
 //! It is sealed with the cluster's key and bound to the client's like any ticket. So whoever relays

@@ -1,4 +1,4 @@
-//! When a path has become so slow that another server should be asked (STP 6, DESIGN 3.5), and
+//! When a path has become so slow that another server should be asked (STP 6), and
 //! whether another one is really better (STP 9).
 //!
 //! The sending side samples what its kernel knows of the link. A [`RiseWatch`] says that the round trip

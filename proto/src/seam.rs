@@ -1,5 +1,5 @@
 //! The seam: proof of the bytes a broker already gave to its app, and the check of it on a replica
-//! (A5, DESIGN 3.5, decision D5).
+//! (R63, R64, R67).
 //!
 //! Every byte runs through xxh3 (fast), every 64 KiB block's digest through SHA-256 (rare). Memory is
 //! constant. The proof guards against replicas that differ by mistake; ticket and link keys guard

@@ -1,4 +1,4 @@
-//! Which server a session tries next, and when there is none left (STP 3–5, 8, 11; DESIGN 3.5).
+//! Which server a session tries next, and when there is none left (STP 3–5, 8, 11).
 //!
 //! A [`Choice`] belongs to one session: the ranked servers of its service, the one that holds the
 //! session (its *home*), and those that refused this very session for good. An [`Overloaded`] list

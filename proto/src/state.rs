@@ -1,4 +1,4 @@
-//! The five states and every transition between them (KTH 3.8, figure 14; A2.5).
+//! The five states and every transition between them (KTH 3.8, figure 14; R20 to R26).
 //!
 //! ```text
 //!                 T2 user suspends                     T8 RESUME: DENIED
@@ -23,12 +23,17 @@
 //!     T3, T6, T10 RESUME accepted       from every state: CLOSED (both ends through, RST, abort)
 //! ```
 //!
-//! Where this differs from the thesis: an attempt is numbered, and RESUME is accepted if and only if
-//! its number is greater than any seen (T3, T6, T17, T18 are decided by that alone, F3); a link is
-//! dialed in READY_RESUME (or while still ACTIVE), and SENT_RESUME begins when RESUME is written to
-//! it, so the junction SEND_RESUME is passed at `LinkUp`; T9 therefore leads to READY_RESUME and
-//! dials at once; CONNECT and transfer are attempts like RESUME (D6). An acceptor never dials (D7).
-//! Positions, buffers and timers are in [`crate::session::Session`], never here.
+//! Four things differ from the thesis:
+//!
+//! - Every attempt has a number, and a RESUME is accepted if and only if its number is greater than
+//!   any seen. That alone decides T3, T6, T17 and T18, and it removes flaw F3.
+//! - A link is dialed in READY_RESUME (or while the session is still ACTIVE). SENT_RESUME begins when
+//!   RESUME is written to the link, so the junction SEND_RESUME is passed at `LinkUp`, and T9 leads to
+//!   READY_RESUME and dials at once.
+//! - CONNECT and transfer are attempts like RESUME.
+//! - Only one end dials (R27); the other waits for its links.
+//!
+//! Positions, buffers and timers belong to the session, never to this table.
 
 use core::fmt;
 

@@ -1,4 +1,4 @@
-//! What a ticket says (DESIGN 3.4, STP 7): everything a server needs that goes on with a session
+//! What a ticket says (STP 7): everything a server needs that goes on with a session
 //! it has never seen.
 //!
 //! A ticket is plain data here. It is sealed and opened elsewhere, bound to the client's key: the

@@ -1,4 +1,4 @@
-//! Relaying (DESIGN 3.5, PROTOCOL.md R80–R83): a client whose way to its server is bad is led there
+//! Relaying (R80 to R83): a client whose way to its server is bad is led there
 //! through this one.
 //!
 //! Its link ends in agreement, and what follows is passed on byte by byte: the client shakes hands

@@ -195,7 +195,7 @@ impl Act<'_> {
         Ok(())
     }
 
-    /// A replayable service has taken bytes: the journal first, then the acknowledgement (D3).
+    /// A replayable service has taken bytes: the journal first, then the acknowledgement (R60).
     pub fn ticket(&mut self) {
         let (covers, at) = (self.end().near.got, self.end().near.wrote);
         if !self.plan.replayable || self.end().is_broker() {

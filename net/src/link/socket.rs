@@ -18,7 +18,7 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// The congestion control of links, by what a configuration says of it. Nothing means BBR: it does
 /// not take every lost packet for congestion, and leaves no long queue of its own behind which the
-/// traffic of others could not be seen (DESIGN 3.5). `system` is what the kernel does for everybody.
+/// traffic of others could not be seen. `system` is what the kernel does for everybody.
 #[must_use]
 pub fn congestion(configured: Option<String>) -> Option<String> {
     match configured.as_deref() {

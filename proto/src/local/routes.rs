@@ -22,7 +22,7 @@ pub const FILE_BYTES_MAX: usize = 8 << 20;
 /// The most address entries and the most names a map holds.
 pub const ENTRIES_MAX: usize = 65_536;
 
-/// The pool of virtual IPv4 addresses unless configured otherwise (DESIGN 3.1).
+/// The pool of virtual IPv4 addresses unless configured otherwise.
 pub const VIRTUAL_V4: (Ipv4Addr, u8) = (Ipv4Addr::new(127, 192, 0, 0), 10);
 /// The pool of virtual IPv6 addresses unless configured otherwise.
 pub const VIRTUAL_V6: (Ipv6Addr, u8) =

@@ -2,7 +2,7 @@
 //!
 //! The kernel keeps a bound socket's name for as long as any process holds the socket, so what
 //! stands in the name needs no table, no lock and no environment, and survives fork, dup, exec and
-//! passing to another process (SHIM.md 1.1).
+//! passing to another process.
 
 use core::net::SocketAddr;
 

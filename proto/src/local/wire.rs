@@ -6,7 +6,7 @@
 //! the connection carries the app's bytes both ways. Every other request gets one [`Reply`], and
 //! the connection ends.
 //!
-//! The filler makes a connect that is under way look like one (SHIM.md 1.2, 1.3): as long as it
+//! The filler makes a connect that is under way look like one: as long as it
 //! lies unread the app's socket is not writable. So the broker reads it when, and only when, the
 //! session is established.
 

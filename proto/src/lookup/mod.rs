@@ -1,4 +1,4 @@
-//! What is said to a Session Name Server and its gateway (DESIGN 3.4; KTH 3.3.6; STP 1, 2).
+//! What is said to a Session Name Server and its gateway (KTH 3.3.6; STP 1, 2).
 //!
 //! A client holds one secured link to the SNS and sends requests over it, each a record of its
 //! own with a number; the answer carries the same number, so several may be under way. The eight

@@ -1,5 +1,5 @@
 //! Continuing what an app was receiving on another server, or at the same service after it broke
-//! off (DESIGN 3.3 and 3.5).
+//! off (R64).
 //!
 //! Each protocol has a folder of its own. It watches the bytes of a session go by, says what a
 //! replica needs to know of them (an [`Exchange`], which travels inside a ticket), and plans how a

@@ -1,5 +1,5 @@
-//! How a link begins: CONNECT, RESUME and transfer at the initiator, their acceptance at the acceptor
-//! (D6), and the wait between attempts.
+//! How a link begins: CONNECT, RESUME and transfer where they are sent, their acceptance where they
+//! arrive, and the wait between attempts (R20 to R27).
 
 use core::time::Duration;
 
@@ -37,7 +37,7 @@ impl Session {
             let hold = if unconfirmed { self.limits.hold_unconfirmed } else { self.limits.hold };
             self.clock.arm(Timer::Hold, since + hold);
         }
-        // D7: an acceptor waits. A dial under way will be answered.
+        // R27: a listener waits. A dial that is under way will be answered.
         if self.role.dialing == Dialing::Listener || self.links.dialing {
             return;
         }

@@ -2,8 +2,8 @@
 //!
 //! An end's last word on a link is DONE or RST; after it the end says nothing more of the session
 //! there. When both have said theirs, nothing is in flight on the link in either direction, and it
-//! may serve another session (D8). As an acceptor never dials (D7), the initiator lets go last: it
-//! waits for the acceptor's last word, and dials to tell a reset.
+//! may serve another session (R52). As a listener never dials (R27), the dialer lets go last: it
+//! waits for the listener's last word, and dials to tell a reset.
 
 use super::clock::Timer;
 use super::links::Pace;
@@ -40,7 +40,7 @@ impl Session {
                 self.send.heard = position;
                 self.send.free(position);
                 self.send.fin_acked = true;
-                // D3: the broker has everything; nothing will be replayed any more.
+                // R60: the broker has everything; nothing will be replayed any more.
                 self.receive.hold = false;
                 self.after_report(now);
                 mutant!(ReuseEarly => self.reuse_early(link));

@@ -97,9 +97,9 @@ pub enum Output {
 pub enum Detach {
     /// Close it at once.
     Close,
-    /// Flush, shut down writing, read to the end, close (A2.8).
+    /// Flush, shut down writing, read to the end, close (R26).
     Linger,
-    /// Nothing of this session is in flight on it in either direction: another may use it (D8).
+    /// Nothing of this session is in flight on it in either direction: another session may use it (R52).
     Reuse,
 }
 
@@ -115,7 +115,7 @@ pub enum ShutNear {
     },
 }
 
-/// Kinds of attempts (D6).
+/// Kinds of attempts.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Attempt {
     /// The session begins.
@@ -131,7 +131,7 @@ pub enum Attempt {
 pub enum LostCause {
     /// The driver said so.
     Broken,
-    /// No sign of life (D9).
+    /// No sign of life came for too long (R70).
     Silent,
     /// An attempt was not answered in time.
     Unanswered,

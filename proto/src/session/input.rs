@@ -158,7 +158,7 @@ impl Session {
         }
     }
 
-    /// R70 (D9): asks after silence; two questions unanswered and the time over: lost. What counts
+    /// R70: asks after silence; two questions unanswered and the time over: lost. What counts
     /// is time after the first question, and a machine that slept asks before it judges.
     fn check_liveness(&mut self, now: Instant) {
         let Some(link) = self.links.attached else { return };

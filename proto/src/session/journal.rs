@@ -1,10 +1,10 @@
-//! The acceptor's tickets: kept in stream order until the broker surely has them (D3, D4).
+//! The acceptor's tickets: kept in stream order until the broker surely has them (R60 to R62).
 
 use std::collections::VecDeque;
 
 use crate::mutant::mutant;
 
-/// A ticket for the broker (D4).
+/// A ticket for the broker (R60).
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct TicketOffer {
     /// Down position before whose DATA it is sent.

@@ -28,7 +28,7 @@ pub struct Limits {
     pub ack_delay: Duration,
     /// A cut is proposed after this time if data moved.
     pub checkpoint_interval: Duration,
-    /// A busy session asks for a sign of life after this silence (D9).
+    /// A busy session asks for a sign of life after this silence (R70).
     pub heartbeat_busy: Duration,
     /// An idle one after this.
     pub heartbeat_idle: Duration,
@@ -48,7 +48,7 @@ pub struct Limits {
     pub retry_min: Duration,
     /// Longest such pause.
     pub retry_max: Duration,
-    /// Pause of a side that waits for the other, which is suspended or refused (A2.8).
+    /// Pause of a side that waits for the other, which is suspended or refused (R25).
     pub retry_slow: Duration,
     /// A session without a link is reset after this time.
     pub hold: Duration,

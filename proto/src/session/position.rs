@@ -29,7 +29,7 @@ pub struct Positions {
     pub delivered: u64,
     /// Receive: received.
     pub received: u64,
-    /// Receive: what the peer may free (D3).
+    /// Receive: what the peer may free (R11).
     pub acked: u64,
     /// Receive: limit told to the peer.
     pub told: u64,

@@ -22,7 +22,7 @@ pub(super) struct Receiving {
     pub told_limit: u64,
     /// Most bytes kept for the near side.
     pub window: u64,
-    /// Acknowledgements are held back (D3): `released` is what the peer may free.
+    /// Acknowledgements are held back (R60): `released` is what the peer may free.
     pub hold: bool,
     /// See `hold`.
     pub released: u64,
@@ -67,7 +67,7 @@ impl Receiving {
         self.received - self.buffer.len() as u64 - self.limbo
     }
 
-    /// ack: what the peer may free (D3).
+    /// ack: what the peer may free (R11).
     pub fn acked(&self) -> u64 {
         let hold = mutant!(AckUnjournaled, self.hold, false);
         if hold { self.released.min(self.received) } else { self.received }

@@ -1,4 +1,4 @@
-//! Tickets and the way to another server (A7, D3, D4, D5).
+//! Tickets and the way to another server (R60 to R64).
 
 use super::outbox::Control;
 use super::{Event, PeerMisbehaved, Session, TicketOffer, WhyNot};
@@ -11,7 +11,7 @@ use crate::wire::{
 };
 
 impl Session {
-    /// Acceptor: from now on acknowledgements move only by tickets and `release_acks` (D3).
+    /// Acceptor: from now on acknowledgements move only by tickets and `release_acks` (R60).
     pub fn hold_acks(&mut self) {
         if self.role.daemon == Daemon::Server && !self.receive.hold && !self.send.fin_acked {
             self.receive.hold = true;
@@ -25,7 +25,7 @@ impl Session {
         self.ack_due |= self.receive.acked() > self.receive.told_acked;
     }
 
-    /// Acceptor: a ticket to send at its place in the stream (D4). It lets the broker free what it
+    /// Acceptor: a ticket to send at its place in the stream (R60). It lets the broker free what it
     /// covers; acknowledgements follow when the broker surely has it.
     pub fn offer_ticket(&mut self, offer: TicketOffer) {
         assert!(offer.ticket.len() <= TICKET_MAX, "tickets are bounded where they are made");

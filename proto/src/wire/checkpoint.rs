@@ -1,4 +1,4 @@
-//! CHECKPOINT: request, answer and confirm of a cut (KTH 3.4.1 as repaired in A2.4), and the plain
+//! CHECKPOINT: request, answer and confirm of a cut (KTH 3.4.1, repaired: R40 to R46), and the plain
 //! acknowledgement, which is also window update and heartbeat.
 
 use super::WireError;
@@ -13,10 +13,10 @@ const REQ: u8 = 0 << 2;
 const ANS: u8 = 1 << 2;
 const CFM: u8 = 2 << 2;
 const ACK: u8 = 3 << 2;
-/// Bit 6, ACK only: please answer with an ACK (D9).
+/// Bit 6, ACK only: please answer with an ACK (R70).
 const ECHO: u8 = 0b0100_0000;
 
-/// What an end tells of its receiving side; in every CHECKPOINT, RESUME and RESUME_OK (D3).
+/// What an end tells of its receiving side; in every CHECKPOINT, RESUME and RESUME_OK (R11).
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Report {
     /// Received: where the peer continues after a resume.

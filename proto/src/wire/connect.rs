@@ -12,7 +12,7 @@ use crate::seam::SeamProof;
 pub const VERSION: u16 = 2;
 /// Longest service or endpoint name, and longest server id.
 pub const NAME_MAX: usize = 255;
-/// Longest ticket (D4).
+/// The longest ticket.
 pub const TICKET_MAX: usize = 15_000;
 /// Longest ticket of a gateway.
 pub const GRANT_MAX: usize = 6_000;
@@ -82,7 +82,7 @@ pub struct RelayRequest<'a> {
     pub pass: &'a [u8],
 }
 
-/// What a broker tells the server that shall continue a session (A7, D4, D5).
+/// What a broker tells the server that is to continue a session (R64).
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct TransferRequest<'a> {
     /// The newest ticket, as the last server sealed it. None: nothing was ever ticketed.
@@ -325,7 +325,7 @@ pub enum DenyReason {
     /// It does not have what is asked for.
     #[error("not here")]
     NotHere,
-    /// Its copy differs from what the app was already given (D5).
+    /// Its copy differs from what the app was already given (R64).
     #[error("its copy differs from what was already delivered")]
     Seam,
     /// The ticket is too old.

@@ -1,4 +1,4 @@
-//! RESUME and its two answers: a checkpoint round that begins a new link (A2.1, principle 4).
+//! RESUME and its two answers: a checkpoint round that begins a new link (R46).
 
 use super::WireError;
 use super::checkpoint::Report;

@@ -1,4 +1,4 @@
-//! The seam proof inside a Transfer Request (D5).
+//! The seam proof inside a Transfer Request (R64).
 
 use super::WireError;
 use super::frame::{Fields, Put};

@@ -1,4 +1,4 @@
-//! TICKET: what the broker needs to take the session to another server (D4).
+//! TICKET: what the broker needs to take the session to another server (R60).
 
 use super::WireError;
 use super::connect::TICKET_MAX;

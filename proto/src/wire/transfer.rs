@@ -1,4 +1,4 @@
-//! TRANSFER and STAY: a server asks to be left, the broker declines (A7).
+//! TRANSFER and STAY: a server asks to be left, the broker declines.
 
 use super::WireError;
 use super::connect::REASON_MAX;

@@ -23,7 +23,7 @@ fn a_session_moves_every_byte_both_ways_and_ends_clean() {
     pair.assert_clean(&up, &down);
     assert_eq!(pair.broker.attached().len(), 1);
     assert_eq!(pair.broker.dials, 1);
-    // D8: both gave the link back for reuse.
+    // R52: both gave the link back for reuse.
     assert_eq!(pair.broker.detached, [(LinkId(1), Detach::Reuse)]);
     assert_eq!(pair.server().detached, [(LinkId(1), Detach::Reuse)]);
     assert!(pair.broker.errors.is_empty());

@@ -1,4 +1,4 @@
-//! Bounds, back-pressure, window credit (R30-R34, F5), memory.
+//! Bounds, back-pressure, window credit (R30 to R34, flaw F5), memory.
 
 use std::time::Duration;
 

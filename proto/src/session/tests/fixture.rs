@@ -328,7 +328,7 @@ impl Pair {
                             link.ways[index].clear();
                         }
                         if how == Detach::Reuse {
-                            // D8: nothing of the session comes after the peer's last word.
+                            // R52: nothing of the session comes after the peer's last word.
                             assert!(link.ways[1 - index].is_empty(), "clean in this direction");
                         }
                         if how != Detach::Reuse && link.open[1 - index] && !link.silent {

@@ -1,4 +1,4 @@
-//! Liveness, hold, idle cost (R70-R72, D9).
+//! Liveness, hold, idle cost (R70 to R72).
 
 use std::time::Duration;
 

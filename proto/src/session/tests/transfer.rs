@@ -1,4 +1,4 @@
-//! Tickets, held acknowledgements, seam proofs, the way to another server (R60-R64, D3-D5).
+//! Tickets, held acknowledgements, seam proofs, the way to another server (R60 to R64).
 
 use std::time::Duration;
 
