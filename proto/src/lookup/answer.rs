@@ -151,11 +151,11 @@ record! {
 record! {
     /// It could not be done.
     pub struct Refused {
-        /// Why.
+        /// The reason, for a program.
         pub why: Refusal,
-        /// Not before this time again; 0: no statement.
+        /// How long the directory wants to be left alone; 0: it does not say.
         pub retry_after_ms: u32,
-        /// For a person.
+        /// The reason in words, for a person.
         pub text: String,
     }
 }

@@ -26,19 +26,19 @@ pub enum Input {
     /// The link asked for by [`Output::Dial`] is there. (Ignored by an acceptor: its links come
     /// with their first record.)
     LinkUp {
-        /// Its number.
+        /// The number that the driver gave it.
         link: LinkId,
         /// Where it leads.
         peer: Peer,
     },
     /// Bytes came in on the link, though no whole record yet: a sign of life.
     LinkAlive {
-        /// Its number.
+        /// The number that the driver gave it.
         link: LinkId,
     },
     /// The link broke or ended.
     LinkLost {
-        /// Its number.
+        /// The number that the driver gave it.
         link: LinkId,
     },
     /// The dial came to nothing.
@@ -56,9 +56,9 @@ pub enum Input {
     Suspend,
     /// The user lets it go on.
     Resume,
-    /// The session shall end now, for this reason ([`super::code`]).
+    /// The session must end now.
     Abort {
-        /// Reason, told to the peer.
+        /// The reason ([`super::code`]); the peer is told.
         code: u32,
     },
     /// The driver chose another server, or wants an attempt at once.
@@ -72,23 +72,23 @@ pub enum Input {
 pub enum Output {
     /// One frame was appended to `out`; send it on `link`.
     Frame {
-        /// Where to.
+        /// The link to send it on.
         link: LinkId,
     },
     /// Bring a link up. Replaces a dial under way. Answer: LinkUp or DialFailed.
     Dial,
     /// The session is done with the link.
     Detach {
-        /// Which.
+        /// The link that is let go.
         link: LinkId,
         /// What becomes of it.
         how: Detach,
     },
-    /// Toward the app or service.
+    /// End the stream towards the app or the service.
     ShutNear(ShutNear),
-    /// For the status, the log, the verdict of the driver.
+    /// Something that the status and the log show, and that the driver may decide about.
     Event(Event),
-    /// Nothing more now; [`Input::Timeout`] at the deadline.
+    /// There is nothing more to do now; say [`Input::Timeout`] at the deadline.
     Wait(Option<Instant>),
 }
 
@@ -99,7 +99,8 @@ pub enum Detach {
     Close,
     /// Flush, shut down writing, read to the end, close (R26).
     Linger,
-    /// Nothing of this session is in flight on it in either direction: another session may use it (R52).
+    /// Nothing of this session is in flight on it in either direction: another session may use
+    /// it (R52).
     Reuse,
 }
 
@@ -110,7 +111,7 @@ pub enum ShutNear {
     Fin,
     /// Abort.
     Reset {
-        /// Why.
+        /// The reason ([`super::code`]).
         code: u32,
     },
 }
@@ -135,8 +136,8 @@ pub enum LostCause {
     Silent,
     /// An attempt was not answered in time.
     Unanswered,
-    /// While another server was asked the stream went on to something it was not told of. The
-    /// attached link goes on.
+    /// While another server was asked, the stream went on to an exchange that this server was not
+    /// told of. The attached link goes on.
     Overtaken,
 }
 
@@ -147,11 +148,11 @@ pub enum Denied {
     Connect {
         /// [`Attempt::Connect`] or [`Attempt::Transfer`].
         attempt: Attempt,
-        /// Why.
+        /// The reason, as CONNECT_DENIED names it.
         why: DenyReason,
-        /// Not before.
+        /// How long the server wants to be left alone; zero: it did not say.
         retry_after: Duration,
-        /// For a person.
+        /// The reason in words, for a person.
         text: String,
     },
     /// RESUME_DENIED, or an answer whose positions do not fit (mismatch).
@@ -165,12 +166,12 @@ pub enum ClosedWhy {
     Clean,
     /// Aborted at this end.
     ResetHere {
-        /// Why.
+        /// The reason ([`super::code`]).
         code: u32,
     },
     /// Aborted at the other end.
     ResetByPeer {
-        /// Why.
+        /// The reason ([`super::code`]).
         code: u32,
     },
 }
@@ -183,13 +184,14 @@ pub enum Event {
         /// The server's name.
         server: String,
     },
-    /// An attempt was refused. The core waits (slowly); Retry, Abort or a new link goes on.
+    /// An attempt was refused. The session waits, and probes slowly; [`Input::Retry`],
+    /// [`Input::Abort`] or a new link ends that.
     Denied(Denied),
     /// A link is attached.
     Attached {
-        /// Which.
+        /// The link that data moves on from now on.
         link: LinkId,
-        /// How it came.
+        /// The kind of attempt that brought it.
         attempt: Attempt,
         /// Time without a link before; zero for the first.
         gap: Duration,
@@ -207,9 +209,9 @@ pub enum Event {
     },
     /// The attached link, or that of an attempt, is gone.
     Lost {
-        /// Which.
+        /// The link that is gone.
         link: LinkId,
-        /// Why.
+        /// How that was found out.
         cause: LostCause,
     },
     /// The session is suspended.
@@ -228,24 +230,25 @@ pub enum Event {
     },
     /// Initiator: the server wants to be left.
     TransferWanted {
-        /// Why.
+        /// What the server gave as its reason.
         reason: TransferReason,
-        /// For a person.
+        /// The reason in words, for a person.
         text: String,
     },
     /// Acceptor: the broker stays.
     Stays {
-        /// Why.
+        /// What the broker gave as its reason.
         reason: TransferReason,
     },
-    /// Initiator: with this it may be led to its server through others of the cluster (R80).
+    /// Initiator: the server gave a pass, which opens the way to it through other servers of the
+    /// cluster (R80).
     PassGiven {
-        /// Sealed.
+        /// The pass, sealed.
         pass: Box<[u8]>,
     },
     /// The session is over and nothing is left to tell the peer. The last event.
     Closed {
-        /// How.
+        /// How it ended, and by whose doing.
         why: ClosedWhy,
     },
 }

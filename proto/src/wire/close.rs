@@ -40,7 +40,7 @@ pub struct ResetFrame {
     pub initiator: Handle,
     /// SH_B; [`Handle::NONE`] when the initiator never learned it.
     pub acceptor: Handle,
-    /// Why.
+    /// The reason ([`crate::session::code`]).
     pub code: u32,
 }
 

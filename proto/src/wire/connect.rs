@@ -394,11 +394,11 @@ impl DenyReason {
 pub struct ConnectDenied<'a> {
     /// SH_A of the CONNECT.
     pub handle: Handle,
-    /// Why.
+    /// The reason, for the broker's decision.
     pub why: DenyReason,
-    /// Not before this time again; zero: no statement.
+    /// How long the server wants to be left alone; zero: it does not say.
     pub retry_after: Duration,
-    /// For a person.
+    /// The reason in words, for a person.
     pub text: &'a str,
 }
 

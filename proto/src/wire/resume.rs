@@ -122,7 +122,7 @@ pub enum ResumeDenial {
     /// The session was aborted.
     #[error("reset with code {code}")]
     Reset {
-        /// Why.
+        /// The reason ([`crate::session::code`]).
         code: u32,
     },
     /// No such session (any more).
@@ -157,7 +157,7 @@ impl ResumeDenial {
 pub struct ResumeDenied {
     /// Highest epoch seen there.
     pub seen: u32,
-    /// Why.
+    /// The reason.
     pub why: ResumeDenial,
 }
 

@@ -55,9 +55,9 @@ impl TransferReason {
 /// TRANSFER (server to broker) or STAY (broker to server).
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Transfer<'a> {
-    /// Why.
+    /// The reason, for the other end's decision.
     pub reason: TransferReason,
-    /// For a person.
+    /// The reason in words, for a person.
     pub text: &'a str,
 }
 
