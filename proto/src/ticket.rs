@@ -17,10 +17,8 @@ use crate::replay::Exchange;
 /// Clocks of the cluster's servers may differ by this much.
 pub const LEEWAY_S: u64 = 120;
 
-/// Longest sealed ticket.
-pub const SEALED_MAX: usize = 15_000;
-
-/// Longest claims: sealing encodes them twice as base64 and adds about 200 bytes.
+/// The longest claims: sealing encodes them twice as base64 and adds about 200 bytes, so that a
+/// sealed ticket has at most [`crate::wire::TICKET_MAX`].
 pub const CLAIMS_MAX: usize = 8_250;
 
 /// The version written into tickets.

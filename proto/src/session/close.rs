@@ -212,7 +212,7 @@ impl Session {
                 }
                 self.check_over();
             }
-            Some(_) | None => self.let_go(now),
+            Some(_) | None => self.let_go(),
         }
     }
 
@@ -223,7 +223,7 @@ impl Session {
                 if let Some(link) = self.links.attached.take() {
                     self.outbox.detach(link, Detach::Reuse);
                 }
-                self.let_go(now);
+                self.let_go();
             }
             // It has the session, and heard nothing of the reset: on another link (R55).
             Frame::ResumeDenied(denied)
@@ -235,14 +235,14 @@ impl Session {
             // It has no such session, or not any more.
             Frame::ConnectDenied(_) | Frame::ResumeDenied(_) => {
                 self.detach_all(Detach::Close);
-                self.let_go(now);
+                self.let_go();
             }
             _ => (),
         }
     }
 
     /// The peer knows.
-    fn let_go(&mut self, _now: Instant) {
+    fn let_go(&mut self) {
         if self.step(StateEvent::Finished) == Some(Action::LetGo) {
             self.ending.farewell = None;
             self.links.dialing = false;
@@ -281,7 +281,7 @@ impl Session {
         let stuck = self.ending.heard == self.send.heard && lasted && self.state == State::Active;
         if self.state == State::Closed {
             self.detach_all(Detach::Close);
-            self.let_go(now);
+            self.let_go();
             if let Some(shut) = self.ending.shut.take() {
                 self.receive.stop();
                 self.outbox.shut(shut);
