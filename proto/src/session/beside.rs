@@ -18,7 +18,6 @@ use super::links::{Answer, Beside, OwnTicket};
 use super::outbox::Control;
 use super::{Attempt, Denied, Detach, Event, LinkId, LostCause, Session, code};
 use crate::cut::Cuts;
-use crate::handle::Handle;
 use crate::seam::Seam;
 use crate::state::{State, StateEvent};
 use crate::time::Instant;

@@ -6,6 +6,7 @@
 //! waits for the listener's last word, and dials to tell a reset.
 
 use super::clock::Timer;
+use super::journal::Journal;
 use super::links::Pace;
 use super::outbox::Control;
 use super::{ClosedWhy, Detach, Event, LinkId, PeerMisbehaved, Session, ShutNear, code};
@@ -155,7 +156,7 @@ impl Session {
         self.send.free(end);
         self.send.buffer.trim();
         self.receive.buffer.trim();
-        self.journal = super::Journal::default();
+        self.journal = Journal::default();
         (self.held, self.seam) = (None, None);
     }
 

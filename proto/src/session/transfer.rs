@@ -1,5 +1,6 @@
 //! Tickets and the way to another server (R60 to R64).
 
+use super::journal::HeldTicket;
 use super::outbox::Control;
 use super::{Event, PeerMisbehaved, Session, TicketOffer, WhyNot};
 use crate::mutant::mutant;
