@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use stp_proto::handle::Handle;
 use stp_proto::replay::http::{self, Ask, Judged, Observer, Plan, SpliceStep};
-use stp_proto::replay::{Exchange, Policy, NoReplay, NoReplayKind};
+use stp_proto::replay::{Exchange, NoReplay, NoReplayKind, Policy};
 use stp_proto::seam::Seam;
 use stp_proto::session::StartAt;
 use stp_proto::ticket::{Claims, Holder, TicketError};

@@ -11,7 +11,7 @@ use super::body::Framing;
 use super::exchange::Exchange;
 use super::head::{ContentRange, RequestHead, ResponseHead};
 use super::splice::Splice;
-use crate::replay::{Policy, NoReplay, NoReplayKind};
+use crate::replay::{NoReplay, NoReplayKind, Policy};
 use crate::seam::{BLOCK, SeamProof, Verifier};
 
 /// Fewer equal bytes than this prove nothing: many files begin alike.

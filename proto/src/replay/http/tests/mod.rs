@@ -5,7 +5,7 @@ mod observe;
 mod proceed;
 
 use super::*;
-use crate::replay::{Policy, NoReplay, NoReplayKind};
+use crate::replay::{NoReplay, NoReplayKind, Policy};
 
 /// Everything that an exchange does to an observer, in pieces of the given sizes.
 pub(super) struct Run {
