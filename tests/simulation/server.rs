@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use stp_proto::handle::Handle;
-use stp_proto::replay::Policy;
 use stp_proto::session::{ClosedWhy, Event, Input, LinkId, Session, StartAt, code};
 use stp_proto::ticket::Holder;
 use stp_proto::time::Instant;
