@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stp_drive::Command;
+use stp_drive::{Act, Command};
 use stp_net::link::Link;
 use stp_proto::rise::{self, Margin, Way};
 use stp_proto::select::Rank;
@@ -106,10 +106,16 @@ pub async fn go(entry: &Entry, plan: Move) {
     }
 }
 
-/// The session stays; the server is told.
-pub async fn stay(entry: &Entry, reason: TransferReason, why: String, received: u64) {
+/// The session stays; what its loop is to do then.
+pub fn stays(entry: &Entry, reason: TransferReason, why: &str, received: u64) -> Act {
     tracing::info!(session = entry.id, %why, "stays at its server");
-    entry.record("stays", why, received);
+    entry.record("stays", why.to_owned(), received);
+    Act::Stay(reason)
+}
+
+/// The session stays; its loop is told.
+pub async fn stay(entry: &Entry, reason: TransferReason, why: String, received: u64) {
+    let _told = stays(entry, reason, &why, received);
     let _ended = entry.inbox.send(Command::Stay(reason)).await;
 }
 

@@ -88,7 +88,7 @@ impl AppNear {
 }
 
 impl Near for AppNear {
-    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_readable(&mut self, _now: Instant, cx: &mut Context<'_>) -> Poll<()> {
         ready!(self.poll_connected(cx));
         if self.failed.is_some() {
             return Poll::Ready(());
@@ -99,7 +99,7 @@ impl Near for AppNear {
         }
     }
 
-    fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_writable(&mut self, _now: Instant, cx: &mut Context<'_>) -> Poll<()> {
         ready!(self.poll_connected(cx));
         match &mut self.socket {
             Some(socket) if self.failed.is_none() => socket.poll_writable(cx).map(|_| ()),
@@ -142,7 +142,7 @@ impl Near for AppNear {
         })
     }
 
-    fn shut(&mut self, how: ShutNear) {
+    fn shut(&mut self, _now: Instant, how: ShutNear) {
         match how {
             ShutNear::Fin => {
                 self.fin = true;

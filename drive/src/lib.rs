@@ -1,19 +1,28 @@
 //! The one loop that joins a session, its links and its near side.
 //!
-//! The broker and the server both do the same thing with a session: wait for one event (a link
-//! or the near side is ready, a deadline passed, a command came), hand it to the pure
-//! [`stp_proto::session::Session`], then carry out what it asks for. That loop is here, once.
-//! What differs, where links come from ([`Far`]) and what the near side is ([`Near`]), is
-//! implemented by the daemons.
+//! The broker and the server both do the same thing with a session: take what is ready (a link or
+//! the near side, a deadline, a command), hand it to the pure [`stp_proto::session::Session`], then
+//! carry out what the session asks for. That is one turn of a [`Driver`]. [`run`] takes turns in a
+//! task, with the machine's clock and timers. The simulation takes them in virtual time.
+//!
+//! What differs is implemented elsewhere: what carries the frames ([`Carrier`]), where links come
+//! from ([`Far`]) and what the near side is ([`Near`]).
 //!
 //! Deliberately not here: any decision. Those are in `stp-proto`.
 #![forbid(unsafe_code)]
 
+mod carrier;
+mod driver;
+mod far;
 mod links;
+mod near;
+mod publish;
 mod run;
-mod sides;
 mod status;
 
-pub use run::{Command, Start, run};
-pub use sides::{AfterDenial, DialFailed, Dialed, Dialing, Far, Near, Never, Pulled, path_sample};
+pub use carrier::Carrier;
+pub use driver::{Command, Driver, FIRST_LINK, Start, Turn};
+pub use far::{Act, DialFailed, Dialed, Far, Never, path_sample};
+pub use near::{Near, Pulled};
+pub use run::run;
 pub use status::{History, Moment, SessionStatus, Snapshot};

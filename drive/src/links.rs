@@ -2,22 +2,28 @@
 
 use std::task::Context;
 
-use stp_net::link::Link;
 use stp_proto::session::LinkId;
+
+use crate::carrier::Carrier;
 
 /// At most this many links of a session exist at a time: attached, attempt, and one just evicted.
 const LINKS_MAX: usize = 4;
 
 /// A small list: a map would cost more than it saves.
-#[derive(Default)]
-pub(crate) struct Links {
-    list: Vec<(LinkId, Link)>,
+pub(crate) struct Links<L> {
+    list: Vec<(LinkId, L)>,
     next: u64,
 }
 
-impl Links {
-    /// Takes a link up and gives it a number; the oldest goes if there are too many.
-    pub(crate) fn add(&mut self, link: Link) -> LinkId {
+impl<L> Default for Links<L> {
+    fn default() -> Links<L> {
+        Links { list: Vec::new(), next: 0 }
+    }
+}
+
+impl<L: Carrier> Links<L> {
+    /// Takes a link up and gives it a number. The oldest is dropped if there are too many.
+    pub(crate) fn add(&mut self, link: L) -> LinkId {
         let id = LinkId(self.next);
         self.next += 1;
         if self.list.len() == LINKS_MAX {
@@ -27,25 +33,29 @@ impl Links {
         id
     }
 
-    pub(crate) fn get_mut(&mut self, id: LinkId) -> Option<&mut Link> {
+    pub(crate) fn get_mut(&mut self, id: LinkId) -> Option<&mut L> {
         self.list.iter_mut().find(|(other, _)| *other == id).map(|(_, link)| link)
     }
 
-    pub(crate) fn take(&mut self, id: LinkId) -> Option<Link> {
+    pub(crate) fn take(&mut self, id: LinkId) -> Option<L> {
         let at = self.list.iter().position(|(other, _)| *other == id)?;
         Some(self.list.remove(at).1)
     }
 
-    pub(crate) fn newest(&self) -> Option<&Link> {
+    pub(crate) fn newest(&self) -> Option<&L> {
         self.list.last().map(|(_, link)| link)
     }
 
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut (LinkId, Link)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &(LinkId, L)> {
+        self.list.iter()
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut (LinkId, L)> {
         self.list.iter_mut()
     }
 
-    /// Adds the links that can be read, but for `paused`, to `readable`; says whether one that has something to
-    /// send can be written.
+    /// Adds the links that can be read, except `paused`, to `readable`. Says whether a link that
+    /// has something to send can be written.
     pub(crate) fn poll_ready(
         &mut self,
         cx: &mut Context<'_>,

@@ -7,6 +7,8 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::Value;
 use stp_net::status::Feed;
+use stp_proto::session::{ClosedWhy, code};
+use stp_proto::state::State;
 
 /// How many happenings of a session are kept for the status.
 const HISTORY_MAX: usize = 64;
@@ -166,5 +168,40 @@ impl SessionStatus {
 
     pub(crate) fn publish(&self, snapshot: Snapshot) {
         self.inner.lock().0 = snapshot;
+    }
+}
+
+/// Why a session closed, in words.
+pub(crate) fn closed_reason(why: ClosedWhy) -> String {
+    match why {
+        ClosedWhy::Clean => "ended in order".to_owned(),
+        ClosedWhy::ResetHere { code } => format!("reset at this end, {}", code_text(code)),
+        ClosedWhy::ResetByPeer { code } => format!("reset by the other end, {}", code_text(code)),
+    }
+}
+
+fn code_text(code: u32) -> &'static str {
+    match code {
+        code::NEAR_RESET => "the program or service there aborted",
+        code::NEAR_GONE => "the program or service there is gone",
+        code::USER => "ended by a user",
+        code::HOLD => "no link for longer than the hold time",
+        code::PROTOCOL => "the protocol was broken",
+        code::MOVED => "the session went to another server",
+        code::SERVICE => "the server's service failed",
+        code::NO_SERVER => "no server can continue it",
+        code::SHUTDOWN => "the daemon is stopping",
+        _ => "for an unknown reason",
+    }
+}
+
+/// The name of a state in the status.
+pub(crate) fn state_name(state: State) -> &'static str {
+    match state {
+        State::Active => "active",
+        State::ReadyResume => "ready_resume",
+        State::SentResume => "sent_resume",
+        State::Suspended => "suspended",
+        State::Closed => "closed",
     }
 }

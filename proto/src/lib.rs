@@ -6,11 +6,13 @@
 pub mod buffer;
 pub mod cut;
 pub mod handle;
+pub mod liveness;
 pub mod local;
 pub mod lookup;
 mod mutant;
 pub mod name;
 pub mod pass;
+pub mod rate;
 pub mod replay;
 pub mod rise;
 pub mod role;

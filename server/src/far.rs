@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use stp_drive::{AfterDenial, Dialing, Far, History, Never, SessionStatus, path_sample};
+use stp_drive::{Act, Far, History, Never, SessionStatus, path_sample};
 use stp_net::link::{Link, TcpInfo};
 use stp_proto::handle::Handle;
 use stp_proto::rise::RiseWatch;
-use stp_proto::session::{Attempt, Denied, Event, LostCause, Session};
+use stp_proto::session::{Attempt, Event, LostCause, Session};
 use stp_proto::time;
 use stp_proto::wire::TransferReason;
 use tokio::sync::mpsc;
@@ -61,15 +61,14 @@ impl ServerFar {
 }
 
 impl Far for ServerFar {
-    fn dial(&mut self, _session: &Session) -> Dialing {
-        Never::dialing()
+    type Link = Link;
+    type Dialing = Never<Link>;
+
+    fn dial(&mut self, _now: time::Instant, _session: &Session) -> Never<Link> {
+        std::future::pending()
     }
 
-    fn denied(&mut self, _session: &Session, _why: &Denied) -> AfterDenial {
-        AfterDenial::TryLater
-    }
-
-    fn event(&mut self, session: &Session, event: &Event) {
+    fn event(&mut self, _now: time::Instant, session: &mut Session, event: &Event) -> Act {
         match event {
             Event::Attached { attempt, gap, again, .. } => {
                 self.watch.forget();
@@ -109,6 +108,7 @@ impl Far for ServerFar {
             }
             _ => {}
         }
+        Act::Nothing
     }
 
     fn wants_sample(&self, now: time::Instant) -> bool {
@@ -116,7 +116,7 @@ impl Far for ServerFar {
     }
 
     /// STP 6: asks the broker to go elsewhere when the round trip has risen.
-    fn sample(&mut self, now: time::Instant, session: &mut Session, info: &TcpInfo) {
+    fn sample(&mut self, now: time::Instant, session: &mut Session, info: &TcpInfo) -> Act {
         if let Some(passes) = &mut self.passes {
             passes.give(now, session);
         }
@@ -126,9 +126,10 @@ impl Far for ServerFar {
             session.request_transfer(TransferReason::Congested, &text);
             self.record(session, "asks to be left", text, None);
         }
+        Act::Nothing
     }
 
-    fn reuse(&mut self, link: Link, first: Option<Vec<u8>>) {
+    fn reuse(&mut self, _now: time::Instant, link: Link, first: Option<Vec<u8>>) {
         // Nobody listens any more when the server ends.
         let _ = self.links.send((link, first));
     }

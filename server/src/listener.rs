@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use stp_drive::{Command, SessionStatus, Start};
+use stp_drive::{Command, FIRST_LINK, SessionStatus, Start};
 use stp_net::clock;
 use stp_net::key::PublicKey;
 use stp_net::link::{AcceptError, Acceptor, Link};
@@ -374,7 +374,7 @@ impl Server {
         let now = time::Instant(clock::now_us());
         let limits = self.config.limits.session.clone();
         let name = &self.config.name;
-        let mut session = Session::accept(now, limits, Start::FIRST, own, connect, at, name);
+        let mut session = Session::accept(now, limits, FIRST_LINK, own, connect, at, name);
         if near.holds_acks() {
             session.hold_acks();
         }

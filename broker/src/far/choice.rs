@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stp_drive::{DialFailed, Dialed};
+use stp_drive::{Act, DialFailed, Dialed};
+use stp_net::link::Link;
 use stp_proto::select::{self, Next, Rank, Rejection, Want};
 use stp_proto::session::{Peer, code};
 
@@ -128,7 +129,11 @@ impl SessionFar {
     }
 
     /// A link to whoever can have the session.
-    pub(super) async fn dial_any(&self, want: Want, received: u64) -> Result<Dialed, DialFailed> {
+    pub(super) async fn dial_any(
+        &self,
+        want: Want,
+        received: u64,
+    ) -> Result<Dialed<Link>, DialFailed> {
         let established = want != Want::Connect;
         if !established {
             self.measure().await;
@@ -160,7 +165,7 @@ impl SessionFar {
                 Ok((link, if same { Peer::Same } else { Peer::Other }))
             }
             // An earlier attempt was answered meanwhile: it has a home, and will ask again.
-            Err(GaveUp { why, .. }) if !established && self.has_home() => Err(DialFailed { why }),
+            Err(GaveUp { why, .. }) if !established && self.has_home() => Err(DialFailed::new(why)),
             Err(GaveUp { errno, why }) => {
                 let why = if established {
                     format!("no server can go on with it: {worst}; {why}")
@@ -168,10 +173,8 @@ impl SessionFar {
                     why
                 };
                 give_up(&self.broker, &self.entry, errno, &why, received);
-                let inbox = self.entry.inbox.clone();
-                let abort = stp_drive::Command::Abort { code: code::NO_SERVER };
-                tokio::spawn(async move { inbox.send(abort).await });
-                Err(DialFailed { why })
+                let then = Act::Abort { code: code::NO_SERVER, reason: why.clone() };
+                Err(DialFailed { why, then })
             }
         }
     }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stp_drive::{AfterDenial, DialFailed, Dialed};
+use stp_drive::{Act, DialFailed, Dialed};
+use stp_net::link::Link;
 use stp_proto::select::{Meaning, Rank, Rejection};
 use stp_proto::session::{LostCause, Peer, Session, WhyNot};
 use stp_proto::wire::{Close, ResetFrame, TransferReason};
@@ -45,20 +46,22 @@ pub(super) async fn take_leave(reach: Arc<Reach<ServerDialer>>, reset: ResetFram
 
 impl SessionFar {
     /// A link to where the session shall move; the one it has goes on.
-    pub(super) async fn dial_planned(&self, received: u64) -> Result<Dialed, DialFailed> {
+    pub(super) async fn dial_planned(&self, received: u64) -> Result<Dialed<Link>, DialFailed> {
         if let Some((rank, link)) = moves::dial(&self.entry).await {
             self.entry.course.lock().trying = Some(rank);
             return Ok((link, Peer::Other));
         }
         let why = "no other server could be reached".to_owned();
-        let reason = TransferReason::NobodyBetter;
-        let (entry, said) = (Arc::clone(&self.entry), why.clone());
-        tokio::spawn(async move { moves::stay(&entry, reason, said, received).await });
-        Err(DialFailed { why })
+        let then = moves::stays(&self.entry, TransferReason::NobodyBetter, &why, received);
+        Err(DialFailed { why, then })
     }
 
     /// A link by another way to the server that has the session; the one it has goes on.
-    pub(super) async fn dial_turn(&self, turn: Turn, received: u64) -> Result<Dialed, DialFailed> {
+    pub(super) async fn dial_turn(
+        &self,
+        turn: Turn,
+        received: u64,
+    ) -> Result<Dialed<Link>, DialFailed> {
         match relay::dial_turn(&self.broker, &self.entry, &turn).await {
             Ok(link) => {
                 let mut course = self.entry.course.lock();
@@ -68,23 +71,16 @@ impl SessionFar {
             }
             Err(why) => {
                 self.entry.course.lock().turn = None;
-                let (entry, said) = (Arc::clone(&self.entry), why.clone());
-                let reason = TransferReason::NobodyBetter;
-                tokio::spawn(async move { moves::stay(&entry, reason, said, received).await });
-                Err(DialFailed { why })
+                let then = moves::stays(&self.entry, TransferReason::NobodyBetter, &why, received);
+                Err(DialFailed { why, then })
             }
         }
     }
 
     /// A server refuses the session while another still has it.
-    pub(super) fn denied_planned(
-        &self,
-        refusal: Rejection,
-        cause: &str,
-        received: u64,
-    ) -> AfterDenial {
+    pub(super) fn denied_planned(&self, refusal: Rejection, cause: &str, received: u64) -> Act {
         let mut course = self.entry.course.lock();
-        let Some(rank) = course.trying.take() else { return AfterDenial::TryLater };
+        let Some(rank) = course.trying.take() else { return Act::Nothing };
         let mut list = self.broker.overloaded.lock();
         let name = (self.entry.service_number, rank);
         match refusal.meaning() {
@@ -100,21 +96,17 @@ impl SessionFar {
     }
 
     /// The next server of the plan, or none.
-    fn go_on(&self, failed: Rank, cause: &str, received: u64) -> AfterDenial {
+    fn go_on(&self, failed: Rank, cause: &str, received: u64) -> Act {
         if moves::next(&self.entry, failed) {
-            return AfterDenial::TryAgain;
+            return Act::Retry;
         }
-        let (entry, why) = (Arc::clone(&self.entry), cause.to_owned());
-        let reason = TransferReason::NobodyBetter;
-        tokio::spawn(async move { moves::stay(&entry, reason, why, received).await });
-        AfterDenial::TryLater
+        moves::stays(&self.entry, TransferReason::NobodyBetter, cause, received)
     }
 
     /// The link to another server came to nothing; the one the session has goes on.
-    pub(super) fn lost_planned(&self, cause: LostCause, received: u64) {
+    pub(super) fn lost_planned(&self, cause: LostCause, received: u64) -> Act {
         let mut course = self.entry.course.lock();
-        let Some(rank) = course.trying.take() else { return };
-        let inbox = self.entry.inbox.clone();
+        let Some(rank) = course.trying.take() else { return Act::Nothing };
         let again = course.plan.as_mut().is_some_and(|plan| {
             plan.overtaken += u32::from(cause == LostCause::Overtaken);
             cause == LostCause::Overtaken && plan.overtaken <= moves::OVERTAKEN_MAX
@@ -126,26 +118,27 @@ impl SessionFar {
             LostCause::Unanswered => "did not catch up",
             LostCause::Overtaken => "was overtaken by another answer",
         };
-        let again = again
-            || matches!(
-                self.go_on(rank, &format!("{server} {what}"), received),
-                AfterDenial::TryAgain
-            );
         if again {
-            tokio::spawn(async move {
-                tokio::time::sleep(AGAIN_AFTER).await;
-                let _ended = inbox.send(stp_drive::Command::Retry).await;
-            });
+            return Act::RetryIn(AGAIN_AFTER);
+        }
+        match self.go_on(rank, &format!("{server} {what}"), received) {
+            Act::Retry => Act::RetryIn(AGAIN_AFTER),
+            act => act,
         }
     }
 
     /// STP 8: the server asks to be left.
-    pub(super) fn asked_to_leave(&mut self, session: &Session, reason: TransferReason, text: &str) {
+    pub(super) fn asked_to_leave(
+        &mut self,
+        session: &Session,
+        reason: TransferReason,
+        text: &str,
+    ) -> Act {
         let received = session.positions().received;
         let mut course = self.entry.course.lock();
         if course.deciding || session.is_moving() || course.plan.is_some() || course.turn.is_some()
         {
-            return;
+            return Act::Nothing;
         }
         course.deciding = true;
         self.asked = Some(Instant::now());
@@ -169,8 +162,9 @@ impl SessionFar {
                     TransferReason::NobodyBetter
                 };
                 let why = format!("it cannot go elsewhere: {why}");
-                tokio::spawn(async move { moves::stay(&entry, reason, why, received).await });
+                return moves::stays(&self.entry, reason, &why, received);
             }
         }
+        Act::Nothing
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use stp_drive::Act;
 use stp_proto::select::Rank;
 use stp_proto::session::{Attempt, LostCause, Session};
 
@@ -97,22 +98,16 @@ impl SessionFar {
         }
     }
 
-    pub(super) fn lost(&self, cause: LostCause, received: u64) {
+    pub(super) fn lost(&self, cause: LostCause, received: u64) -> Act {
         let mut course = self.entry.course.lock();
         course.local = None;
         let was_attached = std::mem::take(&mut course.attached);
-        if was_attached && course.plan.take().is_some() {
-            // A dial to another server may be under way: all of them are to be asked now.
-            let inbox = self.entry.inbox.clone();
-            tokio::spawn(async move { inbox.send(stp_drive::Command::Retry).await });
-        }
+        // A dial to another server, or by another way, may be under way: all servers are to be asked
+        // now.
+        let planned = was_attached && course.plan.take().is_some();
         let tried = course.trying.take();
         let home = course.choice.last();
         let turned = course.turn.take().is_some();
-        if was_attached && turned {
-            let inbox = self.entry.inbox.clone();
-            tokio::spawn(async move { inbox.send(stp_drive::Command::Retry).await });
-        }
         let via = course.trying_via.take().or_else(|| course.via.clone());
         if let Some(rank) = tried.or(home) {
             let reach = match &via {
@@ -152,5 +147,6 @@ impl SessionFar {
             tracing::info!(session = self.entry.id, at_byte = received, "{text}");
             self.entry.record("lost", text.to_owned(), received);
         }
+        if planned || (was_attached && turned) { Act::Retry } else { Act::Nothing }
     }
 }

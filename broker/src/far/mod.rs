@@ -5,10 +5,12 @@ mod choice;
 mod leave;
 mod link;
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stp_drive::{AfterDenial, Dialing, Far, path_sample};
+use stp_drive::{Act, DialFailed, Dialed, Far, path_sample};
 use stp_net::link::{Link, TcpInfo};
 use stp_proto::rise::{RiseWatch, Rule};
 use stp_proto::select::{Next, Rejection, Want};
@@ -47,7 +49,13 @@ impl SessionFar {
     }
 }
 
+/// A dial under way.
+pub type Dialing = Pin<Box<dyn Future<Output = Result<Dialed<Link>, DialFailed>> + Send>>;
+
 impl Far for SessionFar {
+    type Link = Link;
+    type Dialing = Dialing;
+
     fn heard(&mut self, now: time::Instant) {
         if let Some((server, since)) = &self.link {
             server.heard.note(now, *since);
@@ -58,7 +66,7 @@ impl Far for SessionFar {
         self.link.as_ref().is_some_and(|(server, _)| server.heard.lately(now))
     }
 
-    fn dial(&mut self, session: &Session) -> Dialing {
+    fn dial(&mut self, _now: time::Instant, session: &Session) -> Dialing {
         let far = self.clone();
         let received = session.positions().received;
         // An attempt that is still under way may yet succeed: it is not forgotten for this.
@@ -83,14 +91,107 @@ impl Far for SessionFar {
         Box::pin(async move { far.dial_any(want, received).await })
     }
 
-    fn denied(&mut self, session: &Session, why: &Denied) -> AfterDenial {
+    fn event(&mut self, _now: time::Instant, session: &mut Session, event: &Event) -> Act {
+        let received = session.positions().received;
+        match event {
+            Event::Attached { attempt, gap, received, .. } => {
+                self.watch.forget();
+                self.attached(session, *attempt, *gap, *received);
+                let home = {
+                    let course = self.entry.course.lock();
+                    // What comes through a relay says nothing of the straight way.
+                    course.choice.home().filter(|_| course.via.is_none())
+                };
+                let server = home.map(|rank| Arc::clone(&self.entry.service.servers[rank]));
+                self.link = server.map(|server| (server, self.broker.now()));
+            }
+            Event::Lost { cause, .. } if session.link().is_some() => {
+                return self.lost_planned(*cause, received);
+            }
+            Event::Lost { cause, .. } => {
+                self.link = None;
+                return self.lost(*cause, received);
+            }
+            Event::Suspended { by_peer } => {
+                let cause = if *by_peer { "by the server" } else { "by the user" };
+                let mut course = self.entry.course.lock();
+                course.attached = false;
+                course.away_since = Some(Instant::now());
+                course.lost = format!("suspended {cause}");
+                drop(course);
+                self.entry.record("suspended", cause.to_owned(), received);
+            }
+            Event::TransferWanted { reason, text } => {
+                return self.asked_to_leave(session, *reason, text);
+            }
+            Event::Denied(why) => return self.denied(session, why),
+            Event::PassGiven { pass } => {
+                self.entry.course.lock().pass = Some(pass.as_ref().into());
+            }
+            Event::Moved { told: true, .. } => {}
+            Event::Moved { old, told: false } => {
+                if let Some(rank) = self.entry.course.lock().came_from {
+                    let initiator = session.handles().0;
+                    let reset = ResetFrame { initiator, acceptor: *old, code: code::MOVED };
+                    let reach = Arc::clone(&self.entry.service.servers[rank].reach);
+                    tokio::spawn(take_leave(reach, reset));
+                }
+            }
+            Event::Closed { .. }
+            | Event::Established { .. }
+            | Event::Acknowledged(_)
+            | Event::TicketStored { .. }
+            | Event::Stays { .. } => {}
+        }
+        Act::Nothing
+    }
+
+    fn reuse(&mut self, _now: time::Instant, link: Link, first: Option<Vec<u8>>) {
+        // A server speaks only when asked; one that does not is no good for another session.
+        if first.is_some() {
+            return;
+        }
+        // Not always the last one's: an attempt at another may have ended before it attached.
+        // And not one that leads there through a relay.
+        let there = (link.peer_key(), link.peer_addr());
+        let leads_to = |server: &&Arc<Server>| {
+            let dialer = server.reach.dialer();
+            (dialer.key, dialer.address()) == there
+        };
+        let servers = &self.entry.service.servers;
+        let last = self.entry.course.lock().choice.last().map(|rank| &servers[rank]);
+        if let Some(server) = last.into_iter().chain(servers).find(leads_to) {
+            server.reach.keep(link);
+        }
+    }
+
+    fn wants_sample(&self, now: time::Instant) -> bool {
+        self.watch.is_due(now)
+    }
+
+    /// STP 6 the other way: this end sends, and its path has become slow.
+    fn sample(&mut self, now: time::Instant, session: &mut Session, info: &TcpInfo) -> Act {
+        // The server may have noticed as well, and asked.
+        let asked = self.asked.is_some_and(|asked| asked.elapsed() < ASKED_LATELY);
+        if let Some(rise) = self.watch.sample(now, path_sample(session, info))
+            && !asked
+        {
+            return self.asked_to_leave(session, TransferReason::Congested, &rise.to_string());
+        }
+        Act::Nothing
+    }
+}
+
+impl SessionFar {
+    /// A server refused.
+    fn denied(&mut self, session: &Session, why: &Denied) -> Act {
         let (refusal, text) = match why {
             Denied::Connect { why, retry_after, text, .. } => {
                 (Some(Rejection::of_connect(*why, *retry_after)), text.clone())
             }
             Denied::Resume(why) => (Rejection::of_resume(*why), why.to_string()),
         };
-        let Some(refusal) = refusal else { return AfterDenial::TryLater };
+        let Some(refusal) = refusal else { return Act::Nothing };
         if matches!(refusal, Rejection::Unauthorized | Rejection::Expired)
             && let Some(host) = &self.entry.host
         {
@@ -115,7 +216,7 @@ impl Far for SessionFar {
         let reason = match (next, hopeless) {
             (_, Some(reason)) => reason,
             (Next::GiveUp(why), None) => format!("no server can take it: {why} ({cause})"),
-            (Next::Another, None) => return AfterDenial::TryAgain,
+            (Next::Another, None) => return Act::Retry,
         };
         let errno = match refusal {
             _ if session.is_established() => nix::errno::Errno::ECONNRESET as i32,
@@ -125,92 +226,6 @@ impl Far for SessionFar {
         };
         drop(course);
         give_up(&self.broker, &self.entry, errno, &reason, session.positions().received);
-        AfterDenial::GiveUp { code: code::NO_SERVER, reason }
-    }
-
-    fn event(&mut self, session: &Session, event: &Event) {
-        let received = session.positions().received;
-        match event {
-            Event::Attached { attempt, gap, received, .. } => {
-                self.watch.forget();
-                self.attached(session, *attempt, *gap, *received);
-                let home = {
-                    let course = self.entry.course.lock();
-                    // What comes through a relay says nothing of the straight way.
-                    course.choice.home().filter(|_| course.via.is_none())
-                };
-                let server = home.map(|rank| Arc::clone(&self.entry.service.servers[rank]));
-                self.link = server.map(|server| (server, self.broker.now()));
-            }
-            Event::Lost { cause, .. } if session.link().is_some() => {
-                self.lost_planned(*cause, received);
-            }
-            Event::Lost { cause, .. } => {
-                self.link = None;
-                self.lost(*cause, received);
-            }
-            Event::Suspended { by_peer } => {
-                let cause = if *by_peer { "by the server" } else { "by the user" };
-                let mut course = self.entry.course.lock();
-                course.attached = false;
-                course.away_since = Some(Instant::now());
-                course.lost = format!("suspended {cause}");
-                drop(course);
-                self.entry.record("suspended", cause.to_owned(), received);
-            }
-            Event::TransferWanted { reason, text } => self.asked_to_leave(session, *reason, text),
-            Event::PassGiven { pass } => {
-                self.entry.course.lock().pass = Some(pass.as_ref().into());
-            }
-            Event::Moved { told: true, .. } => {}
-            Event::Moved { old, told: false } => {
-                if let Some(rank) = self.entry.course.lock().came_from {
-                    let initiator = session.handles().0;
-                    let reset = ResetFrame { initiator, acceptor: *old, code: code::MOVED };
-                    let reach = Arc::clone(&self.entry.service.servers[rank].reach);
-                    tokio::spawn(take_leave(reach, reset));
-                }
-            }
-            Event::Closed { .. }
-            | Event::Established { .. }
-            | Event::Denied(_)
-            | Event::Acknowledged(_)
-            | Event::TicketStored { .. }
-            | Event::Stays { .. } => {}
-        }
-    }
-
-    fn reuse(&mut self, link: Link, first: Option<Vec<u8>>) {
-        // A server speaks only when asked; one that does not is no good for another session.
-        if first.is_some() {
-            return;
-        }
-        // Not always the last one's: an attempt at another may have ended before it attached.
-        // And not one that leads there through a relay.
-        let there = (link.peer_key(), link.peer_addr());
-        let leads_to = |server: &&Arc<Server>| {
-            let dialer = server.reach.dialer();
-            (dialer.key, dialer.address()) == there
-        };
-        let servers = &self.entry.service.servers;
-        let last = self.entry.course.lock().choice.last().map(|rank| &servers[rank]);
-        if let Some(server) = last.into_iter().chain(servers).find(leads_to) {
-            server.reach.keep(link);
-        }
-    }
-
-    fn wants_sample(&self, now: time::Instant) -> bool {
-        self.watch.is_due(now)
-    }
-
-    /// STP 6 the other way: this end sends, and its path has become slow.
-    fn sample(&mut self, now: time::Instant, session: &mut Session, info: &TcpInfo) {
-        // The server may have noticed as well, and asked.
-        let asked = self.asked.is_some_and(|asked| asked.elapsed() < ASKED_LATELY);
-        if let Some(rise) = self.watch.sample(now, path_sample(session, info))
-            && !asked
-        {
-            self.asked_to_leave(session, TransferReason::Congested, &rise.to_string());
-        }
+        Act::Abort { code: code::NO_SERVER, reason }
     }
 }

@@ -120,6 +120,12 @@ pub struct Records<'a> {
 }
 
 impl<'a> Records<'a> {
+    /// Records that stand in `bytes` at these `ranges`; `closed` if nothing more will come.
+    #[must_use]
+    pub fn new(bytes: &'a [u8], ranges: &'a [Range<u32>], closed: bool) -> Records<'a> {
+        Records { bytes, ranges, closed }
+    }
+
     /// The plaintext of each record, in order; never an empty one.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
         let bytes = self.bytes;
@@ -243,7 +249,7 @@ impl Link {
             }
         }
         let (bytes, ranges) = self.inbox.lent();
-        Ok(Records { bytes, ranges, closed: self.closed })
+        Ok(Records::new(bytes, ranges, self.closed))
     }
 
     /// Seals one record of at most [`RECORD_MAX`] bytes into the out-buffer; none if `frame` is

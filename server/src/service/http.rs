@@ -486,7 +486,7 @@ impl Http {
 }
 
 impl Near for Http {
-    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_readable(&mut self, _now: Instant, cx: &mut Context<'_>) -> Poll<()> {
         self.poll_opening(cx);
         if !self.unsent.is_empty()
             && let Some(upstream) = &self.upstream
@@ -502,7 +502,7 @@ impl Near for Http {
         self.upstream.as_ref().map_or(Poll::Pending, |upstream| upstream.poll_readable(cx))
     }
 
-    fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_writable(&mut self, _now: Instant, cx: &mut Context<'_>) -> Poll<()> {
         self.poll_opening(cx);
         match (self.observer.up_flow(), &self.upstream) {
             _ if self.over => Poll::Ready(()),
@@ -592,7 +592,7 @@ impl Near for Http {
         taken
     }
 
-    fn shut(&mut self, how: ShutNear) {
+    fn shut(&mut self, _now: Instant, how: ShutNear) {
         match how {
             ShutNear::Fin => {
                 self.fin = true;

@@ -39,17 +39,17 @@ impl Service {
 }
 
 impl Near for Service {
-    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_readable(&mut self, now: Instant, cx: &mut Context<'_>) -> Poll<()> {
         match self {
-            Self::Tcp(tcp) => tcp.poll_readable(cx),
-            Self::Http(http) => http.poll_readable(cx),
+            Self::Tcp(tcp) => tcp.poll_readable(now, cx),
+            Self::Http(http) => http.poll_readable(now, cx),
         }
     }
 
-    fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_writable(&mut self, now: Instant, cx: &mut Context<'_>) -> Poll<()> {
         match self {
-            Self::Tcp(tcp) => tcp.poll_writable(cx),
-            Self::Http(http) => http.poll_writable(cx),
+            Self::Tcp(tcp) => tcp.poll_writable(now, cx),
+            Self::Http(http) => http.poll_writable(now, cx),
         }
     }
 
@@ -72,10 +72,10 @@ impl Near for Service {
         }
     }
 
-    fn shut(&mut self, how: ShutNear) {
+    fn shut(&mut self, now: Instant, how: ShutNear) {
         match self {
-            Self::Tcp(tcp) => tcp.shut(how),
-            Self::Http(http) => http.shut(how),
+            Self::Tcp(tcp) => tcp.shut(now, how),
+            Self::Http(http) => http.shut(now, how),
         }
     }
 

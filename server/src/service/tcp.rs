@@ -25,11 +25,11 @@ impl Tcp {
 }
 
 impl Near for Tcp {
-    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_readable(&mut self, _now: Instant, cx: &mut Context<'_>) -> Poll<()> {
         self.upstream.as_ref().map_or(Poll::Pending, |upstream| upstream.poll_readable(cx))
     }
 
-    fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_writable(&mut self, _now: Instant, cx: &mut Context<'_>) -> Poll<()> {
         self.upstream.as_ref().map_or(Poll::Pending, |upstream| upstream.poll_writable(cx))
     }
 
@@ -67,7 +67,7 @@ impl Near for Tcp {
         })
     }
 
-    fn shut(&mut self, how: ShutNear) {
+    fn shut(&mut self, _now: Instant, how: ShutNear) {
         match (how, &self.upstream) {
             (ShutNear::Fin, Some(upstream)) => upstream.shut_write(),
             (ShutNear::Reset { .. }, Some(upstream)) => {

@@ -1,0 +1,137 @@
+//! Whether a link that owes an answer is dead or only slow (PROTOCOL.md R70).
+//!
+//! A session gives up a link that leaves its questions unanswered. On a slow path a question, or
+//! its answer, waits behind a large record or behind the traffic of other links, and the link is
+//! not dead for that. Two things show that it lives: its own bytes are still being acknowledged by
+//! the peer's kernel, and the peer's machine still speaks on other links. This module says when to
+//! look, and what counts.
+
+use core::time::Duration;
+
+use crate::session::LinkId;
+use crate::time::Instant;
+
+/// How often the kernel is asked about a link that owes an answer. One call every half second
+/// costs nothing, and the shortest silence that ends a link is some seconds.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Fewer bytes acknowledged than this, from one look to the next, are no progress: the questions
+/// alone, with the headers of TLS, make that many.
+const PROGRESS: u64 = 512;
+
+/// Other links may vouch for this one only from this many unanswered questions on. The first may
+/// just be on its way.
+const QUESTIONS: u8 = 2;
+
+/// What the kernel said of a link the last time it was asked.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    link: LinkId,
+    at: Instant,
+    /// Bytes that the peer's kernel had acknowledged.
+    acked: u64,
+}
+
+/// What to find out about the attached link now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// The link.
+    pub link: LinkId,
+    /// It counts as alive if the peer's machine speaks on other links.
+    pub others: bool,
+    /// The kernel should be asked how many bytes of it were acknowledged.
+    pub kernel: bool,
+}
+
+/// Watches the attached link of one session while the peer owes it an answer.
+#[derive(Clone, Debug, Default)]
+pub struct Liveness {
+    seen: Option<Seen>,
+}
+
+impl Liveness {
+    /// A deadline of the session has passed. Says what to look at; nothing if the peer owes no
+    /// answer: `unanswered` is the number of questions it has left open.
+    pub fn look(&mut self, now: Instant, link: Option<LinkId>, unanswered: u8) -> Option<Look> {
+        let Some(link) = link.filter(|_| unanswered > 0) else {
+            // What was acknowledged before a question says nothing of the time after it.
+            self.seen = None;
+            return None;
+        };
+        let fresh = |seen: Seen| seen.link == link && now - seen.at < LOOK_EVERY;
+        let kernel = !self.seen.is_some_and(fresh);
+        Some(Look { link, others: unanswered >= QUESTIONS, kernel })
+    }
+
+    /// The peer's kernel has acknowledged `acked` bytes on the link. Says whether that is progress
+    /// since the last look, and so a sign of life.
+    pub fn acked(&mut self, now: Instant, link: LinkId, acked: u64) -> bool {
+        let before = self.seen.replace(Seen { link, at: now, acked });
+        before.is_some_and(|seen| seen.link == link && acked >= seen.acked.saturating_add(PROGRESS))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINK: LinkId = LinkId(3);
+    const START: Instant = Instant(1_000_000);
+
+    fn after(millis: u64) -> Instant {
+        START + Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn a_link_that_owes_nothing_is_not_looked_at() {
+        let mut liveness = Liveness::default();
+        assert_eq!(liveness.look(START, Some(LINK), 0), None);
+        assert_eq!(liveness.look(START, None, 3), None);
+    }
+
+    #[test]
+    fn the_kernel_is_asked_twice_a_second() {
+        let mut liveness = Liveness::default();
+        let kernel = |liveness: &mut Liveness, millis| {
+            liveness.look(after(millis), Some(LINK), 1).is_some_and(|look| look.kernel)
+        };
+        assert!(kernel(&mut liveness, 0));
+        liveness.acked(after(0), LINK, 0);
+        assert!(!kernel(&mut liveness, 499));
+        assert!(kernel(&mut liveness, 500));
+    }
+
+    #[test]
+    fn progress_is_more_than_the_questions_make() {
+        let mut liveness = Liveness::default();
+        assert!(!liveness.acked(after(0), LINK, 10_000), "nothing to compare with");
+        assert!(!liveness.acked(after(500), LINK, 10_000 + PROGRESS - 1));
+        assert!(liveness.acked(after(1_000), LINK, 10_000 + 2 * PROGRESS - 1));
+    }
+
+    #[test]
+    fn another_link_starts_anew() {
+        let mut liveness = Liveness::default();
+        liveness.acked(after(0), LINK, 0);
+        assert!(!liveness.acked(after(500), LinkId(4), 1 << 20));
+        assert!(liveness.look(after(600), Some(LINK), 1).is_some_and(|look| look.kernel));
+    }
+
+    #[test]
+    fn what_was_acknowledged_before_the_question_does_not_count() {
+        let mut liveness = Liveness::default();
+        liveness.acked(after(0), LINK, 0);
+        assert_eq!(liveness.look(after(100), Some(LINK), 0), None, "the question was answered");
+        assert!(!liveness.acked(after(5_000), LINK, 1 << 20));
+    }
+
+    #[test]
+    fn others_vouch_only_from_the_second_question_on() {
+        let mut liveness = Liveness::default();
+        let others = |liveness: &mut Liveness, unanswered| {
+            liveness.look(START, Some(LINK), unanswered).is_some_and(|look| look.others)
+        };
+        assert!(!others(&mut liveness, 1));
+        assert!(others(&mut liveness, 2));
+    }
+}
