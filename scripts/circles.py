@@ -132,7 +132,7 @@ class Module:
         at = 0
         while match := MOD.search(code, at):
             name, end = match.group(1), match.end()
-            attribute = re.search(r'#\[path\s*=[^\]]*\]\s*$', code[: match.start()])
+            attribute = re.search(r"#\[path\s*=[^\]]*\]\s*$", code[: match.start()])
             if match.group(2) == "{":
                 end = closing(code, match.end() - 1)
                 body = code[match.end() : end - 1]
@@ -147,7 +147,11 @@ class Module:
                 text = strip(found[0].read_text())
                 child = Module(self.crate, name, self, found[0], folder / name, text)
             self.children[name] = child
-            code = code[: match.start()] + re.sub(r"[^\n]", " ", code[match.start() : end]) + code[end:]
+            code = (
+                code[: match.start()]
+                + re.sub(r"[^\n]", " ", code[match.start() : end])
+                + code[end:]
+            )
             at = end
         return code
 
@@ -251,29 +255,71 @@ def circles(arrows):
 def check_itself():
     """Small crates whose circles are known."""
     cases = [
-        ("two files that import each other",
-         {"lib.rs": "mod a; mod b;", "a.rs": "use crate::b::B; pub struct A;",
-          "b.rs": "use super::a::A; pub struct B;"}, {"a.rs", "b.rs"}),
-        ("one direction",
-         {"lib.rs": "mod a; mod b;", "a.rs": "use crate::b::B;", "b.rs": "pub struct B;"}, set()),
-        ("a parent that gathers what its children define",
-         {"lib.rs": "mod a; mod b; pub use a::A; pub use b::B;", "a.rs": "use crate::B; pub struct A;",
-          "b.rs": "pub struct B;"}, set()),
-        ("a parent that defines what its child uses, and uses its child",
-         {"lib.rs": "mod a; use a::A; pub struct P(A);", "a.rs": "use super::P; pub struct A;"},
-         {"lib.rs", "a.rs"}),
-        ("a path in the middle of the code",
-         {"lib.rs": "mod a; mod b;", "a.rs": "fn f() { crate::b::g() }\npub fn h() {}",
-          "b.rs": "use crate::a;\npub fn g() { a::h() }"}, {"a.rs", "b.rs"}),
-        ("a name passed on by a glob",
-         {"lib.rs": "mod a; mod b; pub use b::*;", "a.rs": "pub fn f(_: crate::B) {}",
-          "b.rs": "pub struct B; impl B { fn g() { crate::a::f(B) } }"}, {"a.rs", "b.rs"}),
-        ("tests, comments and strings do not count",
-         {"lib.rs": "mod a; mod b;", "a.rs": "// use crate::b::B;\nconst S: &str = \"crate::b::B\";\n"
-          "#[cfg(test)]\nmod tests { use crate::b::B; }", "b.rs": "use crate::a::S; pub struct B;"}, set()),
-        ("a macro's own crate",
-         {"lib.rs": "mod a; mod b;", "a.rs": "macro_rules! m { () => { $crate::b::B } }",
-          "b.rs": "use crate::a::m; pub struct B;"}, {"a.rs", "b.rs"}),
+        (
+            "two files that import each other",
+            {
+                "lib.rs": "mod a; mod b;",
+                "a.rs": "use crate::b::B; pub struct A;",
+                "b.rs": "use super::a::A; pub struct B;",
+            },
+            {"a.rs", "b.rs"},
+        ),
+        (
+            "one direction",
+            {"lib.rs": "mod a; mod b;", "a.rs": "use crate::b::B;", "b.rs": "pub struct B;"},
+            set(),
+        ),
+        (
+            "a parent that gathers what its children define",
+            {
+                "lib.rs": "mod a; mod b; pub use a::A; pub use b::B;",
+                "a.rs": "use crate::B; pub struct A;",
+                "b.rs": "pub struct B;",
+            },
+            set(),
+        ),
+        (
+            "a parent that defines what its child uses, and uses its child",
+            {"lib.rs": "mod a; use a::A; pub struct P(A);", "a.rs": "use super::P; pub struct A;"},
+            {"lib.rs", "a.rs"},
+        ),
+        (
+            "a path in the middle of the code",
+            {
+                "lib.rs": "mod a; mod b;",
+                "a.rs": "fn f() { crate::b::g() }\npub fn h() {}",
+                "b.rs": "use crate::a;\npub fn g() { a::h() }",
+            },
+            {"a.rs", "b.rs"},
+        ),
+        (
+            "a name passed on by a glob",
+            {
+                "lib.rs": "mod a; mod b; pub use b::*;",
+                "a.rs": "pub fn f(_: crate::B) {}",
+                "b.rs": "pub struct B; impl B { fn g() { crate::a::f(B) } }",
+            },
+            {"a.rs", "b.rs"},
+        ),
+        (
+            "tests, comments and strings do not count",
+            {
+                "lib.rs": "mod a; mod b;",
+                "a.rs": '// use crate::b::B;\nconst S: &str = "crate::b::B";\n'
+                "#[cfg(test)]\nmod tests { use crate::b::B; }",
+                "b.rs": "use crate::a::S; pub struct B;",
+            },
+            set(),
+        ),
+        (
+            "a macro's own crate",
+            {
+                "lib.rs": "mod a; mod b;",
+                "a.rs": "macro_rules! m { () => { $crate::b::B } }",
+                "b.rs": "use crate::a::m; pub struct B;",
+            },
+            {"a.rs", "b.rs"},
+        ),
     ]
     for name, sources, expected in cases:
         with tempfile.TemporaryDirectory() as folder:
@@ -310,8 +356,10 @@ def main():
                 print(f"circle of {len(group)} files:")
                 for file in group:
                     targets = sorted(to for to in arrows[file] if to in group)
-                    print(f"  {file.relative_to(top)} -> "
-                          + " ".join(str(to.relative_to(root.parent)) for to in targets))
+                    print(
+                        f"  {file.relative_to(top)} -> "
+                        + " ".join(str(to.relative_to(root.parent)) for to in targets)
+                    )
     sys.exit(1 if bad else 0)
 
 

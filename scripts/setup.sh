@@ -3,6 +3,11 @@
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$ROOT"
+# Where cargo builds; the scripts find the programs there.
+TARGET=$(realpath -m "${CARGO_TARGET_DIR:-$ROOT/target}")
+export CARGO_TARGET_DIR=$TARGET
+# What a script that runs itself again under sudo takes along.
+KEEP=PATH,HOME,CARGO_HOME,RUSTUP_HOME,CARGO_TARGET_DIR,CI
 export DEBIAN_FRONTEND=noninteractive
 
 say() { printf '\033[1m%s\033[0m\n' "$*" >&2; }
@@ -18,14 +23,19 @@ as_root() {
 need_packages() {
   local missing=() p
   for p in "$@"; do
-    dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'install ok installed' || missing+=("$p")
+    dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'install ok installed' ||
+      missing+=("$p")
   done
   [ ${#missing[@]} = 0 ] && return
   command -v apt-get >/dev/null || die "install these packages first: ${missing[*]}"
   say "installing: ${missing[*]}"
   # A policy that forbids service starts: the tests and demos run their own copies.
   local policy=/usr/sbin/policy-rc.d made=no
-  if [ ! -e "$policy" ]; then printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null; as_root chmod +x "$policy"; made=yes; fi
+  if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+    as_root chmod +x "$policy"
+    made=yes
+  fi
   as_root apt-get update -qq
   as_root apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
   if [ "$made" = yes ]; then as_root rm -f "$policy"; fi
@@ -34,17 +44,18 @@ need_packages() {
 need_cargo() {
   [ -f "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"
   if ! command -v cargo >/dev/null; then
-    if command -v rustup >/dev/null || { apt-cache show rustup >/dev/null 2>&1 && need_packages rustup; }; then
-      rustup toolchain install "$(toolchain)" --profile minimal --component rustfmt,clippy
-    else
-      die "cargo is missing. Install rustup (https://rustup.rs), then: rustup toolchain install $(toolchain)"
+    if ! command -v rustup >/dev/null; then
+      apt-cache show rustup >/dev/null 2>&1 ||
+        die "cargo is missing. Install rustup (https://rustup.rs): rustup toolchain install $(toolchain)"
+      need_packages rustup
     fi
+    rustup toolchain install "$(toolchain)" --profile minimal --component rustfmt,clippy
   fi
 }
 toolchain() { sed -n 's/^channel = "\(.*\)"/\1/p' "$ROOT/rust-toolchain.toml"; }
 
-# build [--release]: every program and library. Always the whole workspace: another choice of packages
-# is another set of features, for which much would be compiled again.
+# build [--release]: every program and library. It is always the whole workspace: with another
+# choice of packages cargo would choose other features, and compile much again.
 build() { cargo build -q --workspace --bins --lib "$@"; }
 
 need_packages build-essential cmake pkg-config

@@ -29,7 +29,10 @@ bad = []
 def files():
     names = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=TOP, capture_output=True, text=True, check=True,
+        cwd=TOP,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.split("\0")
     for name in filter(None, names):
         path = TOP / name
@@ -87,14 +90,19 @@ def check_links(name, lines):
     """A Markdown link to a file of this repository leads to one."""
     for number, line in enumerate(lines, 1):
         for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", line):
-            if not re.match(r"[a-z]+:", target) and not (TOP / name).parent.joinpath(target).exists():
+            if (
+                not re.match(r"[a-z]+:", target)
+                and not (TOP / name).parent.joinpath(target).exists()
+            ):
                 bad.append(f"{name}:{number}: no file {target}")
 
 
 def functions(lines):
     """(line, name, length) of every function, by rustfmt's indentation."""
     for number, line in enumerate(lines):
-        match = re.match(r"( *)(?:pub(?:\([^)]*\))? )?(?:const |async |unsafe |extern \"C\" )*fn (\w+)", line)
+        match = re.match(
+            r"( *)(?:pub(?:\([^)]*\))? )?(?:const |async |unsafe |extern \"C\" )*fn (\w+)", line
+        )
         if not match:
             continue
         for end in range(number, len(lines)):

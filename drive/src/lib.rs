@@ -10,6 +10,7 @@
 //!
 //! Deliberately not here: any decision. Those are in `stp-proto`.
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 mod carrier;
 mod driver;

@@ -8,6 +8,7 @@
 //! **Invariant:** a password is known to [`password`] alone, for the time of one derivation. It
 //! goes over no link, into no file and into no log.
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 pub mod address;
 pub mod connection;

@@ -6,6 +6,8 @@
 //! it cannot. Unsafe code is allowed here, and kept to four calls (`link/tcp_info.rs`,
 //! `link/socket.rs`, `paths.rs`, `urgent.rs`).
 
+#![warn(missing_docs)]
+
 pub mod clock;
 pub mod config;
 pub mod echo;

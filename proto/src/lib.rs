@@ -2,6 +2,7 @@
 //! No clock, no socket, no randomness (see clippy.toml). The rules: PROTOCOL.md beside this.
 
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 pub mod buffer;
 pub mod cut;

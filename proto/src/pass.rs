@@ -85,7 +85,7 @@ impl Pass {
         if self.audience != audience {
             return Err(PassError::Foreign("cluster"));
         }
-        if self.home != *home { Err(PassError::Foreign("server")) } else { Ok(()) }
+        if self.home == *home { Ok(()) } else { Err(PassError::Foreign("server")) }
     }
 }
 

@@ -39,8 +39,8 @@ unsafe fn connect_by(real: Real, fd: c_int, address: *const sockaddr, length: so
     });
     let bypass = match decided {
         ConnectStep::Bypass(bypass) => bypass,
-        // SAFETY: as above.
         ConnectStep::Elsewhere(host, port) => {
+            // SAFETY: as above.
             return unsafe { connect_to_host(real, fd, &host, port) };
         }
         other => return finish(fd, other),

@@ -1,7 +1,5 @@
 //! getsockname, getpeername, shutdown.
 
-#![expect(missing_docs, reason = "redhook makes items that cannot be given any")]
-
 use core::ffi::c_int;
 use core::net::SocketAddr;
 

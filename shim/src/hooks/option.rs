@@ -1,7 +1,5 @@
 //! getsockopt, setsockopt, ioctl.
 
-#![expect(missing_docs, reason = "redhook makes items that cannot be given any")]
-
 use core::ffi::{c_int, c_ulong, c_void};
 
 use libc::socklen_t;
