@@ -115,7 +115,7 @@ fn the_server_shows_its_status_and_ends_cleanly() {
         assert!(Instant::now() < deadline, "{}", get(status, "/metrics"));
         std::thread::sleep(Duration::from_millis(20));
     }
-    assert!(get(status, "/").contains("www.x@example.org"));
+    assert!(get(status, "/plain").contains("www.x@example.org"));
     let pid = nix::unistd::Pid::from_raw(i32::try_from(running.0.id()).unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
     let deadline = Instant::now() + Duration::from_secs(5);

@@ -6,6 +6,7 @@
 //! something needs the bearer [`Token`]. Connections are bounded in number and time.
 
 mod feed;
+mod live;
 mod metrics;
 mod page;
 mod token;
@@ -22,7 +23,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{Request, State};
+use axum::extract::{RawQuery, Request, State};
 use axum::http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST,
     X_CONTENT_TYPE_OPTIONS,
@@ -107,7 +108,7 @@ pub trait Source: Send + Sync + 'static {
     fn status(&self) -> Value;
     /// `GET /metrics`, as [`Metrics`] makes it.
     fn metrics(&self) -> String;
-    /// `GET /`, as [`page()`] makes it.
+    /// `GET /plain`, as [`page()`] makes it: for browsers without scripts.
     fn page(&self) -> String;
     /// What happens, for `GET /events`; none: there is no such page.
     fn feed(&self) -> Option<&Feed> {
@@ -269,8 +270,9 @@ struct Guard {
 
 fn router(source: Arc<dyn Source>, guard: Guard) -> Router {
     Router::new()
-        .route("/", get(|State(source): Shared| async move { Html(source.page()) }))
-        .route("/status", get(|State(source): Shared| async move { axum::Json(source.status()) }))
+        .route("/", get(live::live))
+        .route("/plain", get(|State(source): Shared| async move { Html(source.page()) }))
+        .route("/status", get(status))
         .route("/metrics", get(metrics_text))
         .route("/events", get(events))
         .method_not_allowed_fallback(other)
@@ -280,6 +282,22 @@ fn router(source: Arc<dyn Source>, guard: Guard) -> Router {
 }
 
 type Shared = State<Arc<dyn Source>>;
+
+/// The status; `?brief` leaves out what only grows: events and samples of sessions, ended sessions.
+async fn status(State(source): Shared, RawQuery(query): RawQuery) -> Response {
+    let mut status = source.status();
+    if query.as_deref() == Some("brief")
+        && let Value::Object(all) = &mut status
+    {
+        all.remove("ended");
+        let sessions = all.get_mut("sessions").and_then(Value::as_array_mut);
+        for session in sessions.into_iter().flatten().filter_map(Value::as_object_mut) {
+            session.remove("events");
+            session.remove("series");
+        }
+    }
+    axum::Json(status).into_response()
+}
 
 async fn metrics_text(State(source): Shared) -> Response {
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -300,7 +318,8 @@ async fn events(State(source): Shared) -> Response {
 async fn other(State(source): Shared, request: Request) -> Response {
     let path = request.uri().path().trim_start_matches('/').to_owned();
     if request.method() != Method::POST {
-        return if path.is_empty() || ["status", "metrics", "events"].contains(&path.as_str()) {
+        let pages = ["", "plain", "status", "metrics", "events"];
+        return if pages.contains(&path.as_str()) {
             ActError { status: 405, text: "only GET is answered here".into() }.into_response()
         } else {
             let text = format!("there is no /{path}; there are /, /status, /metrics and /events");
@@ -334,7 +353,8 @@ async fn check(State(guard): State<Guard>, request: Request<Body>, next: Next) -
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    // The live page brings a policy of its own.
+    headers.entry(CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(POLICY));
     response
 }
 

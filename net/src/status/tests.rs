@@ -9,7 +9,10 @@ struct Daemon(Feed);
 
 impl Source for Daemon {
     fn status(&self) -> Value {
-        json!({ "sessions": [] })
+        json!({
+            "sessions": [{ "id": 1, "events": [{ "what": "lost" }], "series": [1] }],
+            "ended": [{ "id": 0 }],
+        })
     }
 
     fn metrics(&self) -> String {
@@ -89,12 +92,18 @@ impl Served {
 }
 
 #[tokio::test]
-async fn the_three_pages_are_there() {
+async fn the_pages_are_there() {
     let served = served("127.0.0.1:0").await;
-    let page = served.get("/", "localhost").await;
+    let page = served.get("/plain", "localhost").await;
     assert!(page.starts_with("HTTP/1.1 200") && page.contains("<p>works</p>"), "{page}");
+    assert!(page.contains("style-src 'unsafe-inline'"), "{page}");
+    let page = served.get("/", "localhost").await;
+    assert!(page.starts_with("HTTP/1.1 200") && page.contains("EventSource"), "{page}");
+    assert!(page.contains("script-src 'sha256-") && !page.contains("unsafe-inline"));
     let status = served.get("/status", "127.0.0.1:7070").await;
-    assert!(status.contains("{\"sessions\":[]}") && status.contains("no-store"), "{status}");
+    assert!(status.contains("\"lost\"") && status.contains("no-store"), "{status}");
+    let brief = served.get("/status?brief", "127.0.0.1:7070").await;
+    assert!(brief.contains("{\"sessions\":[{\"id\":1}]}"), "{brief}");
     let metrics = served.get("/metrics", "[::1]:7070").await;
     assert!(metrics.contains("\nup 1\n") && metrics.contains("version=0.0.4"), "{metrics}");
     let nothing = served.get("/etc/passwd", "localhost").await;
