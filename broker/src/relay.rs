@@ -134,6 +134,7 @@ async fn link(broker: &Broker, relay: &Server, home: &Server, pass: &[u8]) -> Re
         mode: ConnectMode::Relay(RelayRequest { home: key(home).0, pass }),
         grant: None,
         rate: None,
+        belongs: Default::default(),
     }
     .encode(&mut frame);
     to_relay.send(&frame);

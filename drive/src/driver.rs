@@ -478,6 +478,10 @@ impl<N: Near, F: Far> Driver<N, F> {
                 break;
             }
         }
+        // Before the near side has a byte that stands behind an announcement.
+        for announcement in self.session.take_announced() {
+            self.far.announced(&self.session, &announcement);
+        }
         let pushed = if arrived.is_empty() {
             Ok(0)
         } else {

@@ -8,7 +8,7 @@ use stp_net::link::TcpInfo;
 use stp_proto::rise;
 use stp_proto::session::{Event, Peer, Session};
 use stp_proto::time::Instant;
-use stp_proto::wire::TransferReason;
+use stp_proto::wire::{Announcement, TransferReason};
 
 use crate::carrier::Carrier;
 
@@ -68,6 +68,10 @@ pub trait Far {
 
     /// Tells of something that happened to the session, a refusal included.
     fn event(&mut self, now: Instant, session: &mut Session, event: &Event) -> Act;
+
+    /// The peer announced a connection that belongs to this session (PROTOCOL.md R90). Called
+    /// before the bytes that came with it are handed to the near side.
+    fn announced(&mut self, _session: &Session, _announcement: &Announcement) {}
 
     /// Ready when a decision that took time has been made, such as one for which servers were
     /// measured.

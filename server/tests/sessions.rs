@@ -450,6 +450,7 @@ async fn connect(link: &mut Link, mode: ConnectMode<'_>) -> Result<(), DenyReaso
         mode,
         grant: None,
         rate: None,
+        belongs: Default::default(),
     }
     .encode(&mut frame);
     link.send(&frame);

@@ -141,6 +141,7 @@ impl Far for SessionFar {
             | Event::Established { .. }
             | Event::Acknowledged(_)
             | Event::TicketStored { .. }
+            | Event::EndReceived
             | Event::Stays { .. } => {}
         }
         Act::Nothing

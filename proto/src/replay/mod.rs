@@ -9,6 +9,7 @@
 //! Deliberately not here: sockets, tickets' seals.
 
 mod again;
+pub mod ftp;
 pub mod http;
 mod no_replay;
 
@@ -23,6 +24,8 @@ pub use no_replay::{NoReplay, NoReplayKind};
 pub enum Exchange {
     /// HTTP/1.
     Http(http::Exchange),
+    /// FTP.
+    Ftp(ftp::Exchange),
 }
 
 impl Exchange {
@@ -31,6 +34,16 @@ impl Exchange {
     pub fn http(&self) -> Option<&http::Exchange> {
         match self {
             Self::Http(exchange) => Some(exchange),
+            Self::Ftp(_) => None,
+        }
+    }
+
+    /// The exchange, if it is one of FTP.
+    #[must_use]
+    pub fn ftp(&self) -> Option<&ftp::Exchange> {
+        match self {
+            Self::Ftp(exchange) => Some(exchange),
+            Self::Http(_) => None,
         }
     }
 }

@@ -219,6 +219,7 @@ impl Session {
         self.send.nxt = self.start.down;
         self.send.fin_sent = false;
         self.journal.roll_back(self.start.down);
+        self.announcing.roll_back(self.start.down);
         self.cuts = Cuts::start(self.start.down, self.start.up);
         self.attach(now, link, Attempt::Connect, self.send.max - self.send.nxt);
         self.outbox.frame(link, Control::ConnectOk);
@@ -274,6 +275,7 @@ impl Session {
                 self.confirmed = true;
                 let again = self.send.roll_back(&resume.report);
                 mutant!(TicketNotAgain, self.journal.roll_back(resume.report.received), ());
+                self.announcing.roll_back(resume.report.received);
                 let new = self.cuts.accept(base, self.send.nxt, self.receive.received);
                 self.cut_made();
                 self.attach(now, link, Attempt::Resume, again);

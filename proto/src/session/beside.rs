@@ -22,9 +22,12 @@ use crate::seam::Seam;
 use crate::state::{State, StateEvent};
 use crate::time::Instant;
 use crate::wire::{
-    Checkpoint, Close, ConnectDenied, ConnectMode, ConnectOk, Data, DenyReason, Frame, Report,
+    Announce, Checkpoint, Close, ConnectDenied, ConnectMode, ConnectOk, Data, DenyReason, Frame, Report,
     TicketFrame,
 };
+
+/// Most announcements of a server that does not have the session yet.
+const ANNOUNCED_MAX: usize = 8;
 
 impl Session {
     /// Another server is asked while the attached one goes on.
@@ -80,6 +83,7 @@ impl Session {
             cuts: Cuts::start(covers, down),
             answer: None,
             ticket: None,
+            announced: Vec::new(),
         }));
         self.send.pin(covers);
         self.clock.stop(Timer::Retry);
@@ -133,6 +137,7 @@ impl Session {
             Frame::Data(data) => return self.beside_data(now, link, data),
             Frame::Ticket(ticket) => self.beside_ticket(link, &ticket),
             Frame::Checkpoint(checkpoint) => self.beside_checkpoint(link, checkpoint),
+            Frame::Announce(announce) => self.beside_announced(link, announce),
             // It will give another.
             Frame::Pass(_) => {}
             // What can be continued elsewhere comes of services without urgent bytes.
@@ -282,6 +287,15 @@ impl Session {
         }));
     }
 
+    /// Carried out when the session has moved.
+    fn beside_announced(&mut self, link: LinkId, announce: Announce) {
+        let Some(beside) = &mut self.beside else { return };
+        if announce.at > beside.new.position() || beside.announced.len() >= ANNOUNCED_MAX {
+            return self.beside_lost(link, LostCause::Broken);
+        }
+        beside.announced.push(announce);
+    }
+
     /// An acknowledgement of what has come again.
     fn tell_beside(&mut self) {
         let limit = self.receive.told_limit;
@@ -328,6 +342,9 @@ impl Session {
             let OwnTicket { at, covers, seam_from, transferable, ticket } = *own;
             let ticket = TicketFrame { at, covers, seam_from, transferable, ticket: &ticket };
             let _it_was_checked = self.on_ticket(&ticket);
+        }
+        for announce in &beside.announced {
+            let _it_was_checked = self.on_announce(announce);
         }
     }
 

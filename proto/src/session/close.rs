@@ -43,6 +43,7 @@ impl Session {
                 self.send.fin_acked = true;
                 // R60: the broker has everything; nothing will be replayed any more.
                 self.receive.hold = false;
+                self.outbox.event(Event::EndReceived);
                 self.after_report(now);
                 mutant!(ReuseEarly => self.reuse_early(link));
                 self.check_complete(now);

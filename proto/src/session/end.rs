@@ -1,5 +1,6 @@
 //! [`Session`]: what it is made of, how it begins, and what can be asked of it.
 
+use super::announcing::Announcing;
 use super::clock::Clock;
 use super::ending::Ending;
 use super::journal::{HeldTicket, Journal};
@@ -53,6 +54,7 @@ pub struct Session {
     pub(super) ask_due: bool,
     pub(super) near_gone: bool,
     pub(super) journal: Journal,
+    pub(super) announcing: Announcing,
     pub(super) held: Option<Box<HeldTicket>>,
     /// Another server is asked while the old link goes on.
     pub(super) beside: Option<Box<Beside>>,
@@ -144,6 +146,7 @@ impl Session {
             ask_due: false,
             near_gone: false,
             journal: Journal::default(),
+            announcing: Announcing::default(),
             held: None,
             beside: None,
             seam: None,

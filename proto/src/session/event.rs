@@ -246,6 +246,8 @@ pub enum Event {
         /// The pass, sealed.
         pass: Box<[u8]>,
     },
+    /// The peer has received everything, and the end of the stream.
+    EndReceived,
     /// The session is over and nothing is left to tell the peer. The last event.
     Closed {
         /// How it ended, and by whose doing.

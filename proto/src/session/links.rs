@@ -6,6 +6,7 @@ use super::{Attempt, LinkId};
 use crate::cut::Cuts;
 use crate::handle::Handle;
 use crate::seam::Seam;
+use crate::wire::Announce;
 
 /// The links of a session (R1).
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
@@ -66,6 +67,8 @@ pub(super) struct Beside {
     pub(super) answer: Option<Answer>,
     /// The newest ticket it gave.
     pub(super) ticket: Option<Box<OwnTicket>>,
+    /// What it announced.
+    pub(super) announced: Vec<Announce>,
 }
 
 /// CONNECT_OK, kept.

@@ -11,6 +11,8 @@
 //! tickets and the way to another server, `beside` that way while the old link still works, `journal` the tickets of an acceptor, `clock` all time.
 //! Rule numbers (R..) are those of PROTOCOL.md.
 
+mod announce;
+mod announcing;
 mod attempt;
 mod beside;
 mod clock;

@@ -29,7 +29,9 @@ impl Session {
             if self.poll_control(now, out) || (room && self.poll_stream(now, out)) {
                 return Output::Frame { link };
             }
-            if self.send.fin_due() && self.journal.due(self.send.nxt).is_none() {
+            let before = self.journal.due(self.send.nxt).is_some()
+                || self.announcing.due(self.send.nxt).is_some();
+            if self.send.fin_due() && !before {
                 self.send.fin_sent = true;
                 self.send.fin_ever = true;
                 Close::Fin { position: self.send.nxt }.encode(out);
@@ -103,6 +105,11 @@ impl Session {
     /// Tickets, the urgent mark (R12) and DATA, in stream order.
     fn poll_stream(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
         let nxt = self.send.nxt;
+        if let Some(announce) = self.announcing.due(nxt) {
+            announce.encode(out);
+            self.announcing.sent();
+            return true;
+        }
         if let Some(offer) = self.journal.due(nxt) {
             TicketFrame {
                 at: offer.at,
@@ -117,6 +124,7 @@ impl Session {
         }
         let most = self.limits.data_max.clamp(1, crate::wire::DATA_MAX) as u64;
         let count = self.send.sendable().min(self.journal.distance(nxt)).min(most);
+        let count = count.min(self.announcing.distance(nxt));
         if count == 0 {
             return false;
         }
@@ -183,6 +191,7 @@ impl Session {
             endpoint: &self.endpoint,
             grant: self.grant.as_deref().filter(|_| mode.wants_grant()),
             rate: Some(self.rate_wanted).filter(|rate| *rate > 0),
+            belongs: self.announcing.belongs,
             mode,
         }
     }

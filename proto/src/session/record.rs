@@ -141,6 +141,9 @@ impl Session {
                 self.outbox.event(Event::PassGiven { pass: pass.pass.into() });
                 Ok(())
             }
+            Frame::Announce(announce) if self.role.daemon == Daemon::Broker => {
+                self.on_announce(&announce)
+            }
             Frame::Stay(stay) if self.role.daemon == Daemon::Server => {
                 self.outbox.event(Event::Stays { reason: stay.reason });
                 Ok(())
@@ -247,6 +250,7 @@ impl Session {
 
     /// The peer has more than before.
     pub(super) fn after_report(&mut self, now: Instant) {
+        self.announcing.on_heard(self.send.heard);
         if let Some(covers) = self.journal.on_heard(self.send.heard) {
             self.receive.released = self.receive.released.max(covers);
         }
@@ -282,5 +286,6 @@ fn name(frame: &Frame<'_>) -> &'static str {
         Frame::Stay(_) => "STAY",
         Frame::Pass(_) => "PASS",
         Frame::Urgent(_) => "URGENT",
+        Frame::Announce(_) => "ANNOUNCE",
     }
 }

@@ -4,6 +4,7 @@
 use core::time::Duration;
 
 use super::frame::{Fields, Put, Raw, bounded, kind, write};
+use super::group::{Belongs, put_address, read_address};
 use super::{SEAM_PROOF_MAX, WireError, put_seam, read_seam};
 use crate::handle::Handle;
 use crate::seam::SeamProof;
@@ -24,14 +25,22 @@ const WITH_GRANT: u8 = 2;
 const RELAY: u8 = 4;
 /// Feature (R6): the rate wanted stands at the end of the CONNECT.
 const WITH_RATE: u32 = 1;
+/// The same of the token under which the session was announced (R90).
+const WITH_TOKEN: u32 = 2;
+/// The same of the two addresses that the app sees (R92).
+const WITH_PLACES: u32 = 4;
+/// The fields that are known here.
+const KNOWN: u32 = WITH_RATE | WITH_TOKEN | WITH_PLACES;
 /// The features that announce a field: known ones are read, the others' fields skipped (R6).
 const FIELDS: u32 = 0xffff;
 /// Feature: PASS is understood (R80).
 pub const FEATURE_PASS: u32 = 1 << 16;
 /// Feature: URGENT is understood (R12).
 pub const FEATURE_URGENT: u32 = 1 << 17;
+/// Feature: ANNOUNCE is understood (R90).
+pub const FEATURE_GROUP: u32 = 1 << 18;
 /// What is understood here, without a field (R6).
-pub const FEATURES: u32 = FEATURE_PASS | FEATURE_URGENT;
+pub const FEATURES: u32 = FEATURE_PASS | FEATURE_URGENT | FEATURE_GROUP;
 /// Longest text that explains a refusal.
 pub const REASON_MAX: usize = 200;
 
@@ -60,6 +69,8 @@ pub struct Connect<'a> {
     pub grant: Option<&'a [u8]>,
     /// What the session was used to get, bytes a second; none: not known.
     pub rate: Option<u64>,
+    /// What is to be known of the connection at the app.
+    pub belongs: Belongs,
 }
 
 /// What a CONNECT wants.
@@ -123,6 +134,7 @@ impl<'a> Connect<'a> {
             mode: ConnectMode::New,
             grant: None,
             rate: None,
+            belongs: Belongs::default(),
         };
         let mode = f.u8("mode")?;
         connect.mode = match mode & !WITH_GRANT {
@@ -143,7 +155,14 @@ impl<'a> Connect<'a> {
         if connect.features & WITH_RATE != 0 {
             connect.rate = Some(f.u64("rate")?);
         }
-        if connect.features & FIELDS & !WITH_RATE == 0 {
+        if connect.features & WITH_TOKEN != 0 {
+            let token = f.handle("token")?;
+            connect.belongs.token = Some(token).filter(|token| !token.is_none());
+        }
+        if connect.features & WITH_PLACES != 0 {
+            connect.belongs.places = Some((read_address(&mut f)?, read_address(&mut f)?));
+        }
+        if connect.features & FIELDS & !KNOWN == 0 {
             f.end()?;
         }
         connect.features &= !FIELDS;
@@ -165,6 +184,7 @@ impl<'a> Connect<'a> {
             mode: ConnectMode::New,
             grant: None,
             rate: None,
+            belongs: Belongs::default(),
         }
     }
 
@@ -174,8 +194,11 @@ impl<'a> Connect<'a> {
             p.put_u16(self.version);
             p.put_handle(self.handle);
             p.put_u32(self.epoch);
-            let with_rate = if self.rate.is_some() { WITH_RATE } else { 0 };
-            p.put_u32(self.features & !FIELDS | with_rate);
+            let bit = |there: bool, bit: u32| if there { bit } else { 0 };
+            let fields = bit(self.rate.is_some(), WITH_RATE)
+                | bit(self.belongs.token.is_some(), WITH_TOKEN)
+                | bit(self.belongs.places.is_some(), WITH_PLACES);
+            p.put_u32(self.features & !FIELDS | fields);
             p.put_u64(self.window);
             p.put_bytes(bounded(self.service, NAME_MAX).as_bytes());
             p.put_bytes(bounded(self.endpoint, NAME_MAX).as_bytes());
@@ -198,6 +221,13 @@ impl<'a> Connect<'a> {
             }
             if let Some(rate) = self.rate {
                 p.put_u64(rate);
+            }
+            if let Some(token) = self.belongs.token {
+                p.put_handle(token);
+            }
+            if let Some((own, peer)) = self.belongs.places {
+                put_address(p, own);
+                put_address(p, peer);
             }
         });
     }

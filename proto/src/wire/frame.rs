@@ -28,6 +28,7 @@ pub(crate) mod kind {
     pub const STAY: u8 = 13;
     pub const PASS: u8 = 14;
     pub const URGENT: u8 = 15;
+    pub const ANNOUNCE: u8 = 16;
 }
 
 /// One frame, header taken apart, payload not yet.

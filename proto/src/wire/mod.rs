@@ -10,6 +10,7 @@ mod connect;
 mod data;
 mod error;
 mod frame;
+mod group;
 mod pass;
 mod resume;
 mod seam;
@@ -24,13 +25,14 @@ mod tests;
 pub use checkpoint::{Checkpoint, Report};
 pub use close::{Close, ResetFrame, encode_done};
 pub use connect::{
-    Connect, ConnectDenied, ConnectMode, ConnectOk, DenyReason, FEATURE_PASS, FEATURE_URGENT,
-    FEATURES, GRANT_MAX, NAME_MAX, PASS_MAX, REASON_MAX, RelayRequest, TICKET_MAX, TransferRequest,
+    Connect, ConnectDenied, ConnectMode, ConnectOk, DenyReason, FEATURE_GROUP, FEATURE_PASS,
+    FEATURE_URGENT, FEATURES, GRANT_MAX, NAME_MAX, PASS_MAX, REASON_MAX, RelayRequest, TICKET_MAX, TransferRequest,
     VERSION, encode_connect_denied,
 };
 pub use data::{DATA_MAX, Data};
 pub use error::WireError;
 pub use frame::{FRAME_MAX, HEADER};
+pub use group::{Announce, Announcement, Belongs};
 pub use pass::PassFrame;
 pub use resume::{ResumeDenial, ResumeDenied, ResumeFrame, ResumeOk, encode_resume_denied};
 pub use suspend::Suspend;
@@ -76,6 +78,8 @@ pub enum Frame<'a> {
     Pass(PassFrame<'a>),
     /// Which byte of the stream is urgent.
     Urgent(Urgent),
+    /// Of another connection that belongs to the session.
+    Announce(Announce),
 }
 
 impl<'a> Frame<'a> {
@@ -96,6 +100,7 @@ impl<'a> Frame<'a> {
             kind::STAY => Frame::Stay(Transfer::read(raw)?),
             kind::PASS => Frame::Pass(PassFrame::read(raw)?),
             kind::URGENT => Frame::Urgent(Urgent::read(raw)?),
+            kind::ANNOUNCE => Frame::Announce(Announce::read(raw)?),
             unknown => return Err(WireError::UnknownType(unknown)),
         })
     }
@@ -118,6 +123,7 @@ impl<'a> Frame<'a> {
             Frame::Stay(frame) => frame.encode_stay(out),
             Frame::Pass(frame) => frame.encode(out),
             Frame::Urgent(frame) => frame.encode(out),
+            Frame::Announce(frame) => frame.encode(out),
         }
     }
 }

@@ -43,6 +43,7 @@ fn all(ticket: &[u8]) -> Vec<Frame<'_>> {
         mode: ConnectMode::New,
         grant: None,
         rate: None,
+        belongs: Belongs::default(),
     };
     let resume = ResumeFrame {
         initiator: A,
@@ -100,11 +101,34 @@ fn all(ticket: &[u8]) -> Vec<Frame<'_>> {
             ..connect.clone()
         }),
         Frame::Connect(Connect {
+            rate: Some(1),
+            belongs: Belongs {
+                token: Some(B),
+                places: Some((
+                    "10.0.0.1:40000".parse().unwrap(),
+                    "[2001:db8::1]:21".parse().unwrap(),
+                )),
+            },
+            ..connect.clone()
+        }),
+        Frame::Connect(Connect {
             mode: ConnectMode::Relay(RelayRequest { home: [5; 32], pass: b"v4.local.pass" }),
             ..connect
         }),
         Frame::Pass(PassFrame { pass: b"v4.local.pass" }),
         Frame::Urgent(Urgent { position: 8 }),
+        Frame::Announce(Announce {
+            at: 7,
+            announcement: Announcement::Await { port: 40_001, token: A },
+        }),
+        Frame::Announce(Announce {
+            at: 8,
+            announcement: Announcement::Reach {
+                address: "[2001:db8::7]:40002".parse().unwrap(),
+                token: B,
+            },
+        }),
+        Frame::Announce(Announce { at: 9, announcement: Announcement::Drop { token: A } }),
         Frame::ConnectOk(ConnectOk {
             initiator: A,
             acceptor: B,

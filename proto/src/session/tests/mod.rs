@@ -2,6 +2,7 @@
 
 mod fixture;
 
+mod announce;
 mod basic;
 mod beside;
 mod bounds;
