@@ -29,7 +29,7 @@ impl Resumption {
         let rest = running.rest.map(|at| Step::new(format!("REST {at}").as_bytes(), Want::Pending));
         Some(Self {
             login: login.steps(),
-            only_extended: login.only_extended,
+            only_extended: login.only_extended(),
             rest,
             command: Step::new(&running.command, Want::Anything),
         })
