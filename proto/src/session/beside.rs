@@ -22,8 +22,8 @@ use crate::seam::Seam;
 use crate::state::{State, StateEvent};
 use crate::time::Instant;
 use crate::wire::{
-    Announce, Checkpoint, Close, ConnectDenied, ConnectMode, ConnectOk, Data, DenyReason, Frame, Report,
-    TicketFrame,
+    Announce, Checkpoint, Close, ConnectDenied, ConnectMode, ConnectOk, Data, DenyReason, Frame,
+    Report, TicketFrame,
 };
 
 /// Most announcements of a server that does not have the session yet.

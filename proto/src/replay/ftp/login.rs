@@ -139,7 +139,9 @@ impl Login {
             return;
         }
         match command.verb.as_str() {
-            "USER" => *self = Self { user: said(), options: self.options.clone(), ..Self::default() },
+            "USER" => {
+                *self = Self { user: said(), options: self.options.clone(), ..Self::default() }
+            }
             "PASS" => self.pass = said(),
             "ACCT" => self.acct = said(),
             "REIN" => *self = Self::default(),
@@ -196,7 +198,8 @@ impl Login {
     fn bound(&mut self) {
         let all = self.directory.iter().chain(&self.options).chain(&self.settings);
         let all = all.chain(&self.user).chain(&self.pass).chain(&self.acct);
-        let (count, bytes) = all.fold((0, 0), |(count, bytes), said| (count + 1, bytes + said.0.len()));
+        let (count, bytes) =
+            all.fold((0, 0), |(count, bytes), said| (count + 1, bytes + said.0.len()));
         if count > STEPS_MAX || bytes > STEPS_BYTES_MAX {
             *self = Self { lost: true, ..Self::default() };
         }
@@ -207,7 +210,8 @@ impl Login {
     pub fn steps(&self) -> Steps {
         let mut steps = Steps::new();
         let mut say = |said: &Said, want| steps.push(Step::new(&said.0, want));
-        let log_in: Vec<&Said> = [&self.user, &self.pass, &self.acct].into_iter().flatten().collect();
+        let log_in: Vec<&Said> =
+            [&self.user, &self.pass, &self.acct].into_iter().flatten().collect();
         for (index, said) in log_in.iter().enumerate() {
             let last = index + 1 == log_in.len() && self.pass.is_some();
             say(said, if last { Want::LoggedIn } else { Want::Done });

@@ -141,7 +141,8 @@ fn numbers(text: &str) -> Vec<u8> {
 
 /// Numbers of one byte with commas between them and nothing else.
 fn all_numbers(text: &str) -> Option<Vec<u8>> {
-    let list: Option<Vec<u8>> = text.trim().split(',').map(|part| part.trim().parse().ok()).collect();
+    let list: Option<Vec<u8>> =
+        text.trim().split(',').map(|part| part.trim().parse().ok()).collect();
     list
 }
 

@@ -3,9 +3,9 @@
 use super::control::{Act, Control, DataNews};
 use super::line::{LINE_MAX, Lines};
 use super::login::Login;
-use super::resumption::Resumption;
 use super::place::{Family, Place, passive_reply, port_of_reply};
 use super::reply::{REPLY_MAX, Replies, Reply};
+use super::resumption::Resumption;
 use super::{Answer, Command, Exchange, Transfer};
 use crate::handle::Handle;
 use crate::wire::Announcement;
@@ -317,7 +317,8 @@ fn an_upload_is_not_continued_elsewhere() {
 fn a_transfer_is_asked_for_as_it_was() {
     let mut login = Login::default();
     let ok = Reply::new(200, "ok");
-    for line in ["USER a", "PASS b", "OPTS UTF8 ON", "TYPE A", "TYPE I", "CWD /x", "CWD y", "CDUP"] {
+    for line in ["USER a", "PASS b", "OPTS UTF8 ON", "TYPE A", "TYPE I", "CWD /x", "CWD y", "CDUP"]
+    {
         login.note(&Command::new(line.into(), 0), &ok);
     }
     login.note(&Command::new("CWD /gone".into(), 0), &Reply::new(550, "no"));
@@ -332,7 +333,9 @@ fn a_transfer_is_asked_for_as_it_was() {
     let lines = String::from_utf8(lines.concat()).unwrap();
     assert_eq!(lines, "USER a\r\nPASS b\r\nOPTS UTF8 ON\r\nTYPE I\r\nCWD /x\r\n");
     assert_eq!(plan.rest.unwrap().line, b"REST 5\r\n");
-    assert!(plan.login[0].accepts(&Reply::new(331, "")) && !plan.login[1].accepts(&Reply::new(530, "")));
+    assert!(
+        plan.login[0].accepts(&Reply::new(331, "")) && !plan.login[1].accepts(&Reply::new(530, ""))
+    );
 }
 
 #[test]
@@ -359,7 +362,8 @@ fn lines_are_bounded_and_telnet_codes_are_taken_out() {
 #[test]
 fn replies_of_several_lines_end_with_their_code() {
     let mut replies = Replies::default();
-    let bytes = b"211-Features:\r\n 200 not this\r\n211-nor this\r\n212 nor this\r\n211 End\r\n220 x";
+    let bytes =
+        b"211-Features:\r\n 200 not this\r\n211-nor this\r\n212 nor this\r\n211 End\r\n220 x";
     let (taken, reply) = replies.take(bytes).unwrap();
     let reply = reply.unwrap();
     assert_eq!((reply.code, taken, reply.bytes.len()), (211, bytes.len() - 5, bytes.len() - 5));

@@ -36,9 +36,8 @@ impl Control {
             reply.bytes.clone()
         };
         self.enter_run(running, command.end, Said::Nothing);
-        let announcement = waiting
-            .listener
-            .map(|address| Announcement::Reach { address, token: waiting.token });
+        let announcement =
+            waiting.listener.map(|address| Announcement::Reach { address, token: waiting.token });
         self.answer(first, announcement);
         if early {
             self.said(Said::Last(reply));
