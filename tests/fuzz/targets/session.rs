@@ -6,8 +6,8 @@ use std::time::Duration;
 use stp_proto::session::{Input, Limits, LinkId, Output, Peer, Session, StartAt, TicketOffer};
 use stp_proto::time::Instant;
 use stp_proto::wire::{
-    Checkpoint, Close, Connect, ConnectMode, ConnectOk, DATA_MAX, Data, FEATURE_URGENT, Frame,
-    Report, ResumeFrame, ResumeOk, Urgent, VERSION, frames,
+    Belongs, Checkpoint, Close, Connect, ConnectMode, ConnectOk, DATA_MAX, Data, FEATURE_URGENT,
+    Frame, Report, ResumeFrame, ResumeOk, Urgent, VERSION, frames,
 };
 
 use super::wire::make;
@@ -68,6 +68,7 @@ impl Run {
                 mode: ConnectMode::New,
                 grant: None,
                 rate: None,
+                belongs: Belongs::default(),
             };
             // A server makes sure that a session has room for as many bytes as anybody can send.
             let place = |draw: &mut Draw<'_>| draw.position() >> 2;

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use std::net::SocketAddr;
+
 use stp_proto::cut::{Cut, Id};
 use stp_proto::seam::SeamProof;
 use stp_proto::wire::{
-    Checkpoint, Close, Connect, ConnectDenied, ConnectMode, ConnectOk, DATA_MAX, Data, DenyReason,
-    FRAME_MAX, Frame, GRANT_MAX, HEADER, NAME_MAX, PASS_MAX, PassFrame, REASON_MAX, RelayRequest,
-    Report, ResetFrame, ResumeDenial, ResumeDenied, ResumeFrame, ResumeOk, Suspend, TICKET_MAX,
-    TicketFrame, Transfer, TransferReason, TransferRequest, Urgent, VERSION, first_frame, frames,
+    Announce, Announcement, Belongs, Checkpoint, Close, Connect, ConnectDenied, ConnectMode,
+    ConnectOk, DATA_MAX, Data, DenyReason, FRAME_MAX, Frame, GRANT_MAX, HEADER, NAME_MAX, PASS_MAX,
+    PassFrame, REASON_MAX, RelayRequest, Report, ResetFrame, ResumeDenial, ResumeDenied,
+    ResumeFrame, ResumeOk, Suspend, TICKET_MAX, TicketFrame, Transfer, TransferReason,
+    TransferRequest, Urgent, VERSION, first_frame, frames,
 };
 
 use super::{Draw, bounded};
@@ -46,7 +49,11 @@ pub type Borrowed<'a> = (&'a str, &'a str, &'a [u8]);
 
 /// A good frame.
 pub fn make<'a>(draw: &mut Draw<'_>, (text, more, bytes): Borrowed<'a>) -> Frame<'a> {
-    match draw.below(15) {
+    match draw.below(16) {
+        15 => {
+            let at = draw.position();
+            Frame::Announce(Announce { at, announcement: announcement(draw) })
+        }
         0 => Frame::Connect(connect(draw, (text, more, bytes))),
         1 => Frame::ConnectOk(ConnectOk {
             initiator: draw.handle(),
@@ -135,6 +142,25 @@ fn connect<'a>(draw: &mut Draw<'_>, (text, more, bytes): Borrowed<'a>) -> Connec
         mode,
         grant: wants_grant.then_some(&bytes[..bytes.len().min(GRANT_MAX)]),
         rate: draw.bool().then(|| draw.position()),
+        belongs: Belongs {
+            token: draw.bool().then(|| draw.handle()),
+            places: draw.bool().then(|| (place(draw), place(draw))),
+        },
+    }
+}
+
+/// As frames carry addresses: IPv4 never as mapped IPv6.
+fn place(draw: &mut Draw<'_>) -> SocketAddr {
+    let address = draw.address();
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+fn announcement(draw: &mut Draw<'_>) -> Announcement {
+    let token = draw.handle();
+    match draw.below(3) {
+        0 => Announcement::Await { port: draw.u16().max(1), token },
+        1 => Announcement::Reach { address: place(draw), token },
+        _ => Announcement::Drop { token },
     }
 }
 
