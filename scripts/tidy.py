@@ -9,6 +9,7 @@
 - README.md has at most 150 lines. A Rust file has at most 600 outside its tests.
 - A doc comment is a sentence: `/// Why.` says nothing that the name does not say.
 - A rule that is cited (R1, R20 …) is one of proto/PROTOCOL.md; a file that is cited is there.
+- A crate uses only the crates that ARCHITECTURE.md lets it.
 - A script that uses `target/` asks CARGO_TARGET_DIR first.
 """
 
@@ -22,6 +23,19 @@ TOP = Path(__file__).resolve().parent.parent
 TEXT = {".rs", ".md", ".py", ".sh", ".toml", ".c", ".h", ".yml", ".service"}
 # What others wrote, or what a program made.
 FOREIGN = re.compile(r"^(LICENSE|Cargo\.lock|fuzz/Cargo\.lock|tests/fuzz/corpus/)|/table\.txt$")
+
+# Who may use whom; tests and fuzz may see all.
+ARROWS = {
+    "proto": set(),
+    "net": set(),
+    "shim": {"proto"},
+    "drive": {"proto", "net"},
+    "lookup": {"proto", "net"},
+    "broker": {"proto", "net", "drive", "lookup"},
+    "server": {"proto", "net", "drive", "lookup"},
+    "sns": {"proto", "net", "lookup"},
+    "cli": {"proto", "net", "lookup"},
+}
 
 bad = []
 
@@ -97,6 +111,31 @@ def check_links(name, lines):
                 bad.append(f"{name}:{number}: no file {target}")
 
 
+def check_citations(name, lines):
+    """A source file that a text names with its crate is there."""
+    for number, line in enumerate(lines, 1):
+        for cited in re.findall(r"`([a-z]+/(?:src/)?[\w/]+\.(?:rs|md|toml|txt))`", line):
+            near = [TOP / cited, (TOP / name).parent / cited]
+            near += [TOP / crate / "src" / cited for crate in ARROWS]
+            near += [TOP / "proto/src" / part / cited for part in ("session", "replay", "lookup")]
+            near += [TOP / "net/src" / cited, TOP / "server/src" / cited, TOP / "sns/src" / cited]
+            if not any(path.exists() for path in near):
+                bad.append(f"{name}:{number}: no file {cited}")
+
+
+def check_arrows():
+    for manifest in sorted(TOP.glob("*/Cargo.toml")):
+        crate, text = manifest.parent.name, manifest.read_text()
+        if crate in ("tests", "fuzz"):
+            continue
+        shipped = text.partition("[dev-dependencies]")[0]
+        used = set(re.findall(r"^stp-(\w+)", shipped, re.M))
+        if crate not in ARROWS:
+            bad.append(f"{crate}: scripts/tidy.py and ARCHITECTURE.md do not know this crate")
+        for extra in sorted(used - ARROWS.get(crate, used)):
+            bad.append(f"{crate}/Cargo.toml: {crate} must not use {extra}")
+
+
 def functions(lines):
     """(line, name, length) of every function, by rustfmt's indentation."""
     for number, line in enumerate(lines):
@@ -118,12 +157,14 @@ def main():
         int(rule)
         for rule in re.findall(r"^\*\*R(\d+)\*\*", (TOP / "proto/PROTOCOL.md").read_text(), re.M)
     }
+    check_arrows()
     for name, lines in files():
         check_rules(name, lines, rules)
         if name == "README.md" and len(lines) > README_MAX:
             bad.append(f"{name}: {len(lines)} lines, at most {README_MAX}")
         if name.endswith(".md"):
             check_links(name, lines)
+            check_citations(name, lines)
         if name.endswith(".rs") and not is_test(name):
             length = length_outside_tests(lines)
             if length > FILE_MAX:
