@@ -1,10 +1,10 @@
 //! The two buffers of an end, and their memory.
 //!
-//! Bytes taken from the near side are kept until the peer has acknowledged them; bytes received are
-//! kept only if the near side does not take them at once. Both grow from nothing and give back to
-//! nothing. Memory freed is used again last in, first out, so that a busy session works in the
-//! processor's cache; an idle one frees it ([`SendBuffer::trim`]). Two buffers are equal if they hold
-//! the same bytes at the same positions, however their memory lies.
+//! Bytes taken from the near side are kept until the peer has acknowledged them. Bytes received are
+//! kept only if the near side does not take them at once. Both buffers start without memory, and an
+//! idle session gives all of it back ([`SendBuffer::trim`]). Memory that was freed last is used
+//! again first, so that a busy session works in the processor's cache. Two buffers are equal if
+//! they hold the same bytes at the same positions, wherever their memory lies.
 
 use core::fmt;
 use core::hash::{Hash, Hasher};
@@ -15,12 +15,12 @@ use crate::mutant::mutant;
 
 /// A read of at most this many bytes into an empty buffer moves into memory of its own size.
 const SMALL: usize = 2048;
-/// Spare pieces kept warm.
+/// Spare pieces that are kept for the next read.
 const SPARES_MAX: usize = 8;
-/// Most slices of one vectored call.
+/// The most slices of one vectored call.
 pub const SLICES_MAX: usize = 64;
 
-/// Bytes from..to of a piece of memory are in use.
+/// A piece of memory, of which the bytes from `from` to `to` are in use.
 #[derive(Clone)]
 struct Piece {
     memory: Box<[u8]>,
@@ -236,7 +236,7 @@ impl SendBuffer {
             left -= here;
             self.pieces.pieces.push_back(piece);
         }
-        // In the order in which they would be taken again.
+        // Pieces go back in the order in which they would be taken again.
         unused.into_iter().rev().for_each(|memory| self.pieces.give_back(memory));
         self.pieces.len += count;
         if was_empty && count > 0 && count <= SMALL.min(self.pieces.size / 4) {
@@ -244,7 +244,8 @@ impl SendBuffer {
         }
     }
 
-    /// Moves a lone small amount out of its large piece, which stays warm for the next read.
+    /// Moves a small amount that is alone in a large piece into memory of its own size. The large
+    /// piece stays for the next read.
     fn shrink(&mut self, count: usize) {
         let Some(piece) = self.pieces.pieces.front_mut() else { return };
         if self.pieces.len != count || piece.memory.len() < self.pieces.size {
@@ -340,9 +341,9 @@ impl ReceiveBuffer {
         self.pieces.len == 0
     }
 
-    /// Writes what is held and then `arrived` until `write` takes no more; keeps the rest. The byte
-    /// with `urgent` others before it is written alone, and `write` is told so. Returns the bytes
-    /// written; an error only if nothing was.
+    /// Writes what is held, and then `arrived`, until `write` takes no more; keeps the rest. The
+    /// byte that has `urgent` other bytes before it is written alone, and `write` is told so.
+    /// Returns the number of bytes written, or an error if there were none.
     pub fn deliver<W>(
         &mut self,
         arrived: &[&[u8]],
@@ -415,7 +416,7 @@ impl ReceiveBuffer {
         (slices, used)
     }
 
-    /// Forgets everything held; returns how much it was.
+    /// Forgets everything held, and returns how many bytes it was.
     pub fn discard(&mut self) -> usize {
         let count = self.len();
         self.pieces = Pieces::new(self.pieces.size);

@@ -10,7 +10,7 @@
 use crate::mutant::mutant;
 use crate::role::Opening;
 
-/// Number of a cut, modulo 3.
+/// The number of a cut, modulo 3.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Id(u8);
 
@@ -57,11 +57,11 @@ impl Cut {
 /// Where the pending cut is in its round.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Phase {
-    /// Both hold it.
+    /// Both ends hold the pending cut.
     Idle,
-    /// This end proposed it: tentative.
+    /// This end proposed it, so it is tentative.
     Requested,
-    /// This end accepted it, the peer's confirm is not here yet.
+    /// This end accepted it, and the peer's confirm has not come yet.
     Answered,
 }
 
@@ -203,8 +203,8 @@ impl Cuts {
         [own_pending, Some(own_acked)].into_iter().flatten().find(|own| peer.contains(&Some(*own)))
     }
 
-    /// The acceptor's side of a resume: a new cut on top of `base`, confirmed by the peer's first
-    /// frame. Returns it.
+    /// Accepts a resume: makes a new cut on top of `base`, which the peer's first frame will
+    /// confirm, and returns it.
     pub fn accept(&mut self, base: Cut, sent: u64, received: u64) -> Cut {
         self.acked = base;
         self.pending = Cut { id: base.id.next(), sent, received };
@@ -212,7 +212,7 @@ impl Cuts {
         self.pending
     }
 
-    /// The initiator's side: takes over what the peer answered. False when it does not fit.
+    /// Has a resume accepted: takes over what the peer answered. False if that does not fit.
     #[must_use]
     pub fn adopt(&mut self, base: Cut, new: Cut) -> bool {
         let (acked, pending) = self.offer();

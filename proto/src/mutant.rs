@@ -1,6 +1,6 @@
-//! Deliberate mistakes, to see whether the model checker notices (feature `model`, never on in what
-//! is shipped). Without the feature `mutant!(Name, right, wrong)`
-//! is `right` and nothing else, and `mutant!(Name => wrong)` is nothing at all.
+//! Deliberate mistakes, to see whether the model checker notices them (feature `model`, which is
+//! never on in what is shipped). Without the feature `mutant!(Name, right, wrong)` is just `right`,
+//! and `mutant!(Name => wrong)` is nothing at all.
 
 #[cfg(feature = "model")]
 mod chosen {

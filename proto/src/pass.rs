@@ -1,14 +1,15 @@
-//! What a pass says (R80): a server lets the client of one of its sessions be led to
-//! it through other servers of its cluster.
+//! What a pass says (R80). With it a server lets the client of one of its sessions come to it
+//! through other servers of its cluster.
 //!
-//! It is sealed with the cluster's key and bound to the client's like any ticket. So whoever relays
-//! knows that the server to be reached belongs to its own cluster, and has admitted this client.
+//! A pass is sealed with the cluster's key and bound to the client's key, like a ticket. So the
+//! server that relays knows that the other one belongs to its own cluster, and has admitted this
+//! client.
 
 use serde::{Deserialize, Serialize};
 
 use crate::ticket::LEEWAY_S;
 
-/// Longest claims.
+/// The longest claims, in bytes.
 pub const CLAIMS_MAX: usize = 400;
 const KIND: &str = "pass/1";
 
@@ -34,22 +35,22 @@ pub struct Pass {
 /// Why a pass does not help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PassError {
-    /// It is none.
+    /// The bytes are no pass.
     #[error("not the claims of a pass: {0}")]
     Malformed(String),
-    /// Past its time.
+    /// Its time is over.
     #[error("the pass expired {0} s ago")]
     Expired(u64),
-    /// From a clock that is ahead.
+    /// It was made by a clock that is ahead.
     #[error("the pass is from {0} s in the future")]
     Future(u64),
-    /// For something else.
+    /// It is for another cluster or another server.
     #[error("the pass is for another {0}")]
     Foreign(&'static str),
 }
 
 impl Pass {
-    /// Leads to `home` in the cluster `audience`, for `life` seconds from `now`.
+    /// Makes a pass that leads to `home` in the cluster `audience`, for `life` seconds from `now`.
     #[must_use]
     pub fn new(audience: &str, home: [u8; 32], (now, life): (u64, u64)) -> Pass {
         let expires = now.saturating_add(life);

@@ -1,8 +1,8 @@
 //! What one end of a session does that the other does not.
 //!
-//! A broker opens sessions, dials their links and holds the tickets; a server does none of the three.
-//! They are three types because they are three questions: each rule asks the one that it is about,
-//! and an end that dials without having opened the session would need no rule to change.
+//! A broker opens sessions, dials their links and holds the tickets; a server does none of the
+//! three. They are three types because they are three questions: each rule asks the one that it is
+//! about, and an end that dials without having opened the session would need no rule to change.
 
 /// Which end opened the session.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]

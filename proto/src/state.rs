@@ -27,9 +27,9 @@
 //!
 //! - Every attempt has a number, and a RESUME is accepted if and only if its number is greater than
 //!   any seen. That alone decides T3, T6, T17 and T18, and it removes flaw F3.
-//! - A link is dialed in READY_RESUME (or while the session is still ACTIVE). SENT_RESUME begins when
-//!   RESUME is written to the link, so the junction SEND_RESUME is passed at `LinkUp`, and T9 leads to
-//!   READY_RESUME and dials at once.
+//! - A link is dialed in READY_RESUME (or while the session is still ACTIVE). SENT_RESUME begins
+//!   when RESUME is written to the link, so the junction SEND_RESUME is passed at `LinkUp`, and T9
+//!   leads to READY_RESUME and dials at once.
 //! - CONNECT and transfer are attempts like RESUME.
 //! - Only one end dials (R27); the other waits for its links.
 //!
@@ -186,7 +186,8 @@ pub enum Action {
 }
 
 impl State {
-    /// The whole machine: the next state and what to do, or nothing if the event means nothing here.
+    /// The whole machine: the next state and what to do, or nothing if the event means nothing
+    /// here.
     pub fn on(self, event: StateEvent, dialing: Dialing) -> Option<(State, Action)> {
         match self {
             State::Active => active(event, dialing),
@@ -271,7 +272,8 @@ fn suspended(event: StateEvent, dialing: Dialing) -> Option<(State, Action)> {
     use StateEvent::*;
     match (event, dialing) {
         (PeerResume, _) if mutant!(SuspendedAccepts, false, true) => Some((Active, AcceptResume)),
-        (PeerResume | PeerResumeStale | PeerResumeMisfit, _) => Some((Suspended, DenySuspended)), // T8
+        // T8
+        (PeerResume | PeerResumeStale | PeerResumeMisfit, _) => Some((Suspended, DenySuspended)),
         (UserResume, Dialing::Dialer) => Some((ReadyResume, Dial)), // T9
         (UserResume, Dialing::Listener) => Some((ReadyResume, Await)), // T9
         (PeerReset, _) => Some((Closed, ResetByPeer)),

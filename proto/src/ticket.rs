@@ -1,5 +1,5 @@
-//! What a ticket says (STP 7): everything a server needs that goes on with a session
-//! it has never seen.
+//! What a ticket says (STP 7): everything that a server needs to go on with a session which it has
+//! never seen.
 //!
 //! A ticket is plain data here. It is sealed and opened elsewhere, bound to the client's key: the
 //! client can neither read nor change it, and nobody else can use it. The claims are JSON.
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::handle::Handle;
 use crate::replay::Exchange;
 
-/// Clocks of the cluster's servers may differ by this much.
+/// The clocks of the cluster's servers may differ by this many seconds.
 pub const LEEWAY_S: u64 = 120;
 
 /// The longest claims: sealing encodes them twice as base64 and adds about 200 bytes, so that a
@@ -48,21 +48,21 @@ pub struct Claims {
     /// When it ends.
     #[serde(rename = "exp")]
     pub expires: u64,
-    /// Unique.
+    /// A number that no other ticket has.
     #[serde(rename = "jti", with = "handle")]
     pub id: Handle,
-    /// Up position: every byte below is dealt with by this ticket.
+    /// The up position that the ticket covers: no byte below it is needed any more.
     pub up: u64,
-    /// Down position before whose data it was sent.
+    /// The down position before whose data the ticket was sent.
     pub down: u64,
-    /// The exchange under way there.
+    /// The exchange that is under way at that position.
     pub exchange: Exchange,
     /// The only path that may be asked for, if the gateway's ticket said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
 }
 
-/// Whose session it is: the part of the claims that never changes.
+/// The part of the claims that never changes: whose session it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
     /// The cluster.
@@ -81,19 +81,19 @@ pub enum TicketError {
     /// The heads are too long.
     #[error("the claims have {0} bytes, more than {CLAIMS_MAX}")]
     TooLong(usize),
-    /// It is not one of ours.
+    /// The bytes are no ticket.
     #[error("not the claims of a ticket: {0}")]
     Malformed(String),
-    /// Another format.
+    /// The ticket has another format.
     #[error("ticket format {0}, not {VERSION}")]
     Version(u8),
-    /// Past its time.
+    /// Its time is over.
     #[error("the ticket expired {0} s ago")]
     Expired(u64),
-    /// From a clock that is ahead.
+    /// It was made by a clock that is ahead.
     #[error("the ticket is from {0} s in the future")]
     Future(u64),
-    /// For something or somebody else.
+    /// It is for another cluster, service, client or session.
     #[error("the ticket is for another {0}")]
     Foreign(&'static str),
     /// The positions do not fit.
@@ -152,10 +152,9 @@ impl Claims {
         Ok(claims)
     }
 
-    /// Checks the ticket against the request (STP 10): who asks for what, at which positions.
+    /// Checks the ticket against the request (STP 10): holder, time and positions.
     ///
-    /// `have` is the down position of the app's side, `up_from` the first up byte it will send
-    /// again.
+    /// `have` is the broker's down position, `up_from` the first up byte that it can send again.
     pub fn check(
         &self,
         holder: &Holder,

@@ -1,7 +1,8 @@
 //! Where the broker's socket and the route file are: one rule for shim, broker and command.
 //!
-//! `$SESSION_DIR`, else `$XDG_RUNTIME_DIR/session`, else `/run/user/UID/session` where that runtime
-//! directory exists, else `/tmp/session-UID`. The caller hands in the environment and the uid.
+//! The directory is the first of these that there is: `$SESSION_DIR`, `$XDG_RUNTIME_DIR/session`,
+//! `/run/user/UID/session` where that runtime directory exists, `/tmp/session-UID`. The caller
+//! hands in the environment and the uid.
 
 /// The longest path a Unix socket address holds, with its closing NUL.
 pub const PATH_BYTES_MAX: usize = 108;

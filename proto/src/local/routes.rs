@@ -3,7 +3,8 @@
 //! A program that has no route must not notice us, so its connect must find that out without a
 //! question to the broker: in well under a microsecond, by a look into this map. The file never
 //! changes, but for one word: the broker puts a new file in its place by rename and then marks the
-//! old one *superseded*; whoever still has it mapped sees the mark and maps the new one.
+//! old one *superseded*. A process that still has the old one mapped sees the mark and maps the new
+//! one.
 //!
 //! Layout, little-endian: a control block of 64 bytes ([`Control`]), then the body: the head of the
 //! body, groups, entries, names, text. Entries of one family and prefix length form a group and are

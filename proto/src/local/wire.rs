@@ -6,9 +6,9 @@
 //! the connection carries the app's bytes both ways. Every other request gets one [`Reply`], and
 //! the connection ends.
 //!
-//! The filler makes a connect that is under way look like one: as long as it
-//! lies unread the app's socket is not writable. So the broker reads it when, and only when, the
-//! session is established.
+//! Because of the filler the app's socket is not writable while its connect is under way, as a TCP
+//! socket is not: the kernel says so as long as the filler lies unread. So the broker reads the
+//! filler when, and only when, the session is established.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -57,7 +57,7 @@ pub struct Open {
     pub local: SocketAddr,
     /// The app's process id as it sees itself; the kernel's word for it is `SO_PEERCRED`.
     pub pid: u32,
-    /// What else is known of the socket.
+    /// What the app has set on the socket.
     pub flags: OpenFlags,
 }
 
@@ -110,7 +110,7 @@ pub enum Resolved {
     Virtual {
         /// For IPv4 and for unspecified families.
         v4: Ipv4Addr,
-        /// For those who ask for IPv6 only.
+        /// For programs that ask for IPv6 only.
         v6: Option<Ipv6Addr>,
     },
     /// No route for it: ask the system.
@@ -143,7 +143,7 @@ pub enum SocketState {
     Closed,
 }
 
-/// Why bytes are no message; blames the one who sent them.
+/// Why bytes are no message. The sender is to blame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum WireError {
     /// Not our magic, or another version.

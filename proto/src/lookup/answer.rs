@@ -35,16 +35,16 @@ choice! {
         6 => Changed(Changed),
         /// A server is known.
         7 => Announced(Announced),
-        /// Prove who you are.
+        /// A challenge, to prove the password.
         8 => Challenge(Challenge),
-        /// You are.
+        /// The proof is right.
         9 => Welcome(Welcome),
         /// Servers and a ticket.
         10 => Located(Located),
     }
 }
 
-/// Nothing more to say.
+/// There is nothing more to say.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Done;
 
@@ -69,7 +69,7 @@ record! {
     pub struct EndpointFound {
         /// Its addresses.
         pub addresses: List<IpAddr>,
-        /// The key of who made it.
+        /// The key that made it.
         pub owner: [u8; 32],
         /// For how long this may be remembered.
         pub fresh_s: u32,
@@ -107,13 +107,13 @@ record! {
 }
 
 record! {
-    /// Prove who you are. Unknown users get one as well, always the same.
+    /// A challenge to prove the password. An unknown user gets one as well, always the same.
     pub struct Challenge {
         /// To be signed.
         pub nonce: [u8; 32],
         /// The user's salt.
         pub salt: [u8; SALT_BYTES],
-        /// What the derivation of the keys shall cost.
+        /// The cost of deriving the keys.
         pub cost: KdfCost,
     }
 }
@@ -181,7 +181,7 @@ pub enum Refusal {
     /// User and password do not fit, or there is no such user.
     #[error("log-in refused")]
     LoginRefused,
-    /// Only who is logged in may ask this.
+    /// Only users who are logged in may ask this.
     #[error("log in first")]
     NotLoggedIn,
     /// Too many requests; wait.

@@ -1,10 +1,11 @@
-//! What the gateway's ticket says (STP 2): who may have what, from which servers, until when.
+//! What the gateway's ticket says (STP 2): which user may have which service or file, from which
+//! cluster, and until when.
 //!
-//! It is presented with the first CONNECT of a session; from then on the session's own tickets
-//! ([`crate::ticket`]), which the servers make anew with every acknowledged checkpoint, carry it
-//! from server to server, for days if need be. The claims are JSON, sealed elsewhere and bound to
-//! the client's key in place of its address: an address in the ticket would forbid roaming. A
-//! gateway may still be told to write the address in.
+//! A broker shows it with the first CONNECT of a session. From then on the session's own tickets
+//! ([`crate::ticket`]), which the servers renew, carry it from server to server, for days if need
+//! be. The claims are JSON, sealed elsewhere and bound to the client's key in place of its address:
+//! an address in the ticket would forbid roaming. A gateway may still be told to write the address
+//! in.
 
 use core::net::IpAddr;
 
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::field::FilePath;
 use crate::ticket::LEEWAY_S;
 
-/// Longest claims.
+/// The longest claims, in bytes.
 pub const GRANT_MAX: usize = 2_000;
 const KIND: &str = "grant/1";
 
@@ -51,7 +52,7 @@ pub struct Grant {
     /// When it ends.
     #[serde(rename = "exp")]
     pub expires: u64,
-    /// Unique.
+    /// A number that no other ticket has.
     #[serde(rename = "jti")]
     pub id: String,
 }
@@ -62,13 +63,13 @@ pub enum GrantError {
     /// It is not one.
     #[error("not the claims of a gateway's ticket: {0}")]
     Malformed(String),
-    /// Past its time.
+    /// Its time is over.
     #[error("the ticket expired {0} s ago")]
     Expired(u64),
-    /// From a clock that is ahead.
+    /// It was made by a clock that is ahead.
     #[error("the ticket is from {0} s in the future")]
     Future(u64),
-    /// For something or somebody else.
+    /// It is for another cluster, client, address or service.
     #[error("the ticket is for another {0}")]
     Foreign(&'static str),
     /// Used by another session.
@@ -76,7 +77,7 @@ pub enum GrantError {
     Replayed,
 }
 
-/// For whom and what a ticket is made.
+/// What a ticket is made for.
 #[derive(Debug, Clone)]
 pub struct GrantFor<'a> {
     /// The cluster.
@@ -89,7 +90,7 @@ pub struct GrantFor<'a> {
     pub path: Option<(&'a FilePath, u64)>,
     /// The client's public key.
     pub client: &'a [u8; 32],
-    /// The client's address, if it shall be bound to it.
+    /// The client's address, if the ticket is to be bound to it.
     pub address: Option<IpAddr>,
 }
 
@@ -131,7 +132,7 @@ impl Grant {
         Ok(grant)
     }
 
-    /// Checks the ticket against the session that is asked for: by whom, where from, what.
+    /// Checks the ticket against the session that is asked for: its client, address and service.
     pub fn check(
         &self,
         audience: &str,

@@ -1,9 +1,9 @@
 //! The log-in at a gateway (STP 1), as far as it needs no cryptography.
 //!
-//! From the password, with a salt and a cost that the gateway tells, the client derives two keys:
-//! one signs the gateway's challenge, the other opens the list of servers. The gateway keeps the
-//! public half of the first and the second. The password never leaves the client, and what a
-//! thief finds at the gateway does not log in.
+//! The client derives two keys from the password, with a salt and a cost that the gateway tells.
+//! One signs the gateway's challenge, the other opens the list of servers. The gateway keeps the
+//! public half of the first and the second. The password never leaves the client, and what a thief
+//! finds at the gateway does not log in.
 
 use super::MessageError;
 use super::field::{Field, Reader};

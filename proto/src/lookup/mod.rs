@@ -6,8 +6,8 @@
 //! two of them). Beside them: renewing a lease, watching a name, a server announcing itself and
 //! its files, and the gateway's log-in and look-up.
 //!
-//! **Invariant:** every field is bounded, a message fits one record, and nothing follows it. Who
-//! asks is not in the messages: it is the key that the link has proved.
+//! **Invariant:** every field is bounded, a message fits one record, and nothing follows it. No
+//! message names its sender: that is the key which the link has proved.
 //!
 //! Deliberately not here: storage, clocks, cryptography.
 

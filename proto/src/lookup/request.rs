@@ -11,7 +11,7 @@ use crate::name::Name;
 /// A request with its number; the answer has the same.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Request {
-    /// Chosen by who asks.
+    /// Chosen by the client.
     pub id: u32,
     /// What is asked.
     pub ask: Ask,
@@ -40,7 +40,7 @@ choice! {
         9 => Renew(OneEndpoint),
         /// Tell me whenever what GET_EP or GET_SERVICE would answer changes.
         10 => Watch(OneName),
-        /// No more of that.
+        /// The end of a watch.
         11 => Unwatch(Unwatch),
         /// A server tells that it is there, and what it offers. Sent again to renew the lease.
         12 => Announce(Announce),
@@ -173,9 +173,9 @@ record! {
 }
 
 record! {
-    /// Somebody.
+    /// The beginning of a log-in.
     pub struct Login {
-        /// Who.
+        /// The user's name.
         pub user: String,
     }
 }

@@ -20,11 +20,12 @@ use crate::wire::{
     ResumeDenied, ResumeFrame, ResumeOk,
 };
 
-/// A peer may be this many epochs ahead, no more: it cannot push the counter to its end.
+/// A peer may be at most this many epochs ahead, so that it cannot push the counter to its end.
 const EPOCH_LEAP_MAX: u32 = 1 << 16;
 
 impl Session {
-    /// READY_RESUME, or a reset still to be told: waits for a link, dials when it is time.
+    /// Waits for a link, and dials when it is time: in READY_RESUME, or with a reset still to be
+    /// told.
     pub(super) fn await_link(&mut self, now: Instant, pace: Pace) {
         let since = *self.clock.unlinked.get_or_insert(now);
         for timer in [Timer::Attempt, Timer::Ack, Timer::Checkpoint] {
@@ -32,7 +33,7 @@ impl Session {
         }
         (self.ack_due, self.ask_due) = (false, false);
         if self.state != State::Closed {
-            // R72.
+            // R72: a session without a link ends after a time.
             let unconfirmed = self.role.opening == Opening::Acceptor && !self.confirmed;
             let hold = if unconfirmed { self.limits.hold_unconfirmed } else { self.limits.hold };
             self.clock.arm(Timer::Hold, since + hold);
@@ -134,7 +135,8 @@ impl Session {
         self.outbox.frame(link, control);
     }
 
-    /// The driver, a silent link or an attempt's timer.
+    /// A link is lost: the driver says so, or it was silent, or an attempt was not answered in
+    /// time.
     pub(super) fn link_lost(&mut self, now: Instant, link: LinkId, cause: LostCause) {
         if self.is_beside(link) {
             return self.beside_lost(link, cause);
@@ -200,7 +202,7 @@ impl Session {
             ConnectMode::Relay(_) => return false,
             ConnectMode::Transfer(request) => StartAt { up: request.covers, down: request.down },
         };
-        // R23: until the initiator was heard nothing of the session can have moved at its end.
+        // R23: until the initiator was heard, nothing of the session can have moved at its end.
         let fits = self.role.opening == Opening::Acceptor
             && connect.handle == self.initiator
             && mutant!(ConnectAnyEpoch, connect.epoch > self.epoch, true)
@@ -226,8 +228,8 @@ impl Session {
         true
     }
 
-    /// R23: a repeated CONNECT while this end is suspended or has ended must be told so, or the
-    /// initiator asks again and again.
+    /// R23: answers a repeated CONNECT while this end is suspended or has ended. Without an answer
+    /// the initiator would ask again and again.
     fn answer_connect(&mut self, link: LinkId, connect: &Connect<'_>) -> bool {
         let known = self.role.opening == Opening::Acceptor
             && connect.handle == self.initiator
@@ -251,7 +253,7 @@ impl Session {
         true
     }
 
-    /// A RESUME came on a new link (T3, T6, T8, T17, T18). R20: only its epoch decides.
+    /// Takes a RESUME that came on a new link (T3, T6, T8, T17, T18). Only its epoch decides (R20).
     pub(super) fn on_resume(&mut self, now: Instant, link: LinkId, resume: &ResumeFrame) {
         if (resume.initiator, resume.acceptor) != (self.initiator, self.acceptor) {
             return self.deny(link, ResumeDenial::Unknown);
@@ -315,7 +317,7 @@ impl Session {
         self.outbox.detach(link, how);
     }
 
-    /// RESUME_OK on the link of the attempt (T14).
+    /// Takes RESUME_OK on the link of the attempt (T14).
     pub(super) fn on_resume_ok(
         &mut self,
         now: Instant,
@@ -337,7 +339,7 @@ impl Session {
             self.cut_made();
             let again = self.send.roll_back(&ok.report);
             self.attach(now, link, Attempt::Resume, again);
-            // R24: the confirm is sent first, also when there is nothing else to send.
+            // R24: the confirm is sent first, even if nothing else is to be sent.
             let confirm = Checkpoint::Confirm { id: ok.new.id, report: self.receive.tell() };
             mutant!(NoConfirmAtResume, self.outbox.frame(link, Control::Checkpoint(confirm)), ());
             self.outbox.event(Event::Acknowledged(self.cuts.pending));
@@ -346,7 +348,7 @@ impl Session {
         Ok(())
     }
 
-    /// CONNECT_OK on the link of the attempt.
+    /// Takes CONNECT_OK on the link of the attempt.
     pub(super) fn on_connect_ok(
         &mut self,
         now: Instant,
@@ -371,7 +373,8 @@ impl Session {
         Ok(())
     }
 
-    /// The session is at the acceptor that answered; whether the one it was at is told.
+    /// From now on the session is at the acceptor that answered. `told` says whether the one that
+    /// had it before was told so.
     pub(super) fn adopt_connect_ok(
         &mut self,
         now: Instant,
@@ -389,7 +392,7 @@ impl Session {
         self.cuts = Cuts::start(ok.up, ok.down);
         (self.send.nxt, self.send.heard, self.send.limit) = (ok.up, ok.up, ok.limit);
         (self.send.fin_sent, self.send.fin_acked) = (false, false);
-        // An end that the server before this one sent is acknowledged when this one sends it.
+        // If the server before this one sent FIN, it is acknowledged when this server sends it.
         mutant!(OldEndOwed, self.receive.fin_ack_due = false, ());
         if !core::mem::replace(&mut self.established, true) {
             self.outbox.event(Event::Established { server: ok.server.to_string() });
@@ -398,7 +401,7 @@ impl Session {
         if attempt == Attempt::Transfer {
             self.outbox.event(Event::Moved { old, told });
         }
-        // R23: the acceptor learns that its answer arrived, also if the app stays silent.
+        // R23: the acceptor must learn that its answer arrived, even if the app stays silent.
         self.ack_due = self.send.nxt == self.send.end();
     }
 
@@ -422,7 +425,7 @@ impl Session {
         self.refused(now, pace, Denied::Connect { attempt, why, retry_after, text });
     }
 
-    /// RESUME_DENIED on the link of the attempt (T15, R26).
+    /// Takes RESUME_DENIED on the link of the attempt (T15, R26).
     pub(super) fn on_resume_denied(
         &mut self,
         now: Instant,
@@ -453,7 +456,7 @@ impl Session {
             ResumeDenial::Closed { received } if ended && received == self.send.end() => {
                 self.finish(now, StateEvent::PeerClosed);
             }
-            // The tombstone is gone, but only the acknowledgement of our end is missing (R55).
+            // R55: the tombstone is gone, but only the acknowledgement of our FIN was missing.
             ResumeDenial::Unknown if ended && self.send.una() == self.send.end() => {
                 self.finish(now, StateEvent::PeerClosed);
             }

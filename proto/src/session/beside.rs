@@ -1,16 +1,16 @@
 //! Make before break: a planned transfer whose new link is opened beside the old one (R65–R67).
 //!
-//! As long as the new server has not caught up, the session is ACTIVE on the old link as if nothing
-//! were: bytes still come, `received` grows, tickets and acknowledgements are taken, only that
-//! nothing the new server was promised is freed. The new server's stream begins where the request
-//! said. What the broker has had from the old one since then is compared and dropped; the first byte
-//! that is new moves the session over, in one instant (T12 and T14 at once). So the app's stream has
-//! no gap, a server that is slower than the old one never gets the session, and a replica that
-//! differs after the seam is found out before it matters.
+//! Until the new server has caught up, the session stays ACTIVE on the old link: bytes still come,
+//! `received` grows, and tickets and acknowledgements are taken. Only what the new server was
+//! promised is not freed. The new server's stream begins where the request said. What the broker
+//! has had from the old one since then is compared and dropped. The first byte that is new moves
+//! the session over, in one instant (T12 and T14 at once). So the app's stream has no gap, a server
+//! that is slower than the old one never gets the session, and a replica that differs after the
+//! seam is found out before it matters.
 //!
-//! This is done only inside an answer whose bytes can be compared (there is a seam digest). Between
-//! answers the request decides what comes, and two servers may answer in different words: there, and
-//! when the old link is gone anyway, the session detaches first.
+//! This is done only inside an answer whose bytes can be compared, that is, while there is a seam
+//! digest. Between answers the request decides what comes, and two servers may answer it in
+//! different words. There, and when the old link is gone anyway, the session detaches first.
 
 use super::attempt::next_epoch;
 use super::clock::Timer;
@@ -30,18 +30,18 @@ use crate::wire::{
 const ANNOUNCED_MAX: usize = 8;
 
 impl Session {
-    /// Another server is asked while the attached one goes on.
+    /// Whether another server is being asked while the attached one goes on.
     pub fn is_moving(&self) -> bool {
         self.beside.is_some()
     }
 
-    /// The link that is not to be read for now.
+    /// The link that must not be read for now, so that the new server can catch up (R66).
     pub fn paused(&self) -> Option<LinkId> {
         self.links.attached.filter(|_| self.beside.as_ref().is_some_and(|beside| beside.paused))
     }
 
-    /// R66: a server that has not caught up in time gets the path for itself for a while; if that
-    /// does not help either, or it has not even answered, it is given up.
+    /// R66: a server that has not caught up in time gets the path for itself for a while. If that
+    /// does not help, or if it has not even answered, it is given up.
     pub(super) fn beside_late(&mut self, now: Instant, link: LinkId) {
         let catch_up = self.limits.catch_up_max;
         match &mut self.beside {
@@ -62,7 +62,7 @@ impl Session {
             && self.transfer_request().seam.is_some()
     }
 
-    /// CONNECT on the new link; the old one goes on.
+    /// Sends CONNECT on the new link, while the old one goes on.
     pub(super) fn start_beside(&mut self, now: Instant, link: LinkId) {
         self.drop_beside(Detach::Close);
         self.epoch = next_epoch(self.epoch, self.role.opening);
@@ -100,7 +100,7 @@ impl Session {
         self.beside.as_ref().map(|beside| beside.link)
     }
 
-    /// The attempt is no more; the attached link goes on.
+    /// Ends the attempt; the attached link goes on.
     pub(super) fn drop_beside(&mut self, how: Detach) {
         if let Some(beside) = self.beside.take() {
             self.send.unpin();
@@ -113,7 +113,7 @@ impl Session {
         }
     }
 
-    /// The new link is of no use; the old one goes on.
+    /// The new link failed; the old one goes on.
     pub(super) fn beside_lost(&mut self, link: LinkId, cause: LostCause) {
         let how = match cause {
             LostCause::Broken => Detach::Close,
@@ -123,8 +123,9 @@ impl Session {
         self.outbox.event(Event::Lost { link, cause });
     }
 
-    /// What the new server says while it is not the session's yet. Returns the bytes of DATA that
-    /// are new, when that moment has come. What does not fit harms the new link alone.
+    /// Takes a frame of the new server while the session is not there yet. If DATA brings bytes
+    /// that are new, returns them: then the session has moved. What does not fit harms the new link
+    /// alone.
     pub(super) fn on_beside<'b>(
         &mut self,
         now: Instant,
@@ -138,7 +139,7 @@ impl Session {
             Frame::Ticket(ticket) => self.beside_ticket(link, &ticket),
             Frame::Checkpoint(checkpoint) => self.beside_checkpoint(link, checkpoint),
             Frame::Announce(announce) => self.beside_announced(link, announce),
-            // It will give another.
+            // The server will give another one after the move.
             Frame::Pass(_) => {}
             // What can be continued elsewhere comes of services without urgent bytes.
             Frame::Urgent(_) => {}
@@ -174,7 +175,7 @@ impl Session {
         if self.receive.received == asked {
             self.move_over(now, link);
         } else {
-            // R23: it learns that its answer arrived.
+            // R23: the server must learn that its answer arrived.
             self.tell_beside();
             self.clock.set(Timer::Attempt, now + self.limits.catch_up);
         }
@@ -192,12 +193,13 @@ impl Session {
         self.outbox.event(Event::Denied(Denied::Connect { attempt, why, retry_after, text }));
     }
 
-    /// R66: what is here already is compared and dropped; the first new byte moves the session.
+    /// R66: compares and drops the bytes that are here already; the first new byte moves the
+    /// session.
     fn beside_data<'b>(&mut self, now: Instant, link: LinkId, data: Data<'b>) -> Option<Data<'b>> {
         let received = self.receive.received;
         let beside = self.beside.as_mut()?;
         if beside.paused {
-            // Nobody can hear the old server.
+            // The old link is not attached any more, so there is nothing to compare with.
             self.clock.alive(now);
         }
         let next = beside.new.position();
@@ -287,7 +289,7 @@ impl Session {
         }));
     }
 
-    /// Carried out when the session has moved.
+    /// Does what is left to do once the session has moved.
     fn beside_announced(&mut self, link: LinkId, announce: Announce) {
         let Some(beside) = &mut self.beside else { return };
         if announce.at > beside.new.position() || beside.announced.len() >= ANNOUNCED_MAX {
@@ -296,7 +298,7 @@ impl Session {
         beside.announced.push(announce);
     }
 
-    /// An acknowledgement of what has come again.
+    /// Acknowledges to the new server what came again.
     fn tell_beside(&mut self) {
         let limit = self.receive.told_limit;
         if let Some(beside) = &mut self.beside {
@@ -308,7 +310,8 @@ impl Session {
         }
     }
 
-    /// R66: from this instant on nothing is heard from the old server; it is told so.
+    /// R66: moves the session. From this instant on nothing is heard from the old server, which is
+    /// told.
     fn move_over(&mut self, now: Instant, link: LinkId) {
         let Some(beside) = self.beside.take() else { return };
         let Some(answer) = beside.answer else { return };
@@ -336,7 +339,7 @@ impl Session {
         };
         self.adopt_connect_ok(now, link, Attempt::Transfer, true, &ok);
         self.cuts = beside.cuts;
-        // What it knows of our place and limit is as old as the request.
+        // What the server knows of our position and limit is as old as the request.
         self.ack_due = true;
         if let Some(own) = beside.ticket {
             let OwnTicket { at, covers, seam_from, transferable, ticket } = *own;
@@ -348,14 +351,14 @@ impl Session {
         }
     }
 
-    /// Bytes from the old server while another is asked.
+    /// Takes note of bytes from the old server while another one is asked.
     pub(super) fn note_beside(&mut self, position: u64, bytes: &[u8]) {
         if let Some(beside) = &mut self.beside {
             beside.old.update(position, bytes);
         }
     }
 
-    /// R65: the stream has gone on to something the new server was not told of.
+    /// R65: the stream has gone on to something that the new server was not told of.
     pub(super) fn overtaken(&mut self, ticket: Option<&TicketFrame<'_>>) {
         let Some(beside) = &self.beside else { return };
         let same = ticket.is_some_and(|ticket| {

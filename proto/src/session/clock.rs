@@ -1,5 +1,7 @@
-//! Deadlines and what else depends on time. For the model checker two sessions are the same if the
-//! same deadlines are set, whatever their values: equality and hash leave the values out.
+//! Deadlines, and everything that depends on time.
+//!
+//! Equality and hash leave the values of deadlines out: for the model checker two sessions are the
+//! same if the same deadlines are set, whenever they are due.
 
 use core::hash::{Hash, Hasher};
 use core::time::Duration;
@@ -9,21 +11,21 @@ use crate::time::Instant;
 /// The timers of a session.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Timer {
-    /// Another attempt.
+    /// Another attempt is due.
     Retry,
     /// The attempt under way is given up.
     Attempt,
-    /// A delayed acknowledgement.
+    /// A delayed acknowledgement is due.
     Ack,
-    /// A cut is proposed.
+    /// A cut is to be proposed.
     Checkpoint,
-    /// No link for too long.
+    /// There was no link for too long.
     Hold,
-    /// The near side is gone, or only the peer's last word is missing.
+    /// The near side is gone, or only the peer's last word is missing, for long enough.
     Closing,
     /// The link is kept no longer for the peer's last word.
     LastWord,
-    /// Spare memory is given back.
+    /// Spare memory is to be given back.
     Trim,
 }
 
@@ -44,7 +46,7 @@ impl Timer {
     ];
 }
 
-/// All that depends on the clock.
+/// Everything that depends on the clock.
 #[derive(Clone, Debug)]
 pub(super) struct Clock {
     timers: [Option<Instant>; TIMERS],
@@ -52,15 +54,15 @@ pub(super) struct Clock {
     pub heard: Instant,
     /// The last DATA, either way.
     pub traffic: Instant,
-    /// The first and the last question unanswered, and how many there were.
+    /// The times of the first and the last unanswered question, and their number.
     pub asked_first: Instant,
     pub asked_last: Instant,
     pub asked: u8,
-    /// Since when there has been no link.
+    /// The time since which there has been no link.
     pub unlinked: Option<Instant>,
     /// When the last link was attached.
     pub attached: Instant,
-    /// For jitter.
+    /// The state of the generator that spreads pauses at random.
     seed: u64,
 }
 
@@ -83,7 +85,7 @@ impl Clock {
         self.timers[timer as usize] = Some(at);
     }
 
-    /// Sets it unless it is set.
+    /// Sets the timer unless it is set already.
     pub fn arm(&mut self, timer: Timer, at: Instant) {
         self.timers[timer as usize].get_or_insert(at);
     }
@@ -97,7 +99,7 @@ impl Clock {
         self.timers[timer as usize].is_some()
     }
 
-    /// Whether it has expired; stops it then.
+    /// Whether the timer has expired. If so, stops it.
     pub fn expired(&mut self, timer: Timer, now: Instant) -> bool {
         let expired = self.timers[timer as usize].is_some_and(|at| at <= now);
         if expired {
@@ -106,12 +108,12 @@ impl Clock {
         expired
     }
 
-    /// The next deadline. A timer at the end of time is no deadline.
+    /// The next deadline. A timer that is set to the end of time is no deadline.
     pub fn next(&self) -> Option<Instant> {
         self.timers.iter().flatten().copied().filter(|at| at.0 < u64::MAX).min()
     }
 
-    /// A sign of life.
+    /// Takes note of a sign of life.
     pub fn alive(&mut self, now: Instant) {
         self.heard = now;
         self.asked = 0;

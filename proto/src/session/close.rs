@@ -1,4 +1,5 @@
-//! All endings: both streams through, a reset from here or there, and what is left to tell (R50-R55).
+//! All endings: both streams through, a reset from either end, and what is left to tell (R50 to
+//! R55).
 //!
 //! An end's last word on a link is DONE or RST; after it the end says nothing more of the session
 //! there. When both have said theirs, nothing is in flight on the link in either direction, and it
@@ -31,7 +32,8 @@ impl Session {
                 self.check_complete(now);
             }
             Close::Ack { position } => {
-                // RESUME_OK may have said that FIN was received: then it comes before FIN goes again.
+                // RESUME_OK may have said that FIN was received. Then CLOSE ACK comes before FIN is
+                // sent again.
                 let end = self.send.end();
                 if !self.send.fin_ever || self.send.nxt < end || position != end {
                     let sent = self.send.nxt;
@@ -65,23 +67,23 @@ impl Session {
         Ok(())
     }
 
-    /// Both streams are through, and both ends know.
+    /// Whether both streams are through, and both ends know it.
     fn complete(&self) -> bool {
         self.receive.fin
             && mutant!(DoneEarly, self.send.fin_acked, self.send.fin_sent)
             && !self.receive.fin_ack_due
     }
 
-    /// R51: the acceptor has received FIN and had its own acknowledged. Its CLOSE ACK may have been
-    /// lost with an older link; DONE says the same. Our own may still be owed, for a FIN that came
-    /// again.
+    /// R51: whether DONE fits. The acceptor has received our FIN, and its own was acknowledged. Its
+    /// CLOSE ACK may have been lost with an older link, but DONE says the same. Our CLOSE ACK may
+    /// still be owed, for a FIN that came again.
     fn done_fits(&self) -> bool {
         let all_sent = self.send.fin_ever && self.send.nxt == self.send.end();
         let acked = self.send.fin_acked || mutant!(DoneNoAck, all_sent, false);
         self.receive.fin && acked
     }
 
-    /// R51: the acceptor says DONE; the initiator waits for it.
+    /// R51: when both streams are through, the listener says DONE, and the dialer waits for it.
     pub(super) fn check_complete(&mut self, now: Instant) {
         if !self.complete() || self.state != State::Active {
             return;
@@ -99,7 +101,7 @@ impl Session {
         }
     }
 
-    /// CLOSED without reset. The link, if any is left, waits for the peer's last word.
+    /// Ends the session well. If a link is left, it waits for the peer's last word.
     pub(super) fn finish(&mut self, now: Instant, event: StateEvent) {
         if self.step(event) != Some(Action::Finish) {
             return;
@@ -118,7 +120,7 @@ impl Session {
         self.check_over();
     }
 
-    /// This end gives up.
+    /// This end resets the session.
     pub(super) fn abort(&mut self, now: Instant, code: u32) {
         if self.step(StateEvent::Abort) != Some(Action::Reset) {
             return;
@@ -149,7 +151,7 @@ impl Session {
         self.clock.set(Timer::LastWord, now + self.limits.attempt_timeout);
     }
 
-    /// Nothing received or kept is needed any more.
+    /// Forgets everything that was received or kept.
     fn forget(&mut self) {
         self.receive.stop();
         self.send.fin = true;
@@ -176,7 +178,8 @@ impl Session {
         (self.ack_due, self.ask_due, self.cut_due) = (false, false, false);
     }
 
-    /// RST on the attached link: DONE is the answer, and the link is clean.
+    /// Takes RST on the attached link. DONE is the answer, and the link is free for another
+    /// session.
     fn reset_by_peer(&mut self, now: Instant, link: LinkId, code: u32) {
         self.outbox.frame(link, Control::Close(Close::Done));
         self.outbox.detach(link, Detach::Reuse);
@@ -184,7 +187,7 @@ impl Session {
         self.ended_by_peer(now, code);
     }
 
-    /// RST as first frame of a link (R52).
+    /// Takes RST as the first frame of a link (R52).
     pub(super) fn reset_first(&mut self, now: Instant, link: LinkId, code: u32) {
         self.outbox.frame(link, Control::Close(Close::Done));
         self.outbox.detach(link, Detach::Reuse);
@@ -199,7 +202,7 @@ impl Session {
                 self.stop_timers();
                 self.ending.why = Some(ClosedWhy::ResetByPeer { code });
                 let reset = ShutNear::Reset { code };
-                // The peer's near side is gone, but what it said before is good (R54).
+                // R54: the peer's near side is gone, but what it said before is good.
                 if code == code::NEAR_GONE && !self.receive.drained() && !self.near_gone {
                     self.ending.shut = Some(reset);
                     self.keep_handing_over(now);
@@ -218,7 +221,7 @@ impl Session {
         }
     }
 
-    /// Frames in CLOSED: only a last word matters.
+    /// Takes a frame in CLOSED, where only a last word matters.
     pub(super) fn on_last_word(&mut self, now: Instant, frame: &Frame<'_>) {
         match frame {
             Frame::Close(Close::Done | Close::Reset { .. }) => {
@@ -227,14 +230,15 @@ impl Session {
                 }
                 self.let_go();
             }
-            // It has the session, and heard nothing of the reset: on another link (R55).
+            // R55: the peer still has the session and did not hear the reset, so it is told on
+            // another link.
             Frame::ResumeDenied(denied)
                 if mutant!(DeniedResetUntold, !denied.why.is_final(), false) =>
             {
                 self.detach_all(Detach::Close);
                 self.link_lost_when_closed(now);
             }
-            // It has no such session, or not any more.
+            // The peer has no such session, or has it no more.
             Frame::ConnectDenied(_) | Frame::ResumeDenied(_) => {
                 self.detach_all(Detach::Close);
                 self.let_go();
@@ -243,7 +247,7 @@ impl Session {
         }
     }
 
-    /// The peer knows.
+    /// The peer knows how the session ended, so nothing is left to tell.
     fn let_go(&mut self) {
         if self.step(StateEvent::Finished) == Some(Action::LetGo) {
             self.ending.farewell = None;
@@ -254,7 +258,7 @@ impl Session {
         }
     }
 
-    /// No link in CLOSED: the reset is told on another one, or the session is over.
+    /// The link is gone in CLOSED: the reset is told on another one, or the session is over.
     pub(super) fn link_lost_when_closed(&mut self, now: Instant) {
         self.clock.stop(Timer::LastWord);
         if self.ending.farewell.is_some() {
@@ -265,7 +269,7 @@ impl Session {
         }
     }
 
-    /// A link for the reset that is still to be told.
+    /// Takes a link for the reset that is still to be told.
     pub(super) fn farewell_on(&mut self, now: Instant, link: LinkId) {
         let Some(code) = self.ending.farewell.filter(|_| self.links.attached.is_none()) else {
             return self.outbox.detach(link, Detach::Close);
@@ -276,9 +280,9 @@ impl Session {
         self.say_reset(now, link, Close::ResetFirst(ResetFrame { initiator, acceptor, code }));
     }
 
-    /// R55: waited long enough.
+    /// R55: the time for the peer's last word, or for telling a reset, is over.
     pub(super) fn closing_timeout(&mut self, now: Instant) {
-        // R54: what cannot move must not wait for ever.
+        // R54: a session whose bytes cannot move must not wait for ever.
         let lasted = now - self.clock.attached >= self.limits.closing_max;
         let stuck = self.ending.heard == self.send.heard && lasted && self.state == State::Active;
         if self.state == State::Closed {
@@ -299,14 +303,14 @@ impl Session {
         }
     }
 
-    /// R54: the service takes bytes of an app that is gone; it may take its time for more.
+    /// R54: the service took bytes of an app that is gone, so it gets the full time for more.
     pub(super) fn keep_handing_over(&mut self, now: Instant) {
         if self.role.daemon == Daemon::Server && self.ending.shut.is_some() {
             self.clock.set(Timer::Closing, now + self.limits.closing_max);
         }
     }
 
-    /// Nothing left to tell or to hand over: the last event.
+    /// Gives out the last event when nothing is left to tell or to hand over.
     pub(super) fn check_over(&mut self) {
         let Some(why) = self.ending.why else { return };
         let handed = self.receive.discard || self.receive.fin_given;

@@ -24,23 +24,24 @@ pub struct Session {
     pub(super) state: State,
     pub(super) role: Role,
     pub(super) limits: Limits,
-    /// SH_A and SH_B.
+    /// SH_A and SH_B: the handles that name this session at the two ends.
     pub(super) initiator: Handle,
     pub(super) acceptor: Handle,
     pub(super) service: Box<str>,
     pub(super) grant: Option<Box<[u8]>>,
     pub(super) endpoint: Box<str>,
     pub(super) server: Box<str>,
-    /// Initiator: a CONNECT was answered. Acceptor: from the start.
+    /// Initiator: a CONNECT was answered. Acceptor: true from the start.
     pub(super) established: bool,
-    /// What the peer said that it can: acceptor, in CONNECT; initiator, in CONNECT_OK.
+    /// The features of the peer (R6): an acceptor has them from CONNECT, an initiator from
+    /// CONNECT_OK.
     pub(super) peer_features: u32,
-    /// Initiator: what the session is used to get, bytes a second; 0: not known.
+    /// Initiator: the rate that the session is used to, in bytes a second; 0: not known.
     pub(super) rate_wanted: u64,
     /// Acceptor: the initiator was heard after its CONNECT. Initiator: a CONNECT went out.
     pub(super) confirmed: bool,
     pub(super) epoch: u32,
-    /// Where this end began (acceptor).
+    /// Acceptor: the positions at which this end began.
     pub(super) start: StartAt,
     pub(super) links: Links,
     pub(super) send: Sending,
@@ -49,14 +50,14 @@ pub struct Session {
     /// Bytes moved since the last cut, and whether one is due for another reason.
     pub(super) uncut: u64,
     pub(super) cut_due: bool,
-    /// An acknowledgement is due; one with a question.
+    /// An acknowledgement is due; `ask_due`: one that asks for an answer (R70).
     pub(super) ack_due: bool,
     pub(super) ask_due: bool,
     pub(super) near_gone: bool,
     pub(super) journal: Journal,
     pub(super) announcing: Announcing,
     pub(super) held: Option<Box<HeldTicket>>,
-    /// Another server is asked while the old link goes on.
+    /// The attempt at another server while the old link goes on (R65).
     pub(super) beside: Option<Box<Beside>>,
     pub(super) seam: Option<Box<Seam>>,
     pub(super) ending: Ending,
@@ -83,14 +84,15 @@ impl Session {
         session
     }
 
-    /// The gateway's ticket, which a CONNECT shows as long as the session has none of its own.
-    /// To be called before the first link is up; a ticket too long for a CONNECT is left out.
+    /// Sets the gateway's ticket, which CONNECT shows as long as the session has none of its own.
+    /// Call it before the first link is up. A ticket that is too long for a CONNECT is left out.
     pub fn show_grant(&mut self, grant: &[u8]) {
         let fits = (1..=crate::wire::GRANT_MAX).contains(&grant.len());
         self.grant = fits.then(|| grant.into());
     }
 
-    /// The server's end; queues CONNECT_OK on `link`.
+    /// The server's end of a session that `connect` opens or brings over. Queues CONNECT_OK on
+    /// `link`.
     pub fn accept(
         now: Instant,
         limits: Limits,
@@ -157,7 +159,7 @@ impl Session {
         }
     }
 
-    /// Takes the machine's transition for `event`; the caller does what it says.
+    /// Takes the transition of the state table for `event`. The caller carries the action out.
     pub(super) fn step(&mut self, event: crate::state::StateEvent) -> Option<crate::state::Action> {
         let (next, action) = self.state.on(event, self.role.dialing)?;
         self.state = next;
@@ -174,12 +176,12 @@ impl Session {
         self.role
     }
 
-    /// Bounds and times.
+    /// The bounds and times of this session.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// Questions on the attached link that were not answered yet (R70).
+    /// The number of questions on the attached link that were not answered yet (R70).
     #[must_use]
     pub fn unanswered(&self) -> u8 {
         self.clock.asked
@@ -206,7 +208,7 @@ impl Session {
         (self.initiator, self.acceptor)
     }
 
-    /// Highest epoch seen or used.
+    /// The highest epoch seen or used.
     pub fn epoch(&self) -> u32 {
         self.epoch
     }
@@ -221,12 +223,12 @@ impl Session {
         &self.cuts
     }
 
-    /// (send, receive) bytes held.
+    /// The bytes held in the buffers: (send, receive).
     pub fn buffered(&self) -> (usize, usize) {
         (self.send.buffer.len(), self.receive.buffer.len())
     }
 
-    /// Memory held by both buffers, used or spare.
+    /// The memory held by both buffers, used or spare.
     pub fn memory(&self) -> usize {
         self.send.buffer.memory() + self.receive.buffer.memory()
     }
@@ -246,7 +248,7 @@ impl Session {
         &self.service
     }
 
-    /// The endpoint that asked.
+    /// The endpoint that asked for the session.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }

@@ -6,21 +6,21 @@ use crate::wire::WireError;
 /// Why a session cannot be transferred now.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 pub enum WhyNot {
-    /// Not established.
+    /// No server has accepted it yet.
     #[error("not established yet")]
     NotEstablished,
     /// No ticket was given, and something was already exchanged.
     #[error("the server gave no ticket")]
     NoTicket,
-    /// The newest ticket says so.
+    /// The newest ticket says that it cannot be transferred.
     #[error("the server says that it cannot be transferred")]
     NotTransferable,
-    /// Up bytes the ticket does not cover are already freed.
+    /// Up bytes that the ticket does not cover are already freed.
     #[error("up bytes from {covers} on are needed, kept are those from {kept} on")]
     Freed {
-        /// Covered by the ticket.
+        /// The up position that the ticket covers.
         covers: u64,
-        /// First byte kept.
+        /// The first byte that is kept.
         kept: u64,
     },
     /// It has ended.
@@ -31,10 +31,10 @@ pub enum WhyNot {
 /// The peer broke the protocol. The session has reset itself; nothing else is harmed.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 pub enum PeerMisbehaved {
-    /// Not frames.
+    /// The bytes are no frames.
     #[error(transparent)]
     Wire(#[from] WireError),
-    /// Checkpoint rules broken.
+    /// The rules of checkpoints were broken.
     #[error(transparent)]
     Cut(#[from] CutError),
     /// DATA does not continue the stream.
@@ -53,13 +53,13 @@ pub enum PeerMisbehaved {
         /// Limit.
         limit: u64,
     },
-    /// DATA after FIN.
+    /// DATA came after FIN.
     #[error("peer sent data at position {position}, after the end of its stream")]
     DataAfterFin {
         /// Position.
         position: u64,
     },
-    /// FIN elsewhere than at the end.
+    /// FIN lies elsewhere than at the end of the stream.
     #[error("peer ended its stream at position {position}, received are {expected}")]
     WrongFin {
         /// Received.
@@ -67,7 +67,7 @@ pub enum PeerMisbehaved {
         /// Where the stream ends.
         expected: u64,
     },
-    /// An urgent byte that came already, lies beyond the limit or behind the end.
+    /// The urgent byte came already, or lies beyond the limit or behind the end.
     #[error("peer announced an urgent byte at position {position}, received are {received}")]
     WrongUrgent {
         /// Announced.
@@ -75,7 +75,7 @@ pub enum PeerMisbehaved {
         /// Received.
         received: u64,
     },
-    /// Acknowledges what was not sent.
+    /// It acknowledged what was not sent.
     #[error("peer acknowledged position {position}, sent are {sent}")]
     AckedUnsent {
         /// Acknowledged.
@@ -83,7 +83,7 @@ pub enum PeerMisbehaved {
         /// Sent.
         sent: u64,
     },
-    /// A checkpoint at another position than the stream's.
+    /// A checkpoint lies at another position than the stream.
     #[error("peer put a checkpoint at {position}, received are {received}")]
     WrongCheckpoint {
         /// The peer's sent position.
@@ -91,7 +91,7 @@ pub enum PeerMisbehaved {
         /// Received.
         received: u64,
     },
-    /// A ticket whose place or cover is ahead of the streams.
+    /// A ticket names a position that the streams have not reached.
     #[error("peer sent a ticket for position {position}, the stream is at {reached}")]
     WrongTicket {
         /// Position in the ticket.
@@ -99,7 +99,7 @@ pub enum PeerMisbehaved {
         /// Where the stream is.
         reached: u64,
     },
-    /// An answer to another attempt.
+    /// The answer belongs to another attempt.
     #[error("peer answered attempt {got}, under way is {expected}")]
     WrongEpoch {
         /// Received.

@@ -47,7 +47,7 @@ impl Session {
         }
     }
 
-    /// T7, T16: a new path, a timer, or the driver.
+    /// T7, T16: another attempt, because of a new path, a timer, or the driver.
     fn attempt_wanted(&mut self, event: StateEvent) {
         let told = self.state == State::Closed
             && (self.ending.farewell.is_none() || self.links.current().is_some());
@@ -56,7 +56,7 @@ impl Session {
         }
     }
 
-    /// T2, T5. R25: only its user ends it.
+    /// T2, T5: the user suspends the session. Only the same user can end that (R25).
     fn suspend(&mut self) {
         match self.step(StateEvent::UserSuspend) {
             Some(Action::SendSuspend) => {
@@ -123,7 +123,7 @@ impl Session {
         self.check_liveness(now);
     }
 
-    /// R73: gives spare memory back once nothing moves.
+    /// R73: gives spare memory back once nothing moves any more.
     fn trim(&mut self, now: Instant) {
         let quiet = self.clock.traffic + self.limits.heartbeat_busy;
         if now < quiet {
@@ -134,14 +134,14 @@ impl Session {
         }
     }
 
-    /// Memory is in use: looks after it later.
+    /// Memory is in use, so another look is due later.
     pub(super) fn keep_trim(&mut self, now: Instant) {
         if !self.send.buffer.is_bare() || !self.receive.buffer.is_bare() {
             self.clock.arm(Timer::Trim, now + self.limits.heartbeat_busy);
         }
     }
 
-    /// R70: when the next question is due, or the link given up.
+    /// R70: the time at which the next question is due, or the link is given up.
     pub(super) fn liveness_deadline(&self) -> Option<Instant> {
         if self.state != State::Active || self.links.attached.is_none() {
             return None;
@@ -158,14 +158,15 @@ impl Session {
         }
     }
 
-    /// R70: asks after silence; two questions unanswered and the time over: lost. What counts
-    /// is time after the first question, and a machine that slept asks before it judges.
+    /// R70: asks after silence. When two questions were not answered and the time is over, the link
+    /// is lost. Time counts from the first question on, and a machine that slept asks before it
+    /// judges.
     fn check_liveness(&mut self, now: Instant) {
         let Some(link) = self.links.attached else { return };
         let Some(deadline) = self.liveness_deadline().filter(|deadline| now >= *deadline) else {
             return;
         };
-        // The machine slept: whatever was asked before says nothing.
+        // The machine slept, so what was asked before says nothing.
         if now - deadline >= self.limits.heartbeat_busy {
             self.clock.asked = 0;
         }

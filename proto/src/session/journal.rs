@@ -73,7 +73,8 @@ impl Journal {
             .take_while(|ticket| mutant!(TicketAtOnce, ticket.at < heard, ticket.at <= heard))
             .last()
             .map(|ticket| ticket.covers);
-        // No resume continues below `heard`: only the newest ticket at or before it is needed again.
+        // No resume continues below `heard`: only the newest ticket at or before it is needed
+        // again.
         while self.next > 1 && self.tickets.get(1).is_some_and(|second| second.at <= heard) {
             if let Some(first) = self.tickets.pop_front() {
                 self.bytes -= first.ticket.len();

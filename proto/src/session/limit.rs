@@ -1,28 +1,28 @@
-//! Every bound and every time of a session, in one place. The defaults are the design's numbers;
-//! the model checker runs the same code with a few bytes.
+//! Every bound and every time of a session, in one place. The model checker runs the same code with
+//! bounds of a few bytes.
 
 use core::time::Duration;
 
 /// Bounds and times of one session.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Limits {
-    /// Most bytes kept until the peer acknowledges them.
+    /// The most bytes that are kept until the peer acknowledges them.
     pub send_buffer_max: usize,
-    /// Most bytes kept for a near side that does not take them.
+    /// The most bytes that are kept for a near side that does not take them.
     pub receive_buffer_max: usize,
     /// Bytes received after which an acknowledgement is sent at once.
     pub ack_every: usize,
     /// Bytes moved, either way, after which a cut is proposed.
     pub checkpoint_every: usize,
-    /// Most bytes of tickets waiting for their place in the stream; more is back-pressure.
+    /// The most bytes of tickets that wait for their place in the stream; more is back-pressure.
     pub tickets_max: usize,
     /// Memory of a buffer comes in pieces of this size.
     pub chunk: usize,
-    /// Most bytes of spare space offered to one read.
+    /// The most bytes of spare space that one read is offered.
     pub fill_max: usize,
-    /// Most bytes of the stream in one DATA frame.
+    /// The most bytes of the stream in one DATA frame.
     pub data_max: usize,
-    /// Block size of the seam digest.
+    /// The block size of the seam digest.
     pub seam_block: u32,
     /// A small amount received is acknowledged after this time.
     pub ack_delay: Duration,
@@ -30,29 +30,31 @@ pub struct Limits {
     pub checkpoint_interval: Duration,
     /// A busy session asks for a sign of life after this silence (R70).
     pub heartbeat_busy: Duration,
-    /// An idle one after this.
+    /// An idle session asks after this silence.
     pub heartbeat_idle: Duration,
-    /// A busy session's link is lost after this silence, two questions unanswered.
+    /// The link of a busy session is lost after this silence, if two questions were not answered.
     pub silence_max: Duration,
     /// A session is busy for this long after data moved.
     pub busy_for: Duration,
     /// An unanswered RESUME is given up after this time.
     pub attempt_timeout: Duration,
-    /// An unanswered CONNECT, whose server has to reach its service and check the seam, after this.
+    /// An unanswered CONNECT is given up after this time; its server has to reach its service and
+    /// to check the seam before it answers.
     pub connect_timeout: Duration,
-    /// How long a server that shall take a session over may catch up beside the old one (R66).
+    /// How long a server to which the session moves may catch up beside the old one (R66).
     pub catch_up: Duration,
-    /// And then with the old link not read; well within the time after which a link counts as silent.
+    /// How long it may then catch up while the old link is not read. This must be well below the
+    /// time after which a link counts as silent.
     pub catch_up_max: Duration,
-    /// Shortest pause before another attempt; it grows with the time without a link, with jitter.
+    /// The shortest pause before another attempt. Pauses grow with the time without a link (R71).
     pub retry_min: Duration,
-    /// Longest such pause.
+    /// The longest such pause.
     pub retry_max: Duration,
-    /// Pause of a side that waits for the other, which is suspended or refused (R25).
+    /// The pause of an end whose peer is suspended or refused (R25).
     pub retry_slow: Duration,
     /// A session without a link is reset after this time.
     pub hold: Duration,
-    /// The same at an acceptor that never heard the initiator after its CONNECT_OK.
+    /// The same at an acceptor that has not heard the initiator since its CONNECT_OK (R23).
     pub hold_unconfirmed: Duration,
     /// How long a session whose near side is gone waits for the peer's end.
     pub closing_max: Duration,

@@ -9,9 +9,9 @@ use crate::state::State;
 use crate::time::Instant;
 
 impl Session {
-    /// Writes what is buffered and what arrived to the near side (vectored) until `write` takes no
-    /// more; keeps the rest, also on error. Returns the bytes written by this call; an error only if
-    /// there were none.
+    /// Writes what is buffered and then what arrived to the near side (vectored) until `write`
+    /// takes no more. Keeps the rest, also on error. Returns the number of bytes written by this
+    /// call, or an error if there were none.
     pub fn deliver<W: FnMut(&[IoSlice<'_>]) -> io::Result<usize>>(
         &mut self,
         now: Instant,
@@ -22,8 +22,8 @@ impl Session {
         self.deliver_marked(now, arrived, |slices, _| write(slices))
     }
 
-    /// As [`Session::deliver`], to a near side that knows urgent bytes: such a byte is written
-    /// alone, with `true` (R13).
+    /// Like [`Session::deliver`], to a near side that knows urgent bytes: such a byte is written
+    /// alone, and `write` is called with `true` (R13).
     pub fn deliver_marked<W: FnMut(&[IoSlice<'_>], bool) -> io::Result<usize>>(
         &mut self,
         now: Instant,
@@ -52,7 +52,7 @@ impl Session {
         self.receive.buffer.len()
     }
 
-    /// Everything was handed over: the end of the stream follows (R53).
+    /// Tells the near side the end of the stream once it has taken everything (R53).
     pub(super) fn check_drained(&mut self) {
         if mutant!(FinUndrained, !self.receive.drained(), false) {
             return;
@@ -68,7 +68,7 @@ impl Session {
         self.check_over();
     }
 
-    /// Room for bytes of the near side; 0 is back-pressure (R30).
+    /// How many bytes the near side may give now; 0 is back-pressure (R30).
     pub fn send_room(&self) -> usize {
         let stopped = self.send.fin
             || self.state == State::Closed
@@ -79,8 +79,8 @@ impl Session {
         self.limits.send_buffer_max.saturating_sub(self.send.buffer.len())
     }
 
-    /// Lets `read` fill spare buffer space. `Ok(0)` is passed on, not interpreted; without room
-    /// `read` is not called.
+    /// Lets `read` fill spare buffer space. `Ok(0)` is passed on without being interpreted. If
+    /// there is no room, `read` is not called.
     pub fn fill<R: FnMut(&mut [IoSliceMut<'_>]) -> io::Result<usize>>(
         &mut self,
         now: Instant,
@@ -94,7 +94,7 @@ impl Session {
         self.send.buffer.fill(room, self.limits.fill_max, read)
     }
 
-    /// The byte that `fill` took last is urgent (R12).
+    /// Says that the byte which `fill` took last is urgent (R12).
     pub fn mark_urgent(&mut self) {
         if self.state != State::Closed {
             self.send.mark_urgent();
@@ -129,7 +129,7 @@ impl Session {
         self.check_stop(now);
     }
 
-    /// R54: bytes came that nobody will read, and the peer has all of ours: it need not go on.
+    /// R54: bytes came that nobody will read, and the peer has all of ours, so it need not go on.
     pub(super) fn check_stop(&mut self, now: Instant) {
         let pointless = self.near_gone && self.receive.dropped && !self.receive.fin;
         if pointless && self.send.heard == self.send.end() {

@@ -17,12 +17,13 @@ pub(super) enum Queued {
     Event(Event),
 }
 
-/// A frame that is not DATA, TICKET or a plain acknowledgement: those are made when there is room.
+/// A frame that waits. DATA, TICKET and plain acknowledgements never do: they are made when the
+/// link has room for them.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Control {
     Connect,
     Transfer,
-    /// A frame made when it was decided on.
+    /// A frame that was made when it was decided on.
     Encoded(Vec<u8>),
     ConnectOk,
     Resume(ResumeFrame),
@@ -36,7 +37,7 @@ pub(super) enum Control {
     Pass(Box<[u8]>),
 }
 
-/// The queue.
+/// What waits, in order.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Outbox(VecDeque<Queued>);
 
@@ -63,7 +64,7 @@ impl Outbox {
         self.0.retain(|queued| *queued != Queued::Dial);
     }
 
-    /// Queues the end of a link. What waits for a link that is closed at once never goes.
+    /// Queues the end of a link. If the link is closed at once, what still waits for it is dropped.
     pub fn detach(&mut self, link: LinkId, how: Detach) {
         if how == Detach::Close {
             self.0.retain(|queued| !matches!(queued, Queued::Frame(on, _) if *on == link));

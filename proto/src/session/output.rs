@@ -1,9 +1,9 @@
 //! `poll_output`: what goes out, one thing at a time.
 //!
-//! First what is queued, in order. Then, on the attached link: acknowledgements (they free the peer's
-//! memory), the proposal of a cut, and as long as the link has room tickets and DATA, in stream order;
-//! FIN after the last byte. Control frames never wait for room or window (R34), so a full buffer can
-//! always be emptied.
+//! First comes what is queued, in order. Then, on the attached link, come acknowledgements (they
+//! free the peer's memory) and the proposal of a cut; then, as long as the link has room, tickets
+//! and DATA in stream order, and FIN after the last byte. Control frames never wait for room or
+//! window (R34), so that a full buffer can always be emptied.
 
 use super::clock::Timer;
 use super::outbox::{Control, Queued};
@@ -17,8 +17,8 @@ use crate::wire::{
 };
 
 impl Session {
-    /// The next thing to do. DATA only if `room`. At most one frame is appended to `out`, and none
-    /// unless [`Output::Frame`] is returned.
+    /// The next thing to do. DATA goes out only if `room` says that the link has room. If the
+    /// answer is [`Output::Frame`], exactly one frame was appended to `out`, otherwise none.
     pub fn poll_output(&mut self, now: Instant, room: bool, out: &mut Vec<u8>) -> Output {
         if let Some(output) = self.poll_queue(out) {
             return output;
@@ -87,14 +87,14 @@ impl Session {
         false
     }
 
-    /// A report goes out: no acknowledgement is pending any more.
+    /// A report goes out, so that no acknowledgement is pending any more.
     fn told(&mut self) -> Report {
         self.ack_due = false;
         self.clock.stop(Timer::Ack);
         self.receive.tell()
     }
 
-    /// R41: enough moved, or for long enough, or the buffer is full.
+    /// R41: a cut is due, because enough bytes moved, or enough time passed, or the buffer is full.
     fn cut_wanted(&self) -> bool {
         let full = self.send.buffer.len() >= self.limits.send_buffer_max;
         let due = self.cut_due || full || self.uncut >= self.limits.checkpoint_every as u64;
@@ -141,7 +141,7 @@ impl Session {
         true
     }
 
-    /// When the driver is to call with Timeout at the latest.
+    /// The time at which the driver must say Timeout at the latest.
     fn deadline(&self) -> Option<Instant> {
         let timers = self.clock.next();
         let liveness = self.liveness_deadline().filter(|at| at.0 < u64::MAX);

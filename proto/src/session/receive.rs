@@ -1,16 +1,16 @@
-//! The incoming stream: what was received, what the near side took, what was told to the peer.
+//! The incoming stream: what was received, what the near side took, and what the peer was told.
 
 use super::PeerMisbehaved;
 use crate::buffer::ReceiveBuffer;
 use crate::mutant::mutant;
 use crate::wire::Report;
 
-/// State of the incoming stream. delivered <= received; acked <= received < told or at it.
+/// The state of the incoming stream: delivered <= received, acked <= received <= told.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Receiving {
-    /// What the near side did not take.
+    /// The bytes that the near side has not taken yet.
     pub buffer: ReceiveBuffer,
-    /// r: the next byte wanted.
+    /// The next byte wanted.
     pub received: u64,
     /// Bytes handed to the caller in `arrived`, not yet passed to `deliver`.
     pub limbo: u64,
@@ -22,19 +22,19 @@ pub(super) struct Receiving {
     pub told_limit: u64,
     /// Most bytes kept for the near side.
     pub window: u64,
-    /// Acknowledgements are held back (R60): `released` is what the peer may free.
+    /// Acknowledgements are held back (R60), and the peer may free only what lies below `released`.
     pub hold: bool,
-    /// See `hold`.
+    /// What the peer may free while acknowledgements are held.
     pub released: u64,
     /// The newest urgent byte, announced or received, that the near side did not take (R13).
     pub urgent: Option<u64>,
     /// The peer's stream ends at `received`.
     pub fin: bool,
-    /// CLOSE ACK is owed for it.
+    /// CLOSE ACK is owed for the end of the peer's stream.
     pub fin_ack_due: bool,
     /// The near side was told the end, or needs it no more.
     pub fin_given: bool,
-    /// Nobody reads: what comes is dropped (R54).
+    /// Nobody reads any more: what comes is dropped (R54).
     pub discard: bool,
     /// Something was dropped.
     pub dropped: bool,
@@ -62,18 +62,18 @@ impl Receiving {
         }
     }
 
-    /// dlv: given to the near side.
+    /// The position up to which the near side has taken the stream.
     pub fn delivered(&self) -> u64 {
         self.received - self.buffer.len() as u64 - self.limbo
     }
 
-    /// ack: what the peer may free (R11).
+    /// The position below which the peer may free (R11).
     pub fn acked(&self) -> u64 {
         let hold = mutant!(AckUnjournaled, self.hold, false);
         if hold { self.released.min(self.received) } else { self.received }
     }
 
-    /// R32: absolute; never moves back, and not on while nobody reads.
+    /// R32: the limit. It never moves back, and it does not move on while nobody reads.
     pub fn limit(&self) -> u64 {
         if self.discard {
             self.told_limit
@@ -87,7 +87,7 @@ impl Receiving {
         Report { received: self.received, acked: self.acked(), limit: self.limit() }
     }
 
-    /// The report that is going out.
+    /// Makes the report that is going out now, and takes note of it.
     pub fn tell(&mut self) -> Report {
         let report = self.report();
         self.told = report.received;
@@ -96,7 +96,7 @@ impl Receiving {
         report
     }
 
-    /// R31, R33: whether the peer should hear at once.
+    /// R31, R33: whether a report should go out at once.
     pub fn report_due(&self, ack_every: usize) -> bool {
         let ack_every = (ack_every as u64).min(self.window.div_ceil(4)).max(1);
         self.received - self.told >= ack_every
@@ -108,7 +108,7 @@ impl Receiving {
             )
     }
 
-    /// Whether anything is untold.
+    /// Whether the peer has not been told the newest positions.
     pub fn report_pending(&self) -> bool {
         self.told != self.received || self.told_acked != self.acked()
     }
@@ -135,7 +135,7 @@ impl Receiving {
         Ok(())
     }
 
-    /// R13: a byte that is still to come will be urgent.
+    /// R13: the peer announces that a byte which is still to come is urgent.
     pub fn on_urgent(&mut self, position: u64) -> Result<(), PeerMisbehaved> {
         let received = self.received;
         if self.fin || !(received..self.told_limit).contains(&position) {
@@ -153,19 +153,19 @@ impl Receiving {
         self.urgent = self.urgent.filter(|urgent| *urgent < kept);
     }
 
-    /// How many bytes the near side takes before the urgent one, if that is here.
+    /// The number of bytes that the near side takes before the urgent one, if that one is here.
     pub fn before_urgent(&self) -> Option<u64> {
         let delivered = self.delivered();
         self.urgent.filter(|urgent| *urgent < self.received)?.checked_sub(delivered)
     }
 
-    /// The near side took more.
+    /// The near side took `count` bytes more.
     pub fn taken(&mut self) {
         let delivered = self.delivered();
         self.urgent = self.urgent.filter(|urgent| *urgent >= delivered);
     }
 
-    /// R50.
+    /// R50: the peer ends its stream.
     pub fn on_fin(&mut self, position: u64) -> Result<(), PeerMisbehaved> {
         if position != self.received {
             return Err(PeerMisbehaved::WrongFin { position, expected: self.received });
@@ -178,17 +178,17 @@ impl Receiving {
         Ok(())
     }
 
-    /// CLOSE ACK may go: everything may be freed at the peer.
+    /// Whether CLOSE ACK may go out: the peer may free everything.
     pub fn fin_ack_ready(&self) -> bool {
         self.fin_ack_due && self.acked() == self.received
     }
 
-    /// Everything was handed to the near side.
+    /// Whether everything was handed to the near side.
     pub fn drained(&self) -> bool {
         self.limbo == 0 && self.buffer.is_empty()
     }
 
-    /// Nobody reads any more. Forgets what is buffered.
+    /// From now on nobody reads. Forgets what is buffered.
     pub fn stop(&mut self) {
         self.told_limit = self.limit();
         self.discard = true;

@@ -11,9 +11,9 @@ use crate::time::Instant;
 use crate::wire::{Checkpoint, Close, Data, First, Frame, Report, WireError, first_frame, frames};
 
 impl Session {
-    /// Decodes the frames in one record. Payloads accepted are pushed to `arrived`; pass them to
-    /// [`Session::deliver`] before the record's memory goes. Records of links the session is done
-    /// with are ignored. On error the session has reset itself.
+    /// Decodes the frames in one record. The payloads that were accepted are pushed to `arrived`;
+    /// pass them to [`Session::deliver`] before the memory of the record goes. Records of links
+    /// that the session is done with are ignored. On error the session has reset itself.
     pub fn handle_record<'b>(
         &mut self,
         now: Instant,
@@ -57,8 +57,8 @@ impl Session {
         Ok(())
     }
 
-    /// Frames of a server that does not have the session yet; after the one that moves it, the
-    /// rest are as any.
+    /// Takes the frames of a server that does not have the session yet. One of them may move the
+    /// session; the frames after it are handled like any others.
     fn record_beside<'b>(
         &mut self,
         now: Instant,
@@ -82,7 +82,8 @@ impl Session {
         self.on_frames(now, link, frames, arrived)
     }
 
-    /// R2: a new link at the acceptor. What does not fit harms that link alone.
+    /// R2: takes the first record of a new link at a listener. What does not fit harms that link
+    /// alone.
     fn on_first(&mut self, now: Instant, link: LinkId, record: &[u8]) {
         match first_frame(record) {
             Ok(First::Resume(resume)) => self.on_resume(now, link, &resume),
@@ -174,7 +175,7 @@ impl Session {
         Ok(())
     }
 
-    /// DATA moved, either way.
+    /// Takes note that DATA moved, in either direction.
     pub(super) fn moved(&mut self, now: Instant, count: usize) {
         self.clock.traffic = now;
         self.uncut = self.uncut.saturating_add(count as u64);
@@ -226,7 +227,7 @@ impl Session {
         Ok(())
     }
 
-    /// R41: a cut lies where the stream is (links are first in, first out).
+    /// R41: a cut must lie where the stream is, because links are first in, first out.
     fn check_cut(&self, position: u64) -> Result<(), PeerMisbehaved> {
         let received = self.receive.received;
         if position == received {
@@ -236,7 +237,7 @@ impl Session {
         }
     }
 
-    /// A round begins here or is answered: the next one is due a full interval later.
+    /// A round began here or was answered, so the next one is due a full interval later.
     pub(super) fn cut_made(&mut self) {
         (self.uncut, self.cut_due) = (0, false);
         self.clock.stop(Timer::Checkpoint);
@@ -248,7 +249,7 @@ impl Session {
         Ok(())
     }
 
-    /// The peer has more than before.
+    /// Does what is possible once the peer has more than before.
     pub(super) fn after_report(&mut self, now: Instant) {
         self.announcing.on_heard(self.send.heard);
         if let Some(covers) = self.journal.on_heard(self.send.heard) {
@@ -258,7 +259,7 @@ impl Session {
         self.check_stop(now);
     }
 
-    /// T4.
+    /// T4: the peer's user suspends the session.
     fn on_suspend(&mut self, now: Instant) {
         if self.step(StateEvent::PeerSuspend) == Some(Action::DetachAndWait) {
             self.detach_all(Detach::Close);

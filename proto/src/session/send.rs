@@ -1,18 +1,18 @@
-//! The outgoing stream: what is kept, what was transmitted, what the peer has.
+//! The outgoing stream: what is kept, what was sent, and what the peer has.
 
 use super::PeerMisbehaved;
 use crate::buffer::SendBuffer;
 use crate::mutant::mutant;
 use crate::wire::Report;
 
-/// State of the outgoing stream. una = `buffer.start()` <= heard, and una <= nxt <= max <= end.
+/// The state of the outgoing stream: una = `buffer.start()` <= heard, and una <= nxt <= max <= end.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Sending {
     /// Everything from una to end.
     pub buffer: SendBuffer,
-    /// Next to transmit.
+    /// The next byte to send.
     pub nxt: u64,
-    /// Highest ever transmitted.
+    /// The highest position ever sent.
     pub max: u64,
     /// The peer has received this much.
     pub heard: u64,
@@ -20,17 +20,18 @@ pub(super) struct Sending {
     pub limit: u64,
     /// The near side ended the stream: `buffer.end()` is final.
     pub fin: bool,
-    /// FIN was transmitted on the attached link.
+    /// FIN was sent on the attached link.
     pub fin_sent: bool,
-    /// FIN was ever transmitted.
+    /// FIN was ever sent.
     pub fin_ever: bool,
-    /// The peer has everything, the end included, and we may forget it.
+    /// The peer has everything, the end included, so that it may be forgotten here.
     pub fin_acked: bool,
     /// The newest urgent byte, until it is freed (R12).
     urgent: Option<u64>,
-    /// It was announced on the attached link.
+    /// The urgent byte was announced on the attached link.
     pub urgent_said: bool,
-    /// Nothing from here on is freed while another server is asked (R65), and what would have been.
+    /// While another server is asked (R65): the position from which on nothing is freed, and the
+    /// one up to which would have been freed.
     pin: Option<(u64, u64)>,
 }
 
@@ -60,7 +61,7 @@ impl Sending {
         self.buffer.end()
     }
 
-    /// R11: the peer's report on the attached link; it cannot have more than was transmitted.
+    /// R11: takes the peer's report on the attached link, which cannot name more than was sent.
     pub fn on_report(&mut self, report: &Report) -> Result<(), PeerMisbehaved> {
         if report.received > self.nxt {
             let sent = self.nxt;
@@ -72,7 +73,7 @@ impl Sending {
         Ok(())
     }
 
-    /// The peer may be told nothing below `position` any more.
+    /// The bytes below `position` are needed no more.
     pub fn free(&mut self, mut position: u64) {
         if let Some((from, owed)) = &mut self.pin {
             *owed = position.max(*owed);
@@ -84,7 +85,7 @@ impl Sending {
         }
     }
 
-    /// R65: keeps everything from `from` on.
+    /// R65: keeps everything from `from` on, whatever is acknowledged.
     pub fn pin(&mut self, from: u64) {
         self.pin = Some((from, self.una()));
     }
@@ -96,12 +97,12 @@ impl Sending {
         }
     }
 
-    /// What was kept back is needed.
+    /// What was kept back is needed after all.
     pub fn forget_owed(&mut self) {
         self.pin = None;
     }
 
-    /// R22: whether the peer's position at a resume can be continued from.
+    /// R22: whether the stream can be continued from the peer's position at a resume.
     pub fn fits(&self, report: &Report, fin_received: bool) -> bool {
         let known = self.una()..=self.max;
         known.contains(&report.received)
@@ -109,7 +110,7 @@ impl Sending {
             && (!fin_received || self.fin_ever && report.received == self.end())
     }
 
-    /// R22: rollback to the peer's position. Returns the bytes that will be sent again.
+    /// R22: goes back to the peer's position. Returns the number of bytes that will be sent again.
     pub fn roll_back(&mut self, report: &Report) -> u64 {
         self.nxt = mutant!(NoRollBack, report.received, self.nxt);
         mutant!(RollBackTooFar => self.nxt = self.nxt.saturating_sub(1).max(self.una()));
@@ -121,8 +122,8 @@ impl Sending {
         self.max - self.nxt
     }
 
-    /// Bytes of the next DATA frame. R65: none are new while another server is asked, which was
-    /// told how far they went.
+    /// The number of bytes of the next DATA frame. R65: while another server is asked no byte is
+    /// new, because that server was told how far the stream went.
     pub fn sendable(&self) -> u64 {
         let limit = mutant!(NoWindow, self.limit, u64::MAX);
         let beside = mutant!(BesideSends, self.pin.is_some(), false);
@@ -130,7 +131,7 @@ impl Sending {
         self.end().min(limit).saturating_sub(self.nxt)
     }
 
-    /// R12: the byte taken last is urgent; as with TCP there is one such byte at a time.
+    /// R12: the byte taken last is urgent. As with TCP there is one such byte at a time.
     pub fn mark_urgent(&mut self) {
         if !self.buffer.is_empty() {
             (self.urgent, self.urgent_said) = (Some(self.end() - 1), false);
@@ -150,7 +151,7 @@ impl Sending {
         mutant!(FreeSent => self.free(self.nxt));
     }
 
-    /// R50: FIN follows the last byte.
+    /// R50: whether FIN is next; it follows the last byte.
     pub fn fin_due(&self) -> bool {
         self.fin && !self.fin_sent && mutant!(FinEarly, self.nxt == self.end(), true)
     }

@@ -26,8 +26,8 @@ impl Session {
         self.ack_due |= self.receive.acked() > self.receive.told_acked;
     }
 
-    /// Acceptor: a ticket to send at its place in the stream (R60). It lets the broker free what it
-    /// covers; acknowledgements follow when the broker surely has it.
+    /// Acceptor: gives a ticket to send at its place in the stream (R60). With it the broker may
+    /// free what the ticket covers; acknowledgements follow when the broker surely has it.
     pub fn offer_ticket(&mut self, offer: TicketOffer) {
         assert!(offer.ticket.len() <= TICKET_MAX, "tickets are bounded where they are made");
         assert!(offer.covers <= self.receive.received, "a ticket covers what was received");
@@ -45,8 +45,8 @@ impl Session {
         }
     }
 
-    /// Acceptor: gives the initiator a pass, at most [`crate::wire::PASS_MAX`] bytes (R80). False if
-    /// it knows no passes, or there is no link now.
+    /// Acceptor: gives the initiator a pass of at most [`crate::wire::PASS_MAX`] bytes (R80). False
+    /// if the initiator knows no passes, or if there is no link now.
     pub fn give_pass(&mut self, pass: &[u8]) -> bool {
         let knows = self.peer_features & FEATURE_PASS != 0 && pass.len() <= PASS_MAX;
         match self.links.attached {
@@ -60,12 +60,13 @@ impl Session {
         }
     }
 
-    /// Initiator: what the session is used to get, bytes a second; another server is told (STP 10).
+    /// Initiator: sets the rate that the session is used to, in bytes a second. Another server is
+    /// told it (STP 10).
     pub fn want_rate(&mut self, rate: u64) {
         self.rate_wanted = rate;
     }
 
-    /// Initiator: declines that.
+    /// Initiator: declines to go elsewhere, when the server asked for it.
     pub fn decline_transfer(&mut self, reason: TransferReason) {
         if let (Daemon::Broker, State::Active, Some(link)) =
             (self.role.daemon, self.state, self.links.attached)
@@ -74,7 +75,7 @@ impl Session {
         }
     }
 
-    /// Initiator: keeps the newest ticket; it acknowledges what it covers (R63).
+    /// Initiator: keeps the newest ticket, which acknowledges what it covers (R63).
     pub(super) fn on_ticket(&mut self, ticket: &TicketFrame<'_>) -> Result<(), PeerMisbehaved> {
         let received = self.receive.received;
         if ticket.at > received {

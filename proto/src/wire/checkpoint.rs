@@ -1,5 +1,5 @@
-//! CHECKPOINT: request, answer and confirm of a cut (KTH 3.4.1, repaired: R40 to R46), and the plain
-//! acknowledgement, which is also window update and heartbeat.
+//! CHECKPOINT: request, answer and confirm of a cut (KTH 3.4.1, repaired: R40 to R46), and the
+//! plain acknowledgement, which is also window update and heartbeat.
 
 use super::WireError;
 use super::frame::{Fields, Put, Raw, kind, write};

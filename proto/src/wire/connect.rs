@@ -11,13 +11,13 @@ use crate::seam::SeamProof;
 
 /// The version of the protocol spoken here.
 pub const VERSION: u16 = 2;
-/// Longest service or endpoint name, and longest server id.
+/// The longest name of a service, an endpoint or a server.
 pub const NAME_MAX: usize = 255;
 /// The longest ticket.
 pub const TICKET_MAX: usize = 15_000;
-/// Longest ticket of a gateway.
+/// The longest ticket of a gateway.
 pub const GRANT_MAX: usize = 6_000;
-/// Longest pass (R80).
+/// The longest pass (R80).
 pub const PASS_MAX: usize = 1_000;
 /// Bits of the mode.
 const TRANSFER: u8 = 1;
@@ -41,7 +41,7 @@ pub const FEATURE_URGENT: u32 = 1 << 17;
 pub const FEATURE_GROUP: u32 = 1 << 18;
 /// What is understood here, without a field (R6).
 pub const FEATURES: u32 = FEATURE_PASS | FEATURE_URGENT | FEATURE_GROUP;
-/// Longest text that explains a refusal.
+/// The longest text that explains a denial.
 pub const REASON_MAX: usize = 200;
 
 /// CONNECT: the first frame of a link that opens or brings over a session.
@@ -64,10 +64,10 @@ pub struct Connect<'a> {
     pub endpoint: &'a str,
     /// New session, or one that comes over.
     pub mode: ConnectMode<'a>,
-    /// The gateway's ticket, if the service wants one. Not with a session's own ticket, which
-    /// says more. A CONNECT without it is what it always was.
+    /// The gateway's ticket, if the service wants one. It is left out beside a session's own
+    /// ticket, which says more.
     pub grant: Option<&'a [u8]>,
-    /// What the session was used to get, bytes a second; none: not known.
+    /// The rate that the session is used to, in bytes a second; none: not known.
     pub rate: Option<u64>,
     /// What is to be known of the connection at the app.
     pub belongs: Belongs,
@@ -87,7 +87,8 @@ pub enum ConnectMode<'a> {
 /// What a broker tells the server through which it wants to reach another one (R81).
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub struct RelayRequest<'a> {
-    /// The public key of the server to be reached: whoever relays knows by itself where that is.
+    /// The public key of the server to be reached. The relay knows from its own configuration where
+    /// that server is.
     pub home: [u8; 32],
     /// What that server has given the session for this.
     pub pass: &'a [u8],
@@ -104,7 +105,7 @@ pub struct TransferRequest<'a> {
     pub down: u64,
     /// The first up byte the broker still has.
     pub up_from: u64,
-    /// The end of what was ever transmitted up.
+    /// The end of what was ever sent up.
     pub up_sent: u64,
     /// Whether the app has ended its up stream.
     pub up_fin: bool,

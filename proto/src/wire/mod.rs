@@ -1,4 +1,4 @@
-//! What goes over a link: frames, one file per format (PROTOCOL.md R2-R5).
+//! What goes over a link: frames, one file per format (PROTOCOL.md, R2 to R5).
 //!
 //! A frame never spans TLS records, so there is no reassembly: a decrypted record is decoded as it
 //! lies. Every decoder is bounded by its record, borrows from it, and names the peer in its error.
@@ -50,31 +50,31 @@ use frame::{Raw, kind, take};
 pub enum Frame<'a> {
     /// Opens a session, or brings one over.
     Connect(Connect<'a>),
-    /// Taken.
+    /// A server has taken the session.
     ConnectOk(ConnectOk<'a>),
-    /// Not taken.
+    /// A server does not take the session.
     ConnectDenied(ConnectDenied<'a>),
     /// Bytes of the stream.
     Data(Data<'a>),
-    /// Cuts and acknowledgements.
+    /// A step of a cut, or an acknowledgement.
     Checkpoint(Checkpoint),
-    /// Ends.
+    /// The end of a direction, or of the session.
     Close(Close),
-    /// Stopped by the user.
+    /// The user has stopped the session.
     Suspend(Suspend),
     /// A session goes on over a new link.
     Resume(ResumeFrame),
-    /// It does.
+    /// The session goes on over that link.
     ResumeOk(ResumeOk),
-    /// It does not.
+    /// The session does not go on over that link.
     ResumeDenied(ResumeDenied),
-    /// For a later transfer.
+    /// What a later transfer needs.
     Ticket(TicketFrame<'a>),
-    /// Please go elsewhere.
+    /// The server asks the session to go elsewhere.
     Transfer(Transfer<'a>),
-    /// Not now.
+    /// The broker stays.
     Stay(Transfer<'a>),
-    /// For reaching this server through others.
+    /// What lets the broker reach this server through others.
     Pass(PassFrame<'a>),
     /// Which byte of the stream is urgent.
     Urgent(Urgent),
@@ -135,7 +135,7 @@ pub struct Frames<'a> {
     fresh: bool,
 }
 
-/// Takes a record apart. An empty record is an error; so is one longer than [`FRAME_MAX`].
+/// Takes a record apart. An empty record is an error, and so is one longer than [`FRAME_MAX`].
 pub fn frames(record: &[u8]) -> Frames<'_> {
     Frames { record, fresh: true }
 }

@@ -1,4 +1,5 @@
-//! Cuts: both ends hold the same ones, whatever collides or gets lost (R40 to R46, flaws F1 and F2).
+//! Cuts: both ends hold the same ones, whatever collides or gets lost (R40 to R46, flaws F1 and
+//! F2).
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! A broker's and a server's session, joined by links that deliver records in order after a latency,
-//! and break when told to. Time is virtual; everything is deterministic.
+//! A broker's and a server's session, joined by links that deliver records in order after a
+//! latency, and break when told to. Time is virtual; everything is deterministic.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;

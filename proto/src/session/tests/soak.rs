@@ -1,5 +1,5 @@
-//! Seeded random runs: whatever happens, what was delivered is a prefix of what was sent, and in the
-//! end both have everything.
+//! Seeded random runs: whatever happens, what was delivered is a prefix of what was sent, and in
+//! the end both have everything.
 
 use std::time::Duration;
 

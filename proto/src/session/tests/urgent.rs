@@ -1,4 +1,5 @@
-//! Urgent bytes: the newest one arrives as such, at its place, whatever happens to links (R12, R13).
+//! Urgent bytes: the newest one arrives as such, at its place, whatever happens to links (R12,
+//! R13).
 
 use std::time::Duration;
 
