@@ -58,5 +58,6 @@ toolchain() { sed -n 's/^channel = "\(.*\)"/\1/p' "$ROOT/rust-toolchain.toml"; }
 # choice of packages cargo would choose other features, and compile much again.
 build() { cargo build -q --workspace --bins --lib "$@"; }
 
-need_packages build-essential cmake pkg-config
+# The build of the crate etcd-client runs protoc, and reads the definitions of libprotobuf-dev.
+need_packages build-essential cmake pkg-config protobuf-compiler libprotobuf-dev
 need_cargo

@@ -1,9 +1,7 @@
 //! The broker as a process: command line, files, signals.
 
 use std::env;
-use std::ffi::{OsStr, OsString};
 use std::future::Future;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,7 +12,7 @@ use clap::Parser;
 use stp_net::key::Identity;
 use stp_net::link::Tls;
 use stp_net::status::{StatusAddr, StatusServer, Token};
-use stp_proto::local::path::{LocalPath, ROUTES_FILE, Surroundings};
+use stp_proto::local::path::ROUTES_FILE;
 use stp_proto::local::routes::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -286,15 +284,5 @@ fn socket_dir(args: &Args) -> anyhow::Result<PathBuf> {
     if let Some(dir) = &args.socket_dir {
         return std::path::absolute(dir).context("--socket-dir");
     }
-    let uid = nix::unistd::Uid::effective().as_raw();
-    let (session_dir, runtime_dir) = (env::var_os("SESSION_DIR"), env::var_os("XDG_RUNTIME_DIR"));
-    let around = Surroundings {
-        session_dir: session_dir.as_deref().map(OsStr::as_bytes),
-        runtime_dir: runtime_dir.as_deref().map(OsStr::as_bytes),
-        uid,
-        has_run_user: Path::new(&format!("/run/user/{uid}")).is_dir(),
-    };
-    let place = LocalPath::directory(&around)
-        .context("SESSION_DIR or XDG_RUNTIME_DIR is not an absolute path, or is too long")?;
-    Ok(OsString::from_vec(place.as_bytes().to_vec()).into())
+    Ok(stp_lookup::here::session_dir()?)
 }

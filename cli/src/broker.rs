@@ -1,7 +1,7 @@
 //! Talking to the broker over its status socket, and starting one.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::Read;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use hyper::body::Bytes;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::UnixStream;
+use stp_lookup::here;
 
 use crate::args::Run;
 use crate::places;
@@ -22,6 +22,10 @@ const START_MAX: Duration = Duration::from_secs(10);
 /// How long it may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 const ANSWER_BYTES_MAX: usize = 256 << 20;
+/// The broker's status socket, in its directory.
+const STATUS_SOCKET: &str = "status.sock";
+const TOKEN_FILE: &str = "token";
+const TOKEN_BYTES_MAX: u64 = 4_096;
 
 /// The broker's `/status`.
 ///
@@ -85,28 +89,41 @@ fn ask(method: Method, path: &str) -> anyhow::Result<(StatusCode, String)> {
 }
 
 fn ask_with(method: Method, path: &str, body: String) -> anyhow::Result<(StatusCode, String)> {
-    let dir = places::session_dir()?;
-    let socket = dir.join("status.sock");
-    // Only this user can read it, as only he can reach the socket.
-    let token = std::fs::read_to_string(dir.join("token")).unwrap_or_default();
+    let dir = here::session_dir()?;
+    let stream = here::connect(&dir, STATUS_SOCKET).map_err(|error| match error.is_absence() {
+        true => anyhow::anyhow!("no broker runs here ({}); `session run` starts one", dir.display()),
+        false => error.into(),
+    })?;
+    let token = token(&dir)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        tokio::time::timeout(ANSWER_MAX, exchange(&socket, token.trim(), method, path, body))
+        tokio::time::timeout(ANSWER_MAX, exchange(stream, token.trim(), method, path, body))
             .await
             .context("the broker does not answer")?
     })
 }
 
+/// What lets its holder change something. Only this user can read it, as only he can reach the
+/// socket.
+fn token(dir: &Path) -> anyhow::Result<String> {
+    let mut token = String::new();
+    match here::open(dir, TOKEN_FILE) {
+        Ok(file) => drop(file.take(TOKEN_BYTES_MAX).read_to_string(&mut token)?),
+        Err(error) if error.is_absence() => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(token)
+}
+
 async fn exchange(
-    socket: &Path,
+    stream: UnixStream,
     token: &str,
     method: Method,
     path: &str,
     body: String,
 ) -> anyhow::Result<(StatusCode, String)> {
-    let stream = UnixStream::connect(socket).await.with_context(|| {
-        format!("no broker runs here ({}); `session run` starts one", socket.display())
-    })?;
+    stream.set_nonblocking(true)?;
+    let stream = tokio::net::UnixStream::from_std(stream)?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
@@ -187,22 +204,13 @@ const EXAMPLE: &str = r#"    [[service]]
 "#;
 
 fn default_log() -> anyhow::Result<PathBuf> {
-    let dir = places::session_dir()?;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&dir)
-        .with_context(|| format!("cannot make {}", dir.display()))?;
+    let dir = here::session_dir()?;
+    here::make_private(&dir)?;
     Ok(dir.join("broker.log"))
 }
 
 fn start(program: &Path, run: &Run, log: &Path) -> anyhow::Result<Child> {
-    let file = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(log)
-        .with_context(|| format!("cannot write the broker's log {}", log.display()))?;
+    let file = here::append(log).context("cannot write the broker's log")?;
     let mut command = Command::new(program);
     if let Some(config) = &run.config {
         command.arg("--config").arg(config);

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use serde_json::{Value, json};
+use stp_lookup::here;
 
 use crate::args::Doctor;
 use crate::elf::{self, Coverage, Obstacle};
@@ -69,7 +70,7 @@ fn examine(words: &[OsString]) -> anyhow::Result<Report> {
             _ => None,
         },
     };
-    let map = places::session_dir().ok().and_then(|dir| host::route_map(&dir));
+    let map = here::session_dir().ok().and_then(|dir| host::route_map(&dir));
     let hosts = words[at + 1..].iter().filter_map(|word| host::read(word.to_str()?));
     let way = |host: Host| {
         let way = map.as_deref().map(|map| host::way(map, &host));

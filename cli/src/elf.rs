@@ -6,13 +6,20 @@
 //! file: nothing is run.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use object::elf::{
+    DT_NEEDED, Dyn64, EM_AARCH64, EM_RISCV, EM_X86_64, FileHeader64, Machine,
+};
+use object::read::elf::{FileHeader, ProgramHeader};
+use object::{Endianness, FileKind, ReadCache};
+
 /// How many interpreters of scripts are followed.
 const SCRIPTS_MAX: usize = 4;
-const SECTIONS_MAX: u16 = 512;
+/// As many bytes of a script as the kernel looks at for its interpreter.
+const HEAD_MAX: u64 = 256;
 
 /// What was found out about a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +58,8 @@ pub enum Obstacle {
     OtherMachine(&'static str),
     /// Not an ELF file and not a script.
     NotAProgram,
+    /// This library of it ends the program if another one is loaded before it.
+    MustBeFirst(String),
     /// It is started, or starts its program, where the shim is not: why, and what to do.
     Elsewhere(&'static str, &'static str),
     /// It does not start at all, for want of these libraries.
@@ -71,6 +80,7 @@ impl Obstacle {
             Obstacle::Musl => "musl",
             Obstacle::OtherMachine(_) => "machine",
             Obstacle::NotAProgram => "no program",
+            Obstacle::MustBeFirst(_) => "must be first",
             Obstacle::Elsewhere(..) => "elsewhere",
             Obstacle::Missing(_) => "missing libraries",
             Obstacle::ShimRefused(_) => "shim refused",
@@ -94,6 +104,9 @@ impl Obstacle {
                 format!("it is a {what} program; this shim is for another kind")
             }
             Obstacle::NotAProgram => "it is neither an ELF program nor a script".into(),
+            Obstacle::MustBeFirst(library) => {
+                format!("its {library} ends it when a library is preloaded: it insists on being first")
+            }
             Obstacle::Elsewhere(why, _) => (*why).into(),
             Obstacle::Missing(libraries) => {
                 format!("it would not start: the linker does not find {}", libraries.join(", "))
@@ -120,13 +133,17 @@ impl Obstacle {
             Obstacle::Musl => "use a build of it for glibc",
             Obstacle::OtherMachine(_) => "install a build of it for this machine",
             Obstacle::NotAProgram => "name a program",
+            Obstacle::MustBeFirst(_) => {
+                "set ASAN_OPTIONS=verify_asan_link_order=0, which turns that check off, \
+                 or use a build without the sanitizer"
+            }
         }
     }
 
     /// Whether it would run, uncovered, with the shim in its environment.
     #[must_use]
     pub fn runs_with_preload(&self) -> bool {
-        !matches!(self, Obstacle::Musl)
+        !matches!(self, Obstacle::Musl | Obstacle::MustBeFirst(_))
     }
 }
 
@@ -137,27 +154,16 @@ impl Obstacle {
 pub fn look(path: &Path) -> std::io::Result<Finding> {
     let mut program = path.to_owned();
     for _ in 0..SCRIPTS_MAX {
-        let mut file = File::open(&program)?;
-        let mut head = [0; 256];
-        let length = read_up_to(&mut file, &mut head)?;
-        let Some(interpreter) = shebang(&head[..length]) else {
-            let (linker, coverage) = judge(&program, &mut file, &head[..length])?;
+        let file = File::open(&program)?;
+        let mut head = Vec::new();
+        (&file).take(HEAD_MAX).read_to_end(&mut head)?;
+        let Some(interpreter) = shebang(&head) else {
+            let (linker, coverage) = judge(&program, file)?;
             return Ok(Finding { program, linker, coverage });
         };
         program = interpreter;
     }
     Ok(Finding { program, linker: None, coverage: Coverage::Not(Obstacle::NotAProgram) })
-}
-
-fn read_up_to(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
-    let mut length = 0;
-    while length < buffer.len() {
-        match file.read(&mut buffer[length..])? {
-            0 => break,
-            n => length += n,
-        }
-    }
-    Ok(length)
 }
 
 /// The interpreter of a script; `env NAME` is looked up.
@@ -174,7 +180,7 @@ fn shebang(head: &[u8]) -> Option<PathBuf> {
     Some(interpreter)
 }
 
-fn judge(path: &Path, file: &mut File, head: &[u8]) -> std::io::Result<(Option<String>, Coverage)> {
+fn judge(path: &Path, file: File) -> std::io::Result<(Option<String>, Coverage)> {
     let meta = file.metadata()?;
     let not = |obstacle| Ok((None, Coverage::Not(obstacle)));
     let own = (nix::unistd::Uid::effective().as_raw(), nix::unistd::Gid::effective().as_raw());
@@ -186,8 +192,8 @@ fn judge(path: &Path, file: &mut File, head: &[u8]) -> std::io::Result<(Option<S
     if has_capabilities(path) {
         return not(Obstacle::Capabilities);
     }
-    let Some(elf) = Elf::read(file, head)? else { return not(Obstacle::NotAProgram) };
-    if let Some(other) = elf.other_machine() {
+    let Some(elf) = Elf::read(file) else { return not(Obstacle::NotAProgram) };
+    if let Some(other) = elf.other_machine {
         return not(Obstacle::OtherMachine(other));
     }
     if elf.is_go {
@@ -196,8 +202,20 @@ fn judge(path: &Path, file: &mut File, head: &[u8]) -> std::io::Result<(Option<S
     match elf.interpreter {
         None => not(Obstacle::Static),
         Some(linker) if linker.contains("ld-musl") => not(Obstacle::Musl),
-        linker => Ok((linker, Coverage::Covered)),
+        linker => match elf.needed.into_iter().find(|library| insists_on_being_first(library)) {
+            Some(library) => not(Obstacle::MustBeFirst(library)),
+            None => Ok((linker, Coverage::Covered)),
+        },
     }
+}
+
+/// The run-time library of AddressSanitizer ends the program when another library is loaded before
+/// it, unless its options say otherwise.
+fn insists_on_being_first(library: &str) -> bool {
+    let is_asan = library.starts_with("libasan.so") || library.starts_with("libclang_rt.asan");
+    let options = std::env::var("ASAN_OPTIONS").unwrap_or_default();
+    let turned_off = ["0", "false", "no"].map(|off| format!("verify_asan_link_order={off}"));
+    is_asan && !options.split([':', ',', ' ']).any(|one| turned_off.iter().any(|off| off == one))
 }
 
 /// The kernel keeps them in an attribute of the file.
@@ -207,104 +225,78 @@ fn has_capabilities(path: &Path) -> bool {
 }
 
 /// The little of an ELF file that matters here.
+#[derive(Default)]
 struct Elf {
-    is_64: bool,
-    machine: u16,
+    /// What it was made for, if that is not this machine.
+    other_machine: Option<&'static str>,
     interpreter: Option<String>,
     is_go: bool,
+    /// The libraries that it names itself.
+    needed: Vec<String>,
 }
 
 impl Elf {
-    fn read(file: &mut File, head: &[u8]) -> std::io::Result<Option<Elf>> {
-        if head.len() < 64 || !head.starts_with(b"\x7fELF") || head[5] != 1 {
-            return Ok(None);
+    /// Nothing if it is not an ELF file. What its header promises and does not hold is left out:
+    /// the kernel looks at the segments alone, and sections may be stripped.
+    fn read(file: File) -> Option<Elf> {
+        let data = &ReadCache::new(file);
+        match FileKind::parse(data).ok()? {
+            FileKind::Elf32 => Some(Elf { other_machine: Some("32-bit"), ..Elf::default() }),
+            FileKind::Elf64 => Elf::read_64(data),
+            _ => None,
         }
-        let is_64 = head[4] == 2;
-        let machine = u16_at(head, 18);
-        let mut elf = Elf { is_64, machine, interpreter: None, is_go: false };
-        if is_64 {
-            elf.read_interpreter(file, head)?;
-            elf.is_go = has_go_section(file, head)?;
-        }
-        Ok(Some(elf))
     }
 
-    fn read_interpreter(&mut self, file: &mut File, head: &[u8]) -> std::io::Result<()> {
-        let (table, size, count) = (u64_at(head, 32), u16_at(head, 54), u16_at(head, 56));
-        for k in 0..u64::from(count.min(SECTIONS_MAX)) {
-            let entry = read_at(file, table.wrapping_add(k * u64::from(size)), 56)?;
-            if entry.len() == 56 && u32_at(&entry, 0) == 3 {
-                let length = u64_at(&entry, 32).min(4_096);
-                let path = read_at(file, u64_at(&entry, 8), length as usize)?;
-                let path = path.split(|b| *b == 0).next().unwrap_or_default();
-                self.interpreter = Some(String::from_utf8_lossy(path).into_owned());
-            }
-        }
-        Ok(())
-    }
-
-    fn other_machine(&self) -> Option<&'static str> {
-        if !self.is_64 {
-            return Some("32-bit");
-        }
-        let own = if cfg!(target_arch = "x86_64") {
-            62
-        } else if cfg!(target_arch = "aarch64") {
-            183
-        } else if cfg!(target_arch = "riscv64") {
-            243
-        } else {
-            return None;
+    fn read_64<'d>(data: &'d ReadCache<File>) -> Option<Elf> {
+        let header = FileHeader64::<Endianness>::parse(data).ok()?;
+        let endian = header.endian().ok()?;
+        let segments = header.program_headers(endian, data).unwrap_or_default();
+        let mut interpreters =
+            segments.iter().filter_map(|segment| segment.interpreter(endian, data).ok().flatten());
+        let sections = header.sections(endian, data).ok();
+        let is_go = sections.as_ref().is_some_and(|sections| {
+            let mut names = sections.iter().filter_map(|one| sections.section_name(endian, one).ok());
+            // Go marks its programs with sections of its own.
+            names.any(|name| name == b".go.buildinfo" || name == b".note.go.buildid")
+        });
+        let needed = || {
+            let sections = sections.as_ref()?;
+            let (entries, strings) = sections.dynamic(endian, data).ok()??;
+            let strings = sections.strings(endian, data, strings).ok()?;
+            let name = |entry: &Dyn64<Endianness>| {
+                let is_needed = entry.d_tag.get(endian) == DT_NEEDED;
+                let at = is_needed.then(|| u32::try_from(entry.d_val.get(endian)).ok())??;
+                Some(String::from_utf8_lossy(strings.get(at).ok()?).into_owned())
+            };
+            Some(entries.iter().filter_map(name).collect())
         };
-        match self.machine {
-            machine if machine == own => None,
-            62 => Some("x86-64"),
-            183 => Some("ARM64"),
-            243 => Some("RISC-V"),
-            _ => Some("foreign"),
-        }
+        Some(Elf {
+            other_machine: other_machine(header.e_machine(endian)),
+            interpreter: interpreters.next().map(|path| String::from_utf8_lossy(path).into_owned()),
+            is_go,
+            needed: needed().unwrap_or_default(),
+        })
     }
 }
 
-/// Go marks its programs with sections of its own.
-fn has_go_section(file: &mut File, head: &[u8]) -> std::io::Result<bool> {
-    let (table, size, count, names) =
-        (u64_at(head, 40), u16_at(head, 58), u16_at(head, 60), u16_at(head, 62));
-    if table == 0 || size < 64 || names >= count {
-        return Ok(false);
+/// A name for a machine that is not this one.
+fn other_machine(machine: Machine) -> Option<&'static str> {
+    let own = if cfg!(target_arch = "x86_64") {
+        EM_X86_64
+    } else if cfg!(target_arch = "aarch64") {
+        EM_AARCH64
+    } else if cfg!(target_arch = "riscv64") {
+        EM_RISCV
+    } else {
+        return None;
+    };
+    match machine {
+        machine if machine == own => None,
+        EM_X86_64 => Some("x86-64"),
+        EM_AARCH64 => Some("ARM64"),
+        EM_RISCV => Some("RISC-V"),
+        _ => Some("foreign"),
     }
-    let section = |k: u16| table.wrapping_add(u64::from(k) * u64::from(size));
-    let entry = read_at(file, section(names), 64)?;
-    if entry.len() < 64 {
-        return Ok(false);
-    }
-    let length = u64_at(&entry, 32).min(1 << 20) as usize;
-    let text = read_at(file, u64_at(&entry, 24), length)?;
-    let marks: [&[u8]; 2] = [b".go.buildinfo\0", b".note.go.buildid\0"];
-    Ok(marks.iter().any(|mark| text.windows(mark.len()).any(|window| window == *mark)))
-}
-
-fn read_at(file: &mut File, at: u64, length: usize) -> std::io::Result<Vec<u8>> {
-    let mut bytes = vec![0; length];
-    // No file is as long as what a broken header may say.
-    if file.seek(SeekFrom::Start(at)).is_err() {
-        return Ok(Vec::new());
-    }
-    let length = read_up_to(file, &mut bytes)?;
-    bytes.truncate(length);
-    Ok(bytes)
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([bytes[at], bytes[at + 1]])
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
 #[cfg(test)]
@@ -325,6 +317,8 @@ mod tests {
     fn elf(is_64: bool, machine: u16, interpreter: Option<&str>) -> Vec<u8> {
         let mut bytes = vec![0; 256];
         bytes[..6].copy_from_slice(&[0x7f, b'E', b'L', b'F', if is_64 { 2 } else { 1 }, 1]);
+        bytes[6] = 1;
+        bytes[16] = 2;
         bytes[18..20].copy_from_slice(&machine.to_le_bytes());
         if let Some(path) = interpreter {
             bytes[32..40].copy_from_slice(&64u64.to_le_bytes());

@@ -5,6 +5,7 @@
 //! `FILE.part`, show how it goes, and compare the SHA-256 of the whole with the gateway's word
 //! before the file gets its name.
 
+use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::net::SocketAddr;
@@ -14,12 +15,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use stp_lookup::here;
 use stp_proto::local::wire::SocketState;
 
 use crate::args::{Get, Run};
-use crate::{broker, login, places, print, stream};
+use crate::{broker, login, print, stream};
 
 /// Attempts without a new byte.
 const ATTEMPTS_MAX: u32 = 10;
@@ -190,7 +193,7 @@ fn transfer(
     have: &mut u64,
     bar: &ProgressBar,
 ) -> anyhow::Result<()> {
-    let dir = places::session_dir()?;
+    let dir = here::session_dir()?;
     let (mut session, cookie) = stream::open(&dir, offer.address, SILENCE)?;
     let request = format!(
         "GET {} HTTP/1.1\r\nHost: {}\r\nRange: bytes={have}-\r\nConnection: close\r\n\
@@ -368,29 +371,18 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// What stays as it is in a request's target.
+const PLAIN: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 /// A path as a request's target.
 fn escaped(path: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
-    let one = |byte: u8| {
-        if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }
-    };
-    path.bytes().map(one).collect()
+    utf8_percent_encode(path, PLAIN).to_string()
 }
 
+/// Undoes percent encoding. A `%` without two hexadecimal digits stays a `%`.
 fn unescaped(text: &str) -> Option<String> {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        if *first == b'%' {
-            let (digits, tail) = tail.split_at_checked(2)?;
-            bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
-            rest = tail;
-        } else {
-            bytes.push(*first);
-        }
-    }
-    String::from_utf8(bytes).ok()
+    percent_decode_str(text).decode_utf8().ok().map(Cow::into_owned)
 }
 
 fn source(url: &str) -> anyhow::Result<Source> {
@@ -420,7 +412,7 @@ mod tests {
             "stp://a@b/",
             "stp://a@b/../c",
             "stp://A B@b/c",
-            "stp://a@b/%2",
+            "stp://a@b/%ff",
         ] {
             assert!(source(bad).is_err(), "{bad}");
         }

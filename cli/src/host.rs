@@ -1,9 +1,10 @@
 //! The hosts among a program's arguments, and whether a route leads to them.
 
-use std::fs;
+use std::io::Read;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
 
+use stp_lookup::here;
 use stp_proto::local::path::ROUTES_FILE;
 use stp_proto::local::routes::{CONTROL_BYTES, Control, Routes};
 use stp_proto::name::Name;
@@ -22,6 +23,9 @@ const SCHEMES: [(&str, u16); 11] = [
     ("postgresql", 5_432),
     ("ws", 80),
 ];
+
+/// A route map is far smaller; more is some other file.
+const MAP_BYTES_MAX: u64 = 256 << 20;
 
 /// A host that a program is told to talk to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +90,8 @@ fn with_port(place: &str) -> (&str, Option<u16>) {
 /// The route map of the broker in this directory; nothing when there is none.
 #[must_use]
 pub fn route_map(dir: &Path) -> Option<Vec<u8>> {
-    let map = fs::read(dir.join(ROUTES_FILE)).ok()?;
+    let mut map = Vec::new();
+    here::open(dir, ROUTES_FILE).ok()?.take(MAP_BYTES_MAX).read_to_end(&mut map).ok()?;
     routes(&map)?;
     Some(map)
 }

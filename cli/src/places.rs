@@ -1,30 +1,11 @@
-//! Where things are: the session directory, the shim, the broker.
+//! Where things are: the shim, the broker, its configuration.
 
 use std::env;
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use stp_proto::local::path::{LocalPath, Surroundings};
-
-/// The directory of the broker's sockets.
-///
-/// # Errors
-/// When a variable holds what cannot be one.
-pub fn session_dir() -> anyhow::Result<PathBuf> {
-    let uid = nix::unistd::Uid::effective().as_raw();
-    let (session_dir, runtime_dir) = (env::var_os("SESSION_DIR"), env::var_os("XDG_RUNTIME_DIR"));
-    let around = Surroundings {
-        session_dir: session_dir.as_deref().map(OsStr::as_bytes),
-        runtime_dir: runtime_dir.as_deref().map(OsStr::as_bytes),
-        uid,
-        has_run_user: Path::new(&format!("/run/user/{uid}")).is_dir(),
-    };
-    let place = LocalPath::directory(&around)
-        .context("SESSION_DIR or XDG_RUNTIME_DIR is not an absolute path, or is too long")?;
-    Ok(OsString::from_vec(place.as_bytes().to_vec()).into())
-}
 
 /// The shim.
 ///

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use stp_lookup::here;
 use stp_proto::local::path::SOCKET_FILE;
 use stp_proto::local::wire::{FILLER_END, Open, OpenFlags, Reply, Request, SocketState};
 use stp_proto::local::{Cookie, Family};
@@ -23,7 +24,7 @@ pub fn open(dir: &Path, to: SocketAddr, silence: Duration) -> io::Result<(UnixSt
         flags: OpenFlags::default(),
     });
     let message = open.encode().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut stream = UnixStream::connect(dir.join(SOCKET_FILE))?;
+    let mut stream = here::connect(dir, SOCKET_FILE).map_err(io::Error::other)?;
     stream.set_read_timeout(Some(silence))?;
     stream.write_all(message.as_bytes())?;
     stream.write_all(&[FILLER_END])?;
@@ -32,7 +33,7 @@ pub fn open(dir: &Path, to: SocketAddr, silence: Duration) -> io::Result<(UnixSt
 
 /// What became of such a session.
 pub fn socket_state(dir: &Path, cookie: Cookie) -> Option<SocketState> {
-    let mut stream = UnixStream::connect(dir.join(SOCKET_FILE)).ok()?;
+    let mut stream = here::connect(dir, SOCKET_FILE).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(3))).ok()?;
     stream.write_all(Request::SocketState(cookie).encode()?.as_bytes()).ok()?;
     let mut bytes = Vec::new();

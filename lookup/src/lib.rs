@@ -14,20 +14,11 @@ pub mod address;
 pub mod connection;
 pub mod credential;
 pub mod gateway;
+pub mod here;
 pub mod known;
 pub mod live_key;
 pub mod password;
 pub mod sealed;
-
-use std::path::PathBuf;
-
-/// The user's configuration directory: credentials and known keys are in it.
-#[must_use]
-pub fn folder() -> Option<PathBuf> {
-    let given = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    let home = || given("HOME").map(|home| PathBuf::from(home).join(".config"));
-    given("XDG_CONFIG_HOME").map(PathBuf::from).or_else(home).map(|dir| dir.join("session"))
-}
 
 /// The file of known keys in the configuration directory.
 pub const KNOWN_FILE: &str = "known_directories";
@@ -36,4 +27,5 @@ pub use address::{DirectoryAddress, PORT, resolve};
 pub use connection::{AskError, Connection};
 pub use credential::Credential;
 pub use gateway::{Gateway, Referral};
+pub use here::config_dir as folder;
 pub use password::{Keys, Verifier};

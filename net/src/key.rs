@@ -273,7 +273,7 @@ impl ClusterKey {
 }
 
 /// Reads a small private text file; refuses one that others can read.
-pub(crate) fn read_secret(path: &Path) -> Result<String, KeyError> {
+pub fn read_secret(path: &Path) -> Result<String, KeyError> {
     let failed = |source| KeyError::Io { action: "read", path: path.into(), source };
     let file = File::open(path).map_err(failed)?;
     let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o7777;

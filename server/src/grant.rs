@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use parking_lot::Mutex;
+use percent_encoding::percent_decode;
 use stp_net::key::PublicKey;
 use stp_net::seal;
 use stp_proto::handle::Handle;
@@ -101,23 +102,7 @@ pub fn asks_only_for(head: &[u8], path: &str) -> bool {
         return false;
     }
     let plain = target.split(|byte| *byte == b'?').next().unwrap_or_default();
-    decoded(plain).is_some_and(|asked| asked == path.as_bytes())
-}
-
-fn decoded(text: &[u8]) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        if *first == b'%' {
-            let (digits, tail) = tail.split_at_checked(2)?;
-            bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
-            rest = tail;
-        } else {
-            bytes.push(*first);
-        }
-    }
-    Some(bytes)
+    percent_decode(plain).eq(path.bytes())
 }
 
 #[cfg(test)]

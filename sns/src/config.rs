@@ -74,12 +74,29 @@ pub enum StoreConfig {
     /// In a file.
     Embedded(PathBuf),
     /// In etcd.
-    Etcd {
-        /// `host:port`, any of them.
-        endpoints: Vec<String>,
-        /// What all keys begin with.
-        prefix: String,
-    },
+    Etcd(EtcdConfig),
+}
+
+/// An etcd cluster, and how it is talked to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EtcdConfig {
+    /// Its members as `host:port`; one that answers is enough.
+    pub endpoints: Vec<String>,
+    /// What all keys begin with.
+    pub prefix: String,
+    /// How its members are known; without it they are talked to in the clear.
+    pub tls: Option<EtcdTls>,
+    /// Who we are to it: a user, and the file of the password.
+    pub user: Option<(String, PathBuf)>,
+}
+
+/// TLS to etcd: files in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EtcdTls {
+    /// Whose signature etcd's certificates have.
+    pub ca_file: PathBuf,
+    /// Our certificate and its key, if etcd wants one.
+    pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 /// What tickets are like.
@@ -180,6 +197,11 @@ struct FileStore {
     path: Option<PathBuf>,
     etcd: Option<Vec<String>>,
     prefix: Option<String>,
+    ca_file: Option<PathBuf>,
+    cert_file: Option<PathBuf>,
+    key_file: Option<PathBuf>,
+    user: Option<String>,
+    password_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -317,32 +339,74 @@ fn store(loaded: &Loaded<File>, state: &Path) -> Result<StoreConfig, ConfigError
     let Some(file) = &loaded.config.store else {
         return Ok(StoreConfig::Embedded(state.join("sns.redb")));
     };
-    match (&file.path, &file.etcd) {
-        (Some(_), Some(_)) => {
-            Err(loaded.error("store.etcd", "a store has a path or is etcd, not both"))
+    let Some(endpoints) = &file.etcd else {
+        if let Some(key) = for_etcd_only(file) {
+            return Err(loaded.error(&format!("store.{key}"), "is for etcd only"));
         }
-        (path, None) if file.prefix.is_none() => {
-            Ok(StoreConfig::Embedded(path.clone().unwrap_or_else(|| state.join("sns.redb"))))
-        }
-        (_, None) => Err(loaded.error("store.prefix", "is for etcd only")),
-        (None, Some(endpoints)) => {
-            let bad = endpoints.iter().find(|one| {
-                one.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err())
-            });
-            if let Some(bad) = bad {
-                let what = format!("{bad:?} is no endpoint such as \"127.0.0.1:2379\"");
-                return Err(loaded.error("store.etcd", what));
-            }
-            if endpoints.is_empty() {
-                return Err(loaded.error("store.etcd", "at least one endpoint is needed"));
-            }
-            let prefix = file.prefix.clone().unwrap_or_else(|| "/session/".to_owned());
-            if prefix.is_empty() || prefix.len() > 100 {
-                return Err(loaded.error("store.prefix", "1 to 100 bytes are expected"));
-            }
-            Ok(StoreConfig::Etcd { endpoints: endpoints.clone(), prefix })
-        }
+        let path = file.path.clone().unwrap_or_else(|| state.join("sns.redb"));
+        return Ok(StoreConfig::Embedded(path));
+    };
+    if file.path.is_some() {
+        return Err(loaded.error("store.etcd", "a store has a path or is etcd, not both"));
     }
+    etcd(loaded, file, endpoints).map(StoreConfig::Etcd)
+}
+
+/// A key that means nothing to the embedded store.
+fn for_etcd_only(file: &FileStore) -> Option<&'static str> {
+    let given = [
+        (file.prefix.is_some(), "prefix"),
+        (file.ca_file.is_some(), "ca_file"),
+        (file.cert_file.is_some(), "cert_file"),
+        (file.key_file.is_some(), "key_file"),
+        (file.user.is_some(), "user"),
+        (file.password_file.is_some(), "password_file"),
+    ];
+    given.into_iter().find(|(is_given, _)| *is_given).map(|(_, key)| key)
+}
+
+fn etcd(
+    loaded: &Loaded<File>,
+    file: &FileStore,
+    endpoints: &[String],
+) -> Result<EtcdConfig, ConfigError> {
+    let wrong = |key: &str, what: &str| Err(loaded.error(&format!("store.{key}"), what));
+    let is_bad =
+        |one: &&String| one.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err());
+    if let Some(bad) = endpoints.iter().find(is_bad) {
+        return wrong("etcd", &format!("{bad:?} is no endpoint such as \"127.0.0.1:2379\""));
+    }
+    if endpoints.is_empty() {
+        return wrong("etcd", "at least one endpoint is needed");
+    }
+    let prefix = file.prefix.clone().unwrap_or_else(|| "/session/".to_owned());
+    if prefix.is_empty() || prefix.len() > 100 {
+        return wrong("prefix", "1 to 100 bytes are expected");
+    }
+    let identity = match (&file.cert_file, &file.key_file) {
+        (Some(cert), Some(key)) => Some((cert.clone(), key.clone())),
+        (None, None) => None,
+        (Some(_), None) => return wrong("cert_file", "needs its key_file beside it"),
+        (None, Some(_)) => return wrong("key_file", "needs its cert_file beside it"),
+    };
+    let tls = match &file.ca_file {
+        Some(ca_file) => Some(EtcdTls { ca_file: ca_file.clone(), identity }),
+        None if identity.is_some() => {
+            return wrong("cert_file", "needs the ca_file that etcd's own certificate is checked by");
+        }
+        None => None,
+    };
+    let user = match (&file.user, &file.password_file) {
+        (Some(user), Some(file)) => Some((user.clone(), file.clone())),
+        (None, None) => None,
+        (Some(_), None) => return wrong("user", "needs a password_file"),
+        (None, Some(_)) => return wrong("password_file", "needs the user that it is for"),
+    };
+    let is_here = |one: &String| one.parse::<SocketAddr>().is_ok_and(|at| at.ip().is_loopback());
+    if user.is_some() && tls.is_none() && !endpoints.iter().all(is_here) {
+        return wrong("user", "the password would cross the network in the clear; give a ca_file");
+    }
+    Ok(EtcdConfig { endpoints: endpoints.to_vec(), prefix, tls, user })
 }
 
 fn networks(loaded: &Loaded<File>) -> Result<Networks, ConfigError> {
@@ -435,6 +499,14 @@ mod tests {
             ("[store]\npath = \"/x\"\netcd = [\"a:1\"]\n", 6, "store.etcd"),
             ("[store]\netcd = [\"a\"]\n", 5, "store.etcd"),
             ("[store]\nprefix = \"/x/\"\n", 5, "store.prefix"),
+            ("[store]\nuser = \"u\"\n", 5, "store.user"),
+            ("[store]\netcd = [\"a:1\"]\ncert_file = \"/c\"\n", 6, "store.cert_file"),
+            ("[store]\netcd = [\"a:1\"]\nuser = \"u\"\n", 6, "store.user"),
+            (
+                "[store]\netcd = [\"a:1\"]\nuser = \"u\"\npassword_file = \"/p\"\n",
+                6,
+                "store.user",
+            ),
             ("[[network]]\nname = \"a\"\nprefixes = [\"x\"]\n", 6, "network[0].prefixes"),
             ("[[distance]]\nbetween = [\"a\", \"b\"]\nhops = 1\n", 5, "distance[0].between"),
             ("[tickets]\nlife = \"1s\"\n", 5, "tickets.life"),

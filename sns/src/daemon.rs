@@ -128,9 +128,9 @@ pub async fn open_store(config: &StoreConfig) -> anyhow::Result<(Arc<Tables>, An
             let (path, sink) = (path.clone(), Arc::clone(&tables));
             Arc::new(tokio::task::spawn_blocking(move || Embedded::open(&path, sink)).await??)
         }
-        StoreConfig::Etcd { endpoints, prefix } => {
+        StoreConfig::Etcd(etcd) => {
             let sink = Arc::clone(&tables);
-            Arc::new(Etcd::open(endpoints.clone(), prefix.clone(), sink).await?)
+            Arc::new(Etcd::open(etcd, sink).await?)
         }
     };
     Ok((tables, store))

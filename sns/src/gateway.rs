@@ -162,6 +162,10 @@ impl Sns {
             return Err((why, format!("{}: {text}", path.as_str())));
         };
         let servers = self.ranked(held, &holders.servers, caller.address);
+        if servers.is_empty() {
+            let text = format!("{}: the servers that have it are not there now", path.as_str());
+            return Err((Refusal::NoServer, text));
+        }
         let (service, file) = (holders.service, holders.file);
         Ok((Hit { service, path: Some(full), file, servers }, list_key))
     }
@@ -179,6 +183,7 @@ impl Sns {
             held.services.get(format!("{}/{}", service.endpoint(), service.service()).as_str());
         if !held.clustered.contains(service.as_str())
             && let (Some(own), Some(endpoint)) = (own, held.endpoints.get(service.endpoint()))
+            && self.endpoint_is_alive(service.endpoint(), endpoint.value.lease_s)
         {
             let place = |address: &IpAddr| (*address, own.value.port).into();
             let addresses: Vec<_> = endpoint.value.addresses.iter().map(place).collect();

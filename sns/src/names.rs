@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::ops::Bound;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use stp_net::key::PublicKey;
 use stp_proto::lookup::{
@@ -173,7 +174,7 @@ impl Sns {
             Ok(old) => old,
             Err(refused) => return *refused,
         };
-        match self.store.0.renew(endpoint_key(name)).await {
+        match self.renew_lease(endpoint_key(name)).await {
             Ok(true) => Body::Created(Created { lease_s: old.value.lease_s }),
             Ok(false) => Body::refused(Refusal::NotFound, format!("the lease of {name} ran out")),
             Err(error) => not_committed(&error),
@@ -195,6 +196,9 @@ impl Sns {
 
     fn find_endpoint(&self, held: &Held, name: &str) -> Option<EndpointFound> {
         let found = &held.endpoints.get(name)?.value;
+        if !self.endpoint_is_alive(name, found.lease_s) {
+            return None;
+        }
         Some(EndpointFound {
             addresses: found.addresses.clone().into(),
             owner: found.owner.0,
@@ -209,6 +213,7 @@ impl Sns {
         if !held.clustered.contains(name.as_str())
             && let Some(service) = held.services.get(service_name(name).as_str())
             && let Some(endpoint) = held.endpoints.get(name.endpoint())
+            && self.endpoint_is_alive(name.endpoint(), endpoint.value.lease_s)
         {
             lease_s = endpoint.value.lease_s;
             places.extend(endpoint.value.addresses.iter().map(|address| Location {
@@ -245,6 +250,10 @@ impl Sns {
     }
 
     fn not_found(&self, name: &str, domain: &str) -> Body {
+        if self.store.0.silent_for() > Duration::ZERO {
+            let text = format!("{name} is not known to be there: the store does not answer");
+            return Body::refused(Refusal::Unavailable, text);
+        }
         let text = match self.config.domain(domain) {
             Some(_) => format!("{name} does not exist"),
             None => format!("{name} does not exist; the domain {domain} is not kept here"),

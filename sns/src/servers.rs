@@ -72,7 +72,7 @@ impl Sns {
         let same = self.tables.read(|held| {
             held.announced.get(name).is_some_and(|announced| announced.value == value)
         });
-        let renewed = if same { self.store.0.renew(key.clone()).await } else { Ok(false) };
+        let renewed = if same { self.renew_lease(key.clone()).await } else { Ok(false) };
         match renewed {
             Ok(true) => {}
             Ok(false) => {
@@ -176,21 +176,27 @@ impl Sns {
         client: IpAddr,
     ) -> Vec<(&'a str, &'a record::Announced)> {
         let Some(servers) = held.offered.get(service) else { return Vec::new() };
-        let found: Vec<_> = servers
-            .iter()
-            .filter_map(|name| Some((&**name, &held.announced.get(name)?.value)))
-            .collect();
+        let found = self.there(held, servers);
         let order = self.config.networks.rank(client, &addresses(&found));
         order.into_iter().map(|(index, _)| found[index]).collect()
+    }
+
+    /// Those of `names` that are there now.
+    fn there<'a>(
+        &self,
+        held: &'a Held,
+        names: &'a BTreeSet<Box<str>>,
+    ) -> Vec<(&'a str, &'a record::Announced)> {
+        let lease = self.config.limits.server_lease;
+        let announced = |name: &'a Box<str>| Some((&**name, &held.announced.get(name)?.value));
+        let found = names.iter().filter_map(announced);
+        found.filter(|(name, _)| self.is_alive(&format!("up/{name}"), lease)).collect()
     }
 
     /// The list for a client: `names` of those that are there, ranked.
     #[must_use]
     pub fn ranked(&self, held: &Held, names: &BTreeSet<Box<str>>, client: IpAddr) -> Vec<Server> {
-        let found: Vec<_> = names
-            .iter()
-            .filter_map(|name| Some((&**name, &held.announced.get(name)?.value)))
-            .collect();
+        let found = self.there(held, names);
         let order = self.config.networks.rank(client, &addresses(&found));
         let one = |(index, hops): (usize, u8)| {
             let (name, announced) = found[index];

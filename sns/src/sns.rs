@@ -37,6 +37,8 @@ pub struct Sns {
     pub attempts: Attempts,
     /// Links per network.
     pub links: Mutex<HashMap<IpAddr, usize>>,
+    /// Who was heard of, by its key in the store, while the store was not reachable.
+    heard: Mutex<HashMap<String, Instant>>,
     /// What was done.
     pub counters: Counters,
     /// When it was started.
@@ -127,6 +129,7 @@ impl Sns {
             requests: Limiter::new(limits.requests),
             attempts: Attempts::new(limits),
             links: Mutex::default(),
+            heard: Mutex::default(),
             counters: Counters::default(),
             since: Instant::now(),
             store: Stored(store),
@@ -151,6 +154,34 @@ impl Sns {
             Ok(()) | Err(CommitError::Conflict) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Begins the lease of a key anew. While the store is not reachable its owner counts as alive
+    /// because it was heard of here.
+    pub async fn renew_lease(&self, key: String) -> Result<bool, CommitError> {
+        let renewed = self.store.0.renew(key.clone()).await;
+        match &renewed {
+            Ok(_) => self.heard.lock().clear(),
+            Err(_) => drop(self.heard.lock().insert(key, Instant::now())),
+        }
+        renewed
+    }
+
+    /// Whether what the tables hold under a leased key can be told. A store that was silent for
+    /// longer than the lease could not say that it has run out: then only those count that were
+    /// heard of here meanwhile.
+    #[must_use]
+    pub fn is_alive(&self, key: &str, lease: Duration) -> bool {
+        if self.store.0.silent_for() <= lease {
+            return true;
+        }
+        self.heard.lock().get(key).is_some_and(|heard| heard.elapsed() <= lease)
+    }
+
+    /// Whether an endpoint of the tables can be told. One without a lease stays for good.
+    #[must_use]
+    pub fn endpoint_is_alive(&self, name: &str, lease_s: u32) -> bool {
+        lease_s == 0 || self.is_alive(&format!("ep/{name}"), Duration::from_secs(lease_s.into()))
     }
 
     /// Commits to the store.

@@ -38,18 +38,11 @@ impl std::str::FromStr for ByteSize {
                 "{text:?} is not a size; write a number with B, KiB, MiB or GiB, such as \"8MiB\""
             )
         };
-        let (number, unit) = split_number(text.trim()).ok_or_else(wrong)?;
-        let factor: u64 = match unit.to_ascii_lowercase().as_str() {
-            "" | "b" => 1,
-            "k" | "kib" => 1 << 10,
-            "m" | "mib" => 1 << 20,
-            "g" | "gib" => 1 << 30,
-            "kb" => 1_000,
-            "mb" => 1_000_000,
-            "gb" => 1_000_000_000,
-            _ => return Err(wrong()),
-        };
-        number.checked_mul(factor).map(Self).ok_or_else(wrong)
+        let text = text.trim();
+        // A letter alone means a power of two here, as in the configuration of nginx.
+        let letter = text.ends_with(['k', 'K', 'm', 'M', 'g', 'G']);
+        let size = if letter { bytes(&format!("{text}iB")) } else { bytes(text) };
+        size.map(Self).ok_or_else(wrong)
     }
 }
 
@@ -61,17 +54,10 @@ impl std::str::FromStr for ByteRate {
             || format!("{text:?} is not a rate; write \"100MB/s\", \"8MiB/s\" or \"800Mbit/s\"");
         let text = text.trim();
         let size = text.strip_suffix("/s").unwrap_or(text);
-        let Some((number, unit)) = size.strip_suffix("bit").and_then(split_number) else {
-            return size.parse::<ByteSize>().map(|size| Self(size.0)).map_err(|_| wrong());
-        };
-        let bits: u64 = match unit {
-            "" => 1,
-            "k" | "K" => 1_000,
-            "M" => 1_000_000,
-            "G" => 1_000_000_000,
-            _ => return Err(wrong()),
-        };
-        number.checked_mul(bits).map(|bits| Self(bits / 8)).ok_or_else(wrong)
+        match size.strip_suffix("bit") {
+            Some(bits) => bytes(&format!("{bits}B")).map(|bits| Self(bits / 8)).ok_or_else(wrong),
+            None => size.parse::<ByteSize>().map(|size| Self(size.0)).map_err(|_| wrong()),
+        }
     }
 }
 
@@ -79,34 +65,19 @@ impl std::str::FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || {
+        humantime::parse_duration(text.trim()).map(Self).map_err(|_| {
             format!(
-                "{text:?} is not a time; write a number with ms, s, m, h or d, such as \"72h\" or \"1h30m\""
+                "{text:?} is not a time; write a number with ms, s, m, h or d, \
+                 such as \"72h\" or \"1h30m\""
             )
-        };
-        let mut rest = text.trim();
-        let mut total = Duration::ZERO;
-        if rest.is_empty() {
-            return Err(wrong());
-        }
-        while !rest.is_empty() {
-            let (number, tail) = split_number(rest).ok_or_else(wrong)?;
-            let unit_end = tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len());
-            let (unit, tail) = tail.split_at(unit_end);
-            let millis: u64 = match unit {
-                "ms" => 1,
-                "s" => 1_000,
-                "m" | "min" => 60_000,
-                "h" => 3_600_000,
-                "d" => 86_400_000,
-                _ => return Err(wrong()),
-            };
-            let part = number.checked_mul(millis).map(Duration::from_millis);
-            total = part.and_then(|part| total.checked_add(part)).ok_or_else(wrong)?;
-            rest = tail.trim_start();
-        }
-        Ok(Self(total))
+        })
     }
+}
+
+/// A size as `bytesize` reads it; it gives the largest number there is for one that is too large.
+fn bytes(text: &str) -> Option<u64> {
+    let size = text.parse::<bytesize::ByteSize>().ok()?.as_u64();
+    (size < u64::MAX).then_some(size)
 }
 
 impl std::str::FromStr for Address {
@@ -114,15 +85,12 @@ impl std::str::FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, String> {
         text.parse().map(Self).map_err(|_| {
-            format!("{text:?} is not an IP address with a port, such as \"192.0.2.1:4433\" or \"[2001:db8::1]:4433\"")
+            format!(
+                "{text:?} is not an IP address with a port, \
+                 such as \"192.0.2.1:4433\" or \"[2001:db8::1]:4433\""
+            )
         })
     }
-}
-
-/// The whole number that begins `text`, and what follows it.
-fn split_number(text: &str) -> Option<(u64, &str)> {
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    Some((text[..end].parse().ok()?, text[end..].trim_start()))
 }
 
 #[derive(Deserialize)]
@@ -169,11 +137,19 @@ mod tests {
     #[test]
     fn sizes_have_units_and_limits() {
         for (text, bytes) in
-            [("8MiB", 8 << 20), ("64k", 64 << 10), ("1GB", 1_000_000_000), ("5", 5)]
+            [
+            ("8MiB", 8 << 20),
+            ("8 MiB", 8 << 20),
+            ("64k", 64 << 10),
+            ("2G", 2 << 30),
+            ("1GB", 1_000_000_000),
+            ("1.5MiB", 3 << 19),
+            ("5", 5),
+        ]
         {
             assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
         }
-        for bad in ["", "MiB", "-1", "8 furlongs", "99999999999GiB", "1.5MiB"] {
+        for bad in ["", "MiB", "-1", "8 furlongs", "99999999999GiB", "1.5.2MiB"] {
             assert!(bad.parse::<ByteSize>().is_err(), "{bad}");
         }
     }
@@ -186,11 +162,12 @@ mod tests {
             ("800Mbit/s", 100_000_000),
             ("1Gbit/s", 125_000_000),
             ("64kbit/s", 8_000),
+            ("2.5Gbit/s", 312_500_000),
             ("5", 5),
         ] {
             assert_eq!(text.parse(), Ok(ByteRate(bytes)), "{text}");
         }
-        for bad in ["", "/s", "fast", "8 furlongs/s", "1.5Gbit/s", "99999999999Gbit/s", "1MB/h"] {
+        for bad in ["", "/s", "fast", "8 furlongs/s", "99999999999Gbit/s", "1MB/h"] {
             assert!(bad.parse::<ByteRate>().is_err(), "{bad}");
         }
     }
@@ -201,6 +178,7 @@ mod tests {
         assert_eq!(seconds("72h"), Ok(259_200.0));
         assert_eq!(seconds("1h30m"), Ok(5_400.0));
         assert_eq!(seconds("250ms"), Ok(0.25));
+        assert_eq!(seconds("1h 30min"), Ok(5_400.0));
         for bad in ["", "h", "3", "3 parsecs", "99999999999999999d", "-1s"] {
             assert!(bad.parse::<Span>().is_err(), "{bad}");
         }

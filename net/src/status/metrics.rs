@@ -1,15 +1,27 @@
-//! The text format of Prometheus.
+//! What `GET /metrics` says, in the text format of OpenMetrics, which Prometheus reads.
 
-use std::fmt::Write;
+use std::sync::atomic::AtomicU64;
 
-/// Metrics being written.
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::registry::{Metric, Registry};
+
+/// The media type of the text.
+pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// One label: its name and its value.
+type Label = [(String, String); 1];
+
+/// A snapshot of a daemon's numbers, being gathered.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    text: String,
+    registry: Registry,
 }
 
 impl Metrics {
-    /// None yet.
+    /// A snapshot without any numbers yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -17,12 +29,12 @@ impl Metrics {
 
     /// A value that goes up and down.
     pub fn gauge(&mut self, name: &str, help: &str, value: f64) -> &mut Self {
-        self.family(name, help, "gauge").sample(name, "", value)
+        self.add(name, help, ConstGauge::new(value))
     }
 
     /// A count that only goes up; by convention `name` ends in `_total`.
     pub fn counter(&mut self, name: &str, help: &str, value: u64) -> &mut Self {
-        self.family(name, help, "counter").sample(name, "", value)
+        self.add(name, help, ConstCounter::new(value))
     }
 
     /// A gauge per value of one label.
@@ -33,10 +45,11 @@ impl Metrics {
         label: &str,
         values: impl IntoIterator<Item = (&'a str, f64)>,
     ) -> &mut Self {
-        self.family(name, help, "gauge");
-        values
-            .into_iter()
-            .fold(self, |metrics, (of, value)| metrics.sample(name, &labelled(label, of), value))
+        let family = Family::<Label, Gauge<f64, AtomicU64>>::default();
+        for (of, value) in values {
+            family.get_or_create(&[(label.to_owned(), of.to_owned())]).set(value);
+        }
+        self.add(name, help, family)
     }
 
     /// A counter per value of one label.
@@ -47,34 +60,27 @@ impl Metrics {
         label: &str,
         values: impl IntoIterator<Item = (&'a str, u64)>,
     ) -> &mut Self {
-        self.family(name, help, "counter");
-        values
-            .into_iter()
-            .fold(self, |metrics, (of, value)| metrics.sample(name, &labelled(label, of), value))
+        let family = Family::<Label, Counter>::default();
+        for (of, value) in values {
+            family.get_or_create(&[(label.to_owned(), of.to_owned())]).inc_by(value);
+        }
+        self.add(name, help, family)
     }
 
     /// The text as it is sent.
     #[must_use]
     pub fn finish(&mut self) -> String {
-        std::mem::take(&mut self.text)
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("writing to a string does not fail");
+        text
     }
 
-    fn family(&mut self, name: &str, help: &str, kind: &str) -> &mut Self {
-        let help = help.replace('\\', "\\\\").replace('\n', "\\n");
-        write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n")
-            .expect("writing to a string does not fail");
+    /// The library writes the `_total` of counters and the full stop of a help text itself.
+    fn add(&mut self, name: &str, help: &str, metric: impl Metric) -> &mut Self {
+        let name = name.strip_suffix("_total").unwrap_or(name);
+        self.registry.register(name, help.trim_end_matches('.'), metric);
         self
     }
-
-    fn sample(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) -> &mut Self {
-        writeln!(self.text, "{name}{labels} {value}").expect("writing to a string does not fail");
-        self
-    }
-}
-
-fn labelled(label: &str, value: &str) -> String {
-    let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-    format!("{{{label}=\"{value}\"}}")
 }
 
 #[cfg(test)]
@@ -84,11 +90,15 @@ mod tests {
     #[test]
     fn the_text_is_what_prometheus_reads() {
         let mut metrics = Metrics::new();
-        metrics.gauge("sessions", "Sessions now.", 2.0);
-        metrics.counters("refused_total", "Refused.", "reason", [("lost", 3), ("a\"b", 0)]);
-        let wanted = "# HELP sessions Sessions now.\n# TYPE sessions gauge\nsessions 2\n\
-            # HELP refused_total Refused.\n# TYPE refused_total counter\n\
-            refused_total{reason=\"lost\"} 3\nrefused_total{reason=\"a\\\"b\"} 0\n";
+        metrics.gauge("sessions", "Sessions now.", 2.5);
+        metrics.counter("moves_total", "Moves.", 7);
+        metrics.counters("refused_total", "Refused.", "reason", [("a\"b", 3)]);
+        metrics.gauges("servers", "Servers.", "state", [("ready", 1.0)]);
+        let wanted = "# HELP sessions Sessions now.\n# TYPE sessions gauge\nsessions 2.5\n\
+            # HELP moves Moves.\n# TYPE moves counter\nmoves_total 7\n\
+            # HELP refused Refused.\n# TYPE refused counter\n\
+            refused_total{reason=\"a\\\"b\"} 3\n\
+            # HELP servers Servers.\n# TYPE servers gauge\nservers{state=\"ready\"} 1.0\n# EOF\n";
         assert_eq!(metrics.finish(), wanted);
     }
 }

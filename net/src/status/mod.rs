@@ -300,7 +300,7 @@ async fn status(State(source): Shared, RawQuery(query): RawQuery) -> Response {
 }
 
 async fn metrics_text(State(source): Shared) -> Response {
-    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    let kind = HeaderValue::from_static(metrics::MEDIA_TYPE);
     ([(CONTENT_TYPE, kind)], source.metrics()).into_response()
 }
 

@@ -105,7 +105,7 @@ async fn the_pages_are_there() {
     let brief = served.get("/status?brief", "127.0.0.1:7070").await;
     assert!(brief.contains("{\"sessions\":[{\"id\":1}]}"), "{brief}");
     let metrics = served.get("/metrics", "[::1]:7070").await;
-    assert!(metrics.contains("\nup 1\n") && metrics.contains("version=0.0.4"), "{metrics}");
+    assert!(metrics.contains("\nup 1.0\n") && metrics.contains("openmetrics-text"), "{metrics}");
     let nothing = served.get("/etc/passwd", "localhost").await;
     assert!(nothing.starts_with("HTTP/1.1 404") && nothing.contains("/status"), "{nothing}");
 }

@@ -11,6 +11,7 @@ use std::path::{Component, Path, PathBuf};
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
+use percent_encoding::percent_decode_str;
 use tokio::net::UnixStream;
 use tower_http::services::ServeDir;
 
@@ -118,8 +119,9 @@ fn plain(status: StatusCode) -> Response<Body> {
 
 /// Nothing on the way is hidden, and the way does not lead out of the root.
 async fn visible(root: &Path, path: &str) -> bool {
-    let Some(path) = decoded(path.trim_start_matches('/')) else { return false };
-    let mut names = Path::new(&path).components().map(|component| match component {
+    let decoded = percent_decode_str(path.trim_start_matches('/')).decode_utf8();
+    let Ok(path) = decoded else { return false };
+    let mut names = Path::new(&*path).components().map(|component| match component {
         Component::Normal(name) => !name.as_encoded_bytes().starts_with(b"."),
         Component::CurDir => true,
         _ => false,
@@ -127,27 +129,9 @@ async fn visible(root: &Path, path: &str) -> bool {
     if path.contains('\0') || !names.all(|shown| shown) {
         return false;
     }
-    match tokio::fs::canonicalize(root.join(&path)).await {
+    match tokio::fs::canonicalize(root.join(&*path)).await {
         Ok(real) => real.starts_with(root),
         // It does not exist: that is for the file service to say.
         Err(_) => true,
     }
-}
-
-/// Undoes percent encoding.
-fn decoded(path: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(path.len());
-    let mut rest = path.as_bytes();
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        if *first != b'%' {
-            bytes.push(*first);
-            continue;
-        }
-        let (digits, tail) = tail.split_at_checked(2)?;
-        let digits = std::str::from_utf8(digits).ok()?;
-        bytes.push(u8::from_str_radix(digits, 16).ok()?);
-        rest = tail;
-    }
-    String::from_utf8(bytes).ok()
 }

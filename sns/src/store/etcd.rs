@@ -1,40 +1,47 @@
 //! etcd as the store, for several daemons that serve the same names.
 //!
-//! Spoken to by its JSON gateway over HTTP/1 (the crates that speak its gRPC want `protoc` to be
-//! built). Guards are comparisons of a transaction, leases and watches are etcd's own. All keys
-//! below our prefix are held in the sink's memory: read once, then followed by a watch. A commit
-//! is answered when the watch has brought it back, so that what was written is also read.
-//! Plain HTTP: etcd belongs on the same machine or on a network of its own.
+//! Spoken to over gRPC by the crate `etcd-client`, with TLS, a client certificate and a user as
+//! the configuration says. Guards are comparisons of a transaction, leases and watches are etcd's
+//! own. All keys below our prefix are held in the sink's memory: read once, then followed by a
+//! watch. A commit is answered when the watch has brought it back, so that what was written is
+//! also read.
+//!
+//! **Invariant:** every request ends: it has a time limit, and no answer may be longer than
+//! [`ANSWER_BYTES_MAX`]. The watch is asked for a sign of life after [`PROGRESS`] of silence.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
-use hyper::{Method, Request, Response};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use etcd_client::{
+    Certificate, Client, Compare, CompareOp, ConnectOptions, DeleteOptions, Error, EventType,
+    GetOptions, Identity, KeyValue, PutOptions, TlsOptions, Txn, TxnOp, TxnOpResponse,
+    WatchOptions, WatchResponse,
+};
 use parking_lot::Mutex;
-use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
 
 use super::{Applied, Change, CommitError, Guard, Later, Lease, Sink, Store};
+use crate::config::{EtcdConfig, EtcdTls};
 
-/// An answer that takes longer is none.
+/// A request without an answer after this long has failed.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// An endpoint that takes longer to connect is passed over.
+const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// A commit waits this long for the watch to bring it back.
 const BACK_MAX: Duration = Duration::from_secs(2);
-/// A watch that says nothing for so long is asked for its progress; twice, and it is dead.
-const PROGRESS: Duration = Duration::from_secs(10);
+/// A watch that was silent for this long is asked for its progress. Shorter than the shortest
+/// lease a server may have, so that a store that is gone is noticed before servers are.
+const PROGRESS: Duration = Duration::from_secs(1);
 /// Keys read at once in the beginning.
-const PAGE: u32 = 1_000;
-/// The longest answer, and the longest line of a watch.
-const BODY_MAX: usize = 64 << 20;
+const PAGE: i64 = 1_000;
+/// The longest answer: far more than a page of keys, each of which is below 64 KiB.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// The first pause before another watch is begun, and the longest.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 /// etcd as a store.
 pub struct Etcd {
@@ -43,42 +50,50 @@ pub struct Etcd {
     _alive: oneshot::Sender<()>,
 }
 
+/// One member of the cluster, and the connection to it once there is one.
+struct Endpoint {
+    address: String,
+    client: tokio::sync::Mutex<Option<Client>>,
+}
+
 struct Shared {
-    client: Client<HttpConnector, Full<Bytes>>,
-    endpoints: Vec<String>,
+    endpoints: Vec<Endpoint>,
+    /// The endpoint that answered last.
     preferred: AtomicUsize,
+    options: ConnectOptions,
     prefix: String,
     /// The leases of keys, as the watch tells them.
     leases: Mutex<HashMap<String, i64>>,
+    /// The newest revision that the sink has.
     revision: watch::Sender<i64>,
     works: AtomicBool,
+    /// When etcd answered last.
+    answered: Mutex<Instant>,
 }
 
 impl std::fmt::Debug for Etcd {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Etcd").field("endpoints", &self.shared.endpoints).finish_non_exhaustive()
+        f.debug_struct("Etcd").field("endpoints", &self.shared.names()).finish_non_exhaustive()
     }
 }
 
 impl Etcd {
-    /// Connects to one of `endpoints` (`host:port`), and tells the sink all that is below
-    /// `prefix`; then follows it for ever.
-    pub async fn open(
-        endpoints: Vec<String>,
-        prefix: String,
-        sink: Arc<dyn Sink>,
-    ) -> anyhow::Result<Etcd> {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(Duration::from_secs(2)));
-        connector.set_nodelay(true);
+    /// Connects to one of the endpoints, and tells the sink all that is below the prefix; then
+    /// follows it for ever.
+    pub async fn open(config: &EtcdConfig, sink: Arc<dyn Sink>) -> anyhow::Result<Etcd> {
+        let endpoint = |address: &String| Endpoint {
+            address: address.clone(),
+            client: tokio::sync::Mutex::default(),
+        };
         let shared = Arc::new(Shared {
-            client: Client::builder(TokioExecutor::new()).build(connector),
-            endpoints,
+            endpoints: config.endpoints.iter().map(endpoint).collect(),
             preferred: AtomicUsize::new(0),
-            prefix,
+            options: options(config)?,
+            prefix: config.prefix.clone(),
             leases: Mutex::default(),
             revision: watch::channel(0).0,
             works: AtomicBool::new(false),
+            answered: Mutex::new(Instant::now()),
         });
         let loaded = shared.load(&*sink).await?;
         shared.works.store(true, Ordering::Relaxed);
@@ -88,10 +103,37 @@ impl Etcd {
     }
 }
 
+/// How the cluster is talked to; reads the files that the configuration names.
+fn options(config: &EtcdConfig) -> anyhow::Result<ConnectOptions> {
+    let mut options = ConnectOptions::new()
+        .with_connect_timeout(CONNECT_MAX)
+        .with_keep_alive(ANSWER_MAX, ANSWER_MAX)
+        .with_require_leader(true)
+        .with_auto_token_refresh(true);
+    if let Some(tls) = &config.tls {
+        options = options.with_tls(tls_options(tls)?);
+    }
+    if let Some((user, password_file)) = &config.user {
+        let password = stp_net::key::read_secret(password_file)?;
+        options = options.with_user(user, password.trim_end_matches(['\r', '\n']));
+    }
+    Ok(options)
+}
+
+fn tls_options(config: &EtcdTls) -> anyhow::Result<TlsOptions> {
+    let read = |path: &Path| {
+        std::fs::read(path).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
+    };
+    let options = TlsOptions::new().ca_certificate(Certificate::from_pem(read(&config.ca_file)?));
+    let Some((cert, key)) = &config.identity else { return Ok(options) };
+    let key = stp_net::key::read_secret(key)?;
+    Ok(options.identity(Identity::from_pem(read(cert)?, key)))
+}
+
 impl Store for Etcd {
     fn commit(&self, guards: Vec<Guard>, changes: Vec<Change>) -> Later<Result<(), CommitError>> {
         let shared = Arc::clone(&self.shared);
-        Box::pin(async move { shared.commit(&guards, changes).await })
+        Box::pin(async move { shared.commit(guards, changes).await })
     }
 
     fn renew(&self, key: String) -> Later<Result<bool, CommitError>> {
@@ -100,8 +142,15 @@ impl Store for Etcd {
     }
 
     fn health(&self) -> (String, bool) {
-        let what = format!("etcd {} {}", self.shared.endpoints.join(","), self.shared.prefix);
+        let what = format!("etcd {} {}", self.shared.names(), self.shared.prefix);
         (what, self.shared.works.load(Ordering::Relaxed))
+    }
+
+    fn silent_for(&self) -> Duration {
+        if self.shared.works.load(Ordering::Relaxed) {
+            return Duration::ZERO;
+        }
+        self.shared.answered.lock().elapsed()
     }
 }
 
@@ -109,9 +158,302 @@ fn unavailable(error: impl std::fmt::Display) -> CommitError {
     CommitError::Unavailable(error.to_string())
 }
 
-/// Numbers are strings in etcd's JSON, and zeros are left out.
-fn number(value: &Value) -> i64 {
-    value.as_str().and_then(|text| text.parse().ok()).or_else(|| value.as_i64()).unwrap_or(0)
+/// An error with its causes: "transport error" alone helps nobody.
+fn told(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+impl Shared {
+    fn names(&self) -> String {
+        let names: Vec<_> = self.endpoints.iter().map(|one| one.address.as_str()).collect();
+        names.join(",")
+    }
+
+    fn key(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
+    /// The connection to an endpoint. Logs in if there is a user.
+    async fn client(&self, index: usize) -> Result<Client, Error> {
+        let endpoint = &self.endpoints[index];
+        let mut kept = endpoint.client.lock().await;
+        if let Some(client) = &*kept {
+            return Ok(client.clone());
+        }
+        let client = Client::connect([&endpoint.address], Some(self.options.clone())).await?;
+        Ok(kept.insert(client).clone())
+    }
+
+    /// Asks the endpoint that answered last; the next one if it does not.
+    async fn ask<T, F>(&self, request: impl Fn(Client) -> F) -> Result<T, String>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let first = self.preferred.load(Ordering::Relaxed);
+        let mut last = String::from("no endpoint");
+        for turn in 0..self.endpoints.len() {
+            let index = (first + turn) % self.endpoints.len();
+            let exchange = async { request(self.client(index).await?).await };
+            match timeout(ANSWER_MAX, exchange).await {
+                Ok(Ok(answer)) => {
+                    self.preferred.store(index, Ordering::Relaxed);
+                    *self.answered.lock() = Instant::now();
+                    return Ok(answer);
+                }
+                Ok(Err(error)) => last = told(&error),
+                Err(_) => last = format!("no answer within {} s", ANSWER_MAX.as_secs()),
+            }
+            last = format!("{}: {last}", self.endpoints[index].address);
+        }
+        Err(last)
+    }
+
+    /// Reads everything; gives the revision it was read at.
+    async fn load(&self, sink: &dyn Sink) -> anyhow::Result<i64> {
+        let mut from = self.prefix.clone().into_bytes();
+        let end = end_of(&self.prefix);
+        let (mut revision, mut all) = (0, Vec::new());
+        let mut leases = HashMap::new();
+        loop {
+            let range = GetOptions::new()
+                .with_range(end.clone())
+                .with_limit(PAGE)
+                .with_revision(revision);
+            let answer = self.ask(|client| {
+                let (from, range) = (from.clone(), range.clone());
+                let mut kv = client.kv_client().max_decoding_message_size(ANSWER_BYTES_MAX);
+                async move { kv.get(from, Some(range)).await }
+            });
+            let answer = answer.await.map_err(|error| anyhow::anyhow!("etcd: {error}"))?;
+            if revision == 0 {
+                revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
+            }
+            for kv in answer.kvs() {
+                if let Some((key, applied)) = self.read(kv) {
+                    if kv.lease() != 0 {
+                        leases.insert(key, kv.lease());
+                    }
+                    all.push(applied);
+                }
+            }
+            match answer.kvs().last() {
+                Some(last) if answer.more() => from = [last.key(), &[0]].concat(),
+                _ => break,
+            }
+        }
+        *self.leases.lock() = leases;
+        sink.reset(all);
+        self.revision.send_replace(revision);
+        Ok(revision)
+    }
+
+    fn read(&self, kv: &KeyValue) -> Option<(String, Applied)> {
+        let key = std::str::from_utf8(kv.key()).ok()?.strip_prefix(&self.prefix)?.to_owned();
+        let version = u64::try_from(kv.mod_revision()).ok()?;
+        Some((key.clone(), Applied::Put { key, value: kv.value().to_vec(), version }))
+    }
+
+    /// Follows all changes for ever; reads everything anew where the history is gone.
+    async fn follow(
+        self: Arc<Self>,
+        loaded: i64,
+        sink: Arc<dyn Sink>,
+        mut ended: oneshot::Receiver<()>,
+    ) {
+        let mut next = loaded + 1;
+        let mut pause = PAUSE.0;
+        loop {
+            let before = next;
+            let lost = tokio::select! {
+                lost = self.watch(&mut next, &*sink) => lost,
+                _ = &mut ended => return,
+            };
+            tracing::warn!(store = "etcd", why = lost.text, "the watch ended, beginning another");
+            if next > before {
+                pause = PAUSE.0;
+            }
+            self.works.store(false, Ordering::Relaxed);
+            self.preferred.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE.1);
+            if lost.history {
+                match self.load(&*sink).await {
+                    Ok(revision) => next = revision + 1,
+                    Err(error) => tracing::warn!(%error, "cannot read the store"),
+                }
+            }
+        }
+    }
+
+    /// One watch, until it ends. It is asked for its progress when it is silent.
+    async fn watch(&self, next: &mut i64, sink: &dyn Sink) -> Lost {
+        let index = self.preferred.load(Ordering::Relaxed) % self.endpoints.len();
+        let wanted = WatchOptions::new().with_prefix().with_start_revision(*next);
+        let begin = async {
+            let client = self.client(index).await?;
+            let mut client = client.watch_client().max_decoding_message_size(ANSWER_BYTES_MAX);
+            client.watch(self.prefix.as_str(), Some(wanted)).await
+        };
+        let mut stream = match timeout(ANSWER_MAX, begin).await {
+            Err(_) => return Lost::new("it did not begin in time"),
+            Ok(Err(error)) => return Lost::new(told(&error)),
+            Ok(Ok(stream)) => stream,
+        };
+        // Whether the watch was asked for its progress and has not answered yet.
+        let mut asked = false;
+        loop {
+            let patience = if asked { ANSWER_MAX } else { PROGRESS };
+            let response = match timeout(patience, stream.message()).await {
+                Err(_) if asked => return Lost::new("no answer in time"),
+                Err(_) => {
+                    if let Err(error) = stream.request_progress().await {
+                        return Lost::new(told(&error));
+                    }
+                    asked = true;
+                    continue;
+                }
+                Ok(Ok(Some(response))) => response,
+                Ok(Ok(None)) => return Lost::new("the stream ended"),
+                Ok(Err(error)) => return Lost::new(told(&error)),
+            };
+            asked = false;
+            if let Err(lost) = self.take(&response, next, sink) {
+                return lost;
+            }
+        }
+    }
+
+    /// One message of a watch.
+    fn take(&self, response: &WatchResponse, next: &mut i64, sink: &dyn Sink) -> Result<(), Lost> {
+        if response.canceled() {
+            let (why, compacted) = (response.cancel_reason(), response.compact_revision());
+            let text = format!("cancelled: {why}; history from {compacted}");
+            return Err(Lost { text, history: compacted > 0 });
+        }
+        *self.answered.lock() = Instant::now();
+        self.works.store(true, Ordering::Relaxed);
+        let mut applied = Vec::new();
+        let mut newest = 0;
+        for event in response.events() {
+            let Some(kv) = event.kv() else { continue };
+            newest = newest.max(kv.mod_revision());
+            let Some((key, put)) = self.read(kv) else { continue };
+            let mut leases = self.leases.lock();
+            match (event.event_type(), kv.lease()) {
+                (EventType::Delete, _) | (_, 0) => leases.remove(&key),
+                (_, lease) => leases.insert(key.clone(), lease),
+            };
+            let gone = event.event_type() == EventType::Delete;
+            applied.push(if gone { Applied::Gone(key) } else { put });
+        }
+        if newest > 0 {
+            sink.apply(applied);
+            *next = newest + 1;
+            self.revision.send_replace(newest);
+        }
+        Ok(())
+    }
+
+    async fn commit(&self, guards: Vec<Guard>, changes: Vec<Change>) -> Result<(), CommitError> {
+        let mut operations = Vec::new();
+        for change in changes {
+            operations.push(self.operation(change).await?);
+        }
+        let compare: Vec<Compare> = guards.iter().map(|guard| self.comparison(guard)).collect();
+        let txn = Txn::new().when(compare).and_then(operations);
+        let answer = self.ask(|client| {
+            let txn = txn.clone();
+            let mut kv = client.kv_client().max_decoding_message_size(ANSWER_BYTES_MAX);
+            async move { kv.txn(txn).await }
+        });
+        let answer = answer.await.map_err(unavailable)?;
+        if !answer.succeeded() {
+            return Err(CommitError::Conflict);
+        }
+        let changed = |response: &TxnOpResponse| match response {
+            TxnOpResponse::Delete(delete) => delete.deleted() > 0,
+            _ => true,
+        };
+        if answer.op_responses().iter().any(changed) {
+            let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
+            let mut seen = self.revision.subscribe();
+            let _ = timeout(BACK_MAX, seen.wait_for(|seen| *seen >= revision)).await;
+        }
+        Ok(())
+    }
+
+    async fn operation(&self, change: Change) -> Result<TxnOp, CommitError> {
+        Ok(match change {
+            Change::Put { key, value, lease } => {
+                let lease = match lease {
+                    Lease::None => 0,
+                    Lease::New(seconds) => self.grant(seconds).await?,
+                    Lease::SameAs(other) => self.lease_of(&other),
+                };
+                TxnOp::put(self.key(&key), value, Some(PutOptions::new().with_lease(lease)))
+            }
+            Change::Delete(key) => TxnOp::delete(self.key(&key), None),
+            Change::DeleteBelow(below) => {
+                TxnOp::delete(self.key(&below), Some(DeleteOptions::new().with_prefix()))
+            }
+        })
+    }
+
+    fn comparison(&self, guard: &Guard) -> Compare {
+        match guard {
+            Guard::Absent(key) => Compare::create_revision(self.key(key), CompareOp::Equal, 0),
+            Guard::Version(key, version) => {
+                // A version came from etcd as a positive number of 63 bits.
+                let version = i64::try_from(*version).unwrap_or(i64::MAX);
+                Compare::mod_revision(self.key(key), CompareOp::Equal, version)
+            }
+        }
+    }
+
+    fn lease_of(&self, key: &str) -> i64 {
+        self.leases.lock().get(key).copied().unwrap_or(0)
+    }
+
+    async fn grant(&self, seconds: u32) -> Result<i64, CommitError> {
+        let granted = self.ask(|client| {
+            let mut leases = client.lease_client();
+            async move { leases.grant(seconds.into(), None).await }
+        });
+        Ok(granted.await.map_err(unavailable)?.id())
+    }
+
+    async fn renew(&self, key: &str) -> Result<bool, CommitError> {
+        let lease = self.lease_of(key);
+        if lease == 0 {
+            let key = self.key(key);
+            let counted = self.ask(|client| {
+                let (key, mut kv) = (key.clone(), client.kv_client());
+                async move { kv.get(key, Some(GetOptions::new().with_count_only())).await }
+            });
+            return Ok(counted.await.map_err(unavailable)?.count() > 0);
+        }
+        let renewed = self.ask(|client| {
+            let mut leases = client.lease_client();
+            async move {
+                match leases.keep_alive(lease).await {
+                    Ok(_) => Ok(true),
+                    // The only error of this kind: there is no such lease any more.
+                    Err(Error::LeaseKeepAliveError(_)) => Ok(false),
+                    Err(error) => Err(error),
+                }
+            }
+        });
+        renewed.await.map_err(unavailable)
+    }
 }
 
 /// The end of the range of all keys that begin with `prefix`.
@@ -126,318 +468,15 @@ fn end_of(prefix: &str) -> Vec<u8> {
     vec![0]
 }
 
-impl Shared {
-    fn key(&self, key: &str) -> String {
-        STANDARD.encode(format!("{}{key}", self.prefix))
-    }
-
-    /// Posts to the endpoint that worked last; to the next one if it does not answer.
-    async fn post(&self, path: &str, body: &Value) -> Result<Value, String> {
-        let first = self.preferred.load(Ordering::Relaxed);
-        let mut last = String::from("no endpoint");
-        for turn in 0..self.endpoints.len() {
-            let index = (first + turn) % self.endpoints.len();
-            let exchange = async {
-                let response = self.request(index, path, body).await?;
-                let status = response.status();
-                let limited = http_body_util::Limited::new(response.into_body(), BODY_MAX);
-                let bytes = limited.collect().await.map_err(|e| e.to_string())?.to_bytes();
-                let value: Value = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
-                if status.is_success() { Ok(value) } else { Err(format!("{status}: {value}")) }
-            };
-            match tokio::time::timeout(ANSWER_MAX, exchange).await {
-                Ok(Ok(value)) => {
-                    self.preferred.store(index, Ordering::Relaxed);
-                    return Ok(value);
-                }
-                Ok(Err(error)) => last = error,
-                Err(_) => last = "no answer in time".to_owned(),
-            }
-            last = format!("{}: {last}", self.endpoints[index]);
-        }
-        Err(last)
-    }
-
-    async fn request(
-        &self,
-        index: usize,
-        path: &str,
-        body: &Value,
-    ) -> Result<Response<Incoming>, String> {
-        let uri = format!("http://{}{path}", self.endpoints[index]);
-        let request = Request::builder()
-            .method(Method::POST)
-            .uri(uri)
-            .body(Full::new(Bytes::from(body.to_string())))
-            .map_err(|error| error.to_string())?;
-        self.client.request(request).await.map_err(|error| {
-            let source = std::error::Error::source(&error).map(ToString::to_string);
-            source.unwrap_or_else(|| error.to_string())
-        })
-    }
-
-    /// Reads everything; gives the revision it was read at.
-    async fn load(&self, sink: &dyn Sink) -> anyhow::Result<i64> {
-        let mut from = self.prefix.as_bytes().to_vec();
-        let end = STANDARD.encode(end_of(&self.prefix));
-        let (mut revision, mut all) = (0, Vec::new());
-        let mut leases = HashMap::new();
-        loop {
-            let ask = json!({
-                "key": STANDARD.encode(&from), "range_end": end, "limit": PAGE,
-                "revision": revision,
-            });
-            let answer = self.post("/v3/kv/range", &ask).await;
-            let answer = answer.map_err(|error| anyhow::anyhow!("etcd: {error}"))?;
-            if revision == 0 {
-                revision = number(&answer["header"]["revision"]);
-            }
-            let kvs = answer["kvs"].as_array().map(Vec::as_slice).unwrap_or_default();
-            for kv in kvs {
-                if let Some((key, applied, lease)) = self.read(kv) {
-                    if lease != 0 {
-                        leases.insert(key, lease);
-                    }
-                    all.push(applied);
-                }
-            }
-            let more = answer["more"].as_bool().unwrap_or(false);
-            let last = kvs.last().and_then(|kv| STANDARD.decode(kv["key"].as_str()?).ok());
-            match last {
-                Some(last) if more => from = [last, vec![0]].concat(),
-                _ => break,
-            }
-        }
-        *self.leases.lock() = leases;
-        sink.reset(all);
-        self.revision.send_replace(revision);
-        Ok(revision)
-    }
-
-    fn read(&self, kv: &Value) -> Option<(String, Applied, i64)> {
-        let key = String::from_utf8(STANDARD.decode(kv["key"].as_str()?).ok()?).ok()?;
-        let key = key.strip_prefix(&self.prefix)?.to_owned();
-        let value = STANDARD.decode(kv["value"].as_str().unwrap_or_default()).ok()?;
-        let version = u64::try_from(number(&kv["mod_revision"])).ok()?;
-        Some((key.clone(), Applied::Put { key, value, version }, number(&kv["lease"])))
-    }
-
-    /// Follows all changes for ever; reads everything anew where the history is gone.
-    async fn follow(
-        self: Arc<Self>,
-        loaded: i64,
-        sink: Arc<dyn Sink>,
-        mut ended: oneshot::Receiver<()>,
-    ) {
-        let mut next = loaded + 1;
-        let mut wait = Duration::from_millis(50);
-        loop {
-            let before = next;
-            let lost = tokio::select! {
-                lost = self.watch(&mut next, &*sink) => lost,
-                _ = &mut ended => return,
-            };
-            tracing::warn!(store = "etcd", why = lost.text, "the watch ended, beginning another");
-            if next > before {
-                wait = Duration::from_millis(50);
-            }
-            self.works.store(false, Ordering::Relaxed);
-            self.preferred.fetch_add(1, Ordering::Relaxed);
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(Duration::from_secs(2));
-            if lost.history {
-                match self.load(&*sink).await {
-                    Ok(revision) => next = revision + 1,
-                    Err(error) => tracing::warn!(%error, "cannot read the store"),
-                }
-            }
-        }
-    }
-
-    async fn watch(&self, next: &mut i64, sink: &dyn Sink) -> Lost {
-        let lost = |text: String| Lost { text, history: false };
-        let create = json!({ "create_request": {
-            "key": STANDARD.encode(&self.prefix),
-            "range_end": STANDARD.encode(end_of(&self.prefix)),
-            "start_revision": *next,
-        }});
-        let index = self.preferred.load(Ordering::Relaxed) % self.endpoints.len();
-        let begun = tokio::time::timeout(ANSWER_MAX, self.request(index, "/v3/watch", &create));
-        let mut body = match begun.await {
-            Err(_) => return lost("no answer in time".into()),
-            Ok(Err(error)) => return lost(error),
-            Ok(Ok(response)) => response.into_body(),
-        };
-        let mut line = Vec::new();
-        loop {
-            let frame = match tokio::time::timeout(PROGRESS, body.frame()).await {
-                // Silence is normal; whether etcd lives is asked on another connection.
-                Err(_) => match self.is_alive(index, *next - 1).await {
-                    Ok(()) => continue,
-                    Err(error) => return lost(error),
-                },
-                Ok(None) => return lost("the stream ended".into()),
-                Ok(Some(Err(error))) => return lost(error.to_string()),
-                Ok(Some(Ok(frame))) => frame,
-            };
-            let Ok(data) = frame.into_data() else { continue };
-            line.extend_from_slice(&data);
-            while let Some(end) = line.iter().position(|byte| *byte == b'\n') {
-                let one: Vec<u8> = line.drain(..=end).collect();
-                if let Err(lost) = self.take(&one, next, sink) {
-                    return lost;
-                }
-            }
-            if line.len() > BODY_MAX {
-                return lost("a line without an end".into());
-            }
-        }
-    }
-
-    /// Whether the endpoint answers, and has told all that it has. A watch that is silent while
-    /// the store moves on below our prefix is as good as dead.
-    async fn is_alive(&self, index: usize, known: i64) -> Result<(), String> {
-        let ask = json!({
-            "key": STANDARD.encode(&self.prefix),
-            "range_end": STANDARD.encode(end_of(&self.prefix)),
-            "keys_only": true, "limit": 1, "sort_order": "DESCEND", "sort_target": "MOD",
-        });
-        let response = tokio::time::timeout(ANSWER_MAX, self.request(index, "/v3/kv/range", &ask));
-        let response = response.await.map_err(|_| "no answer in time".to_owned())??;
-        let body = response.into_body().collect().await.map_err(|e| e.to_string())?.to_bytes();
-        let value: Value = serde_json::from_slice(&body).map_err(|e| e.to_string())?;
-        let newest = number(&value["kvs"][0]["mod_revision"]);
-        // If it is only just under way, beginning anew costs little.
-        if newest > known { Err("the watch is behind".into()) } else { Ok(()) }
-    }
-
-    /// One line of a watch.
-    fn take(&self, line: &[u8], next: &mut i64, sink: &dyn Sink) -> Result<(), Lost> {
-        let lost = |text: String| Lost { text, history: false };
-        let value: Value = serde_json::from_slice(line).map_err(|e| lost(e.to_string()))?;
-        let result = &value["result"];
-        if result["canceled"].as_bool() == Some(true) {
-            let compacted = number(&result["compact_revision"]);
-            let text = format!("cancelled, history from {compacted}");
-            return Err(Lost { text, history: compacted > 0 });
-        }
-        if result.is_null() {
-            return Err(lost(value.to_string()));
-        }
-        self.works.store(true, Ordering::Relaxed);
-        let mut applied = Vec::new();
-        let events = result["events"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let mut newest = 0;
-        for event in events {
-            let kv = &event["kv"];
-            newest = newest.max(number(&kv["mod_revision"]));
-            let Some((key, put, lease)) = self.read(kv) else { continue };
-            let mut leases = self.leases.lock();
-            if event["type"].as_str() == Some("DELETE") {
-                leases.remove(&key);
-                applied.push(Applied::Gone(key));
-            } else {
-                match lease {
-                    0 => leases.remove(&key),
-                    lease => leases.insert(key, lease),
-                };
-                applied.push(put);
-            }
-        }
-        if newest > 0 {
-            sink.apply(applied);
-            *next = newest + 1;
-            self.revision.send_replace(newest);
-        }
-        Ok(())
-    }
-
-    async fn commit(&self, guards: &[Guard], changes: Vec<Change>) -> Result<(), CommitError> {
-        let mut operations = Vec::new();
-        for change in changes {
-            operations.push(match change {
-                Change::Put { key, value, lease } => {
-                    let lease = match lease {
-                        Lease::None => 0,
-                        Lease::New(seconds) => self.grant(seconds).await?,
-                        Lease::SameAs(other) => self.lease_of(&other),
-                    };
-                    json!({ "requestPut": {
-                        "key": self.key(&key), "value": STANDARD.encode(value),
-                        "lease": lease.to_string(),
-                    }})
-                }
-                Change::Delete(key) => json!({ "requestDeleteRange": { "key": self.key(&key) } }),
-                Change::DeleteBelow(below) => {
-                    let prefix = format!("{}{below}", self.prefix);
-                    json!({ "requestDeleteRange": {
-                        "key": STANDARD.encode(&prefix),
-                        "range_end": STANDARD.encode(end_of(&prefix)),
-                    }})
-                }
-            });
-        }
-        let compare: Vec<Value> = guards
-            .iter()
-            .map(|guard| match guard {
-                Guard::Absent(key) => json!({
-                    "key": self.key(key), "target": "CREATE", "result": "EQUAL",
-                    "create_revision": "0",
-                }),
-                Guard::Version(key, version) => json!({
-                    "key": self.key(key), "target": "MOD", "result": "EQUAL",
-                    "mod_revision": version.to_string(),
-                }),
-            })
-            .collect();
-        let ask = json!({ "compare": compare, "success": operations });
-        let answer = self.post("/v3/kv/txn", &ask).await.map_err(unavailable)?;
-        if answer["succeeded"].as_bool() != Some(true) {
-            return Err(CommitError::Conflict);
-        }
-        let revision = number(&answer["header"]["revision"]);
-        let changed = |response: &Value| {
-            response.get("response_put").is_some()
-                || number(&response["response_delete_range"]["deleted"]) > 0
-        };
-        let responses = answer["responses"].as_array().map(Vec::as_slice).unwrap_or_default();
-        if responses.iter().any(changed) {
-            let mut seen = self.revision.subscribe();
-            let back = seen.wait_for(|seen| *seen >= revision);
-            let _ = tokio::time::timeout(BACK_MAX, back).await;
-        }
-        Ok(())
-    }
-
-    fn lease_of(&self, key: &str) -> i64 {
-        self.leases.lock().get(key).copied().unwrap_or(0)
-    }
-
-    async fn grant(&self, seconds: u32) -> Result<i64, CommitError> {
-        let ask = json!({ "TTL": seconds.to_string() });
-        let answer = self.post("/v3/lease/grant", &ask).await.map_err(unavailable)?;
-        match number(&answer["ID"]) {
-            0 => Err(unavailable(format!("no lease: {answer}"))),
-            lease => Ok(lease),
-        }
-    }
-
-    async fn renew(&self, key: &str) -> Result<bool, CommitError> {
-        let lease = self.lease_of(key);
-        if lease == 0 {
-            let ask = json!({ "key": self.key(key), "count_only": true });
-            let answer = self.post("/v3/kv/range", &ask).await.map_err(unavailable)?;
-            return Ok(number(&answer["count"]) > 0);
-        }
-        let ask = json!({ "ID": lease.to_string() });
-        let answer = self.post("/v3/lease/keepalive", &ask).await.map_err(unavailable)?;
-        Ok(number(&answer["result"]["TTL"]) > 0)
-    }
-}
-
 /// How a watch ended.
 struct Lost {
     text: String,
-    /// The history it would have to begin with is gone.
+    /// The history that the watch would have to begin with is gone.
     history: bool,
+}
+
+impl Lost {
+    fn new(text: impl Into<String>) -> Lost {
+        Lost { text: text.into(), history: false }
+    }
 }

@@ -10,6 +10,7 @@ pub mod keeper;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Longest key.
 pub const KEY_MAX: usize = 700;
@@ -102,6 +103,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// What it is, and whether it works now, for the status.
     fn health(&self) -> (String, bool);
+
+    /// For how long nothing was heard of a store that is not reachable now. What has run out
+    /// meanwhile is not known.
+    fn silent_for(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// A store, whichever.
