@@ -91,7 +91,9 @@ fn ask(method: Method, path: &str) -> anyhow::Result<(StatusCode, String)> {
 fn ask_with(method: Method, path: &str, body: String) -> anyhow::Result<(StatusCode, String)> {
     let dir = here::session_dir()?;
     let stream = here::connect(&dir, STATUS_SOCKET).map_err(|error| match error.is_absence() {
-        true => anyhow::anyhow!("no broker runs here ({}); `session run` starts one", dir.display()),
+        true => {
+            anyhow::anyhow!("no broker runs here ({}); `session run` starts one", dir.display())
+        }
         false => error.into(),
     })?;
     let token = token(&dir)?;

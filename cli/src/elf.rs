@@ -10,9 +10,7 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use object::elf::{
-    DT_NEEDED, Dyn64, EM_AARCH64, EM_RISCV, EM_X86_64, FileHeader64, Machine,
-};
+use object::elf::{DT_NEEDED, Dyn64, EM_AARCH64, EM_RISCV, EM_X86_64, FileHeader64, Machine};
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Endianness, FileKind, ReadCache};
 
@@ -105,7 +103,9 @@ impl Obstacle {
             }
             Obstacle::NotAProgram => "it is neither an ELF program nor a script".into(),
             Obstacle::MustBeFirst(library) => {
-                format!("its {library} ends it when a library is preloaded: it insists on being first")
+                format!(
+                    "its {library} ends it when a library is preloaded: it insists on being first"
+                )
             }
             Obstacle::Elsewhere(why, _) => (*why).into(),
             Obstacle::Missing(libraries) => {
@@ -255,7 +255,8 @@ impl Elf {
             segments.iter().filter_map(|segment| segment.interpreter(endian, data).ok().flatten());
         let sections = header.sections(endian, data).ok();
         let is_go = sections.as_ref().is_some_and(|sections| {
-            let mut names = sections.iter().filter_map(|one| sections.section_name(endian, one).ok());
+            let mut names =
+                sections.iter().filter_map(|one| sections.section_name(endian, one).ok());
             // Go marks its programs with sections of its own.
             names.any(|name| name == b".go.buildinfo" || name == b".note.go.buildid")
         });

@@ -392,7 +392,10 @@ fn etcd(
     let tls = match &file.ca_file {
         Some(ca_file) => Some(EtcdTls { ca_file: ca_file.clone(), identity }),
         None if identity.is_some() => {
-            return wrong("cert_file", "needs the ca_file that etcd's own certificate is checked by");
+            return wrong(
+                "cert_file",
+                "needs the ca_file that etcd's own certificate is checked by",
+            );
         }
         None => None,
     };
@@ -502,11 +505,7 @@ mod tests {
             ("[store]\nuser = \"u\"\n", 5, "store.user"),
             ("[store]\netcd = [\"a:1\"]\ncert_file = \"/c\"\n", 6, "store.cert_file"),
             ("[store]\netcd = [\"a:1\"]\nuser = \"u\"\n", 6, "store.user"),
-            (
-                "[store]\netcd = [\"a:1\"]\nuser = \"u\"\npassword_file = \"/p\"\n",
-                6,
-                "store.user",
-            ),
+            ("[store]\netcd = [\"a:1\"]\nuser = \"u\"\npassword_file = \"/p\"\n", 6, "store.user"),
             ("[[network]]\nname = \"a\"\nprefixes = [\"x\"]\n", 6, "network[0].prefixes"),
             ("[[distance]]\nbetween = [\"a\", \"b\"]\nhops = 1\n", 5, "distance[0].between"),
             ("[tickets]\nlife = \"1s\"\n", 5, "tickets.life"),

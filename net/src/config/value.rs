@@ -136,8 +136,7 @@ mod tests {
 
     #[test]
     fn sizes_have_units_and_limits() {
-        for (text, bytes) in
-            [
+        for (text, bytes) in [
             ("8MiB", 8 << 20),
             ("8 MiB", 8 << 20),
             ("64k", 64 << 10),
@@ -145,8 +144,7 @@ mod tests {
             ("1GB", 1_000_000_000),
             ("1.5MiB", 3 << 19),
             ("5", 5),
-        ]
-        {
+        ] {
             assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
         }
         for bad in ["", "MiB", "-1", "8 furlongs", "99999999999GiB", "1.5.2MiB"] {

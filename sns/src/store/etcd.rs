@@ -224,10 +224,8 @@ impl Shared {
         let (mut revision, mut all) = (0, Vec::new());
         let mut leases = HashMap::new();
         loop {
-            let range = GetOptions::new()
-                .with_range(end.clone())
-                .with_limit(PAGE)
-                .with_revision(revision);
+            let range =
+                GetOptions::new().with_range(end.clone()).with_limit(PAGE).with_revision(revision);
             let answer = self.ask(|client| {
                 let (from, range) = (from.clone(), range.clone());
                 let mut kv = client.kv_client().max_decoding_message_size(ANSWER_BYTES_MAX);
