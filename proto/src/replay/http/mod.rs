@@ -13,6 +13,7 @@ mod exchange;
 mod head;
 mod observer;
 mod plan;
+mod scan;
 mod splice;
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 use super::body::{Body, Framing};
 use super::exchange::Exchange;
 use super::head::{HEAD_MAX, HEADS_MAX, RequestHead, ResponseHead};
+use super::scan::{Scan, Scanned};
 use crate::seam::{BLOCK, Seam, SeamProof};
 
 /// What the next bytes of a direction are.
@@ -71,13 +72,15 @@ struct Message<H> {
     at: u64,
     /// The head, as far as it has come.
     raw: Vec<u8>,
+    scan: Scan,
     head: Option<H>,
     body: Body,
 }
 
 impl<H> Message<H> {
     fn new(at: u64) -> Self {
-        Self { at, raw: Vec::new(), head: None, body: Body::new(Framing::Empty) }
+        let body = Body::new(Framing::Empty);
+        Self { at, raw: Vec::new(), scan: Scan::default(), head: None, body }
     }
 
     fn over(&self) -> bool {
@@ -138,6 +141,7 @@ impl Observer {
         observer.request = Message {
             at: up.checked_sub(u64::try_from(length).ok()?)?,
             raw: request.to_vec(),
+            scan: Scan::default(),
             body: Body::new(head.framing),
             head: Some(head),
         };
@@ -275,15 +279,10 @@ impl Observer {
     }
 
     fn up_head(&mut self, bytes: &[u8]) -> (usize, Up) {
-        let before = self.request.raw.len();
-        let taken = head_end(&self.request.raw, bytes).unwrap_or(bytes.len());
+        let Scanned { taken, look } = self.request.scan.take(bytes);
         self.request.raw.extend_from_slice(&bytes[..taken]);
         self.up += count(taken);
-        let parsed = if worth_a_look(before, &bytes[..taken]) {
-            RequestHead::parse(&self.request.raw)
-        } else {
-            Ok(None)
-        };
+        let parsed = if look { RequestHead::parse(&self.request.raw) } else { Ok(None) };
         match parsed {
             _ if self.request.raw.len() > HEAD_MAX => {
                 self.not_http(taken, "a request head is too long")
@@ -336,15 +335,11 @@ impl Observer {
     }
 
     fn down_head(&mut self, bytes: &[u8]) -> (usize, Down) {
-        let before = self.response.raw.len();
-        let taken = head_end(&self.response.raw, bytes).unwrap_or(bytes.len());
+        let Scanned { taken, look } = self.response.scan.take(bytes);
         self.response.raw.extend_from_slice(&bytes[..taken]);
         let Some(request) = &self.request.head else { return (0, Down::Opaque) };
-        let parsed = if worth_a_look(before, &bytes[..taken]) {
-            ResponseHead::parse(&self.response.raw, request)
-        } else {
-            Ok(None)
-        };
+        let parsed =
+            if look { ResponseHead::parse(&self.response.raw, request) } else { Ok(None) };
         let why = match parsed {
             _ if self.response.raw.len() > HEAD_MAX => "a response head is too long",
             Ok(Some((head, length))) if length == self.response.raw.len() => {
@@ -448,6 +443,7 @@ impl Observer {
             return Vec::new();
         }
         let held = std::mem::take(&mut self.response.raw);
+        self.response.scan = Scan::default();
         self.down += count(held.len());
         self.response.at = self.down;
         held
@@ -532,41 +528,6 @@ impl Observer {
         (self.interim, self.continuable, self.seam) = (false, false, None);
         self.ended = true;
     }
-}
-
-/// Where a head that goes on with `bytes` ends: behind its first empty line that follows
-/// anything at all.
-fn head_end(before: &[u8], bytes: &[u8]) -> Option<usize> {
-    let blank = |byte: &u8| matches!(byte, b'\r' | b'\n');
-    let started = before.iter().any(|byte| !blank(byte));
-    let mut from = 0;
-    if !started {
-        from = bytes.iter().position(|byte| !blank(byte))?;
-    }
-    // The last bytes before decide whether the line is empty so far.
-    let mut empty = started && {
-        let line = before.strip_suffix(b"\r").unwrap_or(before);
-        line.ends_with(b"\n")
-    };
-    let mut cr = started && before.ends_with(b"\r");
-    for (at, &byte) in bytes.iter().enumerate().skip(from) {
-        match byte {
-            b'\n' if empty => return Some(at + 1),
-            b'\n' => empty = true,
-            b'\r' if !cr => {
-                cr = true;
-                continue;
-            }
-            _ => empty = false,
-        }
-        cr = false;
-    }
-    None
-}
-
-/// A head is parsed when a line may have ended, and early, so that what is not HTTP is not kept.
-fn worth_a_look(before: usize, bytes: &[u8]) -> bool {
-    before < 32 || bytes.contains(&b'\n') || (before + bytes.len()).is_power_of_two()
 }
 
 fn count(bytes: usize) -> u64 {
