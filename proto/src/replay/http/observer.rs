@@ -338,8 +338,7 @@ impl Observer {
         let Scanned { taken, look } = self.response.scan.take(bytes);
         self.response.raw.extend_from_slice(&bytes[..taken]);
         let Some(request) = &self.request.head else { return (0, Down::Opaque) };
-        let parsed =
-            if look { ResponseHead::parse(&self.response.raw, request) } else { Ok(None) };
+        let parsed = if look { ResponseHead::parse(&self.response.raw, request) } else { Ok(None) };
         let why = match parsed {
             _ if self.response.raw.len() > HEAD_MAX => "a response head is too long",
             Ok(Some((head, length))) if length == self.response.raw.len() => {
