@@ -12,9 +12,9 @@ use nix::errno::Errno;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use stp_drive::{Command, SessionStatus, Start};
-use stp_net::clock;
 use stp_net::link::{LinkOptions, Tls};
 use stp_net::status::Feed;
+use stp_proto::course::Pace;
 use stp_proto::handle::Handle;
 use stp_proto::local::wire::Resolved;
 use stp_proto::name::Name;
@@ -28,7 +28,7 @@ use crate::entry::{App, Course, Entry};
 use crate::far::SessionFar;
 use crate::lookup::Directory;
 use crate::near::AppNear;
-use crate::reach::{News, Pace};
+use crate::reach::News;
 use crate::relay::Relays;
 use crate::routes::host_name;
 use crate::service::{Maker, Server, Service};
@@ -164,7 +164,7 @@ impl Broker {
     /// The time on the clock that counts sleep.
     #[must_use]
     pub fn now(&self) -> stp_proto::time::Instant {
-        stp_proto::time::Instant(clock::now_us())
+        crate::clock::now()
     }
 
     /// The sessions, by number.

@@ -7,8 +7,9 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 use stp_net::key::PublicKey;
 use stp_net::link::{DialError, Link, LinkOptions, Tls};
+use stp_proto::course::{Failure, FailureKind};
 
-use crate::reach::{Dialer, Dialing, Failure, Kind};
+use crate::reach::{Dialer, Dialing};
 
 /// Makes links to one server.
 pub struct ServerDialer {
@@ -76,14 +77,14 @@ impl Dialer for ServerDialer {
     }
 }
 
-fn kind(error: &DialError) -> Kind {
+fn kind(error: &DialError) -> FailureKind {
     match error {
-        DialError::Refused { .. } | DialError::Misbehaved { .. } => Kind::Refused,
-        DialError::WrongKey { .. } => Kind::WrongKey,
-        DialError::PeerRefused { .. } => Kind::Unauthorized,
+        DialError::Refused { .. } | DialError::Misbehaved { .. } => FailureKind::Refused,
+        DialError::WrongKey { .. } => FailureKind::WrongKey,
+        DialError::PeerRefused { .. } => FailureKind::Unauthorized,
         DialError::Unreachable { .. }
         | DialError::TimedOut { .. }
         | DialError::Lost { .. }
-        | DialError::Local { .. } => Kind::Silent,
+        | DialError::Local { .. } => FailureKind::Silent,
     }
 }

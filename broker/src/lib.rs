@@ -9,6 +9,7 @@
 
 pub mod app;
 pub mod broker;
+pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod dialer;

@@ -279,7 +279,7 @@ pub async fn rescue(broker: &Arc<Broker>, entry: &Entry) -> (Arc<Server>, Link) 
     let Some((home, pass)) = home(entry).zip(entry.course.lock().pass.clone()) else {
         return std::future::pending().await;
     };
-    if home.reach.standing().borrow().is_open() {
+    if home.reach.is_open() {
         tokio::time::sleep(GRACE / 2).await;
     }
     let mut pause = GRACE / 2;

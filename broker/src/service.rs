@@ -7,14 +7,16 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use stp_net::link::{LinkOptions, Tls};
+use stp_proto::course::{FailureKind, Pace, Standing};
 use stp_proto::rise::Exits;
 use stp_proto::select::Rank;
 use stp_proto::time::Instant;
 
+use crate::clock::now;
 use crate::config;
 use crate::dialer::ServerDialer;
 use crate::distance::Distance;
-use crate::reach::{Kind, News, Pace, Reach, Standing};
+use crate::reach::{News, Reach};
 
 /// A server: the way there, and what it is called. Services at the same server share it.
 pub struct Server {
@@ -149,18 +151,18 @@ impl Service {
     pub fn status(&self, listed: impl Fn(Rank) -> bool) -> Value {
         let servers = self.servers.iter().enumerate().map(|(rank, server)| {
             let reach = &server.reach;
-            let standing = reach.standing().borrow().clone();
+            let standing = reach.standing();
             let (state, why, away) = match &standing {
                 Standing::Open if listed(rank) => ("overloaded", String::new(), None),
                 Standing::Open => ("ok", String::new(), None),
                 Standing::Away { last, away_since, .. } => {
                     let state = match last.kind {
-                        Kind::Refused => "refuses",
-                        Kind::Silent => "unreachable",
-                        Kind::WrongKey => "wrong key",
-                        Kind::Unauthorized => "not authorized",
+                        FailureKind::Refused => "refuses",
+                        FailureKind::Silent => "unreachable",
+                        FailureKind::WrongKey => "wrong key",
+                        FailureKind::Unauthorized => "not authorized",
                     };
-                    (state, last.why.clone(), Some(away_since.elapsed().as_millis() as u64))
+                    (state, last.why.clone(), Some((now() - *away_since).as_millis() as u64))
                 }
             };
             json!({

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use serde_json::{Value, json};
 use stp_drive::Command;
 use stp_net::status::{ActError, Acting, Feed, Metrics, Source, page};
+use stp_proto::course::PaceCounts;
 use stp_proto::session::code;
 use stp_proto::wire::TransferReason;
 
@@ -210,13 +211,8 @@ fn routes(broker: &Broker) -> Vec<Value> {
 fn counters(broker: &Broker) -> Vec<(&'static str, &'static str, u64)> {
     let own = &broker.counters;
     let app = &broker.app_counters;
-    let sum = |of: fn(&crate::reach::Counts) -> &std::sync::atomic::AtomicUsize| {
-        broker
-            .all_servers()
-            .iter()
-            .map(|s| of(&s.reach.counts).load(Ordering::Relaxed) as u64)
-            .sum()
-    };
+    let counts: Vec<PaceCounts> = broker.all_servers().iter().map(|s| s.reach.counts()).collect();
+    let sum = |of: fn(&PaceCounts) -> u64| counts.iter().map(of).sum();
     let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     vec![
         ("sessions_opened", "Sessions begun.", load(&own.opened)),
@@ -227,9 +223,9 @@ fn counters(broker: &Broker) -> Vec<(&'static str, &'static str, u64)> {
         ("bytes_in", "Bytes delivered to apps by ended sessions.", load(&own.bytes_in)),
         ("bytes_out", "Bytes taken from apps by ended sessions.", load(&own.bytes_out)),
         ("network_changes", "Changes of the network.", load(&own.network_changes)),
-        ("dials", "Links dialed.", sum(|counts| &counts.dials)),
-        ("warm_links_used", "Sessions that found a link ready.", sum(|counts| &counts.reused)),
-        ("outages", "Times a server went out of reach.", sum(|counts| &counts.outages)),
+        ("dials", "Links dialed.", sum(|counts| counts.dials)),
+        ("warm_links_used", "Sessions that found a link ready.", sum(|counts| counts.reused)),
+        ("outages", "Times a server went out of reach.", sum(|counts| counts.outages)),
         ("app_garbage", "Local connections that sent no message.", load(&app.garbage)),
         ("app_strangers", "Local connections of other users.", load(&app.strangers)),
         ("app_silent", "Local connections that said nothing.", load(&app.silent)),
@@ -240,7 +236,7 @@ fn servers(broker: &Broker) -> Vec<(String, bool, usize)> {
     let server = |server: &Arc<Server>| {
         let reach = &server.reach;
         let name = format!("{} {}", server.name(), reach.dialer().address());
-        (name, reach.standing().borrow().is_open(), reach.warm_links())
+        (name, reach.is_open(), reach.warm_links())
     };
     broker.all_servers().iter().map(server).collect()
 }

@@ -397,8 +397,6 @@ pub enum View {
     Silent,
     /// The port is closed: nobody is there.
     Refuses,
-    /// It answered; a link is at hand since that time.
-    Answered(Instant),
 }
 
 /// How long a silent home is waited for: three times as long as a link to it took last, if that is
@@ -420,12 +418,11 @@ pub fn leave_home_at(
     grace: Duration,
     other_answered: Instant,
     other_was_away: bool,
-) -> Option<Instant> {
+) -> Instant {
     match home {
-        View::Answered(_) => None,
-        View::Refuses => Some(other_answered),
-        View::Silent if other_was_away => Some((since + GRACE).max(other_answered + GRACE)),
-        View::Silent => Some((since + grace).max(other_answered)),
+        View::Refuses => other_answered,
+        View::Silent if other_was_away => (since + GRACE).max(other_answered + GRACE),
+        View::Silent => (since + grace).max(other_answered),
     }
 }
 
@@ -437,15 +434,6 @@ pub fn near_enough(rtts: &[Option<Duration>]) -> Vec<Option<Duration>> {
     let near = (best + best / 4).max(best + Duration::from_millis(5));
     let tied = |rtt: Duration| if rtt <= near { best } else { rtt };
     rtts.iter().map(|rtt| rtt.map(tied)).collect()
-}
-
-/// Full-jitter back-off: uniform in 0..min(max, min·2^attempt), from a random number.
-#[must_use]
-pub fn back_off(attempt: u32, min: Duration, max: Duration, random: u64) -> Duration {
-    let ceiling = min.saturating_mul(1u32 << attempt.min(20)).min(max);
-    let micros = u64::try_from(ceiling.as_micros()).unwrap_or(u64::MAX);
-    let part = (u128::from(random) * u128::from(micros)) >> 64;
-    Duration::from_micros(u64::try_from(part).expect("a part of a u64"))
 }
 
 #[cfg(test)]
@@ -602,30 +590,18 @@ mod tests {
     #[test]
     fn a_refusing_home_is_left_at_once_and_a_silent_one_after_its_grace() {
         let leave = |home, away| leave_home_at(at(10), home, GRACE, at(10), away);
-        assert_eq!(leave(View::Refuses, false), Some(at(10)));
-        assert_eq!(leave(View::Silent, false), Some(at(11)));
-        assert_eq!(leave(View::Answered(at(10)), false), None);
+        assert_eq!(leave(View::Refuses, false), at(10));
+        assert_eq!(leave(View::Silent, false), at(11));
     }
 
     #[test]
     fn after_an_outage_of_everything_the_home_has_its_grace_again() {
-        assert_eq!(leave_home_at(at(0), View::Silent, GRACE, at(60), true), Some(at(61)));
-        assert_eq!(leave_home_at(at(0), View::Silent, GRACE, at(60), false), Some(at(60)));
+        assert_eq!(leave_home_at(at(0), View::Silent, GRACE, at(60), true), at(61));
+        assert_eq!(leave_home_at(at(0), View::Silent, GRACE, at(60), false), at(60));
         let ms = Duration::from_millis;
         assert_eq!(
             [None, Some(ms(9)), Some(ms(150)), Some(ms(999))].map(grace),
             [GRACE, ms(300), ms(450), GRACE]
         );
-    }
-
-    #[test]
-    fn the_back_off_is_spread_over_a_range_that_doubles_up_to_its_bound() {
-        let (min, max) = (Duration::from_millis(100), Duration::from_secs(30));
-        assert_eq!(back_off(0, min, max, 0), Duration::ZERO);
-        let top = back_off(0, min, max, u64::MAX);
-        assert!(top < min && top > Duration::from_millis(99));
-        assert!(back_off(3, min, max, u64::MAX) > Duration::from_millis(799));
-        assert!(back_off(60, min, max, u64::MAX) < max);
-        assert_eq!(back_off(1, min, max, u64::MAX / 2 + 1), min);
     }
 }

@@ -48,7 +48,7 @@ impl World {
                 Some(Some(away)) if away.refuses => View::Refuses,
                 Some(_) => View::Silent,
             };
-            select::leave_home_at(search.began, view, GRACE, answered, was_away)
+            Some(select::leave_home_at(search.began, view, GRACE, answered, was_away))
         });
         if right.is_some() || leave_at.is_some_and(|at| at <= now) {
             let (rank, conn, ..) = search.answered.take().expect("looked");

@@ -6,15 +6,16 @@ use std::time::{Duration, Instant};
 
 use stp_drive::{Act, DialFailed, Dialed};
 use stp_net::link::Link;
+use nix::errno::Errno;
 use stp_proto::select::{self, Next, Rank, Rejection, Want};
+use stp_proto::course::{AppError, Candidate, GaveUp, Wanted};
 use stp_proto::session::{Peer, code};
 
 use super::SessionFar;
 use crate::broker::Broker;
-use crate::dialer::ServerDialer;
 use crate::entry::{Course, Entry};
 use crate::relay;
-use crate::search::{Candidate, GaveUp, Search};
+use crate::search::{Reaches, search};
 
 /// Attempts at a session's home that may go unanswered before another server is asked first.
 const UNANSWERED_MAX: u32 = 2;
@@ -36,7 +37,7 @@ impl SessionFar {
         for rank in order.into_iter().take(FIRST_ASKED) {
             let server = Arc::clone(&self.entry.service.servers[rank]);
             let known = server.distance.way().now.is_some();
-            if server.distance.is_fresh() || !server.reach.standing().borrow().is_open() {
+            if server.distance.is_fresh() || !server.reach.is_open() {
                 continue;
             }
             let measured = async move {
@@ -80,17 +81,17 @@ impl SessionFar {
         course.choice.order(want, listed, |rank| rtts[rank])
     }
 
-    fn search(&self, want: Want, course: &mut Course) -> Search<ServerDialer> {
-        let (service, number) = (&self.entry.service, self.entry.service_number);
+    fn wanted(&self, want: Want, course: &mut Course) -> Wanted {
+        let number = self.entry.service_number;
         let established = want != Want::Connect;
         let order = self.order(course, want);
         let now = self.broker.now();
         let list = self.broker.overloaded.lock();
         let home = course.choice.home();
         let candidate = |rank: Rank| {
-            let until = list.until(now, &(number, rank)).map(|until| until - now);
+            let until = list.until(now, &(number, rank));
             let waits = established && Some(rank) != home;
-            Candidate { rank, not_before: until.filter(|_| waits).map(|t| Instant::now() + t) }
+            Candidate { rank, not_before: until.filter(|_| waits) }
         };
         let mut order: Vec<Candidate> = order.into_iter().map(candidate).collect();
         let mut home = home;
@@ -105,10 +106,9 @@ impl SessionFar {
             order.retain(|candidate| candidate.rank != leave);
             home = home.filter(|rank| *rank != leave);
         }
-        let give_up_at = self.entry.started + self.broker.config.limits.connect;
-        Search {
-            servers: service.servers.iter().map(|server| Arc::clone(&server.reach)).collect(),
-            news: Arc::clone(&self.broker.news),
+        let left = self.broker.config.limits.connect.saturating_sub(self.entry.started.elapsed());
+        let give_up_at = now + left;
+        Wanted {
             order,
             home,
             give_up_at: (!established).then_some(give_up_at),
@@ -138,15 +138,17 @@ impl SessionFar {
         if !established {
             self.measure().await;
         }
-        let (search, worst) = {
+        let (wanted, worst) = {
             let mut course = self.entry.course.lock();
             let worst = course.choice.worst();
-            (self.search(want, &mut course), worst)
+            (self.wanted(want, &mut course), worst)
         };
         // Who can go on nowhere else may be led to its home.
         let stuck = want == Want::Resume { transferable: false };
+        let reaches = self.entry.service.servers.iter().map(|server| Arc::clone(&server.reach));
+        let ways = Reaches(reaches.collect());
         let found = tokio::select! {
-            found = search.run() => found,
+            found = search(ways, &self.broker.news, wanted) => found,
             (relay, link) = relay::rescue(&self.broker, &self.entry), if stuck => {
                 let mut course = self.entry.course.lock();
                 course.trying = course.choice.home();
@@ -166,7 +168,8 @@ impl SessionFar {
             }
             // An earlier attempt was answered meanwhile: it has a home, and will ask again.
             Err(GaveUp { why, .. }) if !established && self.has_home() => Err(DialFailed::new(why)),
-            Err(GaveUp { errno, why }) => {
+            Err(GaveUp { error, why }) => {
+                let errno = errno(error);
                 let why = if established {
                     format!("no server can go on with it: {worst}; {why}")
                 } else {
@@ -181,6 +184,17 @@ impl SessionFar {
 
     fn has_home(&self) -> bool {
         self.entry.course.lock().choice.home().is_some()
+    }
+}
+
+/// The error number of what an app is told.
+fn errno(error: AppError) -> i32 {
+    match error {
+        AppError::Refused => Errno::ECONNREFUSED as i32,
+        AppError::Unreachable => Errno::EHOSTUNREACH as i32,
+        AppError::TimedOut => Errno::ETIMEDOUT as i32,
+        AppError::Reset => Errno::ECONNRESET as i32,
+        AppError::Number(errno) => errno,
     }
 }
 

@@ -12,7 +12,7 @@ use stp_proto::wire::{Close, ResetFrame, TransferReason};
 use super::SessionFar;
 use crate::dialer::ServerDialer;
 use crate::moves;
-use crate::reach::{Reach, Standing};
+use crate::reach::Reach;
 use crate::relay::{self, Turn};
 
 /// How long a server that was left, and is out of reach, may yet be told.
@@ -26,10 +26,8 @@ const AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// reach it is told when others find it there again.
 pub(super) async fn take_leave(reach: Arc<Reach<ServerDialer>>, reset: ResetFrame) {
     let told = tokio::time::timeout(LEAVE_MAX, async {
-        let mut standing = reach.standing();
         let mut link = loop {
-            // Waiting like this makes nobody probe.
-            let _the_standing = standing.wait_for(Standing::is_open).await.map(|_| ());
+            reach.until_open().await;
             if let Ok(link) = tokio::time::timeout(LEAVE_DIAL_MAX, reach.link()).await {
                 break link;
             }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stp_drive::Act;
+use stp_proto::course::{FailureKind, Standing};
 use stp_proto::select::Rank;
 use stp_proto::session::{Attempt, LostCause, Session};
 
 use super::SessionFar;
-use crate::reach::{Kind, Standing};
 use crate::relay;
 
 impl SessionFar {
@@ -89,9 +89,9 @@ impl SessionFar {
     /// What is known of the server that a session left.
     fn why_left(&self, rank: Rank) -> String {
         let server = &self.entry.service.servers[rank];
-        match &*server.reach.standing().borrow() {
+        match server.reach.standing() {
             Standing::Open => String::new(),
-            Standing::Away { last, .. } if last.kind == Kind::Refused => {
+            Standing::Away { last, .. } if last.kind == FailureKind::Refused => {
                 format!(", {} is gone", server.name())
             }
             Standing::Away { .. } => format!(", {} is out of reach", server.name()),
