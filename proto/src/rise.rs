@@ -279,7 +279,7 @@ fn lasts(
 }
 
 /// What the broker knows of the way to a server.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Way {
     /// Measured now; none: no answer.
     pub now: Option<Duration>,
@@ -313,7 +313,7 @@ impl Default for Margin {
 }
 
 /// Why another server is not taken.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub enum NotBetter {
     /// It did not answer.
     Silent,
@@ -363,7 +363,7 @@ pub fn straight_again(present: Way, straight: Way, margin: &Margin) -> Result<()
 }
 
 /// No moves for the sake of speed until then: doubles with every one, and is forgotten slowly.
-#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct CoolDown {
     moves: u32,
     until: Option<Instant>,
@@ -371,6 +371,8 @@ pub struct CoolDown {
 
 /// After the first move.
 pub const COOL_MIN: Duration = Duration::from_secs(10);
+/// It has doubled often enough to be longer than [`COOL_MAX`].
+const DOUBLINGS: u32 = 10;
 /// At most.
 pub const COOL_MAX: Duration = Duration::from_secs(600);
 
@@ -381,8 +383,8 @@ impl CoolDown {
         if self.until.is_some_and(|until| now > until + COOL_MAX) {
             self.moves = 0;
         }
-        let pause = COOL_MIN.saturating_mul(1 << self.moves.min(10)).min(COOL_MAX);
-        self.moves += 1;
+        let pause = COOL_MIN.saturating_mul(1 << self.moves).min(COOL_MAX);
+        self.moves = (self.moves + 1).min(DOUBLINGS);
         self.until = Some(now + pause);
     }
 

@@ -230,7 +230,7 @@ pub enum Next {
 }
 
 /// The choice of one session.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Choice {
     servers: usize,
     home: Option<Rank>,
@@ -256,6 +256,12 @@ impl Choice {
             only_home: None,
             final_refusal: None,
         }
+    }
+
+    /// How many servers the service has.
+    #[must_use]
+    pub fn servers(&self) -> usize {
+        self.servers
     }
 
     /// A server holds the session now.
@@ -320,9 +326,17 @@ impl Choice {
         list: &mut Overloaded<K>,
         name: K,
     ) -> Next {
+        if let Meaning::List(asked) = why.meaning() {
+            list.add(now, name, asked);
+        }
+        self.refuse(server, why)
+    }
+
+    /// A server refused. Those that are to be avoided by all sessions are for the caller to list.
+    pub fn refuse(&mut self, server: Rank, why: Rejection) -> Next {
         self.asked.insert(server, why);
         match why.meaning() {
-            Meaning::List(asked) => list.add(now, name, asked),
+            Meaning::List(_) => {}
             Meaning::NotThisSession => {
                 self.struck.insert(server, why);
             }

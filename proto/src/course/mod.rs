@@ -2,14 +2,30 @@
 //!
 //! - [`Pacing`] says when links to one server are dialed; all sessions share it.
 //! - [`Search`] finds one session a link: at its home, otherwise at another server.
+//! - [`Course`] is the session's way as a whole: which server holds it, what is tried, what was
+//!   decided, and what the session and its server are to be told.
 //!
 //! All of it is pure: events go in, actions come out, `now` is an argument. What is to be measured,
 //! dialed or told is done by the broker, or by whatever simulates one.
 
+mod action;
+mod change;
+mod decide;
+mod first;
+mod machine;
 mod pacing;
 mod search;
 mod standing;
+#[cfg(test)]
+mod tests;
 
+pub use action::{
+    Action, Around, CannotMove, Dial, GapWhy, Measured, Relay, Seek, Target,
+};
+pub use change::{Change, Plan, Question, Turn};
+pub use decide::{PATIENCE, numbers};
+pub use first::{FIRST_MAX, RescuePauses, first_longer};
+pub use machine::{Course, Denial};
 pub use pacing::{DialId, Pace, PaceCounts, Pacing, Pulse};
 pub use search::{AppError, Candidate, GaveUp, Search, Step, Wanted};
 pub use standing::{Failure, FailureKind, Standing, Ways};

@@ -1,0 +1,682 @@
+//! The course: one session's way through the servers of its service.
+
+use core::time::Duration;
+use std::collections::VecDeque;
+
+use super::action::{
+    Action, Around, CannotMove, Dial, GapWhy, Measured, Relay, Seek, Target,
+};
+use super::change::{Change, Plan, Question, Turn};
+use super::decide::{self, PATIENCE, numbers, way_name};
+use super::search::{AppError, GaveUp};
+use super::standing::{FailureKind, Standing};
+use crate::rise::{CoolDown, Margin, NotBetter, Way, straight_again};
+use crate::select::{Choice, Meaning, Next, Rank, Rejection, Want};
+use crate::session::{Attempt, LostCause, WhyNot};
+use crate::time::Instant;
+use crate::wire::TransferReason;
+
+/// Attempts at a session's home that may go unanswered before another server is asked first.
+const UNANSWERED_MAX: u32 = 2;
+/// How often a move that the stream has overtaken is tried again, and after which pause.
+const OVERTAKEN_MAX: u32 = 5;
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
+/// A path that this end finds slow says nothing new for this long after it was decided whether to
+/// leave: the server may have noticed as well, and asked.
+const ASKED_LATELY: Duration = Duration::from_secs(2);
+/// This many looks at the straight way in a row must say that it is good again.
+const LOOKS: u32 = 2;
+
+/// Where an attempt that was refused stands.
+#[derive(Clone, Debug)]
+pub struct Denial<'a> {
+    /// Why.
+    pub why: Rejection,
+    /// The same in the server's words.
+    pub text: &'a str,
+    /// The session has a link beside the one that was refused.
+    pub linked: bool,
+    /// It was established once.
+    pub established: bool,
+    /// Whether another server could go on with it.
+    pub transferable: Result<(), WhyNot>,
+}
+
+/// A session's way through the servers.
+///
+/// What happens to the session is told with `handle_*`; the answer says what is to be done.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Course {
+    choice: Choice,
+    /// Where the attempt that is under way leads.
+    attempt: Option<Target>,
+    attached: bool,
+    /// The relay through which its link goes; none: straight.
+    via: Option<Relay>,
+    change: Change,
+    /// Since when nothing can have come through, as far as is known, and why.
+    gap_since: Option<Instant>,
+    gap_why: Option<GapWhy>,
+    /// Attempts at its home that were not answered, one after the other.
+    unanswered: u32,
+    /// The server it came from at its last transfer.
+    came_from: Option<Rank>,
+    /// The server that its user wants it to leave when it looks for one.
+    leave: Option<Rank>,
+    /// Its server has given it a pass, with which others lead there.
+    has_pass: bool,
+    /// No changes for the sake of speed for a while.
+    pub(super) cool: CoolDown,
+    /// When it was last decided whether to leave.
+    asked_at: Option<Instant>,
+    /// Looks in a row that found the straight way good again; why the last one did not.
+    agreed: u32,
+    disagreed: Option<NotBetter>,
+    gave_up: bool,
+}
+
+impl Course {
+    /// A new session of a service with this many servers.
+    #[must_use]
+    pub fn new(servers: usize) -> Course {
+        Course {
+            choice: Choice::new(servers),
+            attempt: None,
+            attached: false,
+            via: None,
+            change: Change::Nothing,
+            gap_since: None,
+            gap_why: None,
+            unanswered: 0,
+            came_from: None,
+            leave: None,
+            has_pass: false,
+            cool: CoolDown::default(),
+            asked_at: None,
+            agreed: 0,
+            disagreed: None,
+            gave_up: false,
+        }
+    }
+
+    /// The server that holds the session, if one does.
+    #[must_use]
+    pub fn home(&self) -> Option<Rank> {
+        self.choice.home()
+    }
+
+    /// The server that held the session last, even if it has forgotten it.
+    #[must_use]
+    pub fn last(&self) -> Option<Rank> {
+        self.choice.last()
+    }
+
+    /// Where the attempt that is under way leads.
+    #[must_use]
+    pub fn attempt(&self) -> Option<Target> {
+        self.attempt
+    }
+
+    /// Whether it has a link.
+    #[must_use]
+    pub fn is_attached(&self) -> bool {
+        self.attached
+    }
+
+    /// The relay through which its link goes; none: straight.
+    #[must_use]
+    pub fn via(&self) -> Option<Relay> {
+        self.via
+    }
+
+    /// What is under way beside its link.
+    #[must_use]
+    pub fn change(&self) -> &Change {
+        &self.change
+    }
+
+    /// The server it came from at its last transfer.
+    #[must_use]
+    pub fn came_from(&self) -> Option<Rank> {
+        self.came_from
+    }
+
+    /// Whether it looks if it could go straight again.
+    #[must_use]
+    pub fn looks(&self) -> bool {
+        self.via.is_some()
+    }
+
+    /// Its server has given it a pass, with which others lead there.
+    pub fn handle_pass(&mut self) {
+        self.has_pass = true;
+    }
+
+    /// The session asks for a link. `linked`: beside the one it has.
+    pub fn handle_dial(&mut self, linked: bool, want: Want, connect_until: Instant) -> Dial {
+        match (&self.change, self.choice.home()) {
+            (Change::Move(plan), _) if linked => return Dial::Move(plan.order[0]),
+            (Change::Turn(turn), Some(rank)) if linked => {
+                return Dial::Turn(Target { rank, via: turn.via });
+            }
+            _ => {}
+        }
+        // An attempt that is still under way may yet succeed: it is not forgotten for this.
+        if matches!(self.change, Change::Move(_) | Change::Turn(_)) {
+            self.change = Change::Nothing;
+        }
+        Dial::Search(Seek {
+            want,
+            choice: self.choice.clone(),
+            leave: self.leave.take(),
+            home_last: self.unanswered >= UNANSWERED_MAX,
+            connect_until,
+        })
+    }
+
+    /// A dial brought a link. Returns whether it leads to the server that holds the session.
+    pub fn handle_found(&mut self, to: Target, established: bool) -> bool {
+        self.attempt = Some(to);
+        // As it is now: an earlier attempt may have been answered meanwhile.
+        self.choice.home().map_or(!established, |home| home == to.rank)
+    }
+
+    /// A search has come to nothing.
+    pub fn handle_no_server(&mut self, established: bool, gave_up: GaveUp) -> Vec<Action> {
+        let GaveUp { error, why } = gave_up;
+        // It looked for a link beside the one it has, which goes on.
+        if self.attached {
+            return Vec::new();
+        }
+        if established {
+            let worst = self.choice.worst();
+            let why = format!("no server can go on with it: {worst}; {why}");
+            return self.give_up(error, why);
+        }
+        // An earlier attempt was answered meanwhile: it has a home, and will ask again.
+        if self.choice.home().is_some() { Vec::new() } else { self.give_up(error, why) }
+    }
+
+    /// The server to which a move was decided gave no link.
+    pub fn handle_unreached(&mut self, server: Rank) -> Vec<Action> {
+        self.next_of_plan(server, "no other server could be reached".to_owned(), Action::Retry)
+    }
+
+    /// There is no link by the way that was decided.
+    pub fn handle_turn_failed(&mut self, why: String) -> Vec<Action> {
+        if !matches!(self.change, Change::Turn(_)) {
+            return Vec::new();
+        }
+        self.change = Change::Nothing;
+        stays(TransferReason::NobodyBetter, why)
+    }
+
+    /// A link is attached.
+    pub fn handle_attached(
+        &mut self,
+        now: Instant,
+        around: &impl Around,
+        attempt: Attempt,
+        gap: Duration,
+    ) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let from = self.choice.last();
+        let to = self.attempt.take();
+        self.attached = true;
+        self.unanswered = 0;
+        self.came_from = from.filter(|from| to.is_some_and(|to| to.rank != *from));
+        let gap = self.gap_since.take().map_or(gap, |since| gap.max(now - since));
+        let mut cause = self.gap_why.take().map_or_else(String::new, |why| why.to_string());
+        if let Some(to) = to {
+            self.choice.taken_by(to.rank);
+            actions.push(Action::Unlist(to.rank));
+        }
+        let moved = self.finish_change(now, &mut cause);
+        let via = to.and_then(|to| to.via);
+        if via.is_some() || self.via.is_some() {
+            cause = format!("{cause}; {}", way_name(around, via));
+        }
+        match (self.came_from, moved) {
+            (Some(rank), Some(Plan { for_speed, why, .. })) => {
+                if for_speed {
+                    self.cool.moved(now);
+                    actions.push(Action::List(rank, Duration::ZERO));
+                }
+                cause = why;
+            }
+            (Some(rank), None) => cause += &why_left(around, rank),
+            (None, _) => {}
+        }
+        if via.is_some() && self.via.is_none() {
+            (self.agreed, self.disagreed) = (0, None);
+            actions.push(Action::Look);
+        }
+        self.via = via;
+        let to = to.map(|to| to.rank).or(from);
+        actions.push(Action::NoteLink { attempt, from, to, gap, cause });
+        actions
+    }
+
+    /// A link has come: what was decided is done. A decision about a server that was left is void.
+    fn finish_change(&mut self, now: Instant, cause: &mut String) -> Option<Plan> {
+        match std::mem::take(&mut self.change) {
+            Change::Move(plan) => return Some(plan),
+            Change::Turn(turn) => {
+                if turn.for_speed {
+                    self.cool.moved(now);
+                }
+                *cause = turn.why;
+            }
+            Change::Deciding(question) if self.came_from.is_none() => {
+                self.change = Change::Deciding(question);
+            }
+            Change::Deciding(_) | Change::Nothing => {}
+        }
+        None
+    }
+
+    /// The link was lost, or an attempt of a session without a link. `silence` is how long the link
+    /// had been silent then.
+    pub fn handle_lost(
+        &mut self,
+        now: Instant,
+        cause: LostCause,
+        silence: Duration,
+    ) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let was_attached = std::mem::take(&mut self.attached);
+        let tried = self.attempt.take();
+        let last = self.choice.last().map(|rank| Target { rank, via: self.via });
+        if let Some(to) = tried.or(last) {
+            actions.push(Action::Doubt(to, cause));
+        }
+        if cause == LostCause::Unanswered
+            && let Some(to) = tried
+        {
+            if Some(to.rank) == self.choice.home() {
+                self.unanswered = (self.unanswered + 1).min(UNANSWERED_MAX);
+            } else {
+                actions.push(Action::List(to.rank, Duration::ZERO));
+            }
+        }
+        self.gap_since.get_or_insert(now - silence);
+        match std::mem::take(&mut self.change) {
+            // What its user wants is done by the search.
+            Change::Deciding(question) if question.by_user => self.leave = self.choice.home(),
+            // A dial beside the link may be under way: all servers are to be asked now.
+            Change::Move(_) | Change::Turn(_) => actions.push(Action::Retry),
+            Change::Deciding(_) | Change::Nothing => {}
+        }
+        if was_attached {
+            let why = GapWhy::Lost(cause);
+            self.gap_why = Some(why);
+            actions.push(Action::Note { what: "lost", cause: why.to_string() });
+        }
+        actions
+    }
+
+    /// An attempt beside the link that the session has was lost.
+    pub fn handle_attempt_lost(
+        &mut self,
+        around: &impl Around,
+        cause: LostCause,
+    ) -> Vec<Action> {
+        let Some(to) = self.attempt.take() else { return Vec::new() };
+        if cause == LostCause::Overtaken
+            && let Change::Move(plan) = &mut self.change
+        {
+            plan.overtaken += 1;
+            if plan.overtaken <= OVERTAKEN_MAX {
+                return vec![Action::RetryIn(AGAIN_AFTER)];
+            }
+        }
+        let what = match cause {
+            LostCause::Broken | LostCause::Silent => "broke off",
+            LostCause::Unanswered => "did not catch up",
+            LostCause::Overtaken => "was overtaken by another answer",
+        };
+        let why = format!("{} {what}", around.server_name(to.rank));
+        self.next_of_plan(to.rank, why, Action::RetryIn(AGAIN_AFTER))
+    }
+
+    /// A server of the plan is out of the question: the next one, by `again`, or the session stays.
+    fn next_of_plan(&mut self, failed: Rank, why: String, again: Action) -> Vec<Action> {
+        match &mut self.change {
+            Change::Move(plan) => {
+                plan.order.retain(|rank| *rank != failed);
+                if !plan.order.is_empty() {
+                    return vec![again];
+                }
+            }
+            Change::Turn(_) => {}
+            Change::Nothing | Change::Deciding(_) => return Vec::new(),
+        }
+        self.change = Change::Nothing;
+        stays(TransferReason::NobodyBetter, why)
+    }
+
+    /// The session was suspended.
+    pub fn handle_suspended(&mut self, now: Instant, by_peer: bool) -> Vec<Action> {
+        self.attached = false;
+        self.change = Change::Nothing;
+        self.gap_since = Some(now);
+        self.gap_why = Some(GapWhy::Suspended { by_peer });
+        let cause = if by_peer { "by the server" } else { "by the user" };
+        vec![Action::Note { what: "suspended", cause: cause.to_owned() }]
+    }
+
+    /// The network has changed, and the session is told to open another link.
+    pub fn handle_path_changed(&mut self, why: GapWhy, since: Instant) {
+        if self.attached && self.gap_why.is_none() {
+            self.gap_why = Some(why);
+            self.gap_since.get_or_insert(since);
+        }
+    }
+
+    /// A server has refused the session.
+    pub fn handle_denied(&mut self, around: &impl Around, denial: &Denial<'_>) -> Vec<Action> {
+        let to = self.attempt.take();
+        let name = to.map_or_else(|| "server".to_owned(), |to| around.server_name(to.rank));
+        let said =
+            if denial.text.is_empty() { String::new() } else { format!(": {}", denial.text) };
+        let cause = format!("{name} {}{said}", denial.why);
+        let mut actions = vec![Action::Note { what: "refused", cause: cause.clone() }];
+        let Some(to) = to else {
+            // An answer to an attempt that is not known: the next one may tell more.
+            if !denial.linked {
+                actions.push(Action::Retry);
+            }
+            return actions;
+        };
+        if let Meaning::List(asked) = denial.why.meaning() {
+            actions.push(Action::List(to.rank, asked));
+        }
+        if denial.linked {
+            // Whether it could go on without a home is no question while it has one.
+            if denial.why.meaning() == Meaning::NotThisSession {
+                self.choice.refuse(to.rank, denial.why);
+            }
+            actions.extend(self.next_of_plan(to.rank, cause, Action::Retry));
+            return actions;
+        }
+        let next = self.choice.refuse(to.rank, denial.why);
+        let why = match (next, denial.why, denial.transferable) {
+            (_, Rejection::Unknown, Err(why)) if denial.established => {
+                format!("{cause}; and it cannot be continued elsewhere: {why}")
+            }
+            (Next::GiveUp(worst), ..) => format!("no server can take it: {worst} ({cause})"),
+            (Next::Another, ..) => {
+                actions.push(Action::Retry);
+                return actions;
+            }
+        };
+        let error = match denial.why {
+            _ if denial.established => AppError::Reset,
+            Rejection::Service(errno) => AppError::Number(i32::from(errno)),
+            Rejection::NotHere => AppError::Unreachable,
+            _ => AppError::Refused,
+        };
+        actions.extend(self.give_up(error, why));
+        actions
+    }
+
+    fn give_up(&mut self, error: AppError, why: String) -> Vec<Action> {
+        if std::mem::replace(&mut self.gave_up, true) {
+            return Vec::new();
+        }
+        self.change = Change::Nothing;
+        let note = Action::Note { what: "gave up", cause: why.clone() };
+        vec![note, Action::GiveUp { error, why }]
+    }
+
+    /// This end finds that the path has become slow (STP 6).
+    pub fn handle_slow_path(
+        &mut self,
+        now: Instant,
+        text: &str,
+        transferable: Result<(), WhyNot>,
+    ) -> Vec<Action> {
+        if self.asked_at.is_some_and(|at| now - at < ASKED_LATELY) {
+            return Vec::new();
+        }
+        self.handle_asked_to_leave(now, TransferReason::Congested, text, transferable)
+    }
+
+    /// The server asks to be left (STP 8).
+    pub fn handle_asked_to_leave(
+        &mut self,
+        now: Instant,
+        reason: TransferReason,
+        text: &str,
+        transferable: Result<(), WhyNot>,
+    ) -> Vec<Action> {
+        // Not while it is decided already.
+        let (Change::Nothing, Some(home)) = (&self.change, self.home()) else {
+            return Vec::new();
+        };
+        if !self.attached {
+            return Vec::new();
+        }
+        self.asked_at = Some(now);
+        let said = if text.is_empty() { String::new() } else { format!(": {text}") };
+        let cause = format!("{reason}{said}");
+        let mut actions = vec![Action::Note { what: "asked to leave", cause }];
+        let for_speed = reason == TransferReason::Congested;
+        let question = |ways_only| {
+            let text = text.to_owned();
+            Change::Deciding(Question { reason, text, by_user: false, ways_only })
+        };
+        let cooling = self.cool.left(now).filter(|_| for_speed).map(|left| left.as_secs() + 1);
+        match (transferable, cooling) {
+            (Ok(()), Some(left)) => {
+                let why = format!("moved lately: no move for another {left} s");
+                actions.extend(stays(TransferReason::NobodyBetter, why));
+            }
+            (Err(_), Some(left)) if self.has_pass => {
+                let why = format!("changed its way lately: not for another {left} s");
+                actions.extend(stays(TransferReason::NobodyBetter, why));
+            }
+            (Ok(()), None) => {
+                self.change = question(false);
+                actions.push(Action::Measure { home, others: self.others(home) });
+            }
+            (Err(_), None) if for_speed && self.has_pass => {
+                self.change = question(true);
+                actions.push(Action::MeasureWays { home });
+            }
+            (Err(why), _) => {
+                // Between two requests it may well be possible in a moment.
+                let reason = match why {
+                    WhyNot::Freed { .. } => TransferReason::NobodyBetter,
+                    _ => TransferReason::NotTransferable,
+                };
+                actions.extend(stays(reason, format!("it cannot go elsewhere: {why}")));
+            }
+        }
+        actions
+    }
+
+    /// STP 8: all servers but those that cannot have the session.
+    fn others(&self, home: Rank) -> Vec<Rank> {
+        let open = |rank: &Rank| *rank != home && self.choice.struck(*rank).is_none();
+        (0..self.choice.servers()).filter(open).collect()
+    }
+
+    /// The servers were measured. `link_rtt` is the round trip of the session's link.
+    pub fn handle_measured(
+        &mut self,
+        now: Instant,
+        around: &impl Around,
+        measured: &[Measured<Rank>],
+        link_rtt: Duration,
+    ) -> Vec<Action> {
+        let (Some(home), Some(question)) = (self.choice.home(), self.answer(false)) else {
+            return Vec::new();
+        };
+        let for_speed = question.reason == TransferReason::Congested;
+        let silent = Way { now: None, base: None };
+        let here = measured.iter().find(|one| one.to == home).map_or(silent, |one| one.way);
+        // The link lives: its server is not gone, but at least as far as was waited.
+        let here = Way { now: here.now.or(Some(link_rtt.max(PATIENCE))), ..here };
+        let others: Vec<_> = measured.iter().filter(|one| one.to != home).copied().collect();
+        let others: Vec<_> =
+            others.into_iter().filter(|one| around.listed_until(now, one.to).is_none()).collect();
+        let here = Measured { to: home, way: here };
+        let decided = match decide::servers(around, here, &others, for_speed) {
+            // Not all sessions that share a congested path leave it at once.
+            Ok((_, numbers)) if for_speed && !around.take_exit(now, home) => {
+                let name = around.server_name(home);
+                Err(format!("others have just left {name}, that may be enough; {numbers}"))
+            }
+            decided => decided,
+        };
+        match decided {
+            Ok((order, numbers)) => {
+                let why = format!("{}; {numbers}", question.asked());
+                self.go(order.into(), why, for_speed)
+            }
+            Err(why) => stays(TransferReason::NobodyBetter, why),
+        }
+    }
+
+    /// The question that was being decided, if it is of this kind. It is none any more.
+    fn answer(&mut self, ways_only: bool) -> Option<Question> {
+        match std::mem::take(&mut self.change) {
+            Change::Deciding(question) if question.ways_only == ways_only => Some(question),
+            other => {
+                self.change = other;
+                None
+            }
+        }
+    }
+
+    /// It goes to another server.
+    fn go(&mut self, order: VecDeque<Rank>, why: String, for_speed: bool) -> Vec<Action> {
+        let note = Action::Note { what: "leaves", cause: why.clone() };
+        self.change = Change::Move(Plan { order, why, for_speed, overtaken: 0 });
+        vec![note, Action::Retry]
+    }
+
+    /// The straight way and those through relays were measured. The present one is among them,
+    /// unless nobody answered on it.
+    pub fn handle_ways_measured(
+        &mut self,
+        around: &impl Around,
+        measured: &[Measured<Option<Relay>>],
+    ) -> Vec<Action> {
+        let Some(question) = self.answer(true) else { return Vec::new() };
+        let silent = Way { now: None, base: None };
+        let present = measured.iter().find(|one| one.to == self.via);
+        let present = present.map_or(silent, |one| one.way);
+        let others: Vec<_> = measured.iter().filter(|one| one.to != self.via).copied().collect();
+        match decide::ways(around, Measured { to: self.via, way: present }, &others) {
+            Ok((via, numbers)) => {
+                let why = format!("{}; {numbers}", question.asked());
+                self.turn(around, Turn { via, why, for_speed: true })
+            }
+            Err(why) => stays(TransferReason::NobodyBetter, why),
+        }
+    }
+
+    /// It takes another way to its server.
+    fn turn(&mut self, around: &impl Around, turn: Turn) -> Vec<Action> {
+        let cause = format!("{}: {}", way_name(around, turn.via), turn.why);
+        self.change = Change::Turn(turn);
+        vec![Action::Note { what: "turns", cause }, Action::Retry]
+    }
+
+    /// A look at the way through the relay and at the straight one. It goes straight again when
+    /// some looks in a row have found that good.
+    pub fn handle_looked(
+        &mut self,
+        now: Instant,
+        around: &impl Around,
+        present: Way,
+        straight: Way,
+    ) -> Vec<Action> {
+        if self.via.is_none() || !self.attached {
+            return Vec::new();
+        }
+        let name = way_name(around, self.via);
+        let said = format!("{name} {}, straight {}", numbers(present), numbers(straight));
+        match straight_again(present, straight, &Margin::default()) {
+            Ok(()) => self.agreed = (self.agreed + 1).min(LOOKS),
+            Err(why) => {
+                self.agreed = 0;
+                // It is told once for every reason, because it looks often.
+                if self.disagreed.replace(why) == Some(why) {
+                    return Vec::new();
+                }
+                return vec![Action::Note { what: "stays", cause: format!("{said}: {why}") }];
+            }
+        }
+        if self.agreed < LOOKS || self.cool.left(now).is_some() || self.change != Change::Nothing {
+            return Vec::new();
+        }
+        self.agreed = 0;
+        let why = format!("the straight way is good again: {said}");
+        self.turn(around, Turn { via: None, why, for_speed: false })
+    }
+
+    /// Its user wants it at another server: at this one, or at any.
+    ///
+    /// # Errors
+    /// When it cannot be moved now; says why.
+    pub fn handle_user_move(
+        &mut self,
+        around: &impl Around,
+        to: Option<Rank>,
+        transferable: Result<(), WhyNot>,
+    ) -> Result<Vec<Action>, CannotMove> {
+        if self.choice.servers() < 2 {
+            return Err(CannotMove::OnlyServer);
+        }
+        transferable.map_err(CannotMove::NotTransferable)?;
+        let home = self.choice.home().ok_or(CannotMove::Homeless)?;
+        match (&self.change, to) {
+            (Change::Move(_) | Change::Turn(_), _) => Err(CannotMove::UnderWay),
+            (_, Some(to)) if to == home => Err(CannotMove::There(around.server_name(to))),
+            (_, Some(_)) if !self.attached => Err(CannotMove::NoLink),
+            // The user's word goes before a decision that is being made.
+            (_, Some(to)) => Ok(self.go([to].into(), GapWhy::User.to_string(), false)),
+            (_, None) if self.attached => {
+                let (reason, text) = (TransferReason::Operator, String::new());
+                let question = Question { reason, text, by_user: true, ways_only: false };
+                self.change = Change::Deciding(question);
+                Ok(vec![Action::Measure { home, others: self.others(home) }])
+            }
+            (_, None) => {
+                self.leave = Some(home);
+                self.gap_why = Some(GapWhy::User);
+                Ok(vec![Action::Retry])
+            }
+        }
+    }
+}
+
+impl Question {
+    /// Why, in one line.
+    fn asked(&self) -> String {
+        match &self.text {
+            text if text.is_empty() => self.reason.to_string(),
+            text => format!("{}: {text}", self.reason),
+        }
+    }
+}
+
+/// The session stays where it is; its server is told.
+fn stays(reason: TransferReason, why: String) -> Vec<Action> {
+    vec![Action::Note { what: "stays", cause: why }, Action::Stay(reason)]
+}
+
+/// What is known of the server that a session has left.
+fn why_left(around: &impl Around, server: Rank) -> String {
+    let name = around.server_name(server);
+    match around.standing(server) {
+        Standing::Open => String::new(),
+        Standing::Away { last, .. } if last.kind == FailureKind::Refused => {
+            format!(", {name} is gone")
+        }
+        Standing::Away { .. } => format!(", {name} is out of reach"),
+    }
+}
