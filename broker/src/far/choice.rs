@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use stp_drive::{Act, DialFailed, Dialed};
 use stp_net::link::Link;
-use nix::errno::Errno;
-use stp_proto::select::{self, Next, Rank, Rejection, Want};
 use stp_proto::course::{AppError, Candidate, GaveUp, Wanted};
+use stp_proto::select::{self, Next, Rank, Rejection, Want};
 use stp_proto::session::{Peer, code};
 
 use super::SessionFar;

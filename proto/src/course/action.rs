@@ -152,8 +152,7 @@ impl Seek {
     /// The servers that may be asked, best first. A server that is hardly farther than the nearest
     /// counts as just as near.
     fn order(&self, now: Instant, around: &impl Around) -> Vec<Rank> {
-        let rtts: Vec<_> =
-            (0..self.choice.servers()).map(|rank| around.round_trip(rank)).collect();
+        let rtts: Vec<_> = (0..self.choice.servers()).map(|rank| around.round_trip(rank)).collect();
         let rtts = crate::select::near_enough(&rtts);
         let listed = |rank| around.listed_until(now, rank).is_some();
         self.choice.order(self.want, listed, |rank| rtts[rank])

@@ -3,9 +3,7 @@
 use core::time::Duration;
 use std::collections::VecDeque;
 
-use super::action::{
-    Action, Around, CannotMove, Dial, GapWhy, Measured, Relay, Seek, Target,
-};
+use super::action::{Action, Around, CannotMove, Dial, GapWhy, Measured, Relay, Seek, Target};
 use super::change::{Change, Plan, Question, Turn};
 use super::decide::{self, PATIENCE, numbers, way_name};
 use super::search::{AppError, GaveUp};
@@ -316,11 +314,7 @@ impl Course {
     }
 
     /// An attempt beside the link that the session has was lost.
-    pub fn handle_attempt_lost(
-        &mut self,
-        around: &impl Around,
-        cause: LostCause,
-    ) -> Vec<Action> {
+    pub fn handle_attempt_lost(&mut self, around: &impl Around, cause: LostCause) -> Vec<Action> {
         let Some(to) = self.attempt.take() else { return Vec::new() };
         if cause == LostCause::Overtaken
             && let Change::Move(plan) = &mut self.change

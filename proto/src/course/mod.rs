@@ -19,9 +19,7 @@ mod standing;
 #[cfg(test)]
 mod tests;
 
-pub use action::{
-    Action, Around, CannotMove, Dial, GapWhy, Measured, Relay, Seek, Target,
-};
+pub use action::{Action, Around, CannotMove, Dial, GapWhy, Measured, Relay, Seek, Target};
 pub use change::{Change, Plan, Question, Turn};
 pub use decide::{PATIENCE, numbers};
 pub use first::{FIRST_MAX, RescuePauses, first_longer};

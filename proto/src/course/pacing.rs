@@ -252,12 +252,7 @@ impl<L> Pacing<L> {
     }
 
     /// A dial came to an end. Returns whether there is one more link to take.
-    pub fn handle_dialed(
-        &mut self,
-        now: Instant,
-        id: DialId,
-        result: Result<L, Failure>,
-    ) -> bool {
+    pub fn handle_dialed(&mut self, now: Instant, id: DialId, result: Result<L, Failure>) -> bool {
         let Some(dial) = self.dials.remove(&id) else { return false };
         match (result, dial.purpose) {
             (Ok(link), Purpose::Spare) => self.keep(now, link).is_none(),

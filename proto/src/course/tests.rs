@@ -163,9 +163,7 @@ impl Happens {
             }
             Suspended => course.handle_suspended(NOW, true),
             Asked(reason) => course.handle_asked_to_leave(NOW, reason, "", Ok(())),
-            AskedBound => {
-                course.handle_asked_to_leave(NOW, TransferReason::Congested, "", FREED)
-            }
+            AskedBound => course.handle_asked_to_leave(NOW, TransferReason::Congested, "", FREED),
             Slow => course.handle_slow_path(NOW, "slow", Ok(())),
             MeasuredNearer => measured(course, 10),
             MeasuredFarther => measured(course, 200),
