@@ -1,43 +1,35 @@
-//! The broker: its tables, and what it does with what the apps ask for.
+//! What the broker has: its tables, its counters, and the sessions.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::Read;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use nix::errno::Errno;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use stp_drive::{Command, SessionStatus, Start};
+use stp_drive::Command;
 use stp_net::link::{LinkOptions, Tls};
 use stp_net::status::Feed;
-use stp_proto::course::Pace;
+use stp_proto::course::{Pace, Relay};
 use stp_proto::handle::Handle;
 use stp_proto::local::wire::Resolved;
-use stp_proto::name::Name;
 use stp_proto::select::{Overloaded, Rank, Rejection};
-use stp_proto::session::{self, Attempt, Session, code};
-use tokio::sync::mpsc;
+use stp_proto::session::{Attempt, code};
 
-use crate::app::{AppSocket, Counters as AppCounters, Listener, Request};
+use crate::app::Counters as AppCounters;
 use crate::config::Config;
-use crate::entry::{App, Course, Entry};
-use crate::far::SessionFar;
+use crate::entry::Entry;
 use crate::lookup::Directory;
-use crate::near::AppNear;
 use crate::reach::News;
-use crate::relay::Relays;
-use crate::routes::host_name;
+use crate::relays::Relays;
 use crate::service::{Maker, Server, Service};
 use crate::virtual_addresses::{Family, VirtualAddresses};
 
 /// Ended sessions kept for the status.
 const ENDED_MAX: usize = 100;
-/// Commands that may wait for a session's loop.
-const INBOX_MAX: usize = 16;
 
 /// What is counted.
 #[derive(Debug, Default)]
@@ -86,36 +78,13 @@ pub struct Broker {
     pub app_counters: Arc<AppCounters>,
     /// When it began.
     pub started: Instant,
-    virtual_addresses: Mutex<VirtualAddresses>,
+    /// Virtual addresses and the names they stand for.
+    pub(crate) virtual_addresses: Mutex<VirtualAddresses>,
     sessions: Mutex<BTreeMap<u64, Arc<Entry>>>,
     session_count: AtomicUsize,
     ended: Mutex<VecDeque<Value>>,
     next_id: AtomicU64,
     random: File,
-}
-
-/// Where a new session goes.
-struct Target {
-    service: Arc<Service>,
-    /// Its number on the overloaded list.
-    number: usize,
-    /// The gateway's ticket.
-    grant: Option<Arc<[u8]>>,
-}
-
-/// Takes a session off the list when its loop ends, also by a panic.
-struct Listed {
-    broker: Arc<Broker>,
-    entry: Arc<Entry>,
-    reason: Option<String>,
-}
-
-impl Drop for Listed {
-    fn drop(&mut self) {
-        let reason = self.reason.take();
-        let reason = reason.unwrap_or_else(|| "a bug in the broker; see its log".to_owned());
-        self.broker.session_ended(&self.entry, &reason);
-    }
 }
 
 impl Broker {
@@ -173,6 +142,24 @@ impl Broker {
         self.sessions.lock().values().cloned().collect()
     }
 
+    /// The session of this number.
+    #[must_use]
+    pub fn session(&self, id: u64) -> Option<Arc<Entry>> {
+        self.sessions.lock().get(&id).cloned()
+    }
+
+    /// Takes a new session up.
+    pub(crate) fn session_begun(&self, entry: &Arc<Entry>) {
+        self.sessions.lock().insert(entry.id, Arc::clone(entry));
+        self.session_count.fetch_add(1, Ordering::Relaxed);
+        self.counters.opened.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A number for a new session.
+    pub(crate) fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// How many there are.
     #[must_use]
     pub fn session_count(&self) -> usize {
@@ -183,58 +170,6 @@ impl Broker {
     #[must_use]
     pub fn ended(&self) -> Vec<Value> {
         self.ended.lock().iter().cloned().collect()
-    }
-
-    /// Serves the apps until the listener is finished.
-    pub async fn serve(self: &Arc<Self>, listener: &mut Listener) {
-        while let Some(request) = listener.next().await {
-            match request {
-                Request::Open(socket) => self.open(socket),
-                Request::Resolve(request) => {
-                    let resolved = self.resolve(&request.host, request.port);
-                    if resolved == Resolved::Unknown {
-                        let broker = Arc::clone(self);
-                        tokio::spawn(async move {
-                            let resolved = broker.resolve_ours(&request.host).await;
-                            request.answer(resolved);
-                        });
-                    } else {
-                        request.answer(resolved);
-                    }
-                }
-                Request::Name(request) => {
-                    let name =
-                        self.virtual_addresses.lock().name_of(request.address).map(str::to_owned);
-                    request.answer(name);
-                }
-            }
-        }
-    }
-
-    fn resolve(&self, host: &str, port: Option<u16>) -> Resolved {
-        let Ok(name) = host_name(host) else { return Resolved::NotRouted };
-        let nowhere = IpAddr::from([0, 0, 0, 0]);
-        let routed = match port {
-            Some(port) => self.config.routes.find(Some(&name), nowhere, port).is_some(),
-            None => self.config.routes.wants_name(&name),
-        };
-        if !routed {
-            let ours = Name::is_host(name.as_bytes());
-            return if ours { Resolved::Unknown } else { Resolved::NotRouted };
-        }
-        self.address(&name)
-    }
-
-    /// A `.stp` name without a route: the directory knows it or nobody does.
-    async fn resolve_ours(&self, host: &str) -> Resolved {
-        let Ok(name) = host_name(host) else { return Resolved::Unknown };
-        match self.directory.find(&name).await {
-            Ok(_) => self.address(&name),
-            Err(lacking) => {
-                tracing::warn!(host, "not found: {}", lacking.why);
-                if lacking.unknown { Resolved::Unknown } else { Resolved::TryAgain }
-            }
-        }
     }
 
     /// The virtual addresses of a name.
@@ -248,129 +183,6 @@ impl Broker {
             (Some(IpAddr::V4(v4)), _) => Resolved::Virtual { v4, v6: None },
             _ => Resolved::TryAgain,
         }
-    }
-
-    /// An app connects.
-    fn open(self: &Arc<Self>, socket: AppSocket) {
-        let to = socket.open().destination;
-        let ip = to.ip().to_canonical();
-        let host = {
-            let mut names = self.virtual_addresses.lock();
-            let host = names.name_of(ip).map(str::to_owned);
-            if host.is_none() && names.is_virtual(ip) {
-                drop(names);
-                let why = "a virtual address that stands for no name any more";
-                return self.turn_away(socket, None, Errno::EHOSTUNREACH, why);
-            }
-            if let Some(host) = &host {
-                names.used(host);
-            }
-            host
-        };
-        let route = self.config.routes.find(host.as_deref(), ip, to.port());
-        let refused = match route {
-            None if self.is_of_directory(host.as_deref()) => None,
-            None => Some((Errno::ECONNREFUSED, "no route for this destination")),
-            Some(_) => None,
-        };
-        let full = self.session_count() >= self.config.limits.sessions_max;
-        let full = full
-            .then_some((Errno::ECONNREFUSED, "there are as many sessions as limits.sessions_max"));
-        match (refused.or(full), route) {
-            (None, Some(route)) => {
-                let service = Arc::clone(&self.services[route.service]);
-                self.begin(socket, Target { service, number: route.service, grant: None }, host);
-            }
-            (None, None) => {
-                let broker = Arc::clone(self);
-                tokio::spawn(async move { broker.open_of_directory(socket, host).await });
-            }
-            (Some((errno, why)), _) => {
-                if let Some(host) = &host {
-                    self.virtual_addresses.lock().unused(self.now(), host);
-                }
-                self.turn_away(socket, host.as_deref(), errno, why);
-            }
-        }
-    }
-
-    /// Whether a name without a route may be one of the directory's.
-    fn is_of_directory(&self, host: Option<&str>) -> bool {
-        host.is_some_and(Directory::may_know)
-    }
-
-    /// An app connects to a name or file that the directory knows.
-    async fn open_of_directory(self: Arc<Self>, socket: AppSocket, host: Option<String>) {
-        let name = host.as_deref().unwrap_or_default();
-        match self.directory.find(name).await {
-            Ok(found) => {
-                let target = Target {
-                    service: Arc::clone(&found.service),
-                    number: found.number,
-                    grant: found.grant.clone(),
-                };
-                self.begin(socket, target, host);
-            }
-            Err(lacking) => {
-                self.virtual_addresses.lock().unused(self.now(), name);
-                self.turn_away(socket, host.as_deref(), lacking.errno, &lacking.why);
-            }
-        }
-    }
-
-    fn turn_away(&self, socket: AppSocket, host: Option<&str>, errno: Errno, why: &str) {
-        let destination = destination(host, socket.open().destination);
-        let app = socket.info().comm.clone();
-        tracing::warn!(%destination, app, "refused: {why}");
-        self.counters.refused.fetch_add(1, Ordering::Relaxed);
-        self.push_ended(json!({
-            "id": null,
-            "app": { "pid": socket.info().pid, "comm": app },
-            "destination": destination,
-            "reason": format!("refused: {why}"),
-            "errno": errno as i32,
-            "lasted_ms": 0,
-        }));
-        socket.refuse(errno as i32);
-    }
-
-    fn begin(self: &Arc<Self>, socket: AppSocket, target: Target, host: Option<String>) {
-        let Ok(handle) = self.handle() else {
-            return self.turn_away(socket, None, Errno::EAGAIN, "the system has no randomness");
-        };
-        let Target { service, number: service_number, grant } = target;
-        let (inbox, commands) = mpsc::channel(INBOX_MAX);
-        let info = socket.info();
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let entry = Arc::new(Entry {
-            id,
-            app: App { pid: info.pid, comm: info.comm.clone() },
-            destination: destination(host.as_deref(), socket.open().destination),
-            host,
-            service_number,
-            started: Instant::now(),
-            inbox,
-            status: Arc::new(SessionStatus::told_to(self.feed.clone(), id.into())),
-            course: Mutex::new(Course::new(service.servers.len())),
-            service,
-        });
-        let mut session =
-            Session::initiate(self.now(), self.limits(), handle, &entry.service.name, "");
-        if let Some(grant) = &grant {
-            session.show_grant(grant);
-        }
-        self.sessions.lock().insert(entry.id, Arc::clone(&entry));
-        self.session_count.fetch_add(1, Ordering::Relaxed);
-        self.counters.opened.fetch_add(1, Ordering::Relaxed);
-        let broker = Arc::clone(self);
-        tokio::spawn(async move {
-            let near = AppNear::new(socket, Arc::clone(&entry));
-            let far = SessionFar::new(Arc::clone(&broker), Arc::clone(&entry));
-            let status = Arc::clone(&entry.status);
-            let mut listed = Listed { broker, entry, reason: None };
-            let reason = stp_drive::run(session, near, far, commands, Start::Dial, status).await;
-            listed.reason = Some(reason);
-        });
     }
 
     /// A random number; 0 when the system has none.
@@ -387,21 +199,6 @@ impl Broker {
         Ok(Handle(bytes))
     }
 
-    fn limits(&self) -> session::Limits {
-        let config = &self.config.limits;
-        session::Limits {
-            send_buffer_max: config.send_buffer,
-            receive_buffer_max: config.receive_buffer,
-            checkpoint_every: config.send_buffer / 2,
-            ack_every: (config.receive_buffer / 8).clamp(16 << 10, 256 << 10),
-            heartbeat_idle: config.heartbeat,
-            heartbeat_busy: config.silence / 3,
-            silence_max: config.silence,
-            hold: config.hold,
-            ..session::Limits::default()
-        }
-    }
-
     pub(crate) fn session_ended(&self, entry: &Entry, reason: &str) {
         if self.sessions.lock().remove(&entry.id).is_none() {
             return;
@@ -410,8 +207,7 @@ impl Broker {
         if let Some(host) = &entry.host {
             self.virtual_addresses.lock().unused(self.now(), host);
         }
-        let gave_up = entry.course.lock().gave_up.clone();
-        let reason = gave_up.map_or_else(|| reason.to_owned(), |(_, why)| why);
+        let reason = entry.gave_up().map_or(reason, |(_, why)| why).to_owned();
         let positions = entry.status.snapshot().positions;
         self.counters.ended.fetch_add(1, Ordering::Relaxed);
         self.counters.bytes_in.fetch_add(positions.dlv, Ordering::Relaxed);
@@ -432,7 +228,7 @@ impl Broker {
         self.push_ended(ended);
     }
 
-    fn push_ended(&self, value: Value) {
+    pub(crate) fn push_ended(&self, value: Value) {
         let mut ended = self.ended.lock();
         if ended.len() == ENDED_MAX {
             ended.pop_front();
@@ -483,6 +279,14 @@ impl Broker {
         all
     }
 
+    /// The server that has this key.
+    #[must_use]
+    pub fn server_with_key(&self, relay: Relay) -> Option<Arc<Server>> {
+        let has_it = |server: &Arc<Server>| server.reach.dialer().key.0 == relay.0;
+        let known = self.servers.iter().find(|server| has_it(server)).cloned();
+        known.or_else(|| self.directory.servers().into_iter().find(has_it))
+    }
+
     /// Looks after what ages; called every few seconds.
     pub fn age(&self) {
         self.overloaded.lock().age(self.now());
@@ -503,12 +307,5 @@ impl Broker {
             }
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
-    }
-}
-
-fn destination(host: Option<&str>, to: SocketAddr) -> String {
-    match host {
-        Some(host) => format!("{host}:{}", to.port()),
-        None => SocketAddr::new(to.ip().to_canonical(), to.port()).to_string(),
     }
 }

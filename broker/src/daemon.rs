@@ -17,6 +17,7 @@ use stp_proto::local::routes::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::accept;
 use crate::app::{self, Listener};
 use crate::broker::Broker;
 use crate::config::{self, Config, WhenAbsent};
@@ -154,7 +155,7 @@ async fn serve(
     tracing::info!(dir = %dir.display(), config = %file, %key, "the broker is ready");
 
     tokio::select! {
-        () = broker.serve(&mut listener) => {}
+        () = accept::serve(&broker, &mut listener) => {}
         name = stop => tracing::info!("{name}: ending"),
         () = idle(&broker, idle_exit) => tracing::info!("no session for long enough: ending"),
     }

@@ -1,19 +1,19 @@
 //! What the broker keeps of a session beside the session itself: whose it is, where it goes, and
-//! the course of its servers.
+//! what its loop has published.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use nix::errno::Errno;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use stp_drive::{Command, History, SessionStatus};
-use stp_proto::rise::CoolDown;
-use stp_proto::select::{Choice, Rank};
-use tokio::sync::mpsc;
+use stp_proto::course::{AppError, CannotMove, GapWhy};
+use stp_proto::select::Rank;
+use stp_proto::time;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::moves::Move;
-use crate::relay::Turn;
 use crate::service::{Server, Service};
 
 /// The program at the near side.
@@ -23,6 +23,38 @@ pub struct App {
     pub pid: i32,
     /// Its name as the kernel knows it.
     pub comm: String,
+}
+
+/// What others want of a session's far side.
+#[derive(Debug)]
+pub enum Order {
+    /// The user wants it at another server: at this one, or at any.
+    Move {
+        /// Where to.
+        to: Option<Rank>,
+        /// Whether it goes.
+        answer: oneshot::Sender<Result<(), CannotMove>>,
+    },
+    /// The network has changed, and the session is about to be told to open another link.
+    PathChanged {
+        /// Why, for its history.
+        why: GapWhy,
+        /// Since when nothing can have come through.
+        since: time::Instant,
+    },
+}
+
+/// Where a session stands, as its loop has published it.
+#[derive(Clone, Default)]
+pub struct View {
+    /// The server that holds it, or did last.
+    pub server: Option<Rank>,
+    /// The server through which its link goes; none: straight.
+    pub via: Option<Arc<Server>>,
+    /// Where its link, or that of an attempt, leaves this machine.
+    pub local: Option<SocketAddr>,
+    /// Whether it has a link.
+    pub attached: bool,
 }
 
 /// A session as its broker lists it.
@@ -43,80 +75,43 @@ pub struct Entry {
     pub started: Instant,
     /// Where commands for its loop go.
     pub inbox: mpsc::Sender<Command>,
+    /// Where orders for its far side go.
+    pub orders: mpsc::Sender<Order>,
     /// What its loop publishes.
     pub status: Arc<SessionStatus>,
-    /// Its way through the servers.
-    pub course: Mutex<Course>,
-}
-
-/// A session's way through the servers.
-pub struct Course {
-    /// Who may be asked.
-    pub choice: Choice,
-    /// The server an attempt under way goes to.
-    pub trying: Option<Rank>,
-    /// Whether a link is attached.
-    pub attached: bool,
-    /// Where its link, or that of an attempt, leaves this machine.
-    pub local: Option<SocketAddr>,
-    /// Why the last link was lost.
-    pub lost: String,
-    /// Since when nothing can have come through, as far as is known.
-    pub away_since: Option<Instant>,
-    /// Attempts at its home that were not answered, one after the other.
-    pub unanswered: u32,
-    /// The server it came from at its last transfer.
-    pub came_from: Option<Rank>,
-    /// The user wants it to leave this server.
-    pub leave: Option<Rank>,
-    /// A move to another server that was decided.
-    pub plan: Option<Move>,
-    /// With this it may be led to its server through others.
-    pub pass: Option<Arc<[u8]>>,
-    /// The server through which its link goes; none: straight.
-    pub via: Option<Arc<Server>>,
-    /// The same of an attempt under way.
-    pub trying_via: Option<Arc<Server>>,
-    /// Another way to its server that was decided.
-    pub turn: Option<Turn>,
-    /// Somebody looks whether it can go straight again.
-    pub watched: bool,
-    /// Whether a move is being decided.
-    pub deciding: bool,
-    /// No moves for the sake of speed for a while.
-    pub cool: CoolDown,
-    /// What the app is told, and why, when the broker has given up.
-    pub gave_up: Option<(i32, String)>,
-}
-
-impl Course {
-    /// A session of a service with this many servers.
-    #[must_use]
-    pub fn new(servers: usize) -> Course {
-        Course {
-            choice: Choice::new(servers),
-            trying: None,
-            attached: false,
-            local: None,
-            lost: String::new(),
-            away_since: None,
-            unanswered: 0,
-            came_from: None,
-            leave: None,
-            plan: None,
-            pass: None,
-            via: None,
-            trying_via: None,
-            turn: None,
-            watched: false,
-            deciding: false,
-            cool: CoolDown::default(),
-            gave_up: None,
-        }
-    }
+    /// What its far side publishes.
+    pub view: Mutex<View>,
+    /// What the app is told, and why, if the broker has given up.
+    gave_up: OnceLock<(i32, String)>,
 }
 
 impl Entry {
+    /// A session that begins now. `inbox` and `orders` lead to its loop.
+    #[must_use]
+    pub fn new(
+        id: u64,
+        app: App,
+        (destination, host): (String, Option<String>),
+        (service, service_number): (Arc<Service>, usize),
+        (inbox, orders): (mpsc::Sender<Command>, mpsc::Sender<Order>),
+        status: SessionStatus,
+    ) -> Entry {
+        Entry {
+            id,
+            app,
+            destination,
+            host,
+            service_number,
+            service,
+            started: Instant::now(),
+            inbox,
+            orders,
+            status: Arc::new(status),
+            view: Mutex::default(),
+            gave_up: OnceLock::new(),
+        }
+    }
+
     /// Adds something that happened to the session's history.
     pub fn record(&self, what: &'static str, cause: String, at_byte: u64) {
         self.status.record(self.history(what, cause, at_byte));
@@ -137,16 +132,34 @@ impl Entry {
         }
     }
 
+    /// The broker has given up; the first reason counts.
+    pub fn give_up(&self, error: AppError, why: &str) {
+        let errno = match error {
+            AppError::Refused => Errno::ECONNREFUSED as i32,
+            AppError::Unreachable => Errno::EHOSTUNREACH as i32,
+            AppError::TimedOut => Errno::ETIMEDOUT as i32,
+            AppError::Reset => Errno::ECONNRESET as i32,
+            AppError::Number(errno) => errno,
+        };
+        let _the_first_counts = self.gave_up.set((errno, why.to_owned()));
+    }
+
+    /// What the app is told, and why, if the broker has given up.
+    #[must_use]
+    pub fn gave_up(&self) -> Option<&(i32, String)> {
+        self.gave_up.get()
+    }
+
     /// The server that holds it, by name.
     #[must_use]
     pub fn server(&self) -> Option<String> {
-        self.course.lock().choice.last().map(|rank| self.service.server_name(rank))
+        self.view.lock().server.map(|rank| self.service.server_name(rank))
     }
 
     /// The server through which its link goes, by name; none: straight.
     #[must_use]
     pub fn via(&self) -> Option<String> {
-        self.course.lock().via.as_ref().map(|via| via.name())
+        self.view.lock().via.as_ref().map(|via| via.name())
     }
 
     /// Its part of the status.

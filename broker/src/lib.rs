@@ -2,27 +2,32 @@
 //!
 //! An app's socket comes in through [`app`]; [`routes`] say which service it wants; a session is
 //! begun, and [`stp_drive`]'s loop joins its [`near`] side to a link that its [`far`] side brings
-//! up. [`reach`] is the way to one server, shared by all sessions; [`search`] is one session's way
-//! through the servers of its service. The broker knows nothing of HTTP or any other protocol of
+//! up. [`reach`] is the way to one server, shared by all sessions; [`search`] finds one session a
+//! link. What is decided is decided in [`stp_proto::course`]. The broker knows nothing of HTTP or any other protocol of
 //! the apps.
 #![forbid(unsafe_code)]
 
+pub mod accept;
 pub mod app;
+pub mod around;
 pub mod broker;
 pub mod clock;
+pub mod command;
 pub mod config;
 pub mod daemon;
+pub mod dial;
 pub mod dialer;
 pub mod distance;
 pub mod entry;
 pub mod far;
 pub mod lookup;
 pub mod map;
-pub mod moves;
+pub mod measure;
 pub mod near;
 pub mod network;
 pub mod reach;
 pub mod relay;
+pub mod relays;
 pub mod routes;
 pub mod search;
 pub mod service;

@@ -29,7 +29,6 @@ use stp_proto::lookup::{Ask, Body, FilePath, OneName, OneService, Refusal};
 use stp_proto::name::Name;
 use tokio::sync::watch;
 
-use crate::broker::Broker;
 use crate::config::{self, DirectoryConfig, GatewayConfig};
 use crate::service::{Maker, Server, Service};
 
@@ -501,17 +500,20 @@ fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-impl Broker {
+impl Directory {
     /// `POST /files {"user", "gateway", "path", "from"}`: locates a file, and gives the virtual
-    /// address by which it can be had once.
-    pub(crate) async fn offer_file(&self, body: &Value) -> Result<Value, status::ActError> {
+    /// address by which it can be had once. `address` makes one of a name.
+    pub(crate) async fn offer_file(
+        &self,
+        body: &Value,
+        address: impl Fn(&str) -> Resolved,
+    ) -> Result<Value, status::ActError> {
         let bad = status::ActError::bad_request;
         let text = |key: &str| body[key].as_str();
         let path = text("path").and_then(FilePath::new);
         let path = path.ok_or_else(|| bad("path: an absolute path is expected"))?;
         let from = body["from"].as_u64().unwrap_or(0);
-        let directory = &self.directory;
-        let config = directory.config.gateway.as_ref();
+        let config = self.config.gateway.as_ref();
         let config = config.ok_or_else(|| status::ActError::conflict(NO_GATEWAY))?;
         if text("user").is_some_and(|user| user != config.user)
             || text("gateway").is_some_and(|place| {
@@ -521,15 +523,15 @@ impl Broker {
             let what = format!("the broker is configured for {}@{}", config.user, config.places[0]);
             return Err(status::ActError::conflict(what));
         }
-        let found = directory.locate(None, Some(path), from).await;
+        let found = self.locate(None, Some(path), from).await;
         let found = found.map_err(|lacking| {
             let status = if lacking.unknown { 404 } else { 409 };
             status::ActError { status, text: lacking.why }
         })?;
-        let number = directory.next_file.fetch_add(1, Ordering::Relaxed);
+        let number = self.next_file.fetch_add(1, Ordering::Relaxed);
         let host = format!("{FILE_FRONT}{number}");
-        directory.keep_file(&host, &found);
-        let Resolved::Virtual { v4, .. } = self.address(&host) else {
+        self.keep_file(&host, &found);
+        let Resolved::Virtual { v4, .. } = address(&host) else {
             return Err(status::ActError::conflict("all virtual addresses are in use"));
         };
         let names: Vec<_> = found.servers.iter().map(|server| server.name.as_str()).collect();

@@ -74,7 +74,7 @@ impl AppNear {
     }
 
     fn errno(&self, code: u32) -> i32 {
-        if let Some((errno, _)) = &self.entry.course.lock().gave_up {
+        if let Some((errno, _)) = self.entry.gave_up() {
             return *errno;
         }
         let established = matches!(self.connect, Connect::Done);

@@ -12,9 +12,12 @@ use std::time::{Duration, Instant};
 
 use stp_drive::Command;
 use stp_net::paths::{PathWatch, is_here};
+use stp_proto::course::GapWhy;
+use stp_proto::time;
 
 use crate::broker::Broker;
-use crate::entry::Entry;
+use crate::clock::now;
+use crate::entry::{Entry, Order, View};
 
 /// Who moved bytes this lately is busy.
 const BUSY: Duration = Duration::from_secs(30);
@@ -89,7 +92,7 @@ async fn changed(news: &mut Option<PathWatch>) -> std::io::Result<()> {
 }
 
 async fn handle_change(broker: &Broker, progress: &mut Progress) {
-    let changed_at = Instant::now();
+    let changed_at = now();
     broker.counters.network_changes.fetch_add(1, Ordering::Relaxed);
     let mut here = BTreeMap::new();
     broker.relays.forget();
@@ -103,10 +106,7 @@ async fn handle_change(broker: &Broker, progress: &mut Progress) {
     let mut others = Vec::new();
     let mut rebound = 0;
     for entry in sessions {
-        let (local, attached) = {
-            let course = entry.course.lock();
-            (course.local, course.attached)
-        };
+        let View { local, attached, .. } = entry.view.lock().clone();
         match local {
             Some(local) if attached && is_ours(&mut here, local.ip()) => {
                 let before = moved(&entry);
@@ -114,7 +114,7 @@ async fn handle_change(broker: &Broker, progress: &mut Progress) {
             }
             _ => {
                 rebound += 1;
-                tell(&entry, "address gone", Instant::now());
+                tell(&entry, GapWhy::AddressGone, changed_at);
             }
         }
     }
@@ -127,19 +127,14 @@ async fn handle_change(broker: &Broker, progress: &mut Progress) {
         let silent = moved(&entry) == before;
         if silent && progress.is_busy(&entry, Instant::now()) {
             rebound += 1;
-            tell(&entry, "silent since the network changed", changed_at);
+            tell(&entry, GapWhy::SilentSinceChange, changed_at);
         }
     }
     tracing::info!(rebound, "the network has changed");
 }
 
-fn tell(entry: &Entry, why: &str, since: Instant) {
-    let mut course = entry.course.lock();
-    if course.attached && course.lost.is_empty() {
-        why.clone_into(&mut course.lost);
-        course.away_since.get_or_insert(since);
-    }
-    drop(course);
+fn tell(entry: &Entry, why: GapWhy, since: time::Instant) {
+    let _ended_already = entry.orders.try_send(Order::PathChanged { why, since });
     let _ended_already = entry.inbox.try_send(Command::PathChanged);
 }
 

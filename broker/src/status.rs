@@ -1,18 +1,14 @@
-//! What the broker shows of itself, and what it lets be done from outside.
+//! What the broker shows of itself.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
-use stp_drive::Command;
-use stp_net::status::{ActError, Acting, Feed, Metrics, Source, page};
+use stp_net::status::{Acting, Feed, Metrics, Source, page};
 use stp_proto::course::PaceCounts;
-use stp_proto::session::code;
-use stp_proto::wire::TransferReason;
 
 use crate::broker::Broker;
-use crate::entry::Entry;
-use crate::moves::{self, Move};
+use crate::command;
 use crate::service::Server;
 
 /// The broker's status; reads only what was published.
@@ -108,93 +104,8 @@ impl Source for Status {
     }
 
     fn act(self: Arc<Self>, path: String, body: Value) -> Acting {
-        Box::pin(async move {
-            if path == "files" {
-                return self.0.offer_file(&body).await;
-            }
-            act(&self.0, &path, &body).await
-        })
+        Box::pin(async move { command::act(&self.0, &path, &body).await })
     }
-}
-
-async fn act(broker: &Arc<Broker>, path: &str, body: &Value) -> Result<Value, ActError> {
-    let mut parts = path.split('/');
-    let (Some("sessions"), Some(id), Some(action), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        let what = "there is only files, and sessions/ID/suspend, resume, close and move";
-        return Err(ActError::not_found(what));
-    };
-    let number: u64 =
-        id.parse().map_err(|_| ActError::bad_request(format!("{id} is no session number")))?;
-    let entry = broker.sessions().into_iter().find(|entry| entry.id == number);
-    let entry = entry.ok_or_else(|| ActError::not_found(format!("there is no session {id}")))?;
-    let command = match action {
-        "suspend" => Command::Suspend,
-        "resume" => Command::Resume,
-        "close" => Command::Abort { code: code::USER },
-        "move" => {
-            leave(broker, &entry, body["server"].as_str()).await?;
-            return Ok(json!({ "session": entry.id, "action": action }));
-        }
-        _ => return Err(ActError::not_found(format!("nobody can {action} a session"))),
-    };
-    let sent = entry.inbox.send(command).await;
-    sent.map_err(|_| ActError::conflict(format!("session {id} has just ended")))?;
-    Ok(json!({ "session": entry.id, "action": action }))
-}
-
-/// The session shall go to another server, or to this one.
-async fn leave(broker: &Arc<Broker>, entry: &Arc<Entry>, to: Option<&str>) -> Result<(), ActError> {
-    let servers = &entry.service.servers;
-    if servers.len() < 2 {
-        let what = format!("{} has only one server", entry.service.name);
-        return Err(ActError::conflict(what));
-    }
-    let transferable = entry.status.snapshot().transferable;
-    if transferable != "yes" {
-        return Err(ActError::conflict(format!("it cannot be moved: {transferable}")));
-    }
-    let Some(from) = entry.course.lock().choice.home() else {
-        return Err(ActError::conflict("it has no server now"));
-    };
-    let why = "moved by the user";
-    let Some(to) = to else {
-        let attached = {
-            let mut course = entry.course.lock();
-            course.deciding |= course.attached;
-            if !course.attached {
-                course.leave = Some(from);
-                why.clone_into(&mut course.lost);
-            }
-            course.attached
-        };
-        if attached {
-            let (broker, entry) = (Arc::clone(broker), Arc::clone(entry));
-            let decided = moves::decide(broker, entry, TransferReason::Operator, String::new());
-            drop(tokio::spawn(decided));
-        } else {
-            let _just_ended = entry.inbox.send(Command::Retry).await;
-        }
-        return Ok(());
-    };
-    let called = |server: &Arc<Server>| {
-        server.name() == to || server.reach.dialer().address().to_string() == to
-    };
-    let Some(rank) = servers.iter().position(called) else {
-        let names: Vec<String> = servers.iter().map(|server| server.name()).collect();
-        let what = format!("no server is called {to}; there are {}", names.join(", "));
-        return Err(ActError::bad_request(what));
-    };
-    if rank == from {
-        return Err(ActError::conflict(format!("it is at {to} already")));
-    }
-    if !entry.course.lock().attached {
-        return Err(ActError::conflict("it has no link now; it looks for a server by itself"));
-    }
-    let (order, why) = ([rank].into(), why.to_owned());
-    moves::go(entry, Move { from, order, why, congested: false, overtaken: 0 }).await;
-    Ok(())
 }
 
 fn services(broker: &Broker) -> Vec<Value> {

@@ -16,7 +16,7 @@ use stp_proto::wire::{self, First, TransferReason};
 use tokio::sync::mpsc;
 
 use crate::carrier::Carrier;
-use crate::far::{Act, DialFailed, Dialed, Far};
+use crate::far::{Act, Far};
 use crate::links::Links;
 use crate::near::{Near, Pulled};
 use crate::publish::Published;
@@ -94,7 +94,7 @@ pub struct Driver<N, F: Far> {
     next_words: Vec<Vec<u8>>,
     pub(crate) published: Published,
     closed: Option<String>,
-    wake: Wake<F::Link>,
+    wake: Wake<F::Link, F::Found>,
     /// The first turn was taken.
     begun: bool,
     /// When the session is to be told that time has passed.
@@ -109,20 +109,20 @@ pub struct Driver<N, F: Far> {
 }
 
 /// What is ready at the beginning of a turn. Several may be at once.
-struct Wake<L> {
+struct Wake<L, D> {
     readable: Vec<LinkId>,
     /// A link with something to send takes bytes again; `carry_out` flushes it.
     writable: bool,
     near_readable: bool,
     near_writable: bool,
-    dialed: Option<Result<Dialed<L>, DialFailed>>,
+    dialed: Option<D>,
     act: Option<Act>,
     command: Option<Command<L>>,
     deadline: bool,
 }
 
-impl<L> Default for Wake<L> {
-    fn default() -> Wake<L> {
+impl<L, D> Default for Wake<L, D> {
+    fn default() -> Wake<L, D> {
         Wake {
             readable: Vec::new(),
             writable: false,
@@ -136,7 +136,7 @@ impl<L> Default for Wake<L> {
     }
 }
 
-impl<L> Wake<L> {
+impl<L, D> Wake<L, D> {
     fn any(&self) -> bool {
         !self.readable.is_empty()
             || self.writable
@@ -345,7 +345,12 @@ impl<N: Near, F: Far> Driver<N, F> {
         }
     }
 
-    fn poll_wake(&mut self, now: Instant, cx: &mut Context<'_>, wake: &mut Wake<F::Link>) {
+    fn poll_wake(
+        &mut self,
+        now: Instant,
+        cx: &mut Context<'_>,
+        wake: &mut Wake<F::Link, F::Found>,
+    ) {
         let paused = self.session.paused();
         wake.writable = self.links.poll_ready(cx, paused, &mut wake.readable);
         if self.near_open && self.session.send_room() > 0 {
@@ -370,7 +375,7 @@ impl<N: Near, F: Far> Driver<N, F> {
         wake.deadline = deadlines.into_iter().flatten().any(|at| at <= now);
     }
 
-    fn handle(&mut self, now: Instant, wake: &mut Wake<F::Link>) {
+    fn handle(&mut self, now: Instant, wake: &mut Wake<F::Link, F::Found>) {
         for id in wake.readable.drain(..) {
             self.read_link(now, id);
         }
@@ -381,7 +386,8 @@ impl<N: Near, F: Far> Driver<N, F> {
         if std::mem::take(&mut wake.near_readable) {
             self.pull(now);
         }
-        match wake.dialed.take() {
+        let dialed = wake.dialed.take();
+        match dialed.map(|found| self.far.dialed(now, &mut self.session, found)) {
             Some(Ok((link, peer))) => {
                 let id = self.links.add(link);
                 self.session.want_rate(self.rate.at(now));

@@ -60,11 +60,25 @@ pub trait Far {
     /// What it dials.
     type Link: Carrier;
 
+    /// What a dial comes to.
+    type Found;
+
     /// A dial under way.
-    type Dialing: Future<Output = Result<Dialed<Self::Link>, DialFailed>> + Unpin;
+    type Dialing: Future<Output = Self::Found> + Unpin;
 
     /// Starts to bring up a link for this session.
     fn dial(&mut self, now: Instant, session: &Session) -> Self::Dialing;
+
+    /// A dial has come to an end. The session may be another one by now than when it was begun.
+    ///
+    /// # Errors
+    /// When it came to nothing.
+    fn dialed(
+        &mut self,
+        now: Instant,
+        session: &mut Session,
+        found: Self::Found,
+    ) -> Result<Dialed<Self::Link>, DialFailed>;
 
     /// Tells of something that happened to the session, a refusal included.
     fn event(&mut self, now: Instant, session: &mut Session, event: &Event) -> Act;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use stp_drive::{Act, Far, History, Never, SessionStatus, path_sample};
+use stp_drive::{Act, DialFailed, Dialed, Far, History, Never, SessionStatus, path_sample};
 use stp_net::link::{Link, TcpInfo};
 use stp_proto::handle::Handle;
 use stp_proto::rise::RiseWatch;
@@ -62,10 +62,20 @@ impl ServerFar {
 
 impl Far for ServerFar {
     type Link = Link;
+    type Found = Result<Dialed<Link>, DialFailed>;
     type Dialing = Never<Link>;
 
     fn dial(&mut self, _now: time::Instant, _session: &Session) -> Never<Link> {
         std::future::pending()
+    }
+
+    fn dialed(
+        &mut self,
+        _now: time::Instant,
+        _session: &mut Session,
+        found: Self::Found,
+    ) -> Result<Dialed<Link>, DialFailed> {
+        found
     }
 
     fn event(&mut self, _now: time::Instant, session: &mut Session, event: &Event) -> Act {

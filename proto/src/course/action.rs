@@ -81,6 +81,13 @@ pub enum Action {
     Unlist(Rank),
     /// A link to this server, or to this relay, was lost in this way: spares are to be looked at.
     Doubt(Target, LostCause),
+    /// For the log.
+    Log {
+        /// What is about to happen.
+        what: &'static str,
+        /// Why.
+        cause: String,
+    },
     /// For the session's history and the log.
     Note {
         /// What happened.
@@ -181,6 +188,12 @@ impl Seek {
         }
         let give_up_at = (!established).then_some(self.connect_until);
         Wanted { order, home, give_up_at, tired_after: self.choice.patience() }
+    }
+
+    /// The server that holds the session.
+    #[must_use]
+    pub fn home(&self) -> Option<Rank> {
+        self.choice.home()
     }
 
     /// Whether only its home can go on with the session, so that it may be led there by a relay.

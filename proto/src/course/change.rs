@@ -16,7 +16,7 @@ pub enum Change {
     /// Ways are being measured, to decide whether it leaves its server or changes its way.
     Deciding(Question),
     /// It goes to another server.
-    Move(Plan),
+    Move(Move),
     /// It goes to the same server by another way.
     Turn(Turn),
 }
@@ -36,7 +36,7 @@ pub struct Question {
 
 /// A move that was decided.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Plan {
+pub struct Move {
     /// Where to, the best first; never empty.
     pub order: VecDeque<Rank>,
     /// Why, for the history.

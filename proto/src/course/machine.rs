@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use super::action::{Action, Around, CannotMove, Dial, GapWhy, Measured, Relay, Seek, Target};
-use super::change::{Change, Plan, Question, Turn};
+use super::change::{Change, Move, Question, Turn};
 use super::decide::{self, PATIENCE, numbers, way_name};
 use super::search::{AppError, GaveUp};
 use super::standing::{FailureKind, Standing};
@@ -235,7 +235,7 @@ impl Course {
             cause = format!("{cause}; {}", way_name(around, via));
         }
         match (self.came_from, moved) {
-            (Some(rank), Some(Plan { for_speed, why, .. })) => {
+            (Some(rank), Some(Move { for_speed, why, .. })) => {
                 if for_speed {
                     self.cool.moved(now);
                     actions.push(Action::List(rank, Duration::ZERO));
@@ -256,7 +256,7 @@ impl Course {
     }
 
     /// A link has come: what was decided is done. A decision about a server that was left is void.
-    fn finish_change(&mut self, now: Instant, cause: &mut String) -> Option<Plan> {
+    fn finish_change(&mut self, now: Instant, cause: &mut String) -> Option<Move> {
         match std::mem::take(&mut self.change) {
             Change::Move(plan) => return Some(plan),
             Change::Turn(turn) => {
@@ -546,8 +546,8 @@ impl Course {
 
     /// It goes to another server.
     fn go(&mut self, order: VecDeque<Rank>, why: String, for_speed: bool) -> Vec<Action> {
-        let note = Action::Note { what: "leaves", cause: why.clone() };
-        self.change = Change::Move(Plan { order, why, for_speed, overtaken: 0 });
+        let note = Action::Log { what: "leaves its server", cause: why.clone() };
+        self.change = Change::Move(Move { order, why, for_speed, overtaken: 0 });
         vec![note, Action::Retry]
     }
 
@@ -576,7 +576,7 @@ impl Course {
     fn turn(&mut self, around: &impl Around, turn: Turn) -> Vec<Action> {
         let cause = format!("{}: {}", way_name(around, turn.via), turn.why);
         self.change = Change::Turn(turn);
-        vec![Action::Note { what: "turns", cause }, Action::Retry]
+        vec![Action::Log { what: "turns", cause }, Action::Retry]
     }
 
     /// A look at the way through the relay and at the straight one. It goes straight again when

@@ -20,7 +20,7 @@ mod standing;
 mod tests;
 
 pub use action::{Action, Around, CannotMove, Dial, GapWhy, Measured, Relay, Seek, Target};
-pub use change::{Change, Plan, Question, Turn};
+pub use change::{Change, Move, Question, Turn};
 pub use decide::{PATIENCE, numbers};
 pub use first::{FIRST_MAX, RescuePauses, first_longer};
 pub use machine::{Course, Denial};

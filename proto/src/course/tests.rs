@@ -253,8 +253,8 @@ fn short(actions: &[Action]) -> String {
         Action::MeasureWays { .. } => Some("measure ways".to_owned()),
         Action::Look => Some("look".to_owned()),
         Action::List(rank, _) => Some(format!("list {}", Lab.server_name(*rank))),
-        Action::Unlist(_) | Action::Doubt(..) | Action::Note { .. } => None,
-        Action::NoteLink { .. } => None,
+        Action::Unlist(_) | Action::Doubt(..) | Action::NoteLink { .. } => None,
+        Action::Note { .. } | Action::Log { .. } => None,
     };
     actions.iter().filter_map(one).collect::<Vec<_>>().join(", ")
 }

@@ -1,0 +1,255 @@
+//! Takes what the apps ask for: names to resolve, and connections for which sessions are begun.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use nix::errno::Errno;
+use serde_json::json;
+use stp_drive::{SessionStatus, Start};
+use stp_proto::local::wire::Resolved;
+use stp_proto::name::Name;
+use stp_proto::session::{self, Session};
+use tokio::sync::mpsc;
+
+use crate::app::{AppSocket, Listener, Request};
+use crate::broker::Broker;
+use crate::config;
+use crate::entry::{App, Entry};
+use crate::far::SessionFar;
+use crate::lookup::Directory;
+use crate::near::AppNear;
+use crate::routes::host_name;
+use crate::service::Service;
+
+/// Commands that may wait for a session's loop, and orders for its far side.
+const INBOX_MAX: usize = 16;
+
+/// Where a new session goes.
+struct Goal {
+    service: Arc<Service>,
+    /// Its number on the overloaded list.
+    number: usize,
+    /// The gateway's ticket.
+    grant: Option<Arc<[u8]>>,
+}
+
+/// Takes a session off the list when its loop ends, also by a panic.
+struct Listed {
+    broker: Arc<Broker>,
+    entry: Arc<Entry>,
+    reason: Option<String>,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        let reason = self.reason.take();
+        let reason = reason.unwrap_or_else(|| "a bug in the broker; see its log".to_owned());
+        self.broker.session_ended(&self.entry, &reason);
+    }
+}
+
+/// Serves the apps until the listener is finished.
+pub async fn serve(broker: &Arc<Broker>, listener: &mut Listener) {
+    let door = Door(Arc::clone(broker));
+    while let Some(request) = listener.next().await {
+        match request {
+            Request::Open(socket) => door.open(socket),
+            Request::Resolve(request) => {
+                let resolved = door.resolve(&request.host, request.port);
+                if resolved == Resolved::Unknown {
+                    let door = door.clone();
+                    tokio::spawn(async move {
+                        let resolved = door.resolve_ours(&request.host).await;
+                        request.answer(resolved);
+                    });
+                } else {
+                    request.answer(resolved);
+                }
+            }
+            Request::Name(request) => {
+                let names = broker.virtual_addresses.lock();
+                let name = names.name_of(request.address).map(str::to_owned);
+                drop(names);
+                request.answer(name);
+            }
+        }
+    }
+}
+
+/// What the apps come to.
+#[derive(Clone)]
+struct Door(Arc<Broker>);
+
+impl Door {
+    fn resolve(&self, host: &str, port: Option<u16>) -> Resolved {
+        let Ok(name) = host_name(host) else { return Resolved::NotRouted };
+        let nowhere = IpAddr::from([0, 0, 0, 0]);
+        let routed = match port {
+            Some(port) => self.0.config.routes.find(Some(&name), nowhere, port).is_some(),
+            None => self.0.config.routes.wants_name(&name),
+        };
+        if !routed {
+            let ours = Name::is_host(name.as_bytes());
+            return if ours { Resolved::Unknown } else { Resolved::NotRouted };
+        }
+        self.0.address(&name)
+    }
+
+    /// A `.stp` name without a route: the directory knows it or nobody does.
+    async fn resolve_ours(&self, host: &str) -> Resolved {
+        let Ok(name) = host_name(host) else { return Resolved::Unknown };
+        match self.0.directory.find(&name).await {
+            Ok(_) => self.0.address(&name),
+            Err(lacking) => {
+                tracing::warn!(host, "not found: {}", lacking.why);
+                if lacking.unknown { Resolved::Unknown } else { Resolved::TryAgain }
+            }
+        }
+    }
+
+    /// An app connects.
+    fn open(&self, socket: AppSocket) {
+        let to = socket.open().destination;
+        let ip = to.ip().to_canonical();
+        let host = {
+            let mut names = self.0.virtual_addresses.lock();
+            let host = names.name_of(ip).map(str::to_owned);
+            if host.is_none() && names.is_virtual(ip) {
+                drop(names);
+                let why = "a virtual address that stands for no name any more";
+                return self.turn_away(socket, None, Errno::EHOSTUNREACH, why);
+            }
+            if let Some(host) = &host {
+                names.used(host);
+            }
+            host
+        };
+        let route = self.0.config.routes.find(host.as_deref(), ip, to.port());
+        let refused = match route {
+            None if self.is_of_directory(host.as_deref()) => None,
+            None => Some((Errno::ECONNREFUSED, "no route for this destination")),
+            Some(_) => None,
+        };
+        let full = self.0.session_count() >= self.0.config.limits.sessions_max;
+        let full = full
+            .then_some((Errno::ECONNREFUSED, "there are as many sessions as limits.sessions_max"));
+        match (refused.or(full), route) {
+            (None, Some(route)) => {
+                let service = Arc::clone(&self.0.services[route.service]);
+                self.begin(socket, Goal { service, number: route.service, grant: None }, host);
+            }
+            (None, None) => {
+                let door = self.clone();
+                tokio::spawn(async move { door.open_of_directory(socket, host).await });
+            }
+            (Some((errno, why)), _) => {
+                if let Some(host) = &host {
+                    self.0.virtual_addresses.lock().unused(self.0.now(), host);
+                }
+                self.turn_away(socket, host.as_deref(), errno, why);
+            }
+        }
+    }
+
+    /// Whether a name without a route may be one of the directory's.
+    fn is_of_directory(&self, host: Option<&str>) -> bool {
+        host.is_some_and(Directory::may_know)
+    }
+
+    /// An app connects to a name or file that the directory knows.
+    async fn open_of_directory(self, socket: AppSocket, host: Option<String>) {
+        let name = host.as_deref().unwrap_or_default();
+        match self.0.directory.find(name).await {
+            Ok(found) => {
+                let target = Goal {
+                    service: Arc::clone(&found.service),
+                    number: found.number,
+                    grant: found.grant.clone(),
+                };
+                self.begin(socket, target, host);
+            }
+            Err(lacking) => {
+                self.0.virtual_addresses.lock().unused(self.0.now(), name);
+                self.turn_away(socket, host.as_deref(), lacking.errno, &lacking.why);
+            }
+        }
+    }
+
+    fn turn_away(&self, socket: AppSocket, host: Option<&str>, errno: Errno, why: &str) {
+        let destination = destination(host, socket.open().destination);
+        let app = socket.info().comm.clone();
+        tracing::warn!(%destination, app, "refused: {why}");
+        self.0.counters.refused.fetch_add(1, Ordering::Relaxed);
+        self.0.push_ended(json!({
+            "id": null,
+            "app": { "pid": socket.info().pid, "comm": app },
+            "destination": destination,
+            "reason": format!("refused: {why}"),
+            "errno": errno as i32,
+            "lasted_ms": 0,
+        }));
+        socket.refuse(errno as i32);
+    }
+
+    fn begin(&self, socket: AppSocket, target: Goal, host: Option<String>) {
+        let Ok(handle) = self.0.handle() else {
+            return self.turn_away(socket, None, Errno::EAGAIN, "the system has no randomness");
+        };
+        let Goal { service, number, grant } = target;
+        let (inbox, commands) = mpsc::channel(INBOX_MAX);
+        let (orders, ordered) = mpsc::channel(INBOX_MAX);
+        let info = socket.info();
+        let id = self.0.next_id();
+        let entry = Arc::new(Entry::new(
+            id,
+            App { pid: info.pid, comm: info.comm.clone() },
+            (destination(host.as_deref(), socket.open().destination), host),
+            (service, number),
+            (inbox, orders),
+            SessionStatus::told_to(self.0.feed.clone(), id.into()),
+        ));
+        let mut session = Session::initiate(
+            self.0.now(),
+            limits(&self.0.config.limits),
+            handle,
+            &entry.service.name,
+            "",
+        );
+        if let Some(grant) = &grant {
+            session.show_grant(grant);
+        }
+        self.0.session_begun(&entry);
+        let broker = Arc::clone(&self.0);
+        tokio::spawn(async move {
+            let near = AppNear::new(socket, Arc::clone(&entry));
+            let far = SessionFar::new(Arc::clone(&broker), Arc::clone(&entry), ordered);
+            let status = Arc::clone(&entry.status);
+            let mut listed = Listed { broker, entry, reason: None };
+            let reason = stp_drive::run(session, near, far, commands, Start::Dial, status).await;
+            listed.reason = Some(reason);
+        });
+    }
+}
+
+/// What a session may take, by the configuration.
+fn limits(config: &config::Limits) -> session::Limits {
+    session::Limits {
+        send_buffer_max: config.send_buffer,
+        receive_buffer_max: config.receive_buffer,
+        checkpoint_every: config.send_buffer / 2,
+        ack_every: (config.receive_buffer / 8).clamp(16 << 10, 256 << 10),
+        heartbeat_idle: config.heartbeat,
+        heartbeat_busy: config.silence / 3,
+        silence_max: config.silence,
+        hold: config.hold,
+        ..session::Limits::default()
+    }
+}
+
+fn destination(host: Option<&str>, to: SocketAddr) -> String {
+    match host {
+        Some(host) => format!("{host}:{}", to.port()),
+        None => SocketAddr::new(to.ip().to_canonical(), to.port()).to_string(),
+    }
+}

@@ -1,0 +1,82 @@
+//! Brings up a link where a session's course wants one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use stp_net::link::Link;
+use stp_proto::course::{Dial, GaveUp, Seek, Target};
+use stp_proto::select::Rank;
+use tokio::time::timeout;
+
+use crate::around::Surroundings;
+use crate::clock::now;
+use crate::measure;
+use crate::relay;
+use crate::search::{Reaches, search};
+
+/// How long a link to a server that has just answered may take.
+const LINK_MAX: Duration = Duration::from_secs(3);
+
+/// What a dial has come to.
+pub enum Found {
+    /// A link.
+    Link(Target, Box<Link>),
+    /// The server to which a move was decided gave none in time.
+    Unreached(Rank),
+    /// There is none by the way that was decided; says why.
+    NoTurn(String),
+    /// No server could be had at all.
+    NoServer(GaveUp),
+}
+
+/// Brings up the link. Dropping the future ends the attempt.
+pub async fn dial(around: Surroundings, dial: Dial, pass: Option<Arc<[u8]>>) -> Found {
+    match dial {
+        Dial::Move(rank) => {
+            let reach = &around.entry.service.servers[rank].reach;
+            match timeout(LINK_MAX, reach.link()).await {
+                Ok(link) => Found::Link(Target { rank, via: None }, Box::new(link)),
+                Err(_) => Found::Unreached(rank),
+            }
+        }
+        Dial::Turn(target) => {
+            let home = &around.entry.service.servers[target.rank];
+            let link = match target.via {
+                Some(relay) => relay::dial(&around.broker, relay, home, pass).await,
+                None => relay::dial_straight(home).await,
+            };
+            match link {
+                Ok(link) => Found::Link(target, Box::new(link)),
+                Err(why) => Found::NoTurn(why),
+            }
+        }
+        Dial::Search(seek) => seek_link(&around, &seek, pass).await,
+    }
+}
+
+/// A link wherever it can be had.
+async fn seek_link(around: &Surroundings, seek: &Seek, pass: Option<Arc<[u8]>>) -> Found {
+    let (broker, servers) = (&around.broker, &around.entry.service.servers);
+    measure::before_first_choice(servers, &seek.measured_first(now(), around)).await;
+    let ways = Reaches(servers.iter().map(|server| Arc::clone(&server.reach)).collect());
+    let searching = search(ways, &broker.news, seek.wanted(now(), around));
+    // A session that can go on nowhere else may be led to its home.
+    let home = seek.home().filter(|_| seek.is_bound_to_home());
+    let rescuing = async {
+        match (home, pass) {
+            (Some(rank), Some(pass)) => {
+                let id = around.entry.id;
+                let (via, link) = relay::rescue(broker, id, &servers[rank], &pass).await;
+                Found::Link(Target { rank, via: Some(via) }, Box::new(link))
+            }
+            _ => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        found = searching => match found {
+            Ok((rank, link)) => Found::Link(Target { rank, via: None }, Box::new(link)),
+            Err(gave_up) => Found::NoServer(gave_up),
+        },
+        found = rescuing => found,
+    }
+}
