@@ -14,6 +14,7 @@ use crate::elf::{self, Coverage, Obstacle};
 use crate::host::{self, Host, Way};
 use crate::linker::{self, Loaded};
 use crate::places;
+use crate::print::print;
 use crate::wrapper::{self, Started};
 
 /// The exit code when the program is covered, but a host among its arguments is not routed.
@@ -40,7 +41,7 @@ struct Report {
 pub fn doctor(args: &Doctor) -> anyhow::Result<ExitCode> {
     let report = examine(&args.command)?;
     let text = if args.json { format!("{:#}\n", report.json()) } else { report.text() };
-    crate::print(&text)?;
+    print(&text)?;
     let unrouted = report.hosts.iter().any(|(_, way)| *way == Some(Way::Direct));
     Ok(match &report.obstacle {
         Some(_) => ExitCode::FAILURE,

@@ -22,7 +22,8 @@ use stp_lookup::here;
 use stp_proto::local::wire::SocketState;
 
 use crate::args::{Get, Run};
-use crate::{broker, login, print, stream};
+use crate::print::print;
+use crate::{broker, login, stream};
 
 /// Attempts without a new byte.
 const ATTEMPTS_MAX: u32 = 10;

@@ -15,19 +15,20 @@ pub mod host;
 pub mod linker;
 pub mod login;
 pub mod places;
+mod print;
 pub mod run;
 pub mod show;
 pub mod stream;
 pub mod table;
 pub mod wrapper;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
 
 use args::{Args, Command};
+use print::print;
 
 /// The exit code when the command itself, and not the program it runs, has failed.
 pub const FAILED: u8 = 125;
@@ -84,12 +85,4 @@ fn manual(command: Option<&str>) -> anyhow::Result<String> {
     let mut page = Vec::new();
     clap_mangen::Man::new(subject).render(&mut page)?;
     Ok(String::from_utf8_lossy(&page).into_owned())
-}
-
-/// Writes to stdout; that nobody reads it any more is no error.
-pub(crate) fn print(text: &str) -> std::io::Result<()> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => other,
-    }
 }

@@ -14,7 +14,7 @@ use stp_net::link::{DialError, LinkOptions, Tls};
 use stp_proto::lookup::user_is_good;
 
 use crate::args::{Login, Trust};
-use crate::print;
+use crate::print::print;
 
 const PASSWORD_BYTES_MAX: u64 = 4_096;
 

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::args::Status;
 use crate::broker;
+use crate::print::print;
 use crate::table::{Table, bytes, time};
 
 /// How many ended sessions are shown.
@@ -27,11 +28,11 @@ pub fn status(args: &Status) -> anyhow::Result<ExitCode> {
             Err(error) => return Err(error),
         };
         if !args.watch {
-            crate::print(&text)?;
+            print(&text)?;
             return Ok(ExitCode::SUCCESS);
         }
         let clear = if args.json { "" } else { "\x1b[H\x1b[2J" };
-        crate::print(&format!("{clear}{text}"))?;
+        print(&format!("{clear}{text}"))?;
         std::thread::sleep(Duration::from_secs(1));
     }
 }

@@ -19,7 +19,7 @@ use crate::carrier::Carrier;
 use crate::far::{Act, Far};
 use crate::links::Links;
 use crate::near::{Near, Pulled};
-use crate::publish::Published;
+use crate::published::Published;
 use crate::status::{SessionStatus, closed_reason};
 
 /// Told to a session's loop from outside.

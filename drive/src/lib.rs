@@ -18,6 +18,7 @@ mod far;
 mod links;
 mod near;
 mod publish;
+mod published;
 mod run;
 mod status;
 

@@ -8,20 +8,11 @@ use crate::carrier::Carrier;
 use crate::driver::Driver;
 use crate::far::Far;
 use crate::near::Near;
+use crate::published::Published;
 use crate::status::{Moment, Positions, Snapshot, state_name};
 
 /// How often a busy session publishes its numbers.
 const PUBLISH_EVERY: Duration = Duration::from_millis(200);
-
-/// What was published last, and when.
-#[derive(Default)]
-pub(crate) struct Published {
-    at: Instant,
-    delivered: u64,
-    taken: u64,
-    /// Something has happened since.
-    pub(crate) stale: bool,
-}
 
 impl<N: Near, F: Far> Driver<N, F> {
     /// Publishes, or says when it is to be done.

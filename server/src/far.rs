@@ -14,8 +14,8 @@ use stp_proto::time;
 use stp_proto::wire::TransferReason;
 use tokio::sync::mpsc;
 
+use crate::passes::Passes;
 use crate::registry::{Key, Registry};
-use crate::relay::Passes;
 
 /// A link that a session gave back, and what the broker has already said for the next one.
 pub type GivenBack = (Link, Option<Vec<u8>>);

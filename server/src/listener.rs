@@ -26,10 +26,11 @@ use crate::config::{Config, Kind, ServiceConfig};
 use crate::denial::Denial;
 use crate::far::{GivenBack, ServerFar};
 use crate::grant::{Asking, Used};
-use crate::lookup::Standing;
 use crate::open::open;
+use crate::passes::Passes;
 use crate::registry::{Ended, Entry, Key, Occupant, Registry, Running};
-use crate::relay::{Passes, Relays};
+use crate::relays::Relays;
+use crate::standing::Standing;
 use crate::ticket::random_handle;
 
 /// Commands that may wait for a session's loop.

@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
 use stp_lookup::Connection;
 use stp_lookup::connection::AskError;
 use stp_lookup::gateway::{LoginError, connect};
@@ -24,39 +23,6 @@ const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(15);
 /// Bytes of files in one message, besides its head.
 const FILES_BYTES_MAX: usize = MESSAGE_MAX - 1_024;
-
-/// What is known of the directory, for the status.
-#[derive(Debug, Default)]
-pub struct Standing {
-    configured: bool,
-    at: Option<String>,
-    announced: Option<Instant>,
-    files: usize,
-    trouble: Option<String>,
-}
-
-impl Standing {
-    fn fail(&mut self, why: String) {
-        if self.trouble.as_ref() != Some(&why) {
-            tracing::warn!(why, "not announced to the directory");
-        }
-        self.trouble = Some(why);
-    }
-
-    /// For the status.
-    #[must_use]
-    pub fn json(&self) -> Value {
-        if !self.configured {
-            return Value::Null;
-        }
-        json!({
-            "at": self.at,
-            "announced_ago_s": self.announced.map(|at| at.elapsed().as_secs()),
-            "files": self.files,
-            "trouble": self.trouble,
-        })
-    }
-}
 
 /// Waits until the machine has lost an address.
 async fn gone(network: &mut Option<PathWatch>, address: IpAddr) {

@@ -1,5 +1,4 @@
-//! Relaying (R80 to R83): a client whose way to its server is bad is led there
-//! through this one.
+//! Relaying (R80 to R83): a client whose way to its server is bad is led there through this one.
 //!
 //! Its link ends in agreement, and what follows is passed on byte by byte: the client shakes hands
 //! with its own server through here, so this server sees neither keys nor contents. It leads only to
@@ -12,135 +11,25 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use parking_lot::Mutex;
-use serde_json::{Value, json};
 use stp_net::key::PublicKey;
 use stp_net::link::{Link, LinkOptions, connect_plain};
-use stp_net::{echo, seal};
+use stp_net::seal;
 use stp_proto::pass::{Pass, PassError};
-use stp_proto::session::Session;
-use stp_proto::time;
 use stp_proto::wire::{Connect, ConnectOk, DenyReason, RelayRequest};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 
-use crate::config::RelayConfig;
 use crate::denial::Denial;
 use crate::listener::Server;
+use crate::relays::Home;
 use crate::ticket::{Cluster, random_handle, unix_now};
 
-/// How often the way to each of the servers is measured.
-const MEASURE_EVERY: Duration = Duration::from_secs(2);
-const PATIENCE: Duration = Duration::from_millis(500);
-const QUESTIONS: u32 = 4;
 /// For the connection to the server to be reached.
 const DIAL_MAX: Duration = Duration::from_secs(3);
 /// Bytes read at once, each way.
 const PIECE: usize = 64 << 10;
-/// Before a pass is offered again to a broker that had no link, or knows no passes.
-const PASS_AGAIN: Duration = Duration::from_secs(60);
-
-/// A server to which this one relays.
-struct Home {
-    key: PublicKey,
-    address: std::net::SocketAddr,
-    /// How far it is.
-    rtt: Mutex<Option<Duration>>,
-}
-
-/// Everything this server relays.
-pub struct Relays {
-    homes: Vec<Home>,
-    places: Arc<Semaphore>,
-    places_max: usize,
-    begun: AtomicU64,
-    bytes: AtomicU64,
-    /// Passed on lately, bytes a second, both ways together.
-    rate: AtomicU64,
-}
-
-impl Relays {
-    /// Nothing is relayed yet.
-    #[must_use]
-    pub fn new(homes: &[RelayConfig], places_max: usize) -> Relays {
-        let home = |config: &RelayConfig| Home {
-            key: config.key,
-            address: config.address.0,
-            rtt: Mutex::default(),
-        };
-        Relays {
-            homes: homes.iter().map(home).collect(),
-            places: Arc::new(Semaphore::new(places_max)),
-            places_max,
-            begun: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-            rate: AtomicU64::new(0),
-        }
-    }
-
-    /// How far it is to the server with this key: none if it is not relayed to, or is silent.
-    #[must_use]
-    pub fn onward(&self, key: &PublicKey) -> Option<Duration> {
-        *self.find(key)?.rtt.lock()
-    }
-
-    /// What is passed on now, bytes a second.
-    #[must_use]
-    pub fn rate(&self) -> u64 {
-        self.rate.load(Ordering::Relaxed)
-    }
-
-    fn find(&self, key: &PublicKey) -> Option<&Home> {
-        self.homes.iter().find(|home| home.key == *key)
-    }
-
-    /// Measures the ways to the servers for ever.
-    pub async fn measure(self: Arc<Self>) {
-        if self.homes.is_empty() {
-            return;
-        }
-        let (mut last, mut at) = (0, Instant::now());
-        loop {
-            let asked = self.homes.iter().enumerate().map(|(place, home)| {
-                let address = home.address;
-                async move { (place, echo::measure(address, QUESTIONS, PATIENCE).await) }
-            });
-            let asked: tokio::task::JoinSet<_> = asked.collect();
-            for (place, rtt) in asked.join_all().await {
-                *self.homes[place].rtt.lock() = rtt;
-            }
-            let (bytes, elapsed) = (self.bytes.load(Ordering::Relaxed), at.elapsed());
-            let rate = (bytes - last) as f64 / elapsed.as_secs_f64().max(1e-3);
-            self.rate.store(rate as u64, Ordering::Relaxed);
-            (last, at) = (bytes, Instant::now());
-            tokio::time::sleep(MEASURE_EVERY).await;
-        }
-    }
-
-    /// For the status.
-    #[must_use]
-    pub fn json(&self) -> Value {
-        let home = |home: &Home| {
-            json!({
-                "key": home.key.to_string(),
-                "address": home.address.to_string(),
-                "rtt_ms": home.rtt.lock().map(|rtt| rtt.as_secs_f64() * 1e3),
-            })
-        };
-        json!({
-            "to": self.homes.iter().map(home).collect::<Vec<_>>(),
-            "now": self.places_max - self.places.available_permits(),
-            "max": self.places_max,
-            "begun": self.begun.load(Ordering::Relaxed),
-            "bytes": self.bytes.load(Ordering::Relaxed),
-            "rate": self.rate(),
-        })
-    }
-}
-
 impl Server {
     /// Leads a client on to the server it has named, until one of them ends it.
     pub async fn relay(&self, mut link: Link, connect: &Connect<'_>, request: &RelayRequest<'_>) {
@@ -224,39 +113,6 @@ fn check(cluster: &Cluster, request: &RelayRequest<'_>, client: &PublicKey) -> R
         PassError::Expired(_) => Denial::new(DenyReason::Expired, error.to_string()),
         error => unauthorized(error.to_string()),
     })
-}
-
-/// The passes of one session: a new one for every link, and when half its time is over.
-pub struct Passes {
-    cluster: Arc<Cluster>,
-    /// This server.
-    home: PublicKey,
-    client: PublicKey,
-    due: time::Instant,
-}
-
-impl Passes {
-    /// For the client of a session at the server `home`.
-    #[must_use]
-    pub fn new(cluster: Arc<Cluster>, home: PublicKey, client: PublicKey) -> Passes {
-        Passes { cluster, home, client, due: time::Instant(0) }
-    }
-
-    /// The session has a new link.
-    pub fn again(&mut self) {
-        self.due = time::Instant(0);
-    }
-
-    /// Gives the broker one if it is time.
-    pub fn give(&mut self, now: time::Instant, session: &mut Session) {
-        if now < self.due {
-            return;
-        }
-        let life = self.cluster.life;
-        let pass = Pass::new(&self.cluster.name, self.home.0, (unix_now(), life.as_secs()));
-        let sealed = seal::seal(&self.cluster.key(), &pass.encode(), &self.client);
-        self.due = now + if session.give_pass(&sealed) { life / 2 } else { PASS_AGAIN };
-    }
 }
 
 /// A connection whose received bytes are counted.

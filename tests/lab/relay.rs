@@ -1,6 +1,7 @@
 //! A real ssh to a server whose straight path is first congested by the traffic of others and then
 //! cut: the session is led to it through another server of the cluster, and goes straight again.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -86,101 +87,132 @@ fn deep(mbit: u64, delay_ms: u64) -> Shape {
     Shape { queue, ..Shape::of(mbit, delay_ms) }
 }
 
-/// R80-R83.
+/// The machines and programs of the test.
+struct Ground {
+    topology: Topology,
+    /// Kept running, as is all whose name begins like this.
+    _a: Server,
+    _b: Server,
+    broker: Broker,
+    ssh_options: String,
+    _sshd: Process,
+    _web: Nginx,
+}
+
+/// `a` with an sshd and a large file, `b` with a way of its own to `a`, a client, and a crowd.
+fn ground(scene: &Scene) -> Result<Ground> {
+    // The second wire of `a` is the one that `b` has to it.
+    let topology = Topology::build(&[("client", 1), ("a", 2), ("b", 1), ("crowd", 1)])?;
+    let ip = |host: usize, wire: usize| topology.hosts[host].interfaces[wire].v4();
+    let to_b = format!("{}/32", ip(B, 0));
+    topology.hosts[A].namespace.ip(&["route", "add", &to_b, "dev", "net1"])?;
+    topology.shape(CLIENT, 0, Shape { queue: 8 << 20, ..Shape::of(1000, 5) })?;
+    topology.shape(A, 0, deep(50, 10))?;
+    topology.shape(B, 0, Shape::of(1000, 10))?;
+    let key = daemon::cluster_key(scene, "cluster.key")?;
+    let home = &topology.hosts[A].namespace;
+    let (sshd, ssh_options) = sshd(scene, home)?;
+    let web = Nginx::start(scene, "nginx", home)?;
+    Payload::make(200, 1)?.link(&web.root.join("big"))?;
+    let offer = |name: &str, to: &str| Offer { name: name.into(), kind: "tcp", to: to.into() };
+    let offers = [offer(SSH, "127.0.0.1:22")];
+    let a = Server::start(scene, "a", (home, &ip(A, 0)), &key, &offers, "")?;
+    let (to_a, port) = (ip(A, 1), daemon::SERVER_PORT);
+    let relay = format!("[[relay]]\naddress = \"{to_a}:{port}\"\nkey = {:?}", a.key);
+    let elsewhere = &topology.hosts[B].namespace;
+    let offers = [offer("other.home@lab.example", "127.0.0.1:22")];
+    let b = Server::start(scene, "b", (elsewhere, &ip(B, 0)), &key, &offers, &relay)?;
+    let servers = vec![(a.name.clone(), a.address.clone(), a.key.clone())];
+    let wanted = [Wanted { name: SSH, route: "box.lab:22", servers }];
+    let relays = format!("[[relay]]\nname = \"b\"\naddress = {:?}\nkey = {:?}\n", b.address, b.key);
+    let broker = Broker::start(scene, &topology.hosts[CLIENT].namespace, &wanted, &relays)?;
+    Ok(Ground { topology, _a: a, _b: b, broker, ssh_options, _sshd: sshd, _web: web })
+}
+
+/// An ssh that prints a line every 5 ms until `stop` is there; its output as it grows.
+fn talk(scene: &Scene, ground: &Ground, stop: &Path) -> Result<(Process, Growth)> {
+    let count = format!(
+        "i=0; while [ ! -e {} ]; do echo line $i; i=$((i+1)); sleep 0.005; done; echo end $i",
+        stop.display()
+    );
+    let mut plan = ground.broker.app("ssh")?;
+    for option in ground.ssh_options.split(' ') {
+        plan = plan.arg(option);
+    }
+    let growth = Growth::watch(&scene.path("ssh.out"));
+    let client = &ground.topology.hosts[CLIENT].namespace;
+    let ssh = plan.arg("box.lab").arg(count).start(scene, Some(client))?;
+    growth.reach(3_000, Duration::from_secs(60))?;
+    ensure!(session(&ground.topology)?["via"].is_null(), "it did not begin straight");
+    Ok((ssh, growth))
+}
+
+/// Others download from the machine that ssh is on; then they stop.
+fn congest(scene: &Scene, ground: &Ground, ssh: &mut Process) -> Result<()> {
+    let topology = &ground.topology;
+    let begun = Instant::now();
+    let url = format!("http://{}/big", topology.hosts[A].interfaces[0].v4());
+    let flow = |number: usize| {
+        Plan::new("curl")
+            .called(&format!("cross-{number}"))
+            .args(&["-sS", "-o", "/dev/null", &url, &url, &url])
+            .start(scene, Some(&topology.hosts[CROWD].namespace))
+    };
+    let others = (0..8).map(flow).collect::<Result<Vec<_>>>()?;
+    let led = goes(topology, ssh, Some("b"), 15)?;
+    scene.say(&format!("led round {} ms after the others came", begun.elapsed().as_millis()));
+    scene.say(&format!("  {}", led["cause"].as_str().unwrap_or_default()));
+    scene.say(&format!("  gap {} ms", led["gap_ms"]));
+    ensure!(led["cause"].as_str().is_some_and(|why| why.contains("round trip")), "{led}");
+    let gap = led["gap_ms"].as_u64().context("no gap")?;
+    ensure!(gap <= THROUGH_MS + 50, "a gap of {gap} ms");
+    let elsewhere = &topology.hosts[B].namespace;
+    let relayed = daemon::status(elsewhere, SERVER_STATUS)?["relay"].clone();
+    ensure!(relayed["now"] == 1 && relayed["begun"] == 1, "{relayed}");
+
+    drop(others);
+    let straight = goes(topology, ssh, None, 30)?;
+    scene.say(&format!("straight again: {}", straight["cause"].as_str().unwrap_or_default()));
+    scene.say(&format!("  gap {} ms", straight["gap_ms"]));
+    Ok(())
+}
+
+/// The straight way is cut; then it is there again.
+fn cut(scene: &Scene, ground: &Ground, (ssh, growth): (&mut Process, &Growth)) -> Result<()> {
+    let topology = &ground.topology;
+    let cut = Instant::now();
+    topology.cut(A, 0, true)?;
+    let led = goes(topology, ssh, Some("b"), 20)?;
+    growth.grow_after(cut + Duration::from_secs(1), Duration::from_secs(10))?;
+    let pause = growth.pause_after(cut)?;
+    scene.say(&format!(
+        "led round {} ms after the cut: {}; {} ms without a byte",
+        cut.elapsed().as_millis(),
+        led["cause"].as_str().unwrap_or_default(),
+        (pause.to - pause.from).as_millis()
+    ));
+    topology.cut(A, 0, false)?;
+    let straight = goes(topology, ssh, None, 30)?;
+    scene.say(&format!("straight again: {}", straight["cause"].as_str().unwrap_or_default()));
+    Ok(())
+}
+
+/// R80 to R83.
 #[test]
 fn an_ssh_session_is_led_round_what_is_congested_or_cut() {
     play("relay", |scene| {
         daemon::programs()?;
-        // The second wire of `a` is the one that `b` has to it.
-        let topology = Topology::build(&[("client", 1), ("a", 2), ("b", 1), ("crowd", 1)])?;
-        let ip = |host: usize, wire: usize| topology.hosts[host].interfaces[wire].v4();
-        let to_b = format!("{}/32", ip(B, 0));
-        topology.hosts[A].namespace.ip(&["route", "add", &to_b, "dev", "net1"])?;
-        topology.shape(CLIENT, 0, Shape { queue: 8 << 20, ..Shape::of(1000, 5) })?;
-        topology.shape(A, 0, deep(50, 10))?;
-        topology.shape(B, 0, Shape::of(1000, 10))?;
-        let key = daemon::cluster_key(scene, "cluster.key")?;
-        let home = &topology.hosts[A].namespace;
-        let (_sshd, options) = sshd(scene, home)?;
-        let web = Nginx::start(scene, "nginx", home)?;
-        Payload::make(200, 1)?.link(&web.root.join("big"))?;
-        let offer = |name: &str, to: &str| Offer { name: name.into(), kind: "tcp", to: to.into() };
-        let offers = [offer(SSH, "127.0.0.1:22")];
-        let a = Server::start(scene, "a", (home, &ip(A, 0)), &key, &offers, "")?;
-        let relay = format!(
-            "[[relay]]\naddress = \"{}:{}\"\nkey = {:?}",
-            ip(A, 1),
-            daemon::SERVER_PORT,
-            a.key
-        );
-        let elsewhere = &topology.hosts[B].namespace;
-        let offers = [offer("other.home@lab.example", "127.0.0.1:22")];
-        let b = Server::start(scene, "b", (elsewhere, &ip(B, 0)), &key, &offers, &relay)?;
-        let servers = vec![(a.name.clone(), a.address.clone(), a.key.clone())];
-        let wanted = [Wanted { name: SSH, route: "box.lab:22", servers }];
-        let client = &topology.hosts[CLIENT].namespace;
-        let relays =
-            format!("[[relay]]\nname = \"b\"\naddress = {:?}\nkey = {:?}\n", b.address, b.key);
-        let broker = Broker::start(scene, client, &wanted, &relays)?;
+        let ground = ground(scene)?;
+        let client = &ground.topology.hosts[CLIENT].namespace;
         let url = format!("http://127.0.0.1:{BROKER_STATUS}/events");
         let events = Plan::new("curl").called("events").args(&["-sN", &url]);
         let events = events.start(scene, Some(client))?;
-
         let stop = scene.path("stop");
-        let count = format!(
-            "i=0; while [ ! -e {} ]; do echo line $i; i=$((i+1)); sleep 0.005; done; echo end $i",
-            stop.display()
-        );
-        let mut plan = broker.app("ssh")?;
-        for option in options.split(' ') {
-            plan = plan.arg(option);
-        }
-        let growth = Growth::watch(&scene.path("ssh.out"));
-        let mut ssh = plan.arg("box.lab").arg(count).start(scene, Some(client))?;
-        growth.reach(3_000, Duration::from_secs(60))?;
-        ensure!(session(&topology)?["via"].is_null(), "it did not begin straight");
+        let (mut ssh, growth) = talk(scene, &ground, &stop)?;
+        congest(scene, &ground, &mut ssh)?;
+        cut(scene, &ground, (&mut ssh, &growth))?;
 
-        // Somebody else downloads from the machine that ssh is on.
-        let begun = Instant::now();
-        let url = format!("http://{}/big", ip(A, 0));
-        let flow = |number: usize| {
-            Plan::new("curl")
-                .called(&format!("cross-{number}"))
-                .args(&["-sS", "-o", "/dev/null", &url, &url, &url])
-                .start(scene, Some(&topology.hosts[CROWD].namespace))
-        };
-        let others = (0..8).map(flow).collect::<Result<Vec<_>>>()?;
-        let led = goes(&topology, &mut ssh, Some("b"), 15)?;
-        scene.say(&format!("led round {} ms after the others came", begun.elapsed().as_millis()));
-        scene.say(&format!("  {}", led["cause"].as_str().unwrap_or_default()));
-        scene.say(&format!("  gap {} ms", led["gap_ms"]));
-        ensure!(led["cause"].as_str().is_some_and(|why| why.contains("round trip")), "{led}");
-        let gap = led["gap_ms"].as_u64().context("no gap")?;
-        ensure!(gap <= THROUGH_MS + 50, "a gap of {gap} ms");
-        let relayed = daemon::status(elsewhere, SERVER_STATUS)?["relay"].clone();
-        ensure!(relayed["now"] == 1 && relayed["begun"] == 1, "{relayed}");
-
-        drop(others);
-        let straight = goes(&topology, &mut ssh, None, 30)?;
-        scene.say(&format!("straight again: {}", straight["cause"].as_str().unwrap_or_default()));
-        scene.say(&format!("  gap {} ms", straight["gap_ms"]));
-
-        let cut = Instant::now();
-        topology.cut(A, 0, true)?;
-        let led = goes(&topology, &mut ssh, Some("b"), 20)?;
-        growth.grow_after(cut + Duration::from_secs(1), Duration::from_secs(10))?;
-        let pause = growth.pause_after(cut)?;
-        scene.say(&format!(
-            "led round {} ms after the cut: {}; {} ms without a byte",
-            cut.elapsed().as_millis(),
-            led["cause"].as_str().unwrap_or_default(),
-            (pause.to - pause.from).as_millis()
-        ));
-        topology.cut(A, 0, false)?;
-        let straight = goes(&topology, &mut ssh, None, 30)?;
-        scene.say(&format!("straight again: {}", straight["cause"].as_str().unwrap_or_default()));
-
-        let now = session(&topology)?;
+        let now = session(&ground.topology)?;
         let moments = now["series"].as_array().context("no series")?;
         let high = moments.iter().filter(|one| one["rtt_ms"].as_f64() > Some(60.0)).count();
         scene.say(&format!("{} moments, {high} with more than 60 ms", moments.len()));

@@ -176,20 +176,27 @@ impl<K: Copy + Eq + Hash> Graph<K> {
     }
 }
 
+impl Report {
+    /// Of a run that has just begun.
+    fn new() -> Report {
+        Report {
+            verdict: Verdict::Holds,
+            states: 0,
+            steps: 0,
+            depth: 0,
+            ends: 0,
+            acyclic: true,
+            took: Duration::ZERO,
+            trace: Vec::new(),
+        }
+    }
+}
+
 /// Explores everything, at most `states_max` states.
 pub fn explore<M: Model>(model: &mut M, states_max: usize) -> Report {
     let begun = Instant::now();
     let mut graph = Graph::new(model.start());
-    let mut report = Report {
-        verdict: Verdict::Holds,
-        states: 0,
-        steps: 0,
-        depth: 0,
-        ends: 0,
-        acyclic: true,
-        took: Duration::ZERO,
-        trace: Vec::new(),
-    };
+    let mut report = Report::new();
     let mut goals: Vec<bool> = Vec::new();
     let mut dead_end = None;
     let mut level_end = 1;

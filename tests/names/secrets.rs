@@ -34,6 +34,39 @@ fn handles(text: &str) -> Vec<&str> {
     words.filter(is_one).collect()
 }
 
+/// Everything that must not be shown, in all its forms.
+fn secrets(world: &World) -> Vec<String> {
+    let folder = world.path("config/session");
+    let place = world.sns_address.to_string().parse().expect("a place");
+    let credential = Credential::load(&folder, "alice", &place).expect("logged in");
+    let mut secrets = vec![PASSWORD.to_owned(), WRONG.to_owned(), "v4.local.".to_owned()];
+    secrets.extend(forms(&credential.keys.list_key()));
+    secrets.extend(forms(&credential.keys.proof_key()));
+    let stored =
+        std::fs::read_to_string(Credential::path(&folder, "alice", &place)).expect("it is there");
+    let stored: serde_json::Value = serde_json::from_str(&stored).expect("JSON");
+    let root = stored["secret"].as_str().expect("what the keys are made of");
+    secrets.extend(forms(&URL_SAFE_NO_PAD.decode(root).expect("base64")));
+    let files =
+        ["cluster.key", "sns.key", "client.key", "server-a.key", "server-b.key", "session/token"];
+    for file in files {
+        let found = in_file(&world.path(file));
+        assert!(!found.is_empty(), "{file} holds no key");
+        secrets.extend(found);
+    }
+    secrets
+}
+
+/// Adds what every daemon shows now.
+fn look(world: &World, shown: &mut Vec<(&'static str, String)>) {
+    for page in ["/status", "/metrics", "/"] {
+        let all = world.servers.iter().map(|server| server.status).chain([world.broker_status]);
+        shown.extend(all.filter_map(|at| Some((page, get(at, page)?))));
+        shown.push((page, get_unix(&world.path("sns.status"), page).expect("the directory")));
+    }
+    shown.push(("session status", world.run("session", &["status", "--json"], "")));
+}
+
 #[test]
 fn nothing_secret_is_logged_shown_or_printed() {
     let env = vec![("SESSION_LOG", "trace".into()), ("RUST_LOG", "trace".into())];
@@ -67,14 +100,6 @@ fn nothing_secret_is_logged_shown_or_printed() {
             })
         })
     });
-    let look = |world: &World, shown: &mut Vec<_>| {
-        for page in ["/status", "/metrics", "/"] {
-            let all = world.servers.iter().map(|server| server.status).chain([world.broker_status]);
-            shown.extend(all.filter_map(|at| Some((page, get(at, page)?))));
-            shown.push((page, get_unix(&world.path("sns.status"), page).expect("the directory")));
-        }
-        shown.push(("session status", world.run("session", &["status", "--json"], "")));
-    };
     look(&world, &mut shown);
     world.servers[place].running = None;
     assert!(curl.wait().expect("it ends").success(), "{}", world.log("broker.log"));
@@ -85,24 +110,7 @@ fn nothing_secret_is_logged_shown_or_printed() {
     let log = world.log("broker.log");
     assert!(log.contains("transferred") && log.contains("DEBUG"), "{log}");
 
-    let folder = world.path("config/session");
-    let place = world.sns_address.to_string().parse().expect("a place");
-    let credential = Credential::load(&folder, "alice", &place).expect("logged in");
-    let mut secrets = vec![PASSWORD.to_owned(), WRONG.to_owned(), "v4.local.".to_owned()];
-    secrets.extend(forms(&credential.keys.list_key()));
-    secrets.extend(forms(&credential.keys.proof_key()));
-    let stored =
-        std::fs::read_to_string(Credential::path(&folder, "alice", &place)).expect("it is there");
-    let stored: serde_json::Value = serde_json::from_str(&stored).expect("JSON");
-    let root = stored["secret"].as_str().expect("what the keys are made of");
-    secrets.extend(forms(&URL_SAFE_NO_PAD.decode(root).expect("base64")));
-    let files =
-        ["cluster.key", "sns.key", "client.key", "server-a.key", "server-b.key", "session/token"];
-    for file in files {
-        let found = in_file(&world.path(file));
-        assert!(!found.is_empty(), "{file} holds no key");
-        secrets.extend(found);
-    }
+    let secrets = secrets(&world);
     let mut leaks = String::new();
     for (what, text) in &shown {
         for secret in secrets.iter().filter(|secret| text.contains(secret.as_str())) {

@@ -12,8 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::dial::blames_key;
-use super::handshake::{self, Failure};
+use super::handshake::{self, Failure, blames_key};
 use super::socket::{self, LinkOptions};
 use super::{Link, Tls};
 

@@ -4,8 +4,8 @@
 
 use std::ops::Range;
 
-use super::channel::{RECORD_MAX, WIRE_MAX};
 use super::pool;
+use super::record::{RECORD_MAX, WIRE_MAX};
 
 /// What was read and not yet opened, and what the last read opened.
 ///

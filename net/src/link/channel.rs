@@ -16,13 +16,8 @@ use rustls::unbuffered::{
 };
 
 use super::buffer::{Inbox, Outbox};
+use super::record::HEADER;
 
-/// The largest plaintext of one record.
-pub const RECORD_MAX: usize = 16_384;
-/// Type, version and length, before the ciphertext.
-pub(super) const HEADER: usize = 5;
-/// The longest record on the wire (RFC 8446, 5.2).
-pub(super) const WIRE_MAX: usize = HEADER + RECORD_MAX + 256;
 /// What TLS 1.3 adds to a record: the header, the inner content type, the tag.
 const OVERHEAD: usize = HEADER + 1 + 16;
 /// More than rustls ever has to say between two records.

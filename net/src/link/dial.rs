@@ -4,11 +4,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use rustls::AlertDescription;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use super::handshake::{self, Failure};
+use super::handshake::{self, Failure, blames_key};
 use super::socket::{self, LinkOptions};
 use super::{Link, Tls};
 use crate::key::PublicKey;
@@ -132,22 +131,6 @@ impl DialError {
             Self::Local { .. } => libc::EHOSTUNREACH,
         }
     }
-}
-
-/// Is this alert about our key?
-pub(super) fn blames_key(alert: AlertDescription) -> bool {
-    use AlertDescription as Alert;
-    matches!(
-        alert,
-        Alert::BadCertificate
-            | Alert::UnsupportedCertificate
-            | Alert::CertificateRevoked
-            | Alert::CertificateExpired
-            | Alert::CertificateUnknown
-            | Alert::UnknownCA
-            | Alert::AccessDenied
-            | Alert::CertificateRequired
-    )
 }
 
 impl Link {

@@ -12,7 +12,8 @@ use rustls::{AlertDescription, CertificateError, Error};
 use tokio::net::TcpStream;
 
 use super::buffer::Outbox;
-use super::channel::{self, Channel, Drive, HEADER, WIRE_MAX};
+use super::channel::{self, Channel, Drive};
+use super::record::{HEADER, WIRE_MAX};
 use super::tls::{self, WrongKey};
 use crate::key::PublicKey;
 
@@ -225,4 +226,20 @@ fn part(tcp: &TcpStream) {
             return;
         }
     }
+}
+
+/// Is this alert about our key?
+pub(super) fn blames_key(alert: AlertDescription) -> bool {
+    use AlertDescription as Alert;
+    matches!(
+        alert,
+        Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::AccessDenied
+            | Alert::CertificateRequired
+    )
 }

@@ -5,7 +5,7 @@
 
 use parking_lot::Mutex;
 
-use super::channel::{RECORD_MAX, WIRE_MAX};
+use super::record::{RECORD_MAX, WIRE_MAX};
 
 /// What one read takes at most.
 pub(super) const READ_MAX: usize = 256 * 1024;

@@ -20,8 +20,14 @@ fn proof() -> SeamProof {
 
 /// One or more of every format.
 fn all(ticket: &[u8]) -> Vec<Frame<'_>> {
-    let cut = Cut { id: Id::FIRST.next(), sent: 3, received: 4 };
-    let id = Id::FIRST.next().next();
+    let mut frames = connects(ticket);
+    frames.extend(announcements());
+    frames.extend(running(ticket));
+    frames.extend(refusals());
+    frames
+}
+
+fn connects(ticket: &[u8]) -> Vec<Frame<'_>> {
     let request = TransferRequest {
         ticket: (!ticket.is_empty()).then_some(ticket),
         covers: 10,
@@ -45,47 +51,7 @@ fn all(ticket: &[u8]) -> Vec<Frame<'_>> {
         rate: None,
         belongs: Belongs::default(),
     };
-    let resume = ResumeFrame {
-        initiator: A,
-        acceptor: B,
-        epoch: 3,
-        report: report(),
-        fin_received: true,
-        acked: cut,
-        pending: Some(cut),
-    };
-    let denials = [
-        ResumeDenial::Suspended,
-        ResumeDenial::Stale,
-        ResumeDenial::Collision,
-        ResumeDenial::Closed { received: 1 << 50 },
-        ResumeDenial::Reset { code: 9 },
-        ResumeDenial::Unknown,
-        ResumeDenial::Mismatch,
-        ResumeDenial::Moved,
-    ];
-    let reasons = [
-        DenyReason::Overloaded,
-        DenyReason::NotHere,
-        DenyReason::Seam,
-        DenyReason::Expired,
-        DenyReason::Mismatch,
-        DenyReason::Unsafe,
-        DenyReason::Refused(111),
-        DenyReason::Unauthorized,
-        DenyReason::Version,
-        DenyReason::Draining,
-        DenyReason::Internal,
-    ];
-    let wishes = [
-        TransferReason::Congested,
-        TransferReason::Overloaded,
-        TransferReason::Draining,
-        TransferReason::Operator,
-        TransferReason::NobodyBetter,
-        TransferReason::NotTransferable,
-    ];
-    let mut frames = vec![
+    vec![
         Frame::Connect(connect.clone()),
         Frame::Connect(Connect { mode: ConnectMode::Transfer(request), ..connect.clone() }),
         Frame::Connect(Connect { grant: Some(b"v4.local.grant"), ..connect.clone() }),
@@ -115,8 +81,11 @@ fn all(ticket: &[u8]) -> Vec<Frame<'_>> {
             mode: ConnectMode::Relay(RelayRequest { home: [5; 32], pass: b"v4.local.pass" }),
             ..connect
         }),
-        Frame::Pass(PassFrame { pass: b"v4.local.pass" }),
-        Frame::Urgent(Urgent { position: 8 }),
+    ]
+}
+
+fn announcements() -> [Frame<'static>; 3] {
+    [
         Frame::Announce(Announce {
             at: 7,
             announcement: Announcement::Await { port: 40_001, token: A },
@@ -129,6 +98,25 @@ fn all(ticket: &[u8]) -> Vec<Frame<'_>> {
             },
         }),
         Frame::Announce(Announce { at: 9, announcement: Announcement::Drop { token: A } }),
+    ]
+}
+
+/// Frames of a session that runs.
+fn running(ticket: &[u8]) -> Vec<Frame<'_>> {
+    let cut = Cut { id: Id::FIRST.next(), sent: 3, received: 4 };
+    let id = Id::FIRST.next().next();
+    let resume = ResumeFrame {
+        initiator: A,
+        acceptor: B,
+        epoch: 3,
+        report: report(),
+        fin_received: true,
+        acked: cut,
+        pending: Some(cut),
+    };
+    vec![
+        Frame::Pass(PassFrame { pass: b"v4.local.pass" }),
+        Frame::Urgent(Urgent { position: 8 }),
         Frame::ConnectOk(ConnectOk {
             initiator: A,
             acceptor: B,
@@ -168,7 +156,43 @@ fn all(ticket: &[u8]) -> Vec<Frame<'_>> {
             transferable: !ticket.is_empty(),
             ticket,
         }),
+    ]
+}
+
+/// Every reason for not doing what was asked.
+fn refusals() -> Vec<Frame<'static>> {
+    let denials = [
+        ResumeDenial::Suspended,
+        ResumeDenial::Stale,
+        ResumeDenial::Collision,
+        ResumeDenial::Closed { received: 1 << 50 },
+        ResumeDenial::Reset { code: 9 },
+        ResumeDenial::Unknown,
+        ResumeDenial::Mismatch,
+        ResumeDenial::Moved,
     ];
+    let reasons = [
+        DenyReason::Overloaded,
+        DenyReason::NotHere,
+        DenyReason::Seam,
+        DenyReason::Expired,
+        DenyReason::Mismatch,
+        DenyReason::Unsafe,
+        DenyReason::Refused(111),
+        DenyReason::Unauthorized,
+        DenyReason::Version,
+        DenyReason::Draining,
+        DenyReason::Internal,
+    ];
+    let wishes = [
+        TransferReason::Congested,
+        TransferReason::Overloaded,
+        TransferReason::Draining,
+        TransferReason::Operator,
+        TransferReason::NobodyBetter,
+        TransferReason::NotTransferable,
+    ];
+    let mut frames = Vec::new();
     frames.extend(denials.map(|why| Frame::ResumeDenied(ResumeDenied { seen: 4, why })));
     frames.extend(reasons.map(|why| {
         let retry_after = Duration::from_millis(1500);

@@ -8,13 +8,15 @@ mod transfer;
 
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 
+use super::secured::{LINGER_MAX, PACED, PACED_MIN};
 use super::*;
-use crate::key::Identity;
+use crate::key::{Identity, PublicKey};
 
 fn tls() -> Arc<Tls> {
     Tls::new(&Identity::generate())

@@ -1,8 +1,8 @@
 //! Where a head ends, and when it is worth parsing, with work bounded by the bytes that came.
 //!
-//! A head may come byte by byte. It must not be parsed anew for each of them, because a head of 64 KiB
-//! would then cost billions of steps. Nor may it be parsed only when it is whole, because what is not
-//! HTTP would then be held back while its peer waits for it.
+//! A head may come byte by byte. It must not be parsed anew for each of them, because a head of 64
+//! KiB would then cost billions of steps. Nor may it be parsed only when it is whole, because what
+//! is not HTTP would then be held back while its peer waits for it.
 
 /// Every line of a head up to this length is looked at. Real heads are mostly shorter.
 const SHORT: usize = 1024;
