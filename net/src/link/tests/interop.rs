@@ -3,9 +3,9 @@
 use std::io::{Read, Write};
 use std::net;
 
+use rustls::Error;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::Error;
 use rustls::server::UnbufferedServerConnection;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
