@@ -14,6 +14,7 @@ const model = {
   log: [],
   totals: [], // the sum of all rates, once a second
   clock: null, // the daemon's clock less ours, milliseconds
+  early: new Map(), // what happened to sessions that no status has named yet
   servers: [], // the names met so far; the place is the colour
 };
 
@@ -44,6 +45,8 @@ function takeStatus(status, now) {
       Object.assign(session, rest, { id });
       session.started = Math.min(session.started, now - age);
       if (events) session.events = events.slice(-EVENTS_MAX);
+      else if (!known) session.events = model.early.get(id) ?? [];
+      model.early.delete(id);
       if (series) session.series = series.slice(-SAMPLES_MAX);
       session.mood = moodOf(session);
       model.sessions.set(id, session);
@@ -64,7 +67,7 @@ function moodOf(session) {
     const mood = MOODS[session.events[k].what];
     if (mood) return mood;
   }
-  return session.state === "suspended" ? "gap" : "wait";
+  return session.state === "active" && session.link ? "up" : "wait";
 }
 
 // A moment of a session's path. False: the session is not known yet.
@@ -88,7 +91,12 @@ function takeHappening(event, now) {
     destination: session?.destination ?? "",
     when: now,
   });
-  if (!session) return false;
+  if (!session) {
+    const id = String(event.session);
+    model.early.set(id, [...(model.early.get(id) ?? []), event]);
+    if (model.early.size > 256) model.early.delete(model.early.keys().next().value);
+    return false;
+  }
   session.events.push(event);
   if (session.events.length > EVENTS_MAX) session.events.shift();
   session.mood = moodOf(session);
@@ -133,7 +141,7 @@ function addToLog(entry) {
 function rateNow(session, now) {
   if (session.mood !== "up") return 0;
   const last = session.series[session.series.length - 1];
-  if (last && model.clock !== null && now + model.clock - last.at_ms < 2500) return last.rate;
+  if (last && model.clock !== null && now + model.clock - last.at_ms < 3500) return last.rate;
   return (session.rate_in ?? 0) + (session.rate_out ?? 0);
 }
 

@@ -265,7 +265,7 @@ function tilesOf(now) {
   const shared = [
     tile("sessions now", String(all.length)),
     tile("without a link", String(without), without ? "bad" : ""),
-    tile("rate, both ways", rate(all.reduce((sum, s) => sum + rateNow(s, now), 0)), "spark"),
+    tile("both ways", rate(all.reduce((sum, s) => sum + rateNow(s, now), 0)), "rate"),
   ];
   if (model.kind === "server") {
     return [
@@ -278,9 +278,9 @@ function tilesOf(now) {
   }
   return [
     ...shared,
-    tile("survived on the same server", String(counters.resumed ?? 0)),
-    tile("taken to another server", String(counters.transferred ?? 0)),
-    tile("longest pause shown here", duration(Math.max(0, ...gaps))),
+    tile("resumed", String(counters.resumed ?? 0)),
+    tile("moved to another server", String(counters.transferred ?? 0)),
+    tile("longest pause", duration(Math.max(0, ...gaps))),
     tile("opened so far", String(counters.sessions_opened ?? 0)),
   ];
 }
@@ -305,7 +305,7 @@ function drawTiles(now) {
     attribute(one, "class", `tile ${mood ?? ""}`);
     text(one.children[0], value);
     text(one.children[1], name);
-    if (mood === "spark" && !one.contains(totalSpark.node)) one.append(totalSpark.node);
+    if (mood === "rate" && !one.contains(totalSpark.node)) one.append(totalSpark.node);
   });
   drawSpark(
     totalSpark,

@@ -36,12 +36,9 @@ function graphOfBroker(now) {
   }
   for (const session of model.sessions.values()) {
     const local = host(sides(session.link)[0]) ?? "no link";
-    const from = session.mood === "up" || session.mood === "wait" ? local : "no link";
-    const near = node(`i:${from}`, 0, {
-      name: from === "no link" ? "waiting" : from,
-      sub: "",
-      lamp: from === "no link" ? "away" : "",
-    });
+    const from = { gap: "no link", off: "suspended" }[session.mood] ?? local;
+    const lamp = { "no link": "away", suspended: "idle" }[from] ?? "";
+    const near = node(`i:${from}`, 0, { name: from, sub: "", lamp });
     near.sessions += 1;
     if (!session.server) continue;
     const far = node(`s:${session.server}`, 2, {
@@ -156,6 +153,11 @@ function graphOfServer(now) {
   };
 }
 
+function flowWords(flow, from) {
+  if (flow.linked > 0) return flow.rate > 1024 ? rate(flow.rate) : `${flow.sessions} idle`;
+  return from === "suspended" ? from : "no link";
+}
+
 const NODE_HIGH = 46;
 const NODE_GAP = 14;
 
@@ -189,14 +191,14 @@ function drawPicture(box, now) {
     const [x1, y1, x2, y2] = [a.x + nodeWide, a.y + NODE_HIGH / 2, b.x, b.y + NODE_HIGH / 2];
     const bend = Math.max(30, (x2 - x1) / 2);
     const width = 1.6 + Math.min(6, Math.log2(1 + flow.rate / 65536));
-    const mood = flow.linked === 0 ? "idle" : flow.rate > 1024 ? "busy" : "";
-    const path = svg("path", {
-      class: `flow ${mood}`,
-      d: `M${x1} ${y1}C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`,
-      "stroke-width": width.toFixed(1),
-    });
-    path.style.stroke = flow.colour;
-    parts.push(path);
+    const d = `M${x1} ${y1}C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`;
+    const path = (mood, across) => {
+      const node = svg("path", { class: `flow ${mood}`, d, "stroke-width": across.toFixed(1) });
+      node.style.stroke = flow.colour;
+      parts.push(node);
+    };
+    path(flow.linked === 0 ? "idle" : "", width);
+    if (flow.linked > 0 && flow.rate > 1024) path("busy", Math.max(2, width * 0.6));
     if (wide >= 560 || shown.length === 1) {
       const label = svg("text", {
         class: "flow-label",
@@ -204,12 +206,7 @@ function drawPicture(box, now) {
         y: (y1 + y2) / 2 - 7,
         "text-anchor": "middle",
       });
-      label.textContent =
-        flow.linked === 0
-          ? "no link"
-          : flow.rate > 1024
-            ? rate(flow.rate)
-            : `${flow.sessions} idle`;
+      label.textContent = flowWords(flow, place.get(flow.from).node.name);
       parts.push(label);
     }
   }

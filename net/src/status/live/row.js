@@ -82,7 +82,7 @@ class Row {
     const broker = model.kind !== "server";
     const who = broker ? `${session.app?.comm ?? "?"}` : (session.service ?? "?");
     text(this.name, who);
-    text(this.no, broker ? `#${session.id} · ${session.app?.pid ?? ""}` : `#${session.id}`);
+    text(this.no, broker ? `#${session.id} · pid ${session.app?.pid ?? "?"}` : `#${session.id}`);
     text(this.to, broker ? (session.destination ?? "") : (session.client ?? ""));
     attribute(
       this.toggle,
@@ -97,7 +97,8 @@ class Row {
     attribute(this.state, "class", `state ${mood === "up" ? "" : mood}`);
     attribute(this.node, "data-mood", mood);
     const { count, longest } = pauses(session.events);
-    text(this.pause, count ? `${plural(count, "pause")}, longest ${duration(longest)}` : "");
+    const paused = count ? `, ${plural(count, "pause")}, longest ${duration(longest)}` : "";
+    text(this.pause, `${duration(now - session.started)}${paused}`);
     const ago = (moment) => now + (model.clock ?? 0) - moment.at_ms;
     drawSpark(
       this.rate,
@@ -174,7 +175,7 @@ class Row {
           server.name,
         ),
       );
-      list.append(el("dt", {}, "move to"), el("dd", { class: "act" }, ...buttons));
+      list.append(el("dt", {}, "move to"), el("dd", { class: "others" }, ...buttons));
     }
     const story = el("ol", { class: "story", tabindex: "0", "aria-label": "What happened to it" });
     for (const event of folded(session.events).reverse()) {

@@ -48,7 +48,8 @@ function colour(event) {
   return STAYS.has(event.what) ? "warn" : "";
 }
 
-const route = (event) => `from ${event.from_server ?? "a server"} to ${event.to_server ?? "another"}`;
+const route = (event) =>
+  `from ${event.from_server ?? "a server"} to ${event.to_server ?? "another"}`;
 
 // One event as a sentence.
 function sentence(event) {
