@@ -13,7 +13,7 @@ use stp_net::key::PublicKey;
 pub struct Args {
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
 }
 
 const LONG: &str = "\
@@ -26,7 +26,8 @@ a new address and, where a second server has the same content, the death of its 
 const AFTER: &str = "\
 Examples:
   session run -- curl -O http://mirror.example.org/big.iso
-  session status --watch
+  session status
+  session top         # the same, live; q ends it
   session doctor git
   session doctor curl http://mirror.example.org/big.iso
   session suspend 3   # its app waits until: session resume 3
@@ -52,6 +53,10 @@ pub enum Command {
     Run(Run),
     /// Show the sessions, the servers and what happened.
     Status(Status),
+    /// Watch the sessions in the terminal, and suspend, move or close them by a key.
+    Top,
+    /// Print what happens to the sessions, a line each, as it happens.
+    Log(Log),
     /// Suspend a session: its app waits.
     Suspend {
         /// The session's number, as `session status` shows it.
@@ -154,6 +159,17 @@ pub struct Status {
     /// Show it again every second.
     #[arg(long, short)]
     pub watch: bool,
+}
+
+/// `session log`.
+#[derive(Debug, clap::Args)]
+pub struct Log {
+    /// Print what the broker tells as JSON, a line each.
+    #[arg(long)]
+    pub json: bool,
+    /// How many lines of what was before.
+    #[arg(long, short = 'n', default_value_t = 10, value_name = "COUNT")]
+    pub lines: usize,
 }
 
 /// `session login`.

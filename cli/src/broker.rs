@@ -39,6 +39,18 @@ pub fn status() -> anyhow::Result<Value> {
     serde_json::from_str(&text).context("what the broker answers is no JSON")
 }
 
+/// The broker's status without what only grows: events, samples, ended sessions.
+///
+/// # Errors
+/// When no broker answers.
+pub fn brief() -> anyhow::Result<Value> {
+    let (code, text) = ask(Method::GET, "/status?brief")?;
+    if code != StatusCode::OK {
+        bail!("the broker answers {code}: {}", text.trim());
+    }
+    serde_json::from_str(&text).context("what the broker answers is no JSON")
+}
+
 /// Does something with a session.
 ///
 /// # Errors

@@ -10,9 +10,11 @@ pub mod broker;
 pub mod demo;
 pub mod doctor;
 pub mod elf;
+pub mod feed;
 pub mod get;
 pub mod host;
 pub mod linker;
+pub mod log;
 pub mod login;
 pub mod places;
 mod print;
@@ -20,8 +22,11 @@ pub mod run;
 pub mod show;
 pub mod stream;
 pub mod table;
+pub mod top;
+pub mod words;
 pub mod wrapper;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -46,9 +51,12 @@ pub fn main() -> ExitCode {
 }
 
 fn go(args: Args) -> anyhow::Result<ExitCode> {
-    match args.command {
+    let Some(command) = args.command else { return first_contact() };
+    match command {
         Command::Run(run) => run::run(&run),
         Command::Status(status) => show::status(&status),
+        Command::Top => top::top(),
+        Command::Log(args) => log::log(&args),
         Command::Suspend { id } => broker::act(&id, "suspend"),
         Command::Resume { id } => broker::act(&id, "resume"),
         Command::Close { id } => broker::act(&id, "close"),
@@ -69,6 +77,24 @@ fn go(args: Args) -> anyhow::Result<ExitCode> {
         }
     }
 }
+
+/// What it is and what to type next, for whoever types just `session`.
+fn first_contact() -> anyhow::Result<ExitCode> {
+    if !std::io::stdout().is_terminal() {
+        eprint!("{}", Args::command().render_help());
+        return Ok(ExitCode::from(2));
+    }
+    print(FIRST)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+const FIRST: &str = "\
+Session keeps the network connections of unmodified programs alive when links and servers die.
+  session run -- curl -O http://mirror.example.org/big.iso   run a program with it
+  session doctor curl http://mirror.example.org/             will it be covered, and if not, why
+  session top                                                watch sessions, suspend and move them
+Configuration: ~/.config/session/broker.toml. All commands: session --help, or man session.
+";
 
 /// The manual page of the whole, or of one command.
 fn manual(command: Option<&str>) -> anyhow::Result<String> {

@@ -68,7 +68,7 @@ fn servers(services: &[Value]) -> String {
             ]);
         }
     }
-    if table.is_empty() { "\nno services\n".into() } else { format!("\n{}", table.text()) }
+    if table.is_empty() { "\nno services\n".into() } else { format!("\n{}", table.fitted()) }
 }
 
 fn session_table(sessions: &[Value]) -> String {
@@ -103,7 +103,7 @@ fn session_table(sessions: &[Value]) -> String {
             bytes(number(&session["unacknowledged"])),
         ]);
     }
-    format!("\n{}", table.text())
+    format!("\n{}", table.fitted())
 }
 
 /// Its server, and the one through which it goes there.
@@ -130,7 +130,7 @@ fn events(sessions: &[Value]) -> String {
             ]);
         }
     }
-    if table.is_empty() { String::new() } else { format!("\n{}", table.text()) }
+    if table.is_empty() { String::new() } else { format!("\n{}", table.fitted()) }
 }
 
 fn cause(event: &Value) -> String {
@@ -154,19 +154,19 @@ fn ended(ended: &[Value]) -> String {
             word(&session["reason"]),
         ]);
     }
-    if table.is_empty() { String::new() } else { format!("\n{}", table.text()) }
+    if table.is_empty() { String::new() } else { format!("\n{}", table.fitted()) }
 }
 
-fn list(value: &Value) -> Vec<Value> {
+pub(crate) fn list(value: &Value) -> Vec<Value> {
     value.as_array().cloned().unwrap_or_default()
 }
 
-fn number(value: &Value) -> u64 {
+pub(crate) fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or(0)
 }
 
 /// Text without what could steer a terminal.
-fn word(value: &Value) -> String {
+pub(crate) fn word(value: &Value) -> String {
     let text = value.as_str().unwrap_or_default();
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }

@@ -27,18 +27,25 @@ impl Table {
         self.rows.len() == 1
     }
 
-    /// The whole table as text.
+    /// The table, as wide as the terminal at most: the longest texts are cut. Where there is no
+    /// terminal nothing is, so that a program that reads it gets all.
     #[must_use]
-    pub fn text(&self) -> String {
-        let width = |column: usize| {
-            let cells = self.rows.iter().filter_map(|row| row.get(column));
-            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..self.right.len()).map(width).collect();
+    pub fn fitted(&self) -> String {
+        match rustix::termios::tcgetwinsize(std::io::stdout()) {
+            Ok(size) if size.ws_col > 0 => self.text(size.ws_col.into()),
+            _ => self.text(usize::MAX),
+        }
+    }
+
+    /// The whole table as text, in so many columns.
+    #[must_use]
+    pub fn text(&self, columns: usize) -> String {
+        let widths = self.widths(columns);
         let mut text = String::new();
         for row in &self.rows {
             let mut line = String::new();
             for (column, cell) in row.iter().enumerate() {
+                let cell = cut(cell, widths[column]);
                 let pad = " ".repeat(widths[column].saturating_sub(cell.chars().count()));
                 let gap = if column == 0 { "" } else { "  " };
                 match self.right[column] {
@@ -51,6 +58,37 @@ impl Table {
         }
         text
     }
+
+    /// How wide each column is: as its widest cell, less what is too much. Numbers are never cut.
+    fn widths(&self, columns: usize) -> Vec<usize> {
+        let width = |column: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let mut widths: Vec<usize> = (0..self.right.len()).map(width).collect();
+        let gaps = 2 * widths.len().saturating_sub(1);
+        let mut excess = (widths.iter().sum::<usize>() + gaps).saturating_sub(columns);
+        while excess > 0 {
+            let texts = widths.iter().enumerate().filter(|(column, _)| !self.right[*column]);
+            match texts.max_by_key(|(_, width)| **width).map(|(column, width)| (column, *width)) {
+                Some((column, width)) if width > TEXT_MIN => widths[column] -= 1,
+                _ => break,
+            }
+            excess -= 1;
+        }
+        widths
+    }
+}
+
+/// A column of text is not made narrower than this.
+const TEXT_MIN: usize = 8;
+
+fn cut(cell: &str, width: usize) -> String {
+    if cell.chars().count() <= width {
+        return cell.to_owned();
+    }
+    let kept: String = cell.chars().take(width.saturating_sub(1)).collect();
+    format!("{kept}…")
 }
 
 /// Bytes for a person: `1.5 MiB`.
@@ -87,7 +125,17 @@ mod tests {
         let mut table = Table::new(&["name", ">bytes"]);
         table.row(vec!["a".into(), "5".into()]);
         table.row(vec!["abcdef".into(), "123456".into()]);
-        assert_eq!(table.text(), "name     bytes\na            5\nabcdef  123456\n");
+        assert_eq!(table.text(80), "name     bytes\na            5\nabcdef  123456\n");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_cut_where_it_is_longest_and_numbers_are_whole() {
+        let mut table = Table::new(&["app", "destination", ">bytes"]);
+        table.row(vec!["curl 1".into(), "mirror.example.org:80".into(), "123456789".into()]);
+        let text = table.text(32);
+        let last = text.lines().last().expect("a row");
+        assert_eq!(last, "curl 1  mirror.examp…  123456789");
+        assert!(table.text(usize::MAX).contains("mirror.example.org:80"));
     }
 
     #[test]
