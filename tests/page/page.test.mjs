@@ -85,13 +85,17 @@ test("a button needs the token, suspends the session, and resumes it", async () 
   await shown("linked");
 });
 
-test("a session moves by key, is found by search, is closed after a question", async () => {
+test("it moves where it is told, is found by search, is closed after a question", async () => {
   const { page } = view;
   const from = await row().locator(".server").innerText();
-  await page.keyboard.press("Escape");
+  const to = world.servers.find((server) => server.name !== from).name;
+  await row().locator(".others").getByRole("button", { name: to }).click();
+  await until("it has moved", async () => (await row().locator(".server").innerText()) === to);
   await row().locator(".who button").focus();
-  await page.keyboard.press("m");
-  await until("it has moved", async () => (await row().locator(".server").innerText()) !== from);
+  await page.keyboard.press("s");
+  await shown("suspended");
+  await page.keyboard.press("r");
+  await shown("linked");
   await page.keyboard.press("/");
   await page.keyboard.type("nobody");
   await page.locator("#none", { hasText: "No session matches" }).waitFor();

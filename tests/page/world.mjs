@@ -135,7 +135,7 @@ export class World {
       ${process.getuid() === 0 ? "user root;" : ""}
       events { worker_connections 2048; }
       http { access_log off; ${temporary}
-        server { listen 127.0.0.1:${this.web}; root ${root}; limit_rate 6m;
+        server { listen 127.0.0.1:${this.web}; root ${root};
           location /trickle/ { alias ${root}/; limit_rate 40k; } } }`,
     );
     this.launch("nginx", "/usr/sbin/nginx", ["-c", conf]);
@@ -194,7 +194,12 @@ export class World {
   // A real download; it goes on until it is stopped.
   download(host = "mirror.example.org") {
     const url = `http://${host}:${this.web}/big.iso`;
-    return this.launch("curl", "curl", ["-sS", "-o", "/dev/null", url], this.env);
+    return this.launch(
+      "curl",
+      "curl",
+      ["-sS", "--limit-rate", "4M", "-o", "/dev/null", url],
+      this.env,
+    );
   }
 
   // One program with many downloads, each a trickle.
