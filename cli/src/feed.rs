@@ -53,8 +53,7 @@ async fn listen(to: &SyncSender<anyhow::Result<Event>>) -> anyhow::Result<()> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
-    let request =
-        Request::get("/events").header("host", "localhost").body(Empty::<Bytes>::new())?;
+    let request = Request::get("/events").header("host", "localhost").body(Empty::<Bytes>::new())?;
     let response = sender.send_request(request).await.context("the broker does not answer")?;
     if !response.status().is_success() {
         anyhow::bail!("the broker answers {}; it may be an older one", response.status());

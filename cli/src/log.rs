@@ -143,6 +143,8 @@ mod tests {
         }
         let ended = json!({ "session": 3, "reason": "it is complete" });
         let told = teller.tell(&Event { kind: "ended".into(), data: ended }, 10);
-        assert!(told.expect("a line").ends_with("3 curl m.example.org:80  ended: it is complete\n"));
+        assert!(
+            told.expect("a line").ends_with("3 curl m.example.org:80  ended: it is complete\n")
+        );
     }
 }
