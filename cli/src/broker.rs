@@ -100,14 +100,19 @@ fn ask(method: Method, path: &str) -> anyhow::Result<(StatusCode, String)> {
     ask_with(method, path, "{}".to_owned())
 }
 
-fn ask_with(method: Method, path: &str, body: String) -> anyhow::Result<(StatusCode, String)> {
-    let dir = here::session_dir()?;
-    let stream = here::connect(&dir, STATUS_SOCKET).map_err(|error| match error.is_absence() {
+/// A connection to the status socket of a broker of this user.
+pub(crate) fn connect(dir: &Path) -> anyhow::Result<UnixStream> {
+    here::connect(dir, STATUS_SOCKET).map_err(|error| match error.is_absence() {
         true => {
             anyhow::anyhow!("no broker runs here ({}); `session run` starts one", dir.display())
         }
         false => error.into(),
-    })?;
+    })
+}
+
+fn ask_with(method: Method, path: &str, body: String) -> anyhow::Result<(StatusCode, String)> {
+    let dir = here::session_dir()?;
+    let stream = connect(&dir)?;
     let token = token(&dir)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -8,9 +8,10 @@ use hyper::Request;
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use stp_lookup::here;
 use tokio::net::UnixStream;
 
-use crate::places;
+use crate::broker;
 
 /// An event may be as long as a status with all sessions.
 const EVENT_BYTES_MAX: usize = 256 << 20;
@@ -46,10 +47,9 @@ pub fn follow() -> Receiver<anyhow::Result<Event>> {
 }
 
 async fn listen(to: &SyncSender<anyhow::Result<Event>>) -> anyhow::Result<()> {
-    let socket = places::session_dir()?.join("status.sock");
-    let stream = UnixStream::connect(&socket).await.with_context(|| {
-        format!("no broker runs here ({}); `session run` starts one", socket.display())
-    })?;
+    let stream = broker::connect(&here::session_dir()?)?;
+    stream.set_nonblocking(true)?;
+    let stream = UnixStream::from_std(stream)?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
