@@ -1,6 +1,7 @@
 //! `session log`: what happens to the sessions, a line each, as it happens.
 
 use std::collections::HashMap;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
@@ -25,7 +26,13 @@ pub fn log(args: &Log) -> anyhow::Result<ExitCode> {
             teller.tell(&event, args.lines)
         };
         if let Some(text) = text {
-            crate::print(&text)?;
+            match std::io::stdout().lock().write_all(text.as_bytes()) {
+                // Whoever read it has seen enough, as `head` has.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                    return Ok(ExitCode::SUCCESS);
+                }
+                other => other?,
+            }
         }
     }
     eprintln!("session: the broker has ended");
