@@ -214,7 +214,8 @@ impl Broker {
         self.counters.bytes_out.fetch_add(positions.end, Ordering::Relaxed);
         let lasted_ms = entry.started.elapsed().as_millis() as u64;
         let (session, destination) = (entry.id, &entry.destination);
-        tracing::info!(session, %destination, lasted_ms, bytes_in = positions.dlv, "ended: {reason}");
+        let bytes_in = positions.dlv;
+        tracing::info!(session, %destination, lasted_ms, bytes_in, "ended: {reason}");
         let mut ended = entry.json();
         if let Some(ended) = ended.as_object_mut() {
             ended.insert("reason".to_owned(), reason.into());

@@ -130,7 +130,7 @@ pub struct GatewayConfig {
 pub struct DomainConfig {
     /// The domain.
     pub domain: String,
-    /// Where.
+    /// The address of its name server.
     pub address: stp_lookup::DirectoryAddress,
     /// Its key.
     pub key: PublicKey,

@@ -3,8 +3,8 @@
 //! An app's socket comes in through [`app`]; [`routes`] say which service it wants; a session is
 //! begun, and [`stp_drive`]'s loop joins its [`near`] side to a link that its [`far`] side brings
 //! up. [`reach`] is the way to one server, shared by all sessions; [`search`] finds one session a
-//! link. What is decided is decided in [`stp_proto::course`]. The broker knows nothing of HTTP or any other protocol of
-//! the apps.
+//! link. What is decided is decided in [`stp_proto::course`]. The broker knows nothing of HTTP or
+//! any other protocol of the apps.
 #![forbid(unsafe_code)]
 
 pub mod accept;

@@ -449,7 +449,8 @@ impl Directory {
                 .collect();
             let (now, known) = (at.first(), at.contains(&dialer.address()));
             if let (Some(now), false) = (now, known) {
-                tracing::info!(server = server.name(), from = %dialer.address(), to = %now, "a server has moved");
+                let (server, from) = (server.name(), dialer.address());
+                tracing::info!(server, %from, to = %now, "a server has moved");
                 dialer.moved(*now);
                 server.reach.network_changed(|_| false);
             }

@@ -3,8 +3,8 @@
 //!
 //! A session that no other server can continue stays at its home; what can change is the way there.
 //! Any server that the broker knows may be a relay: asked by echo with the home's key, it says how
-//! far it is from there, or nothing. A change of the way is a rebind: the new link is complete before
-//! the old one is let go. What is decided is decided by [`stp_proto::course`].
+//! far it is from there, or nothing. A change of the way is a rebind: the new link is complete
+//! before the old one is let go. What is decided is decided by [`stp_proto::course`].
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -115,7 +115,10 @@ fn services(broker: &Broker) -> Vec<Value> {
 }
 
 fn routes(broker: &Broker) -> Vec<Value> {
-    let route = |route: &crate::routes::Route| json!({ "to": route.to.to_string(), "service": broker.services[route.service].name });
+    let route = |route: &crate::routes::Route| {
+        let service = &broker.services[route.service].name;
+        json!({ "to": route.to.to_string(), "service": service })
+    };
     broker.config.routes.iter().map(route).collect()
 }
 

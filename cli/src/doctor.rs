@@ -211,7 +211,9 @@ impl Report {
             json!({ "kind": obstacle.kind(), "why": obstacle.why(), "advice": obstacle.advice() })
         });
         let hosts: Vec<Value> = (self.hosts.iter())
-            .map(|(host, found)| json!({ "host": host.name, "port": host.port, "routed": way(found) }))
+            .map(|(host, found)| {
+                json!({ "host": host.name, "port": host.port, "routed": way(found) })
+            })
             .collect();
         let notes: Vec<Value> = (self.notes.iter())
             .map(|(what, advice)| json!({ "what": what, "advice": advice }))

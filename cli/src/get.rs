@@ -86,7 +86,8 @@ pub fn get(args: &Get) -> anyhow::Result<ExitCode> {
         // What was there from an earlier attempt may have been of an older file.
         std::fs::remove_file(&part)?;
         bail!(
-            "{} has the SHA-256 {}, not {expected} as the gateway says; it was taken away, try again",
+            "{} has the SHA-256 {}, not {expected} as the gateway says; it was taken away, try \
+                again",
             part.display(),
             sha256
         );

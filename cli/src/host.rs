@@ -47,8 +47,8 @@ pub enum Way {
     Direct,
 }
 
-/// Reads an argument: a URL, `HOST:PORT`, `USER@HOST` with or without `:PATH`, an address, or one of
-/// our names. Anything else could be anything.
+/// Reads an argument: a URL, `HOST:PORT`, `USER@HOST` with or without `:PATH`, an address, or one
+/// of our names. Anything else could be anything.
 #[must_use]
 pub fn read(word: &str) -> Option<Host> {
     let host = |name: &str, port| {

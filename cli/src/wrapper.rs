@@ -40,8 +40,8 @@ const AWAY: [(&[&str], &str, &str); 4] = [
     ),
 ];
 
-/// Follows `env` to the program behind it, and knows those that lead away. `ssh` is not one of them:
-/// its own connection counts.
+/// Follows `env` to the program behind it, and knows those that lead away. `ssh` is not one of
+/// them: its own connection counts.
 #[must_use]
 pub fn follow(words: &[OsString]) -> Started {
     let mut at = 0;

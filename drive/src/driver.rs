@@ -40,7 +40,7 @@ pub enum Command<L = Link> {
     Stay(TransferReason),
     /// The broker is to be asked to go elsewhere.
     AskTransfer {
-        /// Why.
+        /// The reason, as the server is told.
         reason: TransferReason,
         /// For a person.
         text: String,

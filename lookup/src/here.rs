@@ -34,7 +34,11 @@ pub enum HereError {
         owner: u32,
     },
     /// Others could replace what is in it.
-    #[error("others can write to {} (mode {mode:04o}); say: chmod go-w {}", path.display(), path.display())]
+    #[error(
+        "others can write to {} (mode {mode:04o}); say: chmod go-w {}",
+        path.display(),
+        path.display()
+    )]
     Open {
         /// The directory or file.
         path: PathBuf,
@@ -62,7 +66,7 @@ pub enum HereError {
     Io {
         /// The path.
         path: PathBuf,
-        /// Why.
+        /// What the system said.
         source: io::Error,
     },
 }
@@ -80,7 +84,8 @@ fn failed(path: &Path) -> impl Fn(io::Error) -> HereError {
     move |source| HereError::Io { path: path.to_owned(), source }
 }
 
-/// The directory of the broker's sockets, by the rule of [`LocalPath::directory`]. It may not exist.
+/// The directory of the broker's sockets, by the rule of [`LocalPath::directory`]. It may not
+/// exist.
 pub fn session_dir() -> Result<PathBuf, HereError> {
     let uid = rustix::process::geteuid().as_raw();
     let variable = |name: &str| std::env::var_os(name);

@@ -1,10 +1,10 @@
 //! Echo over UDP, on the port of a server's links: how far is it, now (STP 3, 9)?
 //!
-//! A question is 64 bytes. Whoever asks without a cookie gets one, 48 bytes, which is a MAC over his
-//! address and the time under a key that only this process has; so only an address that receives
-//! what is sent to it is ever answered in full. No answer is longer than its question, and the work
-//! is one hash, so the port is of no use to anybody who forges addresses. Answers repeat the
-//! question's 64 random bits: who cannot see the question cannot answer it.
+//! A question is 64 bytes. Whoever asks without a cookie gets one, 48 bytes, which is a MAC over
+//! his address and the time under a key that only this process has; so only an address that
+//! receives what is sent to it is ever answered in full. No answer is longer than its question, and
+//! the work is one hash, so the port is of no use to anybody who forges addresses. Answers repeat
+//! the question's 64 random bits: who cannot see the question cannot answer it.
 //!
 //! A question may name, by its key, another server to which this one relays (PROTOCOL.md R82): the
 //! full answer then says how far it is from here to there.
@@ -216,9 +216,8 @@ async fn ask(server: SocketAddr, home: Option<&PublicKey>, count: u32) -> io::Re
         tokio::select! {
             received = socket.recv(&mut buffer) => {
                 let length = received?;
-                let Some((number, cookie)) = read_answer(&buffer[..length], base, asked.len()) else {
-                    continue;
-                };
+                let answer = read_answer(&buffer[..length], base, asked.len());
+                let Some((number, cookie)) = answer else { continue };
                 shown = cookie;
                 onward = read_onward(&buffer[..length]).or(onward);
                 let rtt = asked[number].elapsed();

@@ -175,7 +175,8 @@ impl Identity {
         let malformed = |what: &str| KeyError::Malformed {
             path: path.into(),
             what: format!(
-                "{what}; an Ed25519 key in PEM is expected here (delete the file to have a new one made)"
+                "{what}; an Ed25519 key in PEM is expected here (delete the file to have a new \
+                    one made)"
             ),
         };
         let body = text

@@ -13,7 +13,8 @@ pub const VARIABLE: &str = "SESSION_LOG";
 pub enum LogError {
     /// The filter is not one.
     #[error(
-        "{from}: {text:?} is not a log filter ({source}); write a level such as \"debug\", or \"info,stp_net=trace\""
+        "{from}: {text:?} is not a log filter ({source}); write a level such as \"debug\", or \
+            \"info,stp_net=trace\""
     )]
     Filter {
         /// Where the text came from.

@@ -1,8 +1,8 @@
 //! Urgent bytes (`MSG_OOB`) of stream sockets, TCP's and Unix ones alike.
 //!
-//! Whoever reads here has asked for urgent bytes in line ([`in_line`]): then no byte is ever lost, the
-//! kernel stops a read before the urgent one, and says whether that is the next ([`at_mark`]). What
-//! the mark means, and how it goes over a session, is told elsewhere.
+//! Whoever reads here has asked for urgent bytes in line ([`in_line`]): then no byte is ever lost,
+//! the kernel stops a read before the urgent one, and says whether that is the next ([`at_mark`]).
+//! What the mark means, and how it goes over a session, is told elsewhere.
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -13,8 +13,8 @@ use socket2::SockRef;
 /// `SIOCATMARK` of asm-generic/sockios.h.
 const SIOCATMARK: libc::c_ulong = 0x8905;
 
-/// An urgent byte is read like any other, at its place. For TCP to be asked for before the socket is
-/// connected: a lone urgent byte that came before wakes no reader.
+/// An urgent byte is read like any other, at its place. For TCP to be asked for before the socket
+/// is connected: a lone urgent byte that came before wakes no reader.
 ///
 /// # Errors
 /// Those of `setsockopt`.
@@ -22,13 +22,13 @@ pub fn in_line(socket: &impl AsFd) -> io::Result<()> {
     SockRef::from(socket).set_out_of_band_inline(true)
 }
 
-/// Whether the byte at the front of the queue is the urgent one. The answer stays true of that byte,
-/// but an empty queue may get one at any time: whoever asks has seen a byte there.
+/// Whether the byte at the front of the queue is the urgent one. The answer stays true of that
+/// byte, but an empty queue may get one at any time: whoever asks has seen a byte there.
 #[must_use]
 pub fn at_mark(socket: BorrowedFd<'_>) -> bool {
     let mut answer: libc::c_int = 0;
-    // SAFETY: the descriptor is open while it is borrowed; the kernel writes one number, if it knows
-    // the question at all (it may have been built without urgent bytes for Unix sockets).
+    // SAFETY: the descriptor is open while it is borrowed; the kernel writes one number, if it
+    // knows the question at all (it may have been built without urgent bytes for Unix sockets).
     let asked = unsafe {
         let place = &raw mut answer;
         libc::ioctl(socket.as_raw_fd(), SIOCATMARK, place)
@@ -36,8 +36,8 @@ pub fn at_mark(socket: BorrowedFd<'_>) -> bool {
     asked == 0 && answer != 0
 }
 
-/// Reads by `read`, never waiting, up to an urgent byte, or that byte alone; says how many bytes, and
-/// whether it was that one.
+/// Reads by `read`, never waiting, up to an urgent byte, or that byte alone; says how many bytes,
+/// and whether it was that one.
 ///
 /// # Errors
 /// Those of `read`.

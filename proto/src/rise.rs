@@ -1,17 +1,17 @@
 //! When a path has become so slow that another server should be asked (STP 6), and
 //! whether another one is really better (STP 9).
 //!
-//! The sending side samples what its kernel knows of the link. A [`RiseWatch`] says that the round trip
-//! has *risen* when it has been at least twice, and 20 ms above, its windowed minimum for at least
-//! eight samples and half a second, while the rate at which the link delivers has fallen. Both are
-//! needed: a bulk flow that fills its own queue has a long round trip at full rate; a reader that is
-//! slow has a low rate at a short round trip. Neither is a reason to go elsewhere. A flow that has
-//! little to send (somebody types) fills no queue; there the round trip alone decides, if it is 60 ms
-//! longer for two seconds.
+//! The sending side samples what its kernel knows of the link. A [`RiseWatch`] says that the round
+//! trip has *risen* when it has been at least twice, and 20 ms above, its windowed minimum for at
+//! least eight samples and half a second, while the rate at which the link delivers has fallen.
+//! Both are needed: a bulk flow that fills its own queue has a long round trip at full rate; a
+//! reader that is slow has a low rate at a short round trip. Neither is a reason to go elsewhere. A
+//! flow that has little to send (somebody types) fills no queue; there the round trip alone
+//! decides, if it is 60 ms longer for two seconds.
 //!
-//! Rising says nothing about where the congestion is. That is seen by the broker, which measures the
-//! round trip to every server: [`better`] takes another one only if it is clearly nearer *now*, and
-//! has not become slower in the same measure, as all do that share a congested access link.
+//! Rising says nothing about where the congestion is. That is seen by the broker, which measures
+//! the round trip to every server: [`better`] takes another one only if it is clearly nearer *now*,
+//! and has not become slower in the same measure, as all do that share a congested access link.
 
 use core::fmt;
 use core::time::Duration;

@@ -1,9 +1,9 @@
 //! The seam: proof of the bytes a broker already gave to its app, and the check of it on a replica
 //! (R63, R64, R67).
 //!
-//! Every byte runs through xxh3 (fast), every 64 KiB block's digest through SHA-256 (rare). Memory is
-//! constant. The proof guards against replicas that differ by mistake; ticket and link keys guard
-//! against people.
+//! Every byte runs through xxh3 (fast), every 64 KiB block's digest through SHA-256 (rare). Memory
+//! is constant. The proof guards against replicas that differ by mistake; ticket and link keys
+//! guard against people.
 
 use core::fmt;
 use core::hash::{Hash, Hasher};

@@ -101,7 +101,8 @@ fn remember(memory: &Path, cache: &Cache) {
         .and_then(|bytes| fs::write(&draft, bytes))
         .and_then(|()| fs::rename(&draft, memory));
     if let Err(error) = written {
-        tracing::debug!(%error, file = %memory.display(), "files will be read again after a restart");
+        tracing::debug!(%error, file = %memory.display(), "files will be read again after a \
+            restart");
     }
 }
 

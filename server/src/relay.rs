@@ -1,8 +1,8 @@
 //! Relaying (R80 to R83): a client whose way to its server is bad is led there through this one.
 //!
 //! Its link ends in agreement, and what follows is passed on byte by byte: the client shakes hands
-//! with its own server through here, so this server sees neither keys nor contents. It leads only to
-//! the servers of its configuration, which a client names by key and never by address, and only
+//! with its own server through here, so this server sees neither keys nor contents. It leads only
+//! to the servers of its configuration, which a client names by key and never by address, and only
 //! clients with a pass that such a server has sealed with the key of the cluster both belong to. So
 //! it is of no use to anybody else.
 

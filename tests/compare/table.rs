@@ -53,7 +53,8 @@ pub fn details(rows: &[Row], faults: &[Fault]) -> String {
     for (column, fault) in faults.iter().enumerate() {
         let _ = write!(
             text,
-            "\n**{}**\n\n| | finished? | right hash? | total time | time lost |\n|---|---|---|--:|--:|\n",
+            "\n**{}**\n\n| | finished? | right hash? | total time | time lost \
+                |\n|---|---|---|--:|--:|\n",
             fault.name()
         );
         for row in rows {

@@ -33,7 +33,8 @@ fn show(scene: &Scene) -> Result<()> {
         broker: "",
     };
     println!(
-        "\nTwo STP servers, a and b, each with its own nginx and the same {} MB file, and a gateway\n\
+        "\nTwo STP servers, a and b, each with its own nginx and the same {} MB file, and a \
+            gateway\n\
          that knows them. A client whose access link has 200 Mbit/s and 40 ms, and who is told:\n",
         layout.megabytes
     );

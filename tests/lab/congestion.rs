@@ -111,8 +111,9 @@ fn left_in_time(scene: &Scene, tool: Tool, servers: usize) -> Result<()> {
     Ok(())
 }
 
-/// How long the file takes without any session, by the best server at every moment: `free` bytes from
-/// the first one, whose path is free before the others come, the rest from one they do not come to.
+/// How long the file takes without any session, by the best server at every moment: `free` bytes
+/// from the first one, whose path is free before the others come, the rest from one they do not
+/// come to.
 fn oracle(scene: &Scene, world: &World, others: Vec<Process>, free: u64) -> Result<Duration> {
     let part = |server: usize, range: String| {
         let url = format!("http://{}/big", world.topology.hosts[server + 1].address());
@@ -254,7 +255,8 @@ fn a_server_that_is_shut_down_gives_its_sessions_away_first() {
             Ok(count) => count.parse()?,
             Err(_) => 20,
         };
-        // Hundreds share a wire that the processors of a small machine can fill, and starve each other.
+        // Hundreds share a wire that the processors of a small machine can fill, and starve each
+        // other.
         let (megabytes, access, bound) = match count {
             0..=20 => (10, Layout::default().access, 60),
             _ => (5, Shape { queue: 4 << 20, ..Shape::of(200, 20) }, 200),

@@ -23,7 +23,8 @@ fn a_wrong_configuration_names_file_line_and_key() {
             ("stp-broker", "status = \"off\"\nwhen_absnet = \"pass\"\n", 2, "when_absnet"),
             (
                 "stp-broker",
-                "[[service]]\nname = \"w.m@e\"\n[[service.server]]\naddress = \"300.1.1.1:1\"\nkey = \"ed25519:AAAA\"\n",
+                "[[service]]\nname = \"w.m@e\"\n[[service.server]]\naddress = \
+                    \"300.1.1.1:1\"\nkey = \"ed25519:AAAA\"\n",
                 4,
                 "address",
             ),

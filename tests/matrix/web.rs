@@ -216,8 +216,8 @@ fn apt_gets_packages_from_a_mirror() {
                 make,
                 "mkdir -p p{number}/DEBIAN p{number}/opt
                  tail -c +{number}00001 big | head -c 1000000 >p{number}/opt/lot{number}
-                 printf 'Package: lot{number}\\nVersion: 1\\nArchitecture: all\\nMaintainer: a <a@a>\\n\
-                 Description: a lot\\n' >p{number}/DEBIAN/control
+                 printf 'Package: lot{number}\\nVersion: 1\\nArchitecture: all\\n\
+                 Maintainer: a <a@a>\\nDescription: a lot\\n' >p{number}/DEBIAN/control
                  dpkg-deb -Znone -b p{number} lot{number}_1_all.deb"
             )?;
         }

@@ -1,5 +1,5 @@
-//! What one event does to an end: `drive/src/run.rs` in small, one event at a time, each followed by
-//! everything the session wants done.
+//! What one event does to an end: `drive/src/run.rs` in small, one event at a time, each followed
+//! by everything the session wants done.
 
 use std::io::ErrorKind;
 

@@ -1,8 +1,8 @@
 //! The runs. Each goes through every state within its bounds; `property.rs` says what must hold.
 //! The names in front are those of the notes the protocol was worked out on; K are runs that begin
-//! with CONNECT, X with a server that dies, T with tickets and a second server, W with a second server
-//! that is asked beside the first (make before break, R65-R67), U with urgent bytes (R12, R13). Those marked
-//! `large` are run by scripts/verify, the others by CI too.
+//! with CONNECT, X with a server that dies, T with tickets and a second server, W with a second
+//! server that is asked beside the first (make before break, R65-R67), U with urgent bytes (R12,
+//! R13). Those marked `large` are run by scripts/verify, the others by CI too.
 
 use crate::explore::{Verdict, explore};
 use crate::plan::{CALM, Plan};
@@ -66,7 +66,8 @@ fn row(plan: &Plan, report: &crate::explore::Report) -> String {
     let tickets = if plan.replayable { "tickets; " } else { "" };
     let wrong = if wrong.is_empty() { "nothing".to_owned() } else { wrong.join(", ") };
     format!(
-        "| {} | {},{} | {},{} | {begins}{tickets}{differs}{urgent}{batch}{near}{small}{wrong} | {} | {} | {} | {} | {:.1} |",
+        "| {} | {},{} | {},{} | {begins}{tickets}{differs}{urgent}{batch}{near}{small}{wrong} | \
+            {} | {} | {} | {} | {:.1} |",
         plan.name,
         plan.up,
         plan.down,
@@ -81,7 +82,10 @@ fn row(plan: &Plan, report: &crate::explore::Report) -> String {
 }
 
 macro_rules! runs {
-    ($($(#[$attribute:meta])* $fact:ident: $name:literal $base:ident { $($field:ident: $value:expr),* $(,)? };)*) => {
+    ($(
+        $(#[$attribute:meta])*
+        $fact:ident: $name:literal $base:ident { $($field:ident: $value:expr),* $(,)? };
+    )*) => {
         $(
             #[test]
             $(#[$attribute])*

@@ -4,8 +4,8 @@
 //!
 //! Checkpoints carry positions relative to the last one, DATA carries none; the data channel is
 //! first in, first out; each control message is a connection of its own, so they may be lost or
-//! overtake each other. A host resumes from its acknowledged checkpoint, and moves on to its pending
-//! one if the peer names that.
+//! overtake each other. A host resumes from its acknowledged checkpoint, and moves on to its
+//! pending one if the peer names that.
 
 use crate::explore::{Model, Report, Step, Verdict, explore};
 use crate::pool::Pool;
@@ -151,8 +151,8 @@ impl Host {
         (self.processed - self.pending_sent, received.saturating_sub(self.r_pending))
     }
 
-    /// session_buffers_new_cp: the pending checkpoint becomes the acknowledged one, what lies before
-    /// it is freed.
+    /// session_buffers_new_cp: the pending checkpoint becomes the acknowledged one, what lies
+    /// before it is freed.
     fn new_checkpoint(&mut self, id: u8, sent: u8, received: u8) {
         self.acked = self.pending;
         self.recvd = self.recvd.saturating_sub(self.r_pending - self.r_start);

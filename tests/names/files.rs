@@ -159,7 +159,8 @@ fn tickets_are_honoured_and_asked_for_at_the_server_itself() {
     // A broker that knows the servers and has no ticket.
     let text = format!(
         "status = \"off\"\nkey_file = {:?}\n[[service]]\nname = \"{FILES}\"\n[[service.server]]\n\
-         address = \"{}\"\nkey = \"{}\"\n[[route]]\nto = \"files.example:80\"\nservice = \"{FILES}\"\n\
+         address = \"{}\"\nkey = \"{}\"\n[[route]]\nto = \"files.example:80\"\nservice = \
+             \"{FILES}\"\n\
          [limits]\nconnect = \"3s\"\n",
         world.path("other.key"),
         world.servers[0].address,

@@ -161,7 +161,8 @@ fn a_broker_that_dies_ends_blocked_senders_and_waiters() {
     let (seen, code) = seen_when_the_broker_dies(&format!("{connected}{sender}"));
     let failed = |line: &str| ["EPIPE", "ECONNRESET"].contains(&line);
     assert!(seen.lines().count() == 2 && seen.lines().all(failed) && code == Some(0), "{seen}");
-    let waiter = "p = select.poll(); p.register(s, select.POLLIN); ready(); print(len(p.poll(9000)))\n\
+    let waiter = "p = select.poll(); p.register(s, select.POLLIN); ready(); \
+        print(len(p.poll(9000)))\n\
         told(lambda: s.recv(5)); told(s.getpeername); s.close()\n";
     let (seen, code) = seen_when_the_broker_dies(&format!("{connected}{waiter}"));
     assert_eq!((seen.as_str(), code), ("1\nECONNRESET\nENOTCONN\n", Some(0)));

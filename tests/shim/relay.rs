@@ -138,7 +138,8 @@ async fn dial(reserved: Option<OwnedFd>, mut to: SocketAddr) -> io::Result<tokio
         Some(reserved) => {
             let stream = TcpStream::from(reserved);
             stream.set_nonblocking(true)?;
-            // It is the app's own file: what happens to it is told by the socket that took its place.
+            // It is the app's own file: what happens to it is told by the socket that took its
+            // place.
             stp_tests::kernel::disown(stream.as_fd())?;
             if stream.local_addr().is_ok_and(|local| local.is_ipv6())
                 && let IpAddr::V4(v4) = to.ip()

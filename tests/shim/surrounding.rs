@@ -1,5 +1,5 @@
-//! Programs in other surroundings: other preloads, plug-ins, other C libraries, no C library, another
-//! root, other rights, a scrubbed environment.
+//! Programs in other surroundings: other preloads, plug-ins, other C libraries, no C library,
+//! another root, other rights, a scrubbed environment.
 
 use std::fs;
 use std::net::TcpListener;

@@ -7,7 +7,7 @@
 //! which the shim decides what comes here at all.
 //!
 //! Nothing here knows of sessions, links or names. What Unix sockets do otherwise than TCP, and
-//! how that is made good, is told beside each method (SHIM.md 1 and 2).
+//! how that is made good, is told beside each method.
 
 mod listener;
 mod publish;

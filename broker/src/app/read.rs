@@ -2,7 +2,7 @@
 //!
 //! An app learns of an abort only when its peer closes with bytes of the app still unread: then
 //! its next read says `ECONNRESET` instead of a clean end. So the last byte of a small burst is
-//! looked at, handed on, and left in the kernel's queue; the next read skips it (SHIM.md 1.5, 6).
+//! looked at, handed on, and left in the kernel's queue; the next read skips it.
 //! If the broker is killed, the app sees a reset too, never a silent end.
 //! Urgent bytes come in line: a read stops before one, and the next takes it alone.
 //! Large bursts are read whole: their last piece would weigh so much that the app's socket might
@@ -36,9 +36,9 @@ pub(super) enum Got {
     End(Ended),
 }
 
-/// Reads fresh bytes; `held` says whether the first byte of the queue has been handed on before, and
-/// `split` whether the last read may have left the rest of a large piece there: that weighs as much as
-/// the whole, so its last byte may not stay.
+/// Reads fresh bytes; `held` says whether the first byte of the queue has been handed on before,
+/// and `split` whether the last read may have left the rest of a large piece there: that weighs as
+/// much as the whole, so its last byte may not stay.
 pub(super) fn fresh(
     fd: BorrowedFd<'_>,
     held: &mut bool,

@@ -285,7 +285,8 @@ impl AppSocket {
         self.urgent
     }
 
-    /// Gives the app one byte as urgent, never waiting; in line where the kernel knows no other way.
+    /// Gives the app one byte as urgent, never waiting; in line where the kernel knows no other
+    /// way.
     ///
     /// # Errors
     /// As [`AppSocket::try_write`].
@@ -336,7 +337,7 @@ impl AppSocket {
             Shut::Fin => {
                 let Some(stream) = &self.stream else { return };
                 // Only this direction: the app may go on writing, as with TCP. The descriptor is
-                // kept, because closing it would look like an abort (SHIM.md 2, first line).
+                // kept, because closing it would look like an abort.
                 if !std::mem::replace(&mut self.fin_sent, true) {
                     let _gone_already = rustix::net::shutdown(stream, rustix::net::Shutdown::Write);
                 }

@@ -140,8 +140,8 @@ async fn bytes_of_any_sizes_arrive_in_order() {
     assert_eq!(socket.end(), AppEnd::Gone);
 }
 
-/// Whatever was sent before it, urgent or not, and however it is read: an urgent byte comes alone and
-/// at its place, and the newest of those not yet read has the mark.
+/// Whatever was sent before it, urgent or not, and however it is read: an urgent byte comes alone
+/// and at its place, and the newest of those not yet read has the mark.
 #[tokio::test]
 async fn urgent_bytes_keep_their_place_beside_the_held_one() {
     let (mut broker, mut draw) = (Broker::new(), 1_u64);

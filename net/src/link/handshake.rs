@@ -217,7 +217,8 @@ fn handshake_record(bytes: &[u8]) -> Result<Option<usize>, Failure> {
     Ok((bytes.len() >= length && bytes.len() >= HEADER).then_some(length))
 }
 
-/// Ends a failed handshake so that our alert arrives: a close with unread input would reset it away.
+/// Ends a failed handshake so that our alert arrives: a close with unread input would reset it
+/// away.
 fn part(tcp: &TcpStream) {
     let _ = socket2::SockRef::from(tcp).shutdown(std::net::Shutdown::Write);
     let mut rest = [0; 4096];

@@ -2,9 +2,9 @@
 //!
 //! A link carries whole records of at most [`RECORD_MAX`] bytes and knows nothing of what is in
 //! them. It is made for one task that waits for several things at once: `poll_readable` and
-//! `poll_writable` wait, `try_read` and `try_flush` never do. All that one read brought is opened and
-//! lent together; records to be sent are sealed into the buffer the kernel takes them from. A link
-//! that waits holds no buffer.
+//! `poll_writable` wait, `try_read` and `try_flush` never do. All that one read brought is opened
+//! and lent together; records to be sent are sealed into the buffer the kernel takes them from. A
+//! link that waits holds no buffer.
 //!
 //! Where to start: [`Link::dial`] and [`Acceptor`] (`dial.rs`, `accept.rs`), the handshake
 //! (`handshake.rs`, `tls.rs`), the records (`channel.rs`, `buffer.rs`).

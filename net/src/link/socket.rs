@@ -87,8 +87,8 @@ pub(super) fn keep_alive(tcp: &TcpStream) -> io::Result<()> {
 pub(super) fn pace(tcp: &TcpStream, rate: Option<u64>) -> io::Result<()> {
     let rate = rate.unwrap_or(u64::MAX);
     let length = libc::socklen_t::try_from(size_of_val(&rate)).expect("8 fits");
-    // SAFETY: the descriptor is open while `tcp` lives; `rate` is `length` readable bytes, which the
-    // kernel copies.
+    // SAFETY: the descriptor is open while `tcp` lives; `rate` is `length` readable bytes, which
+    // the kernel copies.
     let answer = unsafe {
         libc::setsockopt(
             tcp.as_raw_fd(),
@@ -107,7 +107,8 @@ fn say_once(name: &str, error: &io::Error) {
     let mut said = SAID.lock();
     if said.len() < 16 && !said.iter().any(|known| known == name) {
         said.push(name.to_owned());
-        tracing::info!(congestion = name, %error, "congestion control not available, using the system's");
+        tracing::info!(congestion = name, %error, "congestion control not available, using the \
+            system's");
     }
 }
 

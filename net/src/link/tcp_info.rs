@@ -93,7 +93,10 @@ fn parse(raw: &[u8; LENGTH]) -> TcpInfo {
 mod tests {
     macro_rules! stands_at {
         ($($field:ident at $offset:literal),+ $(,)?) => {
-            $(assert_eq!(std::mem::offset_of!(libc::tcp_info, $field), $offset, stringify!($field));)+
+            $(
+                let at = std::mem::offset_of!(libc::tcp_info, $field);
+                assert_eq!(at, $offset, stringify!($field));
+            )+
         };
     }
 

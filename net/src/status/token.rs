@@ -44,7 +44,8 @@ impl Token {
         let token = text.trim();
         if token.len() < LENGTH_MIN || token.contains(char::is_whitespace) {
             let what = format!(
-                "one word of at least {LENGTH_MIN} characters is expected (delete the file to have a new one made)"
+                "one word of at least {LENGTH_MIN} characters is expected (delete the file to \
+                    have a new one made)"
             );
             return Err(KeyError::Malformed { path: path.into(), what });
         }

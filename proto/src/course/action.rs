@@ -85,14 +85,14 @@ pub enum Action {
     Log {
         /// What is about to happen.
         what: &'static str,
-        /// Why.
+        /// The reason, in words.
         cause: String,
     },
     /// For the session's history and the log.
     Note {
         /// What happened.
         what: &'static str,
-        /// Why.
+        /// The reason, in words.
         cause: String,
     },
     /// For the session's history and the log: it has a link.

@@ -11,8 +11,8 @@ const FIRST_LONGER: Duration = Duration::from_millis(20);
 /// A session whose server is out of reach looks again for a relay after this time, at most.
 const RESCUE_MAX: Duration = Duration::from_secs(5);
 
-/// The first server has answered after this time: how long the others are still waited for. A server
-/// that is much farther, or silent, is not worth waiting for.
+/// The first server has answered after this time: how long the others are still waited for. A
+/// server that is much farther, or silent, is not worth waiting for.
 #[must_use]
 pub fn first_longer(answered_after: Duration) -> Duration {
     answered_after + FIRST_LONGER

@@ -25,10 +25,10 @@ const ASKED_LATELY: Duration = Duration::from_secs(2);
 /// This many looks at the straight way in a row must say that it is good again.
 const LOOKS: u32 = 2;
 
-/// Where an attempt that was refused stands.
+/// An attempt that a server denied.
 #[derive(Clone, Debug)]
 pub struct Denial<'a> {
-    /// Why.
+    /// The kind of reason.
     pub why: Rejection,
     /// The same in the server's words.
     pub text: &'a str,

@@ -33,7 +33,8 @@ impl Target {
             Self::Address(address) => {
                 let socket =
                     if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-                // Before anything can come: a lone urgent byte wakes only whoever has asked for it in line.
+                // Before anything can come: a lone urgent byte wakes only whoever has asked for it
+                // in line.
                 urgent::in_line(&socket)?;
                 let connect = tokio::time::timeout(CONNECT_MAX, socket.connect(*address));
                 let tcp = connect.await.map_err(|_| io::ErrorKind::TimedOut)??;
@@ -92,7 +93,8 @@ impl Upstream {
         }
     }
 
-    /// As [`Self::try_read`], up to an urgent byte, or that byte alone; says whether it was that one.
+    /// As [`Self::try_read`], up to an urgent byte, or that byte alone; says whether it was that
+    /// one.
     pub fn try_read_marked(&self, slices: &mut [IoSliceMut<'_>]) -> io::Result<(usize, bool)> {
         match self {
             Self::Tcp(tcp) => tcp.try_io(Interest::READABLE, || {

@@ -1,5 +1,5 @@
-//! Going on with an exchange at a replica: the ticket's exchange, whatever it says, against whatever
-//! the replica answers.
+//! Going on with an exchange at a replica: the ticket's exchange, whatever it says, against
+//! whatever the replica answers.
 
 use stp_proto::replay::Policy;
 use stp_proto::replay::http::{

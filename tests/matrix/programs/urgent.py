@@ -1,5 +1,5 @@
-"""Urgent data there and back, each end a bulk around one urgent byte. `serve PORT` is the service and
-wants it in line; `HOST PORT` is the program, which is signalled and takes it out of line."""
+"""Urgent data there and back, each end a bulk around one urgent byte. `serve PORT` is the service
+and wants it in line; `HOST PORT` is the program, which is signalled and takes it out of line."""
 import fcntl
 import os
 import select

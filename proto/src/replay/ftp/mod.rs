@@ -1,4 +1,4 @@
-//! FTP whose login outlives links and servers (DESIGN 3.6; RFC 959, 2428, 3659).
+//! FTP whose login outlives links and servers (RFC 959, 2428, 3659).
 //!
 //! An FTP login is one control connection and one data connection for each file or listing. Here is
 //! what decides about them, without sockets: [`Control`] stands between the client and the real FTP

@@ -119,7 +119,8 @@ impl Replies {
     }
 }
 
-/// The code that a line begins with: 100 to 599, with a space, a hyphen or the line's end behind it.
+/// The code that a line begins with: 100 to 599, with a space, a hyphen or the line's end behind
+/// it.
 fn code(line: &[u8]) -> Option<u16> {
     let (digits, rest) = line.split_at_checked(3)?;
     let ends = matches!(rest.first(), Some(b' ' | b'-' | b'\r' | b'\n'));

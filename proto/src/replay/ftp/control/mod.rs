@@ -1,15 +1,15 @@
 //! The control connection: between a client and the real FTP server.
 //!
-//! Whoever drives it brings bytes of either side and what became of data connections, and carries out
-//! the [`Act`]s. One command is with the server at a time (ABOR beside a transfer excepted);
+//! Whoever drives it brings bytes of either side and what became of data connections, and carries
+//! out the [`Act`]s. One command is with the server at a time (ABOR beside a transfer excepted);
 //! commands that come early wait. Where the data connection is agreed upon (PASV, PORT and kin) the
-//! answer is given here, because the data connection is to become a session; the server is asked for
-//! one of its own, always passive, when a command needs it.
+//! answer is given here, because the data connection is to become a session; the server is asked
+//! for one of its own, always passive, when a command needs it.
 //!
 //! ```text
 //! Greeting ──► Idle ──command──► Asked ──reply──► Idle
 //!                └──RETR, STOR, LIST …──► Agreeing ──227──► Connecting ──► [Resting] ──► Starting
-//!                                                              1yz ──► Running ──2yz and data──► Idle
+//!                                                         1yz ──► Running ──2yz and data──► Idle
 //! ```
 
 mod agree;

@@ -37,7 +37,8 @@ const UPLOAD: (&str, &str) = (
 );
 const HINTS: (&str, &str) = (
     "GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n",
-    "HTTP/1.1 103 Early Hints\r\nLink: </s.css>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx",
+    "HTTP/1.1 103 Early Hints\r\nLink: </s.css>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: \
+        1\r\n\r\nx",
 );
 const LAST: (&str, &str) = (
     "GET /a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
