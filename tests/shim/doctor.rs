@@ -30,8 +30,12 @@ fn programs_of_every_kind_are_told_apart() {
     bed.compile("fine", NOTHING, &[]);
     bed.compile("static", NOTHING, &["-static"]);
     bed.compile("musl", NOTHING, &["musl"]);
-    bed.compile("go", "char mark[] __attribute__((section(\".go.buildinfo\"))) = \"x\"; int \
-        main(void) { return 0; }", &[]);
+    bed.compile(
+        "go",
+        "char mark[] __attribute__((section(\".go.buildinfo\"))) = \"x\"; int \
+        main(void) { return 0; }",
+        &[],
+    );
     bed.compile("libgone.so", "int gone(void) { return 0; }", &["-shared"]);
     bed.compile("needy", "int gone(void); int main(void) { return gone(); }", &["libgone.so"]);
     fs::remove_file(path("libgone.so")).unwrap();

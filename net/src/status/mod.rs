@@ -76,8 +76,10 @@ impl FromStr for StatusAddr {
         match text.strip_prefix("unix:") {
             Some(path) if !path.is_empty() => Ok(Self::Unix(path.into())),
             _ => text.parse().map(Self::Tcp).map_err(|_| {
-                format!("{text:?} is no place for the status; write \"127.0.0.1:7070\", \
-                    \"unix:/path\" or \"off\"")
+                format!(
+                    "{text:?} is no place for the status; write \"127.0.0.1:7070\", \
+                    \"unix:/path\" or \"off\""
+                )
             }),
         }
     }
