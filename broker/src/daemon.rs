@@ -49,7 +49,7 @@ struct Args {
     /// Print this user's public key and exit. It is made if there is none yet.
     #[arg(long)]
     print_key: bool,
-    /// Exit when there has been no session for so many seconds.
+    /// Exit when there has been no session for this many seconds.
     #[arg(long, value_name = "SECONDS")]
     idle_exit: Option<u64>,
     /// Leave the terminal's session, as a process started on demand should.
@@ -198,7 +198,7 @@ async fn serve_status(
     Ok(tasks)
 }
 
-/// Programs shall not find a way to a broker that has ended, unless they are to fail then.
+/// Programs must not be led to a broker that has ended, unless they are to fail then.
 fn withdraw_routes(dir: &Path, when_absent: WhenAbsent) {
     if when_absent == WhenAbsent::Fail {
         return;

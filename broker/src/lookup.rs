@@ -38,9 +38,9 @@ const FIRST_NUMBER: usize = 1 << 32;
 const KEPT_MAX: usize = 10_000;
 /// What was found by the gateway is asked again after this time.
 const FRESH_MAX: Duration = Duration::from_secs(30);
-/// What is not fresh is used so long if the directory cannot be reached.
+/// An answer that is not fresh is used for this long if the directory cannot be reached.
 const STALE_MAX: Duration = Duration::from_secs(24 * 3_600);
-/// What no session uses and nobody asks for is kept so long.
+/// An answer that no session uses and nobody asks for is kept for this long.
 const KEEP: Duration = Duration::from_secs(600);
 /// From one attempt to follow a service to the next.
 const FOLLOW_AGAIN: Duration = Duration::from_secs(1);
@@ -195,7 +195,7 @@ impl Directory {
     /// saying so. Servers that are followed are asked for over new ones.
     pub fn network_changed(self: &Arc<Self>) {
         let directory = Arc::clone(self);
-        // Who dials a directory holds its lock meanwhile; nobody shall wait for that.
+        // A task that dials a directory holds its lock meanwhile, and nobody should wait for that.
         tokio::spawn(async move {
             directory.others.lock().await.clear();
             *directory.gateway.lock().await = None;
@@ -449,8 +449,8 @@ impl Directory {
                 .collect();
             let (now, known) = (at.first(), at.contains(&dialer.address()));
             if let (Some(now), false) = (now, known) {
-                let (server, from) = (server.name(), dialer.address());
-                tracing::info!(server, %from, to = %now, "a server has moved");
+                let (name, from) = (server.name(), dialer.address());
+                tracing::info!(server = name, %from, to = %now, "a server has moved");
                 dialer.moved(*now);
                 server.reach.network_changed(|_| false);
             }

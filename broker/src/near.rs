@@ -176,7 +176,7 @@ impl Near for AppNear {
 }
 
 impl Drop for AppNear {
-    /// After both ends of stream the app shall see an end, not an abort.
+    /// After both ends of stream the app must see an end, not an abort.
     fn drop(&mut self) {
         if let Some(socket) = self.socket.take()
             && self.fin

@@ -28,7 +28,7 @@ pub struct Server {
     pub heard: Heard,
     /// Who may leave it for the sake of speed.
     pub exits: Mutex<Exits>,
-    /// From the configuration, else what the server said, else its address.
+    /// The name from the configuration; without one what the server said, or its address.
     name: Mutex<Name>,
 }
 

@@ -178,7 +178,7 @@ pub struct Login {
     /// Who, and where: USER@GATEWAY, the gateway with a port if it is not the usual one.
     #[arg(value_name = "USER@GATEWAY")]
     pub account: String,
-    /// The gateway's key, if it is not known yet; else it is shown and asked about.
+    /// The gateway's key, if it is not known yet; without it the key is shown and asked about.
     #[arg(long)]
     pub key: Option<PublicKey>,
     /// Read the password from the standard input.
@@ -191,7 +191,7 @@ pub struct Login {
 pub struct Trust {
     /// A domain, host or address, with a port if it is not the usual one.
     pub place: DirectoryAddress,
-    /// Its key; else it is shown and asked about.
+    /// Its key; without it the key is shown and asked about.
     #[arg(long)]
     pub key: Option<PublicKey>,
 }
@@ -202,7 +202,7 @@ pub struct Get {
     /// The file.
     #[arg(value_name = "stp://USER@GATEWAY/PATH")]
     pub url: String,
-    /// Where to; else the last part of the path, here.
+    /// Where to write the file; without it the last part of the path, in this folder.
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Show nothing while it goes well.

@@ -59,7 +59,7 @@ impl Known {
     }
 }
 
-/// The key that whoever answers at `address` shows. It is not proved: dial again and expect it.
+/// The key that the peer at `address` shows. It is not proved: dial again and expect it.
 pub async fn shown_key(address: SocketAddr, options: &LinkOptions) -> Result<PublicKey, DialError> {
     let nobody = Identity::generate();
     let expected = Identity::generate().public_key();

@@ -1,7 +1,7 @@
 //! Echo over UDP, on the port of a server's links: how far is it, now (STP 3, 9)?
 //!
-//! A question is 64 bytes. Whoever asks without a cookie gets one, 48 bytes, which is a MAC over
-//! his address and the time under a key that only this process has; so only an address that
+//! A question is 64 bytes. An address that asks without a cookie gets one, 48 bytes, which is a MAC
+//! over his address and the time under a key that only this process has; so only an address that
 //! receives what is sent to it is ever answered in full. No answer is longer than its question, and
 //! the work is one hash, so the port is of no use to anybody who forges addresses. Answers repeat
 //! the question's 64 random bits: who cannot see the question cannot answer it.

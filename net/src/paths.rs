@@ -132,7 +132,7 @@ mod tests {
                 let up =
                     std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status();
                 assert!(up.is_ok_and(|status| status.success()), "iproute2 is installed");
-                // Whoever is interrupted while the burst goes on hears of it the next time.
+                // A call that is interrupted while the burst goes on hears of it the next time.
                 let cut = tokio::time::timeout(QUIET / 5, watch.changed()).await;
                 assert!(cut.is_err(), "the burst is not over yet");
                 let news = tokio::time::timeout(Duration::from_secs(5), watch.changed()).await;

@@ -1,8 +1,8 @@
 //! Urgent bytes (`MSG_OOB`) of stream sockets, TCP's and Unix ones alike.
 //!
-//! Whoever reads here has asked for urgent bytes in line ([`in_line`]): then no byte is ever lost,
-//! the kernel stops a read before the urgent one, and says whether that is the next ([`at_mark`]).
-//! What the mark means, and how it goes over a session, is told elsewhere.
+//! A caller that reads here has asked for urgent bytes in line ([`in_line`]): then no byte is ever
+//! lost, the kernel stops a read before the urgent one, and says whether that is the next
+//! ([`at_mark`]). What the mark means, and how it goes over a session, is told elsewhere.
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -23,7 +23,7 @@ pub fn in_line(socket: &impl AsFd) -> io::Result<()> {
 }
 
 /// Whether the byte at the front of the queue is the urgent one. The answer stays true of that
-/// byte, but an empty queue may get one at any time: whoever asks has seen a byte there.
+/// byte, but an empty queue may get one at any time: a caller that asks has seen a byte there.
 #[must_use]
 pub fn at_mark(socket: BorrowedFd<'_>) -> bool {
     let mut answer: libc::c_int = 0;

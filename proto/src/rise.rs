@@ -22,30 +22,30 @@ use crate::time::Instant;
 /// Numbers of the rule.
 #[derive(Copy, Clone, PartialEq, Debug)]
 pub struct Rule {
-    /// Risen: this many times the base …
+    /// The round trip has risen when it is this many times the base …
     pub factor: f64,
-    /// … and at least so much above it.
+    /// … and at least this much above it.
     pub above: Duration,
-    /// Samples that must agree, without a break.
+    /// The number of samples that must agree, without a break …
     pub samples_min: u32,
-    /// And for at least so long.
+    /// … and the time for which they must agree.
     pub lasting: Duration,
     /// A flow that has little to send cannot fill a queue itself: its rate says nothing, and its
-    /// round trip alone decides. It must be so much above the base …
+    /// round trip alone decides. It must be this much above the base …
     pub quiet_above: Duration,
-    /// … for so long.
+    /// … for this long.
     pub quiet_lasting: Duration,
-    /// The rate has fallen: to this part of what it was.
+    /// The rate has fallen when it is at most this part of its best.
     pub rate_part: f64,
-    /// The base is the least round trip of so long.
+    /// The base is the least round trip within this time.
     pub base_window: Duration,
-    /// What the rate was: the most of so long.
+    /// The best rate is the highest within this time.
     pub rate_window: Duration,
-    /// From one sample to the next at least.
+    /// The least time from one sample to the next.
     pub sample_every: Duration,
-    /// Before the broker is asked again, at first; doubles with every time.
+    /// The pause before the broker is asked again; it doubles every time.
     pub ask_again: Duration,
-    /// The same, at most.
+    /// The longest such pause.
     pub ask_again_max: Duration,
 }
 
@@ -299,7 +299,7 @@ impl Way {
 pub struct Margin {
     /// The other's round trip is at most this part of the present one …
     pub part: f64,
-    /// … and so much shorter at least.
+    /// … and at least this much shorter.
     pub by: Duration,
     /// The other has become slower by at least this part of what the present one has: the
     /// congestion is on the way they share.
@@ -403,9 +403,9 @@ pub struct Exits {
     second: Option<(Instant, u32, u32)>,
 }
 
-/// Departures are counted over so long.
+/// Departures are counted over this time.
 const EXITS_SPAN: Duration = Duration::from_secs(1);
-/// After so long without one it begins with one again.
+/// After this time without a departure, one may leave again, then two, and so on.
 const EXITS_FORGOTTEN: Duration = Duration::from_secs(10);
 
 impl Exits {

@@ -3,8 +3,8 @@
 //! A [`Choice`] belongs to one session: the ranked servers of its service, the one that holds the
 //! session (its *home*), and those that refused this very session for good. An [`Overloaded`] list
 //! belongs to the whole broker: servers that asked to be left alone for a while; it ages. Both are
-//! plain data; dialing, probing and timers are the broker's. Measuring round trips before the
-//! first choice (STP 3) is not here: whoever measures hands the figures to [`Choice::order`].
+//! plain data; dialing, probing and timers are the broker's. Measuring round trips before the first
+//! choice (STP 3) is not here: the broker measures, and hands the figures to [`Choice::order`].
 
 use core::fmt;
 use core::time::Duration;

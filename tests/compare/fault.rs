@@ -24,7 +24,7 @@ const OTHERS: usize = 16;
 pub enum Fault {
     /// Nothing, to compare with.
     None,
-    /// The client's link is down for so many seconds.
+    /// The client's link is down for this many seconds.
     Down(u64),
     /// The client gets another address.
     Address,

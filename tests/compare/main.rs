@@ -111,7 +111,7 @@ fn lossy(beside: usize) -> Result<String> {
     Ok(table::loss(&names, &chances, &outcomes, MEGABYTES))
 }
 
-/// Runs all jobs, so many at a time; the outcomes are in the order of the jobs.
+/// Runs all jobs, a number of them at a time; the outcomes are in the order of the jobs.
 fn all<J>(jobs: Vec<J>, beside: usize) -> Result<Vec<Outcome>>
 where
     J: FnOnce() -> Result<Outcome> + Send,

@@ -14,7 +14,7 @@ use crate::world::{CLIENT, Layout, World};
 
 /// Nobody waits longer.
 pub const BOUND: Duration = Duration::from_secs(200);
-/// Before a fault, the slowest may take so long to its third of the file.
+/// Before a fault, the slowest program may take this long to its third of the file.
 const THIRD_MAX: Duration = Duration::from_secs(60);
 
 /// What became of a download.

@@ -45,7 +45,7 @@ impl Download {
         println!("{:>7.1} s  {text}", self.begun.elapsed().as_secs_f64());
     }
 
-    /// Waits until so much of the file is there.
+    /// Waits until this much of the file is there.
     pub fn reach(&mut self, cluster: &Cluster, percent: u64) -> Result<()> {
         let len = cluster.payload.len / 100 * percent;
         wait::until(&format!("{len} bytes"), PATIENCE, || {

@@ -122,7 +122,7 @@ impl Act<'_> {
         Ok(())
     }
 
-    /// The broker's verdict: another server if that is possible, else the session ends.
+    /// The broker's verdict: another server if that is possible, otherwise the session ends.
     pub fn denied(&mut self, denied: &Denied) {
         let possible = self.plan.replayable
             && self.session().is_some_and(|session| session.transferable().is_ok());

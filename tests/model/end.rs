@@ -139,7 +139,7 @@ pub struct End {
     pub home: u8,
     /// Broker: the home server does not know the session any more.
     pub leave: bool,
-    /// Broker: the next link shall lead to the other server.
+    /// Broker: the next link is to lead to the other server.
     pub elsewhere: bool,
     /// Broker: what the other server was told.
     pub asked: Option<Asked>,

@@ -18,7 +18,7 @@ const TICKETS: Plan = Plan { replayable: true, ack_timer: true, ..UP };
 /// The same, and the broker goes to the second one while the first still works.
 const BESIDE: Plan = Plan { moves: 1, beside: true, up: 1, down: 3, ..TICKETS };
 
-/// More states than any run has; so many take about 12 GiB.
+/// More states than any run has; this many take about 12 GiB.
 const STATES_MAX: usize = 100_000_000;
 
 fn holds(plan: Plan) {

@@ -34,7 +34,7 @@ pub trait Model {
     fn steps(&mut self, key: Self::Key, out: &mut Vec<Step<Self::Key, Self::Label>>);
     /// The property that is broken in this state, if any.
     fn broken(&mut self, key: Self::Key) -> Option<String>;
-    /// Whether this is how it shall end.
+    /// Whether this is how a run is meant to end.
     fn is_goal(&mut self, key: Self::Key) -> bool;
     /// A line of a trace.
     fn describe(&mut self, key: Self::Key, label: Self::Label) -> String;
@@ -53,7 +53,7 @@ pub enum Verdict {
     DeadEnd,
     /// Without further faults the goal cannot be reached any more.
     Lost {
-        /// In so many states.
+        /// The number of such states.
         states: u64,
     },
     /// There were more states than allowed.

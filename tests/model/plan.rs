@@ -40,7 +40,7 @@ pub struct Plan {
     pub batch: u8,
     /// DATA frames a link holds before it takes no more.
     pub pipe: u8,
-    /// Near sides read when they like, a byte at a time; else everything at once.
+    /// Near sides read when they like, a byte at a time; otherwise everything at once.
     pub lazy: bool,
     /// The session is established when the run begins.
     pub established: bool,
@@ -80,7 +80,7 @@ pub const CALM: Plan = Plan {
 };
 
 impl Plan {
-    /// The urgent byte of a stream of so many.
+    /// The urgent byte of a stream of `bytes`.
     pub fn urgent_of(&self, count: u8) -> Option<u64> {
         u64::from(count).checked_sub(1).filter(|_| self.urgent)
     }

@@ -116,7 +116,8 @@ impl Slots {
         Slots { slots: vec![FREE; 64] }
     }
 
-    /// The number under `hash` for which `same` holds; else puts `next` there and says nothing.
+    /// The number under `hash` for which `same` holds; otherwise puts `next` there and says
+    /// nothing.
     pub fn find_or_add(
         &mut self,
         hash: u64,

@@ -299,7 +299,7 @@ impl World {
         self.restart_server(index);
     }
 
-    /// Whether the directory has a file at so many servers.
+    /// Whether the directory has a file at this many servers.
     pub fn wait_for_file(&self, path: &str, servers: usize) {
         until("the directory has the file", || {
             let text = self.admin(&["files", "--service", FILES, path], "");

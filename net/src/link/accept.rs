@@ -116,7 +116,7 @@ impl Link {
     }
 }
 
-/// A server's way of accepting links: at most so many handshakes at a time, all counted.
+/// A server's way of accepting links: it bounds the handshakes at a time, and counts them.
 pub struct Acceptor {
     tls: Arc<Tls>,
     options: LinkOptions,

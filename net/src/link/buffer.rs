@@ -168,7 +168,7 @@ impl Outbox {
         &self.bytes[self.sent..self.end]
     }
 
-    /// The kernel took so many.
+    /// The kernel took this many bytes.
     pub fn take(&mut self, sent: usize) {
         self.sent += sent;
     }

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 /// More unsent bytes than this wait with us, where they can still be replaced, and not in the
 /// kernel.
 const NOTSENT_LOWAT: u32 = 256 * 1024;
-/// A plain connection that is silent for so long is asked whether it lives.
+/// A plain connection that is silent for this long is asked whether it lives.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// The congestion control of links, by what a configuration says of it. Nothing means BBR: it does
@@ -28,7 +28,7 @@ pub fn congestion(configured: Option<String>) -> Option<String> {
     }
 }
 
-/// Where a link shall leave the machine.
+/// Where a link is to leave the machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Bind {
     /// The local address.
@@ -47,7 +47,7 @@ pub struct LinkOptions {
     /// not read for so long loses the link as well; sessions always read, and say how much more
     /// they take.
     pub user_timeout: Duration,
-    /// The congestion control by name, if the kernel has it; else the kernel's own choice.
+    /// The congestion control by name, if the kernel has it; otherwise the kernel's own choice.
     pub congestion: Option<String>,
     /// For dialling only.
     pub bind: Option<Bind>,

@@ -13,7 +13,7 @@ use crate::key::{KeyError, read_secret, write_secret};
 
 const LENGTH_MIN: usize = 16;
 
-/// A bearer token, kept in a file of mode 0600: whoever can read it may act.
+/// A bearer token, kept in a file of mode 0600: a program that can read it may act.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 

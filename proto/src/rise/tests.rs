@@ -4,7 +4,7 @@ use super::*;
 
 const MBIT: u64 = 125_000;
 
-/// Round trip in ms and rate in Mbit/s, for so many samples.
+/// Round trip in ms, rate in Mbit/s, and the number of samples.
 type Piece = (usize, fn(usize) -> (u32, u64, bool));
 
 /// Runs a trace; the times in ms at which the rule spoke.

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::*;
 
 /// Sends `total` bytes in records of many sizes and takes as many, in one task; returns the
-/// digests of both. The key is changed after so many records.
+/// digests of both. The key is changed after that number of records.
 async fn exchange(
     mut link: Link,
     seed: u64,
@@ -90,7 +90,7 @@ async fn records_keep_their_boundaries() {
     assert_eq!(records, wanted);
 }
 
-/// Leads whoever connects to `front` on to `to`. What comes from the client is passed on in pieces
+/// Leads connections to `front` on to `to`. What comes from the client is passed on in pieces
 /// of 1 to `piece_max` bytes, each after `hold`.
 async fn relay(front: TcpListener, to: SocketAddr, piece_max: usize, hold: Duration) {
     let passing = async {

@@ -40,7 +40,7 @@ struct Trio {
     /// Server and records to it and from it.
     links: BTreeMap<u64, Wire>,
     next_link: u64,
-    /// The link with this number breaks before so many more records.
+    /// The link with this number breaks after this many more records.
     breaks: Option<(u64, usize)>,
     /// Nothing is delivered on this link.
     held: Option<u64>,
