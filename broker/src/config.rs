@@ -69,6 +69,11 @@ pub struct Limits {
     pub silence: Duration,
     /// How long a new session looks for a server.
     pub connect: Duration,
+    /// How long a session that no other server can go on with waits for its own when nobody
+    /// listens there.
+    pub refused: Duration,
+    /// The same, when it is silent while other servers answer.
+    pub gone: Duration,
     /// Sessions at once.
     pub sessions_max: usize,
     /// Secured links kept ready per server that was used lately.
@@ -216,6 +221,8 @@ struct FileLimits {
     heartbeat: Option<Span>,
     silence: Option<Span>,
     connect: Option<Span>,
+    refused: Option<Span>,
+    gone: Option<Span>,
     sessions_max: Option<usize>,
     warm_links: Option<usize>,
 }
@@ -275,6 +282,8 @@ impl Limits {
             heartbeat: span(file.heartbeat, default.heartbeat),
             silence: span(file.silence, default.silence),
             connect: span(file.connect, default.connect),
+            refused: span(file.refused, default.refused),
+            gone: span(file.gone, default.gone),
             sessions_max: file.sessions_max.unwrap_or(default.sessions_max),
             warm_links: file.warm_links.unwrap_or(default.warm_links),
         }
@@ -294,6 +303,8 @@ impl Limits {
             ("heartbeat", self.heartbeat),
             ("silence", self.silence),
             ("connect", self.connect),
+            ("refused", self.refused),
+            ("gone", self.gone),
         ];
         for (key, time) in times {
             if time < TIME_MIN {
@@ -322,6 +333,8 @@ impl Default for Limits {
             heartbeat: Duration::from_secs(10),
             silence: Duration::from_secs(3),
             connect: Duration::from_secs(30),
+            refused: Duration::from_secs(20),
+            gone: Duration::from_secs(300),
             sessions_max: 10_000,
             warm_links: 4,
         }

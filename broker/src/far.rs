@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use stp_drive::{Act, DialFailed, Dialed, Far, path_sample};
 use stp_net::link::{Link, TcpInfo};
-use stp_proto::course::{Action, Course, Denial, Measured, Relay, Target};
+use stp_proto::course::{Action, Course, Deadlines, Denial, Measured, Relay, Target};
 use stp_proto::rise::{RiseWatch, Rule, Way};
 use stp_proto::select::{Rank, Rejection, Want};
 use stp_proto::session::{Attempt, Denied, Event, LostCause, Peer, Session, code};
@@ -75,9 +75,11 @@ impl SessionFar {
         entry: Arc<Entry>,
         orders: mpsc::Receiver<Order>,
     ) -> SessionFar {
+        let limits = broker.config.limits;
+        let deadlines = Deadlines { refused: limits.refused, gone: limits.gone };
         SessionFar {
-            course: Course::new(entry.service.servers.len()),
-            connect_until: broker.now() + broker.config.limits.connect,
+            course: Course::new(entry.service.servers.len(), deadlines),
+            connect_until: broker.now() + limits.connect,
             around: Surroundings { broker, entry },
             orders,
             pass: None,
@@ -235,7 +237,7 @@ impl SessionFar {
     }
 
     /// A server refused.
-    fn denied(&mut self, session: &Session, denied: &Denied) -> Act {
+    fn denied(&mut self, now: Instant, session: &Session, denied: &Denied) -> Act {
         let (why, text) = match denied {
             Denied::Connect { why, retry_after, text, .. } => {
                 (Some(Rejection::of_connect(*why, *retry_after)), text.clone())
@@ -256,7 +258,7 @@ impl SessionFar {
             established: session.is_established(),
             transferable: session.transferable(),
         };
-        let actions = self.course.handle_denied(&self.around, &denial);
+        let actions = self.course.handle_denied(now, &self.around, &denial);
         self.carry_out(session, actions)
     }
 
@@ -334,14 +336,14 @@ impl Far for SessionFar {
         self.link.as_ref().is_some_and(|(server, _)| server.heard.lately(now))
     }
 
-    fn dial(&mut self, _now: Instant, session: &Session) -> Dialing {
+    fn dial(&mut self, now: Instant, session: &Session) -> Dialing {
         let want = if session.is_established() {
             Want::Resume { transferable: session.transferable().is_ok() }
         } else {
             Want::Connect
         };
         let linked = session.link().is_some();
-        let dial = self.course.handle_dial(linked, want, self.connect_until);
+        let dial = self.course.handle_dial(now, linked, want, self.connect_until);
         Box::pin(dial::dial(self.around.clone(), dial, self.pass.clone()))
     }
 
@@ -365,7 +367,8 @@ impl Far for SessionFar {
             }
             Found::NoTurn(why) => (why.clone(), self.course.handle_turn_failed(why)),
             Found::NoServer(gave_up) => {
-                (gave_up.why.clone(), self.course.handle_no_server(established, gave_up))
+                let (why, can) = (gave_up.why.clone(), session.transferable());
+                (why, self.course.handle_no_server(&self.around, established, can, gave_up))
             }
         };
         let then = self.carry_out(session, actions);
@@ -378,7 +381,7 @@ impl Far for SessionFar {
                 return self.attached(now, session, *attempt, *gap);
             }
             Event::Lost { cause, .. } => return self.lost(now, session, *cause),
-            Event::Denied(why) => return self.denied(session, why),
+            Event::Denied(why) => return self.denied(now, session, why),
             Event::Suspended { by_peer } => self.course.handle_suspended(now, *by_peer),
             Event::TransferWanted { reason, text } => {
                 if session.is_moving() {

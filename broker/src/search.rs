@@ -83,7 +83,8 @@ mod tests {
             (0..servers.len()).map(|rank| Candidate { rank, not_before: None }).collect();
         order.sort_by_key(|candidate| Some(candidate.rank) != home);
         let give_up_at = home.is_none().then(|| now() + Duration::from_secs(5));
-        let wanted = Wanted { order, home, give_up_at, tired_after: None };
+        let (lost_at, witnesses) = (now(), Vec::new());
+        let wanted = Wanted { order, home, give_up_at, lost_at, bound: None, witnesses };
         let searching = search(Reaches(ways), &news, wanted);
         let result = tokio::time::timeout(Duration::from_secs(15), searching).await;
         result.expect("it comes to an end").map(|(rank, _)| rank)

@@ -229,13 +229,34 @@ pub enum Next {
     GiveUp(Rejection),
 }
 
+/// A server refused a session for good.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
+struct Strike {
+    why: Rejection,
+    at: Instant,
+    times: u32,
+}
+
+/// A server that did not have what a session was reading may have it a little later, because it is
+/// being copied there. It is asked again after this time, then after twice as long, and so on.
+const AGAIN_MIN: Duration = Duration::from_secs(2);
+/// The pause between two such questions doubles this many times at most: to 64 s.
+const AGAIN_DOUBLINGS: u32 = 5;
+
+impl Strike {
+    fn again_at(self) -> Option<Instant> {
+        let pause = AGAIN_MIN * (1 << self.times.min(AGAIN_DOUBLINGS));
+        (self.why == Rejection::NotHere).then(|| self.at + pause)
+    }
+}
+
 /// The choice of one session.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Choice {
     servers: usize,
     home: Option<Rank>,
     forgotten: bool,
-    struck: BTreeMap<Rank, Rejection>,
+    struck: BTreeMap<Rank, Strike>,
     /// Who has refused since the session was last taken, and why.
     asked: BTreeMap<Rank, Rejection>,
     /// Why only its home may go on with it until it has a link again.
@@ -288,7 +309,7 @@ impl Choice {
     /// Why a server is out of the question for this session.
     #[must_use]
     pub fn struck(&self, server: Rank) -> Option<Rejection> {
-        self.struck.get(&server).copied()
+        self.struck.get(&server).map(|strike| strike.why)
     }
 
     /// The servers to try, best first. `listed` says who is on the overloaded list (tried last,
@@ -329,16 +350,18 @@ impl Choice {
         if let Meaning::List(asked) = why.meaning() {
             list.add(now, name, asked);
         }
-        self.refuse(server, why)
+        self.refuse(now, server, why)
     }
 
     /// A server refused. Those that are to be avoided by all sessions are for the caller to list.
-    pub fn refuse(&mut self, server: Rank, why: Rejection) -> Next {
+    pub fn refuse(&mut self, now: Instant, server: Rank, why: Rejection) -> Next {
         self.asked.insert(server, why);
         match why.meaning() {
             Meaning::List(_) => {}
             Meaning::NotThisSession => {
-                self.struck.insert(server, why);
+                let before = self.struck.get(&server);
+                let times = before.map_or(0, |strike| (strike.times + 1).min(AGAIN_DOUBLINGS));
+                self.struck.insert(server, Strike { why, at: now, times });
             }
             // Another server was asked because the home was out of reach: that may come back.
             Meaning::GiveUp if self.home().is_some_and(|home| home != server) => {
@@ -376,15 +399,19 @@ impl Choice {
         self.asked.contains_key(&server)
     }
 
-    /// How long a session waits for a home whose port is closed: for ever (none), unless every
-    /// other server has refused for good. A closed port on a living machine is no lost path.
+    /// Whether a session that another server could go on with has, as it is, only its home left:
+    /// the others, or some of them, have refused for good. If its home is gone as well, and the
+    /// rest out of reach, it cannot go on.
     #[must_use]
-    pub fn patience(&self) -> Option<Duration> {
-        let home = self.home()?;
-        let mut others = (0..self.servers).filter(|rank| *rank != home).peekable();
-        others.peek()?;
-        let mut struck = others.map(|rank| self.struck.contains_key(&rank));
-        (self.only_home.is_some() || struck.all(|struck| struck)).then_some(REFUSED_MAX)
+    pub fn is_left_to_home(&self) -> bool {
+        let Some(home) = self.home() else { return false };
+        self.only_home.is_some() || self.struck.keys().any(|rank| *rank != home)
+    }
+
+    /// The servers that have refused for good and may have changed, and when to ask them again.
+    pub fn second_tries(&self) -> impl Iterator<Item = (Rank, Instant)> {
+        let tries = self.struck.iter().filter(|_| self.only_home.is_none());
+        tries.filter_map(|(rank, strike)| Some((*rank, strike.again_at()?)))
     }
 
     /// The refusal worth showing: the one that speaks of the content, before those of the door.
@@ -399,7 +426,8 @@ impl Choice {
             Rejection::Service(_) => 5,
             _ => 6,
         };
-        let all = self.struck.values().chain(self.asked.values()).chain(&self.only_home);
+        let struck = self.struck.values().map(|strike| &strike.why);
+        let all = struck.chain(self.asked.values()).chain(&self.only_home);
         all.copied().min_by_key(order).unwrap_or(Rejection::Unknown)
     }
 }
@@ -569,7 +597,7 @@ mod tests {
         let transferable = Want::Resume { transferable: true };
         assert_eq!(choice.refused(at(0), 1, Rejection::Unsafe, &mut list, 1), Next::Another);
         assert_eq!(by_rank(&choice, transferable), [0]);
-        assert_eq!(choice.patience(), Some(REFUSED_MAX));
+        assert!(choice.is_left_to_home());
         choice.taken_by(0);
         assert_eq!(by_rank(&choice, transferable), [0, 1, 2], "the next request may be another");
         choice.refused(at(1), 2, Rejection::Expired, &mut list, 2);
@@ -588,17 +616,32 @@ mod tests {
     }
 
     #[test]
-    fn a_refusing_home_is_given_up_only_when_all_others_have_refused_for_good() {
+    fn a_session_is_left_to_its_home_when_others_have_refused_for_good() {
         let mut list = Overloaded::default();
-        let mut choice = Choice::new(2);
+        let mut choice = Choice::new(3);
         choice.taken_by(0);
-        assert_eq!(choice.patience(), None);
+        assert!(!choice.is_left_to_home());
         choice.refused(at(0), 1, Rejection::Seam, &mut list, 1);
-        assert_eq!(choice.patience(), Some(REFUSED_MAX));
+        assert!(choice.is_left_to_home(), "the third may be away for ever");
         assert_eq!(choice.worst(), Rejection::Seam);
         let mut lone = Choice::new(1);
         lone.taken_by(0);
-        assert_eq!(lone.patience(), None, "no other server: wait");
+        assert!(!lone.is_left_to_home(), "no other server: wait");
+    }
+
+    #[test]
+    fn a_server_that_did_not_have_it_is_asked_again_ever_more_rarely() {
+        let mut choice = Choice::new(2);
+        choice.taken_by(0);
+        let mut again = |seconds| {
+            choice.refuse(at(seconds), 1, Rejection::NotHere);
+            choice.second_tries().collect::<Vec<_>>()
+        };
+        assert_eq!(again(10), [(1, at(12))]);
+        assert_eq!(again(20), [(1, at(24))]);
+        assert_eq!(again(30), [(1, at(38))]);
+        choice.refuse(at(40), 1, Rejection::Seam);
+        assert_eq!(choice.second_tries().count(), 0, "its copy differs for good");
     }
 
     #[test]

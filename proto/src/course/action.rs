@@ -3,7 +3,7 @@
 use core::fmt;
 use core::time::Duration;
 
-use super::search::{AppError, Wanted};
+use super::search::{AppError, Candidate, Deadlines, Wanted};
 use super::standing::Ways;
 use crate::rise::Way;
 use crate::select::{Choice, Rank, Want};
@@ -135,6 +135,10 @@ pub struct Seek {
     pub(crate) home_last: bool,
     /// When a new session gives up.
     pub(crate) connect_until: Instant,
+    /// When the session lost its link.
+    pub(crate) lost_at: Instant,
+    /// How long it waits for its home, if no other server can go on with it.
+    pub(crate) deadlines: Deadlines,
 }
 
 /// Servers measured before a first choice.
@@ -173,7 +177,7 @@ impl Seek {
         let candidate = |rank: Rank| {
             let waits = established && Some(rank) != home;
             let not_before = around.listed_until(now, rank).filter(|_| waits);
-            super::search::Candidate { rank, not_before }
+            Candidate { rank, not_before }
         };
         let mut order: Vec<_> = self.order(now, around).into_iter().map(candidate).collect();
         if self.home_last && order.len() > 1 {
@@ -186,8 +190,22 @@ impl Seek {
             order.retain(|candidate| candidate.rank != leave);
             home = home.filter(|rank| *rank != leave);
         }
-        let give_up_at = (!established).then_some(self.connect_until);
-        Wanted { order, home, give_up_at, tired_after: self.choice.patience() }
+        if self.want == (Want::Resume { transferable: true }) {
+            let again = self.choice.second_tries().filter(|(rank, _)| Some(*rank) != home);
+            let again =
+                again.map(|(rank, at)| (rank, around.listed_until(now, rank).max(Some(at))));
+            order.extend(again.map(|(rank, not_before)| Candidate { rank, not_before }));
+        }
+        let others = (0..self.choice.servers()).filter(|rank| Some(*rank) != self.choice.home());
+        let is_bound = self.is_bound_to_home() || self.choice.is_left_to_home();
+        Wanted {
+            order,
+            home,
+            give_up_at: (!established).then_some(self.connect_until),
+            lost_at: self.lost_at,
+            bound: (established && is_bound).then_some(self.deadlines),
+            witnesses: others.collect(),
+        }
     }
 
     /// The server that holds the session.

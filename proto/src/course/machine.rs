@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use super::action::{Action, Around, CannotMove, Dial, GapWhy, Measured, Relay, Seek, Target};
 use super::change::{Change, Move, Question, Turn};
 use super::decide::{self, PATIENCE, numbers, way_name};
-use super::search::{AppError, GaveUp};
+use super::search::{AppError, Deadlines, GaveUp, NoServer};
 use super::standing::{FailureKind, Standing};
 use crate::rise::{CoolDown, Margin, NotBetter, Way, straight_again};
 use crate::select::{Choice, Meaning, Next, Rank, Rejection, Want};
@@ -45,6 +45,7 @@ pub struct Denial<'a> {
 /// What happens to the session is told with `handle_*`; the answer says what is to be done.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Course {
+    deadlines: Deadlines,
     choice: Choice,
     /// Where the attempt that is under way leads.
     attempt: Option<Target>,
@@ -76,8 +77,9 @@ pub struct Course {
 impl Course {
     /// A new session of a service with this many servers.
     #[must_use]
-    pub fn new(servers: usize) -> Course {
+    pub fn new(servers: usize, deadlines: Deadlines) -> Course {
         Course {
+            deadlines,
             choice: Choice::new(servers),
             attempt: None,
             attached: false,
@@ -151,7 +153,13 @@ impl Course {
     }
 
     /// The session asks for a link. `linked`: beside the one it has.
-    pub fn handle_dial(&mut self, linked: bool, want: Want, connect_until: Instant) -> Dial {
+    pub fn handle_dial(
+        &mut self,
+        now: Instant,
+        linked: bool,
+        want: Want,
+        connect_until: Instant,
+    ) -> Dial {
         match (&self.change, self.choice.home()) {
             (Change::Move(plan), _) if linked => return Dial::Move(plan.order[0]),
             (Change::Turn(turn), Some(rank)) if linked => {
@@ -169,6 +177,8 @@ impl Course {
             leave: self.leave.take(),
             home_last: self.unanswered >= UNANSWERED_MAX,
             connect_until,
+            lost_at: self.gap_since.unwrap_or(now),
+            deadlines: self.deadlines,
         })
     }
 
@@ -180,15 +190,39 @@ impl Course {
     }
 
     /// A search has come to nothing.
-    pub fn handle_no_server(&mut self, established: bool, gave_up: GaveUp) -> Vec<Action> {
-        let GaveUp { error, why } = gave_up;
+    pub fn handle_no_server(
+        &mut self,
+        around: &impl Around,
+        established: bool,
+        transferable: Result<(), WhyNot>,
+        gave_up: GaveUp,
+    ) -> Vec<Action> {
+        let GaveUp { end, error, why } = gave_up;
         // It looked for a link beside the one it has, which goes on.
         if self.attached {
             return Vec::new();
         }
         if established {
-            let worst = self.choice.worst();
-            let why = format!("no server can go on with it: {worst}; {why}");
+            let elsewhere = match transferable {
+                Err(why) => format!("it cannot be continued elsewhere: {why}"),
+                Ok(()) => format!("no other server can go on with it: {}", self.choice.worst()),
+            };
+            let home = self.choice.last().map(|rank| around.server_name(rank));
+            let home = home.unwrap_or_default();
+            let why = match end {
+                NoServer::HomeRefuses => format!(
+                    "server {home} is gone: nobody has listened there for {} s; {elsewhere}",
+                    self.deadlines.refused.as_secs()
+                ),
+                NoServer::HomeGone => format!(
+                    "server {home} is gone: it has been silent for {} s while others answer; \
+                     {elsewhere}",
+                    self.deadlines.gone.as_secs()
+                ),
+                NoServer::NobodyLeft | NoServer::AllRefuse | NoServer::NobodyAnswers => {
+                    format!("{elsewhere}; {why}")
+                }
+            };
             return self.give_up(error, why);
         }
         // An earlier attempt was answered meanwhile: it has a home, and will ask again.
@@ -368,7 +402,12 @@ impl Course {
     }
 
     /// A server has refused the session.
-    pub fn handle_denied(&mut self, around: &impl Around, denial: &Denial<'_>) -> Vec<Action> {
+    pub fn handle_denied(
+        &mut self,
+        now: Instant,
+        around: &impl Around,
+        denial: &Denial<'_>,
+    ) -> Vec<Action> {
         let to = self.attempt.take();
         let name = to.map_or_else(|| "server".to_owned(), |to| around.server_name(to.rank));
         let said =
@@ -388,12 +427,12 @@ impl Course {
         if denial.linked {
             // Whether it could go on without a home is no question while it has one.
             if denial.why.meaning() == Meaning::NotThisSession {
-                self.choice.refuse(to.rank, denial.why);
+                self.choice.refuse(now, to.rank, denial.why);
             }
             actions.extend(self.next_of_plan(to.rank, cause, Action::Retry));
             return actions;
         }
-        let next = self.choice.refuse(to.rank, denial.why);
+        let next = self.choice.refuse(now, to.rank, denial.why);
         let why = match (next, denial.why, denial.transferable) {
             (_, Rejection::Unknown, Err(why)) if denial.established => {
                 format!("{cause}; and it cannot be continued elsewhere: {why}")

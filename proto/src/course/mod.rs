@@ -25,5 +25,5 @@ pub use decide::{PATIENCE, numbers};
 pub use first::{FIRST_MAX, RescuePauses, first_longer};
 pub use machine::{Course, Denial};
 pub use pacing::{DialId, Pace, PaceCounts, Pacing, Pulse};
-pub use search::{AppError, Candidate, GaveUp, Search, Step, Wanted};
+pub use search::{AppError, Candidate, Deadlines, GaveUp, NoServer, Search, Step, Wanted};
 pub use standing::{Failure, FailureKind, Standing, Ways};

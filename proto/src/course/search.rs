@@ -8,7 +8,7 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 
 use super::standing::{FailureKind, Standing, Ways};
-use crate::select::{self, REFUSED_KNOWN_MAX, REFUSED_NEW_MAX, Rank, View};
+use crate::select::{self, REFUSED_KNOWN_MAX, REFUSED_MAX, REFUSED_NEW_MAX, Rank, View};
 use crate::time::Instant;
 
 /// Between the starts of two servers that are no home.
@@ -32,9 +32,36 @@ pub struct Wanted {
     pub home: Option<Rank>,
     /// When a new session gives up; none for one that is established.
     pub give_up_at: Option<Instant>,
-    /// How long a home that refuses is tried, if no other server can be hoped for.
-    pub tired_after: Option<Duration>,
+    /// When the session lost its link.
+    pub lost_at: Instant,
+    /// If no server but its home can go on with it: how long that is waited for.
+    pub bound: Option<Deadlines>,
+    /// The other servers of the service. That one of them answers shows that it is not the network
+    /// that is away.
+    pub witnesses: Vec<Rank>,
 }
+
+/// How long a session whose home is gone waits for it, when no other server can go on with it.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Deadlines {
+    /// Its machine answers, but nobody listens there: the process is gone.
+    pub refused: Duration,
+    /// It is silent while others answer: the machine is gone.
+    pub gone: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Deadlines {
+        Deadlines { refused: REFUSED_MAX, gone: GONE_MAX }
+    }
+}
+
+/// See [`Deadlines::gone`].
+const GONE_MAX: Duration = Duration::from_secs(300);
+/// This long before the end, other servers are asked whether they are there.
+const WITNESS_LEAD: Duration = Duration::from_secs(10);
+/// Servers that are asked for the sake of that.
+const WITNESSES_MAX: usize = 3;
 
 /// What an app is told when its session has come to nothing.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -51,9 +78,26 @@ pub enum AppError {
     Number(i32),
 }
 
+/// How a search ended without a link.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
+pub enum NoServer {
+    /// No server may be asked.
+    NobodyLeft,
+    /// All servers refuse.
+    AllRefuse,
+    /// No server answered in time.
+    NobodyAnswers,
+    /// Only the home could go on with it, and nobody listens there any more.
+    HomeRefuses,
+    /// Only the home could go on with it, and it is silent while others answer.
+    HomeGone,
+}
+
 /// Why a search ended without a link.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct GaveUp {
+    /// How it ended.
+    pub end: NoServer,
     /// For the app.
     pub error: AppError,
     /// For the log and the status: what is known of each server.
@@ -95,13 +139,22 @@ pub struct Search {
     asked: Vec<Asked>,
     last_asked: Option<Instant>,
     answer: Option<Answer>,
+    /// Another server than the home was there when it was asked as a witness.
+    witnessed: bool,
 }
 
 impl Search {
     /// Begins a search.
     #[must_use]
     pub fn new(now: Instant, wanted: Wanted) -> Search {
-        Search { wanted, began: now, asked: Vec::new(), last_asked: None, answer: None }
+        Search {
+            wanted,
+            began: now,
+            asked: Vec::new(),
+            last_asked: None,
+            answer: None,
+            witnessed: false,
+        }
     }
 
     /// Whether this server was asked.
@@ -113,6 +166,10 @@ impl Search {
     /// A link to a server that was asked is there. Returns whether it is to be held for this
     /// search; otherwise it is for another session.
     pub fn handle_link(&mut self, now: Instant, server: Rank) -> bool {
+        if !self.wanted.order.iter().any(|one| one.rank == server) {
+            self.witnessed = true;
+            return false;
+        }
         let is_right = self.wanted.home.is_none_or(|home| home == server);
         if self.answer.is_some() && !is_right {
             return false;
@@ -143,7 +200,8 @@ impl Search {
         if let Some(gave_up) = self.hopeless(now, ways) {
             return Step::GiveUp(gave_up);
         }
-        if let Some((rank, at)) = self.next_to_ask(now, ways)
+        let next = self.next_to_ask(now, ways).or_else(|| self.next_witness(ways));
+        if let Some((rank, at)) = next
             && at <= now
         {
             let was_away = !ways.standing(rank).is_open();
@@ -198,14 +256,45 @@ impl Search {
         let wanted = &self.wanted;
         let ask_at = self.next_to_ask(now, ways).map(|(_, at)| at);
         let take_at = self.answer.and_then(|answer| self.take_at(answer, ways));
-        let tired_at = self.home_refuses_since(ways).zip(wanted.tired_after).map(|(s, t)| s + t);
+        let witness_at = self.next_witness(ways).map(|(_, at)| at);
+        let tired_at = self.tired_at(ways).map(|(_, at)| at);
         let refused_at = wanted.give_up_at.and(self.all_refuse_since(ways));
         let refused_at = refused_at.map(|since| since + self.refused_max(ways));
-        [ask_at, take_at, wanted.give_up_at, tired_at, refused_at].into_iter().flatten().min()
+        let all = [ask_at, take_at, witness_at, wanted.give_up_at, tired_at, refused_at];
+        // What is due already waits for something else to happen.
+        all.into_iter().flatten().filter(|at| *at > now).min()
     }
 
-    fn home_refuses_since(&self, ways: &impl Ways) -> Option<Instant> {
-        ways.standing(self.wanted.home?).refuses_since()
+    /// When a session that only its home can go on with gives up, and why.
+    fn tired_at(&self, ways: &impl Ways) -> Option<(NoServer, Instant)> {
+        let (bound, home) = (self.wanted.bound?, self.wanted.home?);
+        // A configured server that is away does not prolong it, one that may yet answer does.
+        let others = self.wanted.order.iter().filter(|one| one.rank != home);
+        let hopeful =
+            |one: &Candidate| one.not_before.is_none() && ways.standing(one.rank).is_open();
+        if others.into_iter().any(hopeful) {
+            return None;
+        }
+        match ways.standing(home).refuses_since() {
+            Some(since) => {
+                let at = since.max(self.wanted.lost_at) + bound.refused;
+                Some((NoServer::HomeRefuses, at))
+            }
+            None if self.witnessed => Some((NoServer::HomeGone, self.wanted.lost_at + bound.gone)),
+            None => None,
+        }
+    }
+
+    /// A server that is asked only to see whether the network works, and when.
+    fn next_witness(&self, ways: &impl Ways) -> Option<(Rank, Instant)> {
+        let (bound, home) = (self.wanted.bound?, self.wanted.home?);
+        if self.witnessed || ways.standing(home).refuses_since().is_some() {
+            return None;
+        }
+        let asked = |rank: &&Rank| self.has_asked(**rank);
+        let mut witnesses = self.wanted.witnesses.iter().take(WITNESSES_MAX);
+        let next = witnesses.find(|rank| !asked(rank))?;
+        Some((*next, self.wanted.lost_at + bound.gone.saturating_sub(WITNESS_LEAD)))
     }
 
     /// Since when nobody listens at any of the servers, or their keys are wrong.
@@ -227,22 +316,23 @@ impl Search {
         let wanted = &self.wanted;
         if wanted.order.is_empty() {
             let why = "no server is left that could take it".to_owned();
-            return Some(GaveUp { error: AppError::Unreachable, why });
+            let (error, end) = (AppError::Unreachable, NoServer::NobodyLeft);
+            return Some(GaveUp { end, error, why });
         }
         if let Some(give_up_at) = wanted.give_up_at {
             let refused = self.all_refuse_since(ways);
             if refused.is_some_and(|since| now >= since + self.refused_max(ways)) {
-                return Some(self.gave_up(AppError::Refused, ways));
+                return Some(self.gave_up(NoServer::AllRefuse, AppError::Refused, ways));
             }
-            return (now >= give_up_at).then(|| self.gave_up(AppError::TimedOut, ways));
+            let late = now >= give_up_at;
+            return late.then(|| self.gave_up(NoServer::NobodyAnswers, AppError::TimedOut, ways));
         }
-        let refused = self.home_refuses_since(ways).zip(wanted.tired_after);
-        let tired = refused.is_some_and(|(since, patience)| now >= since + patience);
-        tired.then(|| self.gave_up(AppError::Reset, ways))
+        let (end, at) = self.tired_at(ways)?;
+        (now >= at).then(|| self.gave_up(end, AppError::Reset, ways))
     }
 
     /// The reason, server by server; the error of the first that says more than silence.
-    fn gave_up(&self, error: AppError, ways: &impl Ways) -> GaveUp {
+    fn gave_up(&self, end: NoServer, error: AppError, ways: &impl Ways) -> GaveUp {
         let mut whys = BTreeMap::new();
         let mut told = None;
         for candidate in &self.wanted.order {
@@ -253,7 +343,7 @@ impl Search {
             }
         }
         let whys: Vec<String> = whys.into_values().collect();
-        GaveUp { error: told.map_or(error, AppError::Number), why: whys.join("; ") }
+        GaveUp { end, error: told.map_or(error, AppError::Number), why: whys.join("; ") }
     }
 }
 
@@ -261,7 +351,6 @@ impl Search {
 mod tests {
     use super::super::standing::Failure;
     use super::*;
-    use crate::select::REFUSED_MAX;
 
     #[derive(Copy, Clone, PartialEq)]
     enum Server {
@@ -299,7 +388,8 @@ mod tests {
                 (0..servers.len()).map(|rank| Candidate { rank, not_before: None }).collect();
             order.sort_by_key(|candidate| Some(candidate.rank) != home);
             let give_up_at = home.is_none().then(|| at(5_000));
-            let wanted = Wanted { order, home, give_up_at, tired_after: None };
+            let witnesses = (0..servers.len()).filter(|rank| Some(*rank) != home).collect();
+            let wanted = Wanted { order, home, give_up_at, lost_at: at(0), bound: None, witnesses };
             let servers = servers.iter().map(|server| (*server, Standing::Open)).collect();
             Lab { servers, search: Search::new(at(0), wanted), asked: Vec::new(), now: 0 }
         }
@@ -425,10 +515,34 @@ mod tests {
     fn a_refusing_home_is_given_up_when_its_patience_is_over() {
         let mut lab = Lab::new(&[Server::Up, Server::Refuses], Some(1));
         lab.search.wanted.order.retain(|candidate| candidate.rank == 1);
-        lab.search.wanted.tired_after = Some(REFUSED_MAX);
+        lab.search.wanted.bound = Some(Deadlines::default());
         let (result, ms) = found(lab);
-        assert_eq!(result.expect_err("patience is over").error, AppError::Reset);
+        let gave_up = result.expect_err("patience is over");
+        assert_eq!((gave_up.error, gave_up.end), (AppError::Reset, NoServer::HomeRefuses));
         assert_eq!(ms, 20_005);
+    }
+
+    #[test]
+    fn a_server_that_is_away_does_not_prolong_the_search() {
+        let mut lab = Lab::new(&[Server::Silent, Server::Refuses, Server::Refuses], Some(1));
+        lab.search.wanted.bound = Some(Deadlines::default());
+        assert_eq!(found(lab).1, 20_005);
+    }
+
+    #[test]
+    fn a_silent_home_is_given_up_only_when_another_server_answers() {
+        let mut lab = Lab::new(&[Server::Up, Server::Silent], Some(1));
+        lab.search.wanted.order.retain(|candidate| candidate.rank == 1);
+        lab.search.wanted.bound = Some(Deadlines::default());
+        let result = lab.run(400_000).expect("it comes to an end");
+        assert_eq!(result.expect_err("it is gone").end, NoServer::HomeGone);
+        assert_eq!(lab.now, 300_000);
+        let mut lab = Lab::new(&[Server::Silent, Server::Silent], Some(1));
+        lab.search.wanted.order.retain(|candidate| candidate.rank == 1);
+        lab.search.wanted.bound = Some(Deadlines::default());
+        assert_eq!(lab.run(400_000), None, "the network may be away");
+        lab.comes_up(0);
+        assert!(lab.run(401_000).expect("now it is known").is_err());
     }
 
     #[test]

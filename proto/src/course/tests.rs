@@ -155,11 +155,11 @@ impl Happens {
             AttemptLost(cause) => course.handle_attempt_lost(&Lab, cause),
             Denied(why) => {
                 let denial = denial(why, false, course);
-                course.handle_denied(&Lab, &denial)
+                course.handle_denied(NOW, &Lab, &denial)
             }
             DeniedBeside(why) => {
                 let denial = denial(why, true, course);
-                course.handle_denied(&Lab, &denial)
+                course.handle_denied(NOW, &Lab, &denial)
             }
             Suspended => course.handle_suspended(NOW, true),
             Asked(reason) => course.handle_asked_to_leave(NOW, reason, "", Ok(())),
@@ -184,8 +184,9 @@ impl Happens {
                 Vec::new()
             }
             NoServer => {
-                let gave_up = GaveUp { error: AppError::Reset, why: "gone".to_owned() };
-                course.handle_no_server(course.last().is_some(), gave_up)
+                let (end, error) = (super::NoServer::HomeRefuses, AppError::Reset);
+                let gave_up = GaveUp { end, error, why: "gone".to_owned() };
+                course.handle_no_server(&Lab, course.last().is_some(), Ok(()), gave_up)
             }
         }
     }
@@ -198,7 +199,7 @@ fn dialed(course: &mut Course, rank: Rank) -> Vec<Action> {
         true => Want::Resume { transferable: true },
         false => Want::Connect,
     };
-    let to = match course.handle_dial(linked, want, NOW) {
+    let to = match course.handle_dial(NOW, linked, want, NOW) {
         Dial::Move(rank) => Target { rank, via: None },
         Dial::Turn(target) => target,
         Dial::Search(seek) => {
@@ -229,7 +230,7 @@ fn ways_measured(course: &mut Course, ms: u64) -> Vec<Action> {
 
 /// A session that is at server 0 and has a pass.
 fn at_home() -> Course {
-    let mut course = Course::new(2);
+    let mut course = Course::new(2, Deadlines::default());
     for happens in [Dialed(0), Attached, Pass] {
         happens.happen(&mut course);
     }
@@ -290,19 +291,23 @@ fn the_table_of_changes_is_as_it_was_agreed() {
                 continue;
             }
             let (happens, to) = (format!("{happens:?}"), name(next.change()));
-            writeln!(table, "  {happens:<26}{to:<17}{actions}").unwrap();
+            let line = format!("  {happens:<26}{to:<17}{actions}");
+            writeln!(table, "{}", line.trim_end()).unwrap();
         }
     }
     assert_eq!(table, include_str!("table.txt"), "\n{table}");
 }
 
+/// How many things happen one after the other at most.
+const DEPTH: usize = 7;
+
 /// Everything that can happen to a session of two servers, a relay and a pass, in every order.
 #[test]
 fn in_no_state_that_can_be_reached_does_a_course_contradict_itself() {
     let mut seen: HashSet<Course> = HashSet::new();
-    let mut queue = VecDeque::from([Course::new(2), at_home()]);
+    let mut queue = VecDeque::from([(Course::new(2, Deadlines::default()), 0), (at_home(), 0)]);
     let mut changes = BTreeSet::new();
-    while let Some(course) = queue.pop_front() {
+    while let Some((course, depth)) = queue.pop_front() {
         changes.insert(name(course.change()));
         for happens in ALL.into_iter().chain([NoServer]) {
             if !happens.is_possible(&course) {
@@ -312,9 +317,10 @@ fn in_no_state_that_can_be_reached_does_a_course_contradict_itself() {
             let actions = happens.happen(&mut next);
             check(&course, happens, &next, &actions);
             if !actions.iter().any(|one| matches!(one, Action::GiveUp { .. }))
+                && depth < DEPTH
                 && seen.insert(next.clone())
             {
-                queue.push_back(next);
+                queue.push_back((next, depth + 1));
             }
         }
     }
@@ -364,8 +370,14 @@ fn a_user_is_told_why_a_session_cannot_be_moved() {
     let to = |course: &mut Course, to| {
         course.handle_user_move(&Lab, to, Ok(())).map_err(|why| why.to_string())
     };
-    assert_eq!(to(&mut Course::new(1), None), Err("its service has only one server".to_owned()));
-    assert_eq!(to(&mut Course::new(2), None), Err("it has no server now".to_owned()));
+    assert_eq!(
+        to(&mut Course::new(1, Deadlines::default()), None),
+        Err("its service has only one server".to_owned())
+    );
+    assert_eq!(
+        to(&mut Course::new(2, Deadlines::default()), None),
+        Err("it has no server now".to_owned())
+    );
     assert_eq!(to(&mut at_home(), Some(0)), Err("it is at a already".to_owned()));
     let mut moving = after(&[UserMoveTo(1)]);
     assert_eq!(to(&mut moving, None), Err("it is about to move already".to_owned()));
@@ -380,7 +392,9 @@ fn a_user_is_told_why_a_session_cannot_be_moved() {
 fn what_a_user_wants_is_not_forgotten_when_the_link_is_lost_meanwhile() {
     let mut course = after(&[UserMove, Lost(LostCause::Broken)]);
     let want = Want::Resume { transferable: true };
-    let Dial::Search(seek) = course.handle_dial(false, want, NOW) else { panic!("it searches") };
+    let Dial::Search(seek) = course.handle_dial(NOW, false, want, NOW) else {
+        panic!("it searches")
+    };
     let wanted = seek.wanted(NOW, &Lab);
     assert_eq!(wanted.order.iter().map(|one| one.rank).collect::<Vec<_>>(), [1]);
     assert_eq!(wanted.home, None);
@@ -403,7 +417,9 @@ fn a_home_that_is_not_answered_twice_is_asked_last() {
     let mut course = after(&[Lost(LostCause::Broken)]);
     let first = |course: &mut Course| {
         let want = Want::Resume { transferable: true };
-        let Dial::Search(seek) = course.handle_dial(false, want, NOW) else { panic!("searches") };
+        let Dial::Search(seek) = course.handle_dial(NOW, false, want, NOW) else {
+            panic!("searches")
+        };
         seek.wanted(NOW, &Lab).order[0].rank
     };
     assert_eq!(first(&mut course), 0);
@@ -429,10 +445,35 @@ fn a_session_goes_straight_again_when_two_looks_agree() {
 
 #[test]
 fn a_server_that_refuses_for_good_is_named_when_nobody_is_left() {
-    let mut course = Course::new(1);
+    let mut course = Course::new(1, Deadlines::default());
     Dialed(0).happen(&mut course);
     let actions = Denied(Rejection::NotHere).happen(&mut course);
     let why = "no server can take it: does not have it (a does not have it)".to_owned();
     assert!(actions.contains(&Action::GiveUp { error: AppError::Unreachable, why }), "{actions:?}");
     assert!(NoServer.happen(&mut course).is_empty(), "it gives up once");
+}
+
+#[test]
+fn a_session_that_only_its_home_could_go_on_with_says_what_is_gone() {
+    let mut course = after(&[Lost(LostCause::Broken)]);
+    let (end, error) = (super::NoServer::HomeRefuses, AppError::Reset);
+    let gave_up = GaveUp { end, error, why: "refused".to_owned() };
+    let transferable = Err(WhyNot::NotTransferable);
+    let actions = course.handle_no_server(&Lab, true, transferable, gave_up);
+    let why = "server a is gone: nobody has listened there for 20 s; it cannot be continued \
+               elsewhere: the server says that it cannot be transferred";
+    assert!(actions.contains(&Action::GiveUp { error, why: why.to_owned() }), "{actions:?}");
+}
+
+#[test]
+fn a_server_that_did_not_have_it_is_asked_again_while_the_home_is_away() {
+    let mut course = after(&[Lost(LostCause::Broken), Dialed(1)]);
+    Denied(Rejection::NotHere).happen(&mut course);
+    let want = Want::Resume { transferable: true };
+    let Dial::Search(seek) = course.handle_dial(NOW, false, want, NOW) else { panic!("searches") };
+    let wanted = seek.wanted(NOW, &Lab);
+    let again = NOW + Duration::from_secs(2);
+    assert_eq!(wanted.order[1], Candidate { rank: 1, not_before: Some(again) });
+    assert_eq!(wanted.bound, Some(Deadlines::default()));
+    assert_eq!(wanted.lost_at, NOW);
 }
