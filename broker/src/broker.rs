@@ -218,6 +218,7 @@ impl Broker {
         tracing::info!(session, %destination, lasted_ms, bytes_in, "ended: {reason}");
         let mut ended = entry.json();
         if let Some(ended) = ended.as_object_mut() {
+            ended.insert("gave_up".to_owned(), entry.gave_up().is_some().into());
             ended.insert("reason".to_owned(), reason.into());
             ended.insert("lasted_ms".to_owned(), lasted_ms.into());
         }

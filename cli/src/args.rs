@@ -51,6 +51,9 @@ Environment:
 pub enum Command {
     /// Run a program with sessions.
     Run(Run),
+    /// Tell why sessions of a program could not go on, when it has ended.
+    #[command(hide = true)]
+    Tell(Tell),
     /// Show the sessions, the servers and what happened.
     Status(Status),
     /// Watch the sessions in the terminal, and suspend, move or close them by a key.
@@ -123,6 +126,9 @@ pub struct Run {
     /// Run the program also when it cannot be covered.
     #[arg(long)]
     pub anyway: bool,
+    /// Do not tell on stderr why a session of the program could not go on.
+    #[arg(long)]
+    pub quiet: bool,
     /// The program and its arguments.
     #[arg(
         required = true,
@@ -131,6 +137,16 @@ pub struct Run {
         value_name = "CMD"
     )]
     pub command: Vec<OsString>,
+}
+
+/// `session tell`: watches a program, for [`Run`].
+#[derive(Debug, clap::Args)]
+pub struct Tell {
+    /// Watch; otherwise start a process that does.
+    #[arg(long)]
+    pub stay: bool,
+    /// The program's process.
+    pub pid: i32,
 }
 
 /// `session doctor`.

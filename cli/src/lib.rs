@@ -22,6 +22,7 @@ pub mod run;
 pub mod show;
 pub mod stream;
 pub mod table;
+pub mod tell;
 pub mod top;
 pub mod words;
 pub mod wrapper;
@@ -54,6 +55,7 @@ fn go(args: Args) -> anyhow::Result<ExitCode> {
     let Some(command) = args.command else { return first_contact() };
     match command {
         Command::Run(run) => run::run(&run),
+        Command::Tell(args) => Ok(tell::tell(&args)),
         Command::Status(status) => show::status(&status),
         Command::Top => top::top(),
         Command::Log(args) => log::log(&args),

@@ -9,7 +9,7 @@ use anyhow::bail;
 
 use crate::args::Run;
 use crate::elf::{self, Coverage};
-use crate::{broker, places};
+use crate::{broker, places, tell};
 
 /// Exit codes of a shell.
 const NOT_FOUND: u8 = 127;
@@ -35,6 +35,9 @@ pub fn run(run: &Run) -> anyhow::Result<ExitCode> {
         command.env("LD_PRELOAD", added(std::env::var_os("LD_PRELOAD"), shim.as_os_str()));
         if !run.no_broker {
             broker::ensure(run)?;
+        }
+        if !run.quiet {
+            tell::begin();
         }
     }
     let error = command.exec();

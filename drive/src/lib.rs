@@ -27,4 +27,4 @@ pub use driver::{Command, Driver, FIRST_LINK, Start, Turn};
 pub use far::{Act, DialFailed, Dialed, Far, Never, path_sample};
 pub use near::{Near, Pulled};
 pub use run::run;
-pub use status::{History, Moment, SessionStatus, Snapshot};
+pub use status::{History, Moment, SessionStatus, Snapshot, state_name};

@@ -9,7 +9,7 @@ use crate::driver::Driver;
 use crate::far::Far;
 use crate::near::Near;
 use crate::published::Published;
-use crate::status::{Moment, Positions, Snapshot, state_name};
+use crate::status::{Moment, Positions, Snapshot};
 
 /// How often a busy session publishes its numbers.
 const PUBLISH_EVERY: Duration = Duration::from_millis(200);
@@ -51,7 +51,7 @@ impl<N: Near, F: Far> Driver<N, F> {
         let received = at.delivered.saturating_sub(self.published.delivered);
         self.rate.note(now, received, elapsed);
         self.status.publish(Snapshot {
-            state: state_name(self.session.state()),
+            state: self.session.state(),
             epoch: self.session.epoch(),
             positions: Positions {
                 una: at.una,
@@ -70,10 +70,7 @@ impl<N: Near, F: Far> Driver<N, F> {
                 .session
                 .last_checkpoint()
                 .map(|cut| format!("sent {} received {}", cut.sent, cut.received)),
-            transferable: match self.session.transferable() {
-                Ok(()) => "yes".to_owned(),
-                Err(why) => why.to_string(),
-            },
+            transferable: self.session.transferable(),
         });
         self.published =
             Published { at: now, delivered: at.delivered, taken: at.end, stale: false };

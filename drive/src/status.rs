@@ -4,10 +4,10 @@
 use std::collections::VecDeque;
 
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 use stp_net::status::Feed;
-use stp_proto::session::{ClosedWhy, code};
+use stp_proto::session::{ClosedWhy, WhyNot, code};
 use stp_proto::state::State;
 
 /// How many happenings of a session are kept for the status.
@@ -55,10 +55,11 @@ pub struct History {
 }
 
 /// Numbers of a session, as of the last publication.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Snapshot {
-    /// The state's name.
-    pub state: &'static str,
+    /// The state; shown by its name.
+    #[serde(serialize_with = "by_name")]
+    pub state: State,
     /// Highest epoch seen.
     pub epoch: u32,
     /// Positions of both directions.
@@ -78,7 +79,41 @@ pub struct Snapshot {
     /// The last checkpoint that both ends hold.
     pub last_checkpoint: Option<String>,
     /// Whether the session could go on at another server now, or why not.
-    pub transferable: String,
+    #[serde(serialize_with = "yes_or_why_not")]
+    pub transferable: Result<(), WhyNot>,
+}
+
+impl Default for Snapshot {
+    /// A session of which nothing was published yet.
+    fn default() -> Snapshot {
+        Snapshot {
+            state: State::Suspended,
+            epoch: 0,
+            positions: Positions::default(),
+            unacknowledged: 0,
+            undelivered: 0,
+            rtt_ms: None,
+            rate_in: 0,
+            rate_out: 0,
+            link: None,
+            last_checkpoint: None,
+            transferable: Err(WhyNot::NotEstablished),
+        }
+    }
+}
+
+fn by_name<S: Serializer>(state: &State, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(state_name(*state))
+}
+
+fn yes_or_why_not<S: Serializer>(
+    transferable: &Result<(), WhyNot>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match transferable {
+        Ok(()) => serializer.serialize_str("yes"),
+        Err(why) => serializer.collect_str(why),
+    }
 }
 
 /// The positions that a person may ask for. All are byte counts from the session's start.
@@ -196,7 +231,9 @@ fn code_text(code: u32) -> &'static str {
 }
 
 /// The name of a state in the status.
-pub(crate) fn state_name(state: State) -> &'static str {
+/// A state's name in the status.
+#[must_use]
+pub fn state_name(state: State) -> &'static str {
     match state {
         State::Active => "active",
         State::ReadyResume => "ready_resume",

@@ -383,13 +383,12 @@ impl Choice {
         if let Some(why) = self.final_refusal {
             return Next::GiveUp(why);
         }
-        let refused = match self.home {
+        let refused = |rank: &Rank| match self.home {
             // A new session asks each server once.
-            None => &self.asked,
-            Some(_) => &self.struck,
+            None => self.asked.contains_key(rank),
+            Some(_) => self.struck.contains_key(rank),
         };
-        let left =
-            (0..self.servers).any(|rank| self.home() == Some(rank) || !refused.contains_key(&rank));
+        let left = (0..self.servers).any(|rank| self.home() == Some(rank) || !refused(&rank));
         if left { Next::Another } else { Next::GiveUp(self.worst()) }
     }
 

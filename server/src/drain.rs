@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use stp_drive::Command;
 use stp_proto::handle::Handle;
+use stp_proto::state::State;
 use stp_proto::wire::TransferReason;
 
 use crate::listener::Server;
@@ -40,7 +41,7 @@ impl Server {
             // Who has no link cannot be told; it finds another server when it comes back.
             let away = begun.elapsed() > UNLINKED_MAX;
             let told = |entry: &&Entry| {
-                let away = away && entry.status.snapshot().state != "active";
+                let away = away && entry.status.snapshot().state != State::Active;
                 !away && !entry.fixed.load(Ordering::Relaxed)
             };
             let told: Vec<_> = left.iter().filter(told).collect();

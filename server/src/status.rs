@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
-use stp_drive::Command;
+use stp_drive::{Command, state_name};
 use stp_net::status::{ActError, Acting, Feed, Metrics, Source, page};
 use stp_proto::session::code;
 
@@ -133,12 +133,12 @@ impl Source for Status {
             vec![
                 entry.own.to_string(),
                 entry.service.clone(),
-                now.state.to_owned(),
+                state_name(now.state).to_owned(),
                 now.link.unwrap_or_else(|| "none".to_owned()),
                 now.rtt_ms.map(|rtt| format!("{rtt:.1} ms")).unwrap_or_default(),
                 now.positions.end.to_string(),
                 now.unacknowledged.to_string(),
-                now.transferable,
+                now.transferable.map_or_else(|why| why.to_string(), |()| "yes".to_owned()),
             ]
         });
         let ended = server.registry.ended().into_iter().rev().map(|ended| {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use stp_proto::handle::Handle;
-use stp_proto::select::{Choice, Meaning, Next, Overloaded, Rank, Rejection, Want};
+use stp_proto::select::{Choice, Meaning, Next, Overloaded, REFUSED_MAX, Rank, Rejection, Want};
 use stp_proto::session::{Denied, Event, Input, LostCause, Session, code};
 use stp_proto::time::Instant;
 use stp_proto::wire::{Close, ResetFrame};
@@ -210,7 +210,7 @@ impl World {
             order,
             home,
             give_up_at: (!established).then_some(seat.started + CONNECT_MAX),
-            tired_after: seat.choice.patience(),
+            tired_after: seat.choice.is_left_to_home().then_some(REFUSED_MAX),
             asked: Vec::new(),
             last_asked: None,
             answered: None,

@@ -1,0 +1,81 @@
+//! Tells, when a program that `session run` became has ended, which of its sessions could not go
+//! on, and why.
+//!
+//! `session run` becomes the program, so it is not there any more when that ends. Before, it starts
+//! this watcher, by way of a process that ends at once: the watcher is nobody's child, and a
+//! program that waits for its children does not find it among them.
+
+use std::os::fd::OwnedFd;
+use std::process::{Command, ExitCode, Stdio};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde_json::Value;
+
+use crate::args::Tell;
+use crate::broker;
+
+/// Has the end of this very process watched. Failing at it is no reason not to run a program.
+pub fn begin() {
+    let Ok(own) = std::env::current_exe() else { return };
+    let mut starter = Command::new(own);
+    starter.args(["tell", &std::process::id().to_string()]);
+    starter.stdin(Stdio::null()).stdout(Stdio::null());
+    let _ended_at_once = starter.status();
+}
+
+/// Starts the watcher, or is it.
+pub fn tell(args: &Tell) -> ExitCode {
+    let Some(pid) = Pid::from_raw(args.pid) else { return ExitCode::FAILURE };
+    if !args.stay {
+        let Ok(own) = std::env::current_exe() else { return ExitCode::FAILURE };
+        let mut watcher = Command::new(own);
+        watcher.args(["tell", "--stay", &args.pid.to_string()]);
+        watcher.stdin(Stdio::null()).stdout(Stdio::null());
+        return if watcher.spawn().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    let Ok(program) = pidfd_open(pid, PidfdFlags::empty()) else { return ExitCode::FAILURE };
+    wait_for_end(&program);
+    if let Ok(status) = broker::status() {
+        for line in lines(&status, args.pid) {
+            eprintln!("{line}");
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn wait_for_end(program: &OwnedFd) {
+    loop {
+        let mut wanted = [PollFd::new(program, PollFlags::IN)];
+        match poll(&mut wanted, None) {
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(_) | Err(_) => return,
+        }
+    }
+}
+
+/// The sessions of this process that the broker has given up.
+fn lines(status: &Value, pid: i32) -> Vec<String> {
+    let ended = status["ended"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let given_up = ended.iter().filter(|session| {
+        session["app"]["pid"] == pid && session["gave_up"].as_bool().unwrap_or_default()
+    });
+    let line = |session: &Value| {
+        format!("session {}: {}", session["id"], session["reason"].as_str().unwrap_or_default())
+    };
+    given_up.map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn only_what_was_given_up_of_this_process_is_told() {
+        let session = |id: u32, pid: i32, gave_up: bool| json!({ "id": id, "app": { "pid": pid }, "gave_up": gave_up, "reason": "a is gone" });
+        let ended = [session(1, 7, true), session(2, 7, false), session(3, 8, true)];
+        assert_eq!(lines(&json!({ "ended": ended }), 7), ["session 1: a is gone"]);
+        assert!(lines(&json!({}), 7).is_empty());
+    }
+}
