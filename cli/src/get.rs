@@ -66,6 +66,7 @@ pub fn get(args: &Get) -> anyhow::Result<ExitCode> {
         no_broker: false,
         broker_log: None,
         anyway: false,
+        quiet: false,
         command: Vec::new(),
     };
     broker::ensure(&run)?;
