@@ -80,7 +80,7 @@ pub const CALM: Plan = Plan {
 };
 
 impl Plan {
-    /// The urgent byte of a stream of `bytes`.
+    /// The urgent byte of a stream of `count` bytes.
     pub fn urgent_of(&self, count: u8) -> Option<u64> {
         u64::from(count).checked_sub(1).filter(|_| self.urgent)
     }

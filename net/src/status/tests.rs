@@ -197,6 +197,6 @@ async fn happenings_are_streamed_after_the_status() {
         served.feed.tell("happening", || json!({ "what": "stays" }));
     }
     assert!(text.contains("content-type: text/event-stream"), "{text}");
-    assert!(text.contains(r#"data: {"sessions":[]}"#), "{text}");
+    assert!(text.contains(r#"data: {"ended":[{"id":0}],"sessions":["#), "{text}");
     assert!(text.contains(r#"data: {"what":"stays"}"#) && !text.contains("unheard"), "{text}");
 }
