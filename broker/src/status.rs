@@ -24,6 +24,7 @@ impl Source for Status {
                 "version": env!("CARGO_PKG_VERSION"),
                 "uptime_s": broker.started.elapsed().as_secs(),
                 "config": broker.config.file.display().to_string(),
+                "status": broker.config.status.to_string(),
             },
             "gateway": broker.directory.status(),
             "services": services(broker),

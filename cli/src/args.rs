@@ -60,6 +60,8 @@ pub enum Command {
     Top,
     /// Print what happens to the sessions, a line each, as it happens.
     Log(Log),
+    /// Print the address of the broker's page, with the token for its buttons.
+    Page,
     /// Suspend a session: its app waits.
     Suspend {
         /// The session's number, as `session status` shows it.
@@ -155,10 +157,20 @@ pub struct Doctor {
     /// Print what was found as JSON.
     #[arg(long)]
     pub json: bool,
+    /// Write a file for a report of a bug instead: versions, configuration, last events; no secrets.
+    #[arg(
+        long,
+        value_name = "FILE",
+        num_args = 0..=1,
+        default_missing_value = "session-report.txt",
+        require_equals = true,
+        conflicts_with_all = ["json", "command"]
+    )]
+    pub report: Option<PathBuf>,
     /// The program as one would start it; URLs, HOST:PORT and USER@HOST among its arguments are
     /// looked up in the routes.
     #[arg(
-        required = true,
+        required_unless_present = "report",
         trailing_var_arg = true,
         allow_hyphen_values = true,
         value_name = "CMD"

@@ -18,6 +18,7 @@ pub mod log;
 pub mod login;
 pub mod places;
 mod print;
+pub mod report;
 pub mod run;
 pub mod show;
 pub mod stream;
@@ -59,6 +60,7 @@ fn go(args: Args) -> anyhow::Result<ExitCode> {
         Command::Status(status) => show::status(&status),
         Command::Top => top::top(),
         Command::Log(args) => log::log(&args),
+        Command::Page => report::page(),
         Command::Suspend { id } => broker::act(&id, "suspend"),
         Command::Resume { id } => broker::act(&id, "resume"),
         Command::Close { id } => broker::act(&id, "close"),
@@ -67,7 +69,10 @@ fn go(args: Args) -> anyhow::Result<ExitCode> {
         Command::Trust(args) => login::trust(&args),
         Command::Get(args) => get::get(&args),
         Command::Demo { arguments } => demo::demo(&arguments),
-        Command::Doctor(args) => doctor::doctor(&args),
+        Command::Doctor(args) => match &args.report {
+            Some(to) => report::report(to),
+            None => doctor::doctor(&args),
+        },
         Command::Completions { shell } => {
             let mut command = Args::command();
             clap_complete::generate(shell, &mut command, "session", &mut std::io::stdout());
