@@ -89,7 +89,8 @@ fn without_keys(text: &str) -> String {
     let mut pieces = text.split(KEY);
     let mut short = pieces.next().unwrap_or_default().to_owned();
     for piece in pieces {
-        let of_key = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '+' | '/' | '=');
+        let of_key =
+            |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '+' | '/' | '=');
         let end = piece.find(|c| !of_key(c)).unwrap_or(piece.len());
         let (key, rest) = piece.split_at(end);
         let left = &key[..KEY_LEFT.min(key.len())];
