@@ -99,6 +99,8 @@ pub enum Kind {
     Http,
     /// Any protocol.
     Tcp,
+    /// A real FTP server.
+    Ftp,
 }
 
 impl Kind {
@@ -109,6 +111,7 @@ impl Kind {
             Self::File => "file",
             Self::Http => "http",
             Self::Tcp => "tcp",
+            Self::Ftp => "ftp",
         }
     }
 }
@@ -366,7 +369,7 @@ fn services(loaded: &Loaded<File>) -> Result<Vec<ServiceConfig>, ConfigError> {
         }
         let (has, lacks) = match service.kind {
             Kind::File => ("root", service.to.is_some().then_some("to")),
-            Kind::Http | Kind::Tcp => ("to", service.root.is_some().then_some("root")),
+            Kind::Http | Kind::Tcp | Kind::Ftp => ("to", service.root.is_some().then_some("root")),
         };
         if let Some(lacks) = lacks {
             let what = format!("a service of kind {} has {has} instead", service.kind.as_str());

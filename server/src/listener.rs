@@ -30,6 +30,7 @@ use crate::open::open;
 use crate::passes::Passes;
 use crate::registry::{Ended, Entry, Key, Occupant, Registry, Running};
 use crate::relays::Relays;
+use crate::service::ftp::Groups;
 use crate::standing::Standing;
 use crate::ticket::random_handle;
 
@@ -59,6 +60,8 @@ pub struct Server {
     pub since: Instant,
     /// What is known of the directory, for the status.
     pub directory: Arc<Mutex<Standing>>,
+    /// Where the control and data connections of FTP logins meet.
+    groups: Arc<Groups>,
     /// Tickets for one file that were used.
     used: Used,
     /// It is being shut down: nothing new is taken.
@@ -84,6 +87,7 @@ impl Server {
             feed: Feed::default(),
             relays,
             since: Instant::now(),
+            groups: Arc::default(),
             used: Used::default(),
             draining: AtomicBool::new(false),
             drain_wanted: Notify::new(),
@@ -350,7 +354,9 @@ impl Server {
         let service = service.ok_or_else(|| {
             Denial::new(DenyReason::NotHere, format!("no service {:?} here", connect.service))
         })?;
-        if self.registry.len() >= self.config.limits.sessions {
+        // A member of a group counts with its lead, without which it would not be here.
+        let member = connect.belongs.token.is_some();
+        if !member && self.registry.len() >= self.config.limits.sessions {
             let text = format!("{} sessions are served", self.config.limits.sessions);
             return Err(Denial::new(DenyReason::Overloaded, text));
         }
@@ -370,7 +376,7 @@ impl Server {
         {
             mint.restrict(Some(path));
         }
-        let (near, at) = Box::pin(open(service, &connect.mode, mint)).await?;
+        let (near, at) = Box::pin(open(service, connect, (key.0, &self.groups), mint)).await?;
         let own = random_handle();
         let now = time::Instant(clock::now_us());
         let limits = self.config.limits.session.clone();

@@ -3,27 +3,37 @@
 //! A session that comes over is taken only when its next byte is at hand: the ticket has been
 //! checked against the request, the service asked for the rest, and the seam compared.
 
+use std::sync::Arc;
+
+use stp_net::key::PublicKey;
 use stp_proto::replay::http::{self, Observer, Plan};
 use stp_proto::session::StartAt;
 use stp_proto::ticket::Claims;
-use stp_proto::wire::{ConnectMode, DenyReason, TransferRequest};
+use stp_proto::wire::{Connect, ConnectMode, DenyReason, TransferRequest};
 
 use crate::config::{Kind, ServiceConfig};
 use crate::denial::Denial;
 use crate::service::Service;
 use crate::service::beginning::Beginning;
+use crate::service::ftp::{self, Groups};
 use crate::service::http::Http;
 use crate::service::replay::join;
 use crate::service::tcp::Tcp;
-use crate::service::upstream::Upstream;
+use crate::service::upstream::{Target, Upstream};
 use crate::ticket::Mint;
 
 /// Opens the service as the CONNECT wants it; says where the session's streams begin.
 pub async fn open(
     config: &ServiceConfig,
-    mode: &ConnectMode<'_>,
+    connect: &Connect<'_>,
+    (client, groups): (PublicKey, &Arc<Groups>),
     mut mint: Option<Mint>,
 ) -> Result<(Service, StartAt), Denial> {
+    let mode = &connect.mode;
+    if let (Kind::Ftp, Target::Address(address)) = (config.kind, &config.target) {
+        let (address, belongs, groups) = (*address, connect.belongs, Arc::clone(groups));
+        return ftp::open(ftp::Asked { address, client, belongs, groups }, mode, mint).await;
+    }
     let request = match mode {
         ConnectMode::New | ConnectMode::Relay(_) => None,
         ConnectMode::Transfer(request) => Some(request),

@@ -6,6 +6,7 @@
 
 pub mod beginning;
 pub mod buffer;
+pub mod ftp;
 pub mod http;
 pub mod origin;
 pub mod replay;
@@ -25,6 +26,10 @@ pub enum Service {
     Tcp(tcp::Tcp),
     /// HTTP/1: a real server, or the embedded origin.
     Http(Box<http::Http>),
+    /// The control connection of an FTP login.
+    Ftp(Box<ftp::Control>),
+    /// A data connection of one.
+    FtpData(Box<ftp::Data>),
 }
 
 impl Service {
@@ -34,6 +39,8 @@ impl Service {
         match self {
             Self::Tcp(_) => false,
             Self::Http(http) => http.holds_acks(),
+            Self::Ftp(ftp) => ftp.holds_acks(),
+            Self::FtpData(data) => data.holds_acks(),
         }
     }
 }
@@ -43,6 +50,8 @@ impl Near for Service {
         match self {
             Self::Tcp(tcp) => tcp.poll_readable(now, cx),
             Self::Http(http) => http.poll_readable(now, cx),
+            Self::Ftp(ftp) => ftp.poll_readable(now, cx),
+            Self::FtpData(data) => data.poll_readable(now, cx),
         }
     }
 
@@ -50,6 +59,8 @@ impl Near for Service {
         match self {
             Self::Tcp(tcp) => tcp.poll_writable(now, cx),
             Self::Http(http) => http.poll_writable(now, cx),
+            Self::Ftp(ftp) => ftp.poll_writable(now, cx),
+            Self::FtpData(data) => data.poll_writable(now, cx),
         }
     }
 
@@ -57,6 +68,8 @@ impl Near for Service {
         match self {
             Self::Tcp(tcp) => tcp.pull(now, session),
             Self::Http(http) => http.pull(now, session),
+            Self::Ftp(ftp) => ftp.pull(now, session),
+            Self::FtpData(data) => data.pull(now, session),
         }
     }
 
@@ -69,6 +82,8 @@ impl Near for Service {
         match self {
             Self::Tcp(tcp) => tcp.push(now, session, arrived),
             Self::Http(http) => http.push(now, session, arrived),
+            Self::Ftp(ftp) => ftp.push(now, session, arrived),
+            Self::FtpData(data) => data.push(now, session, arrived),
         }
     }
 
@@ -76,6 +91,8 @@ impl Near for Service {
         match self {
             Self::Tcp(tcp) => tcp.shut(now, how),
             Self::Http(http) => http.shut(now, how),
+            Self::Ftp(ftp) => ftp.shut(now, how),
+            Self::FtpData(data) => data.shut(now, how),
         }
     }
 
@@ -83,6 +100,8 @@ impl Near for Service {
         match self {
             Self::Tcp(tcp) => tcp.event(now, session, event),
             Self::Http(http) => http.event(now, session, event),
+            Self::Ftp(ftp) => ftp.event(now, session, event),
+            Self::FtpData(data) => data.event(now, session, event),
         }
     }
 }

@@ -57,7 +57,7 @@ impl Command {
     pub fn is_repeatable(&self) -> bool {
         !matches!(
             self.verb.as_str(),
-            "APPE" | "STOU" | "STOR" | "DELE" | "RMD" | "XRMD" | "MKD" | "XMKD" | "RNTO" | "SITE"
+            "APPE" | "STOU" | "DELE" | "RMD" | "XRMD" | "MKD" | "XMKD" | "RNTO" | "SITE"
         )
     }
 

@@ -78,6 +78,10 @@ impl Control {
             Some(Ok(Place::OnlyExtended)) | None => {}
             Some(place) => return self.agree(&command, place),
         }
+        if command.end <= self.guard && !command.is_repeatable() {
+            let text = b"451 Another server was asked for it; nobody knows whether it was done.\r\n";
+            return self.finish(&command, text.to_vec());
+        }
         let ends = matches!(command.verb.as_str(), "QUIT" | "ABOR");
         if ends && self.server == Server::Away {
             self.covers = command.end;

@@ -175,6 +175,8 @@ pub struct Control {
     seed: Handle,
     tokens: u64,
     client_ended: bool,
+    /// Commands that end below may have been executed by another server.
+    guard: u64,
 }
 
 impl Control {
@@ -199,6 +201,7 @@ impl Control {
             seed,
             tokens: 0,
             client_ended: false,
+            guard: 0,
         }
     }
 
@@ -227,6 +230,13 @@ impl Control {
             self.resume_run(running.clone(), state.aborting);
         }
         Some(self)
+    }
+
+    /// Commands of the client up to this position may have been executed by another server.
+    #[must_use]
+    pub fn guarded(mut self, sent: u64) -> Self {
+        self.guard = sent;
+        self
     }
 
     /// The next thing to be done.
