@@ -6,17 +6,22 @@ use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 use serde_json::json;
-use stp_drive::{SessionStatus, Start};
+use stp_drive::{Command, Near, SessionStatus, Start};
+use stp_proto::handle::Handle;
 use stp_proto::local::wire::Resolved;
 use stp_proto::name::Name;
 use stp_proto::session::{self, Session};
+use stp_proto::wire::Belongs;
 use tokio::sync::mpsc;
 
 use crate::app::{AppSocket, Listener, Request};
 use crate::broker::Broker;
 use crate::config;
-use crate::entry::{App, Entry};
+use crate::entry::{App, Entry, Order};
 use crate::far::SessionFar;
+use crate::group::awaited::{Member, Reach};
+use crate::group::reached::ReachedNear;
+use crate::group::{self, listener};
 use crate::lookup::Directory;
 use crate::near::AppNear;
 use crate::routes::host_name;
@@ -32,6 +37,22 @@ struct Goal {
     number: usize,
     /// The gateway's ticket.
     grant: Option<Arc<[u8]>>,
+}
+
+impl Goal {
+    /// Where a session that belongs to another one goes.
+    fn of(lead: &Entry) -> Goal {
+        let service = Arc::clone(&lead.service);
+        Goal { service, number: lead.service_number, grant: None }
+    }
+}
+
+/// A session that is in the tables and does not run yet.
+struct Begun {
+    entry: Arc<Entry>,
+    session: Session,
+    commands: mpsc::Receiver<Command>,
+    ordered: mpsc::Receiver<Order>,
 }
 
 /// Takes a session off the list when its loop ends, also by a panic.
@@ -52,6 +73,15 @@ impl Drop for Listed {
 /// Serves the apps until the listener is finished.
 pub async fn serve(broker: &Arc<Broker>, listener: &mut Listener) {
     let door = Door(Arc::clone(broker));
+    let reaching = broker.to_reach.receiver.lock().take();
+    if let Some(mut reaching) = reaching {
+        let door = door.clone();
+        tokio::spawn(async move {
+            while let Some(reach) = reaching.recv().await {
+                tokio::spawn(door.clone().reach(reach));
+            }
+        });
+    }
     while let Some(request) = listener.next().await {
         match request {
             Request::Open(socket) => door.open(socket),
@@ -125,6 +155,10 @@ impl Door {
             }
             host
         };
+        if let Some(member) = group::take_awaited(&self.0, ip, to.port(), socket.info().pid) {
+            let goal = Goal::of(&member.lead);
+            return self.begin(socket, goal, host, Some(member));
+        }
         let route = self.0.config.routes.find(host.as_deref(), ip, to.port());
         let refused = match route {
             None if self.is_of_directory(host.as_deref()) => None,
@@ -137,7 +171,8 @@ impl Door {
         match (refused.or(full), route) {
             (None, Some(route)) => {
                 let service = Arc::clone(&self.0.services[route.service]);
-                self.begin(socket, Goal { service, number: route.service, grant: None }, host);
+                let goal = Goal { service, number: route.service, grant: None };
+                self.begin(socket, goal, host, None);
             }
             (None, None) => {
                 let door = self.clone();
@@ -167,7 +202,7 @@ impl Door {
                     number: found.number,
                     grant: found.grant.clone(),
                 };
-                self.begin(socket, target, host);
+                self.begin(socket, target, host, None);
             }
             Err(lacking) => {
                 self.0.virtual_addresses.lock().unused(self.0.now(), name);
@@ -192,37 +227,85 @@ impl Door {
         socket.refuse(errno as i32);
     }
 
-    fn begin(&self, socket: AppSocket, target: Goal, host: Option<String>) {
+    fn begin(
+        &self,
+        socket: AppSocket,
+        goal: Goal,
+        host: Option<String>,
+        member: Option<Member>,
+    ) {
         let Ok(handle) = self.0.handle() else {
             return self.turn_away(socket, None, Errno::EAGAIN, "the system has no randomness");
         };
-        let Goal { service, number, grant } = target;
+        let info = socket.info();
+        let app = App { pid: info.pid, comm: info.comm.clone() };
+        let peer = socket.open().destination;
+        let begun = self.enlist(handle, app, (peer, host), goal, member);
+        let near = AppNear::new(socket, Arc::clone(&begun.entry));
+        self.start(begun, near);
+    }
+
+    /// A listener of an app is reached, as its server has announced. If it cannot be, the server
+    /// learns it from a session that ends with an error.
+    async fn reach(self, Reach { member, address }: Reach) {
+        let lead = Arc::clone(&member.lead);
+        let near = match listener::reach(lead.app.pid, address, lead.peer.ip()).await {
+            Ok(stream) => ReachedNear::new(stream),
+            Err(why) => {
+                tracing::warn!(session = lead.id, %address, "not reached: {why}");
+                let received = lead.status.snapshot().positions.rcv;
+                lead.record("refused", format!("{address} was not reached: {why}"), received);
+                ReachedNear::unreached()
+            }
+        };
+        let Ok(handle) = self.0.handle() else { return };
+        let (app, goal) = (lead.app.clone(), Goal::of(&lead));
+        let begun = self.enlist(handle, app, (address, None), goal, Some(member));
+        self.start(begun, near);
+    }
+
+    /// Writes a new session into the tables.
+    fn enlist(
+        &self,
+        handle: Handle,
+        app: App,
+        (peer, host): (SocketAddr, Option<String>),
+        Goal { service, number, grant }: Goal,
+        member: Option<Member>,
+    ) -> Begun {
         let (inbox, commands) = mpsc::channel(INBOX_MAX);
         let (orders, ordered) = mpsc::channel(INBOX_MAX);
-        let info = socket.info();
         let id = self.0.next_id();
+        let token = member.as_ref().map(|member| member.token);
         let entry = Arc::new(Entry::new(
             id,
-            App { pid: info.pid, comm: info.comm.clone() },
-            (destination(host.as_deref(), socket.open().destination), host),
+            app,
+            member.as_ref().map(|member| (Arc::downgrade(&member.lead), member.token)),
+            (peer, destination(host.as_deref(), peer), host),
             (service, number),
             (inbox, orders),
             SessionStatus::told_to(self.0.feed.clone(), id.into()),
         ));
-        let mut session = Session::initiate(
-            self.0.now(),
-            limits(&self.0.config.limits),
-            handle,
-            &entry.service.name,
-            "",
-        );
+        let limits = limits(&self.0.config.limits);
+        let mut session =
+            Session::initiate(self.0.now(), limits, handle, &entry.service.name, "");
+        session.belongs(Belongs { token, peer: Some(peer) });
         if let Some(grant) = &grant {
             session.show_grant(grant);
         }
+        if let Some(Member { lead, token }) = member {
+            let mut members = lead.members.lock();
+            members.retain(|(other, _)| *other != token);
+            members.push((token, Arc::downgrade(&entry)));
+        }
         self.0.session_begun(&entry);
+        Begun { entry, session, commands, ordered }
+    }
+
+    fn start<N: Near + Send + 'static>(&self, begun: Begun, near: N) {
+        let Begun { entry, session, commands, ordered } = begun;
         let broker = Arc::clone(&self.0);
         tokio::spawn(async move {
-            let near = AppNear::new(socket, Arc::clone(&entry));
             let far = SessionFar::new(Arc::clone(&broker), Arc::clone(&entry), ordered);
             let status = Arc::clone(&entry.status);
             let mut listed = Listed { broker, entry, reason: None };

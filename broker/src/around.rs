@@ -19,6 +19,18 @@ pub struct Surroundings {
     pub entry: Arc<Entry>,
 }
 
+/// A member is tried so much later at other servers than that of its lead.
+const ELSEWHERE_AFTER: Duration = Duration::from_secs(2);
+
+impl Surroundings {
+    /// The server of the session to which this one belongs.
+    fn lead_server(&self) -> Option<Rank> {
+        let lead = self.entry.lead()?;
+        let view = lead.view.lock();
+        view.server.filter(|_| view.attached)
+    }
+}
+
 impl Ways for Surroundings {
     fn standing(&self, server: Rank) -> Standing {
         self.entry.service.servers[server].reach.standing()
@@ -40,10 +52,18 @@ impl Around for Surroundings {
     }
 
     fn listed_until(&self, now: Instant, server: Rank) -> Option<Instant> {
-        self.broker.overloaded.lock().until(now, &(self.entry.service_number, server))
+        let listed = self.broker.overloaded.lock().until(now, &(self.entry.service_number, server));
+        // R94: a member goes where its lead is, and elsewhere only if that server does not answer.
+        match self.lead_server() {
+            Some(lead) if lead != server => listed.max(Some(now + ELSEWHERE_AFTER)),
+            _ => listed,
+        }
     }
 
     fn round_trip(&self, server: Rank) -> Option<Duration> {
+        if self.lead_server() == Some(server) {
+            return Some(Duration::ZERO);
+        }
         self.entry.service.servers[server].distance.way().now
     }
 

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::Read;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
@@ -19,10 +20,12 @@ use stp_proto::local::wire::Resolved;
 use stp_proto::select::{Overloaded, Rank, Rejection};
 use stp_proto::session::{Attempt, code};
 
-use crate::app::Counters as AppCounters;
+use crate::app::{Counters as AppCounters, publish_routes};
 use crate::config::Config;
 use crate::entry::Entry;
+use crate::group::awaited::{Awaited, ToReach};
 use crate::lookup::Directory;
+use crate::map;
 use crate::reach::News;
 use crate::relays::Relays;
 use crate::service::{Maker, Server, Service};
@@ -80,6 +83,12 @@ pub struct Broker {
     pub started: Instant,
     /// Virtual addresses and the names they stand for.
     pub(crate) virtual_addresses: Mutex<VirtualAddresses>,
+    /// Connections that were announced and have not been made.
+    pub(crate) awaited: Mutex<Vec<Awaited>>,
+    /// Listeners of apps that are to be reached.
+    pub(crate) to_reach: ToReach,
+    /// Where the route map is.
+    pub(crate) published_in: OnceLock<PathBuf>,
     sessions: Mutex<BTreeMap<u64, Arc<Entry>>>,
     session_count: AtomicUsize,
     ended: Mutex<VecDeque<Value>>,
@@ -121,6 +130,9 @@ impl Broker {
             app_counters,
             started: Instant::now(),
             virtual_addresses: Mutex::new(names.expect("the configuration was checked")),
+            awaited: Mutex::default(),
+            to_reach: ToReach::default(),
+            published_in: OnceLock::new(),
             sessions: Mutex::default(),
             session_count: AtomicUsize::new(0),
             ended: Mutex::default(),
@@ -151,7 +163,10 @@ impl Broker {
     /// Takes a new session up.
     pub(crate) fn session_begun(&self, entry: &Arc<Entry>) {
         self.sessions.lock().insert(entry.id, Arc::clone(entry));
-        self.session_count.fetch_add(1, Ordering::Relaxed);
+        // A member is counted with its lead.
+        if entry.lead.is_none() {
+            self.session_count.fetch_add(1, Ordering::Relaxed);
+        }
         self.counters.opened.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -203,7 +218,10 @@ impl Broker {
         if self.sessions.lock().remove(&entry.id).is_none() {
             return;
         }
-        self.session_count.fetch_sub(1, Ordering::Relaxed);
+        if entry.lead.is_none() {
+            self.session_count.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.disband(entry);
         if let Some(host) = &entry.host {
             self.virtual_addresses.lock().unused(self.now(), host);
         }
@@ -228,6 +246,31 @@ impl Broker {
             &json!({ "app": app, "destination": destination, "reason": ended["reason"] }),
         );
         self.push_ended(ended);
+    }
+
+    /// A session has ended: so has what was awaited for it.
+    fn disband(&self, entry: &Entry) {
+        let mut awaited = self.awaited.lock();
+        let before = awaited.len();
+        awaited.retain(|one| one.lead_id != entry.id);
+        if awaited.len() != before {
+            self.publish(&awaited);
+        }
+        drop(awaited);
+        if let (Some((_, token)), Some(lead)) = (&entry.lead, entry.lead()) {
+            lead.members.lock().retain(|(member, _)| member != token);
+        }
+    }
+
+    /// Puts the route map where the programs find it.
+    pub(crate) fn publish(&self, awaited: &[Awaited]) {
+        let Some(dir) = self.published_in.get() else { return };
+        let written = map::build(&self.config, awaited)
+            .map_err(|error| error.to_string())
+            .and_then(|map| publish_routes(dir, &map).map_err(|error| error.to_string()));
+        if let Err(error) = written {
+            tracing::error!(error, "the route map cannot be written");
+        }
     }
 
     pub(crate) fn push_ended(&self, value: Value) {

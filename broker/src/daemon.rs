@@ -96,7 +96,7 @@ fn go(args: &Args) -> anyhow::Result<()> {
     }
     let file = config_file(args)?;
     let config = config::load(&file)?;
-    let map = map::build(&config).with_context(|| file.display().to_string())?;
+    let map = map::build(&config, &[]).with_context(|| file.display().to_string())?;
     if args.check {
         return say(&format!(
             "{}: good: {} service(s), {} route(s)\n",
@@ -149,6 +149,7 @@ async fn serve(
     let broker = Broker::new(config, &tls, counters)?;
     let (stopped, stopping) = watch::channel(false);
     let statuses = serve_status(&broker, dir, &status_at, &stopping).await?;
+    let _only_once = broker.published_in.set(dir.to_owned());
     app::publish_routes(dir, &map).with_context(|| dir.join(ROUTES_FILE).display().to_string())?;
     tokio::spawn(network::watch(Arc::clone(&broker)));
     let file = broker.config.file.display();

@@ -2,7 +2,7 @@
 //! what its loop has published.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use stp_drive::{Command, History, SessionStatus};
 use stp_proto::course::{AppError, CannotMove, GapWhy};
+use stp_proto::handle::Handle;
 use stp_proto::select::Rank;
 use stp_proto::time;
 use tokio::sync::{mpsc, oneshot};
@@ -63,6 +64,12 @@ pub struct Entry {
     pub id: u64,
     /// Whose it is.
     pub app: App,
+    /// Its peer, as the app knows it.
+    pub peer: SocketAddr,
+    /// The session to which it belongs, and the token under which it was announced.
+    pub lead: Option<(Weak<Entry>, Handle)>,
+    /// Those that belong to it.
+    pub members: Mutex<Vec<(Handle, Weak<Entry>)>>,
     /// Where the app wanted to go, as it said.
     pub destination: String,
     /// The name behind a virtual address.
@@ -86,12 +93,13 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// A session that begins now. `inbox` and `orders` lead to its loop.
+    /// A session that begins now, as a member of `lead` if there is one. `inbox` and `orders` lead to its loop.
     #[must_use]
     pub fn new(
         id: u64,
         app: App,
-        (destination, host): (String, Option<String>),
+        lead: Option<(Weak<Entry>, Handle)>,
+        (peer, destination, host): (SocketAddr, String, Option<String>),
         (service, service_number): (Arc<Service>, usize),
         (inbox, orders): (mpsc::Sender<Command>, mpsc::Sender<Order>),
         status: SessionStatus,
@@ -99,6 +107,9 @@ impl Entry {
         Entry {
             id,
             app,
+            peer,
+            lead,
+            members: Mutex::default(),
             destination,
             host,
             service_number,
@@ -162,6 +173,24 @@ impl Entry {
         self.view.lock().via.as_ref().map(|via| via.name())
     }
 
+    /// The session to which it belongs, while that lives.
+    #[must_use]
+    pub fn lead(&self) -> Option<Arc<Entry>> {
+        self.lead.as_ref()?.0.upgrade()
+    }
+
+    /// Its number in the status: that of the lead, or its own if it has members.
+    fn lead_id(&self) -> Option<u64> {
+        let own = || (!self.members.lock().is_empty()).then_some(self.id);
+        self.lead().map(|lead| lead.id).or_else(own)
+    }
+
+    /// Those that belong to it and live.
+    #[must_use]
+    pub fn living_members(&self) -> Vec<Arc<Entry>> {
+        self.members.lock().iter().filter_map(|(_, member)| member.upgrade()).collect()
+    }
+
     /// Its part of the status.
     #[must_use]
     pub fn json(&self) -> Value {
@@ -170,6 +199,7 @@ impl Entry {
             "id": self.id,
             "app": { "pid": self.app.pid, "comm": self.app.comm },
             "destination": self.destination,
+            "group": self.lead_id(),
             "service": self.service.name,
             "server": self.server(),
             "via": self.via(),

@@ -18,7 +18,7 @@ use stp_proto::rise::{RiseWatch, Rule, Way};
 use stp_proto::select::{Rank, Rejection, Want};
 use stp_proto::session::{Attempt, Denied, Event, LostCause, Peer, Session, code};
 use stp_proto::time::Instant;
-use stp_proto::wire::{Close, ResetFrame};
+use stp_proto::wire::{Announcement, Close, ResetFrame, TransferReason};
 use tokio::sync::mpsc;
 
 use crate::around::Surroundings;
@@ -26,6 +26,7 @@ use crate::broker::Broker;
 use crate::dial::{self, Found};
 use crate::dialer::ServerDialer;
 use crate::entry::{Entry, Order, View};
+use crate::group;
 use crate::reach::Reach;
 use crate::service::Server;
 use crate::{measure, relay};
@@ -233,7 +234,11 @@ impl SessionFar {
         // What comes through a relay says nothing of the straight way.
         let home = self.course.home().filter(|_| self.course.via().is_none());
         self.link = home.map(|rank| (Arc::clone(self.server(rank)), now));
-        self.carry_out(session, actions)
+        let act = self.carry_out(session, actions);
+        if attempt == Attempt::Transfer {
+            tokio::spawn(group::gather(Arc::clone(self.entry())));
+        }
+        act
     }
 
     /// A server refused.
@@ -326,6 +331,10 @@ impl Far for SessionFar {
     type Found = Found;
     type Dialing = Dialing;
 
+    fn announced(&mut self, _session: &Session, announcement: &Announcement) {
+        group::announced(self.broker(), self.entry(), announcement);
+    }
+
     fn heard(&mut self, now: Instant) {
         if let Some((server, since)) = &self.link {
             server.heard.note(now, *since);
@@ -386,6 +395,12 @@ impl Far for SessionFar {
             Event::TransferWanted { reason, text } => {
                 if session.is_moving() {
                     return Act::Nothing;
+                }
+                // R94: its members go first; its server asks again.
+                if group::has_members_at(self.entry(), self.course.home()) {
+                    let received = session.positions().received;
+                    self.entry().record("stays", "what belongs to it goes first".into(), received);
+                    return Act::Stay(TransferReason::NobodyBetter);
                 }
                 let transferable = session.transferable();
                 self.course.handle_asked_to_leave(now, *reason, text, transferable)

@@ -20,6 +20,7 @@ pub mod dialer;
 pub mod distance;
 pub mod entry;
 pub mod far;
+pub mod group;
 pub mod lookup;
 pub mod map;
 pub mod measure;

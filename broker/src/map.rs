@@ -5,13 +5,14 @@ use std::net::IpAddr;
 use stp_proto::local::routes::{self, BuildError, Builder, Ports};
 
 use crate::config::{Config, WhenAbsent};
+use crate::group::awaited::Awaited;
 use crate::routes::Hosts;
 
-/// The bytes of the route map for this configuration.
+/// The bytes of the route map for this configuration, and for connections that were announced.
 ///
 /// # Errors
 /// When there are more routes than a map holds.
-pub fn build(config: &Config) -> Result<Vec<u8>, BuildError> {
+pub fn build(config: &Config, awaited: &[Awaited]) -> Result<Vec<u8>, BuildError> {
     let mut map = Builder::new(match config.when_absent {
         WhenAbsent::Pass => routes::WhenAbsent::Pass,
         WhenAbsent::Fail => routes::WhenAbsent::Fail,
@@ -28,6 +29,13 @@ pub fn build(config: &Config) -> Result<Vec<u8>, BuildError> {
             Hosts::Name(name) => map.name(name, ports)?,
             Hosts::Below(name) => map.name(&format!("*.{name}"), ports)?,
             Hosts::Net(net) => map.address(net.addr(), net.len(), ports)?,
+        }
+    }
+    for one in awaited {
+        let ports = Ports::one(one.port);
+        match &one.host {
+            Some(host) => map.name(host, ports)?,
+            None => map.address(one.ip, if one.ip.is_ipv4() { 32 } else { 128 }, ports)?,
         }
     }
     map.build()

@@ -27,10 +27,10 @@ const RELAY: u8 = 4;
 const WITH_RATE: u32 = 1;
 /// The same of the token under which the session was announced (R90).
 const WITH_TOKEN: u32 = 2;
-/// The same of the two addresses that the app sees (R92).
-const WITH_PLACES: u32 = 4;
+/// The same of the address of the app's peer (R92).
+const WITH_PEER: u32 = 4;
 /// The fields that are known here.
-const KNOWN: u32 = WITH_RATE | WITH_TOKEN | WITH_PLACES;
+const KNOWN: u32 = WITH_RATE | WITH_TOKEN | WITH_PEER;
 /// The features that announce a field: known ones are read, the others' fields skipped (R6).
 const FIELDS: u32 = 0xffff;
 /// Feature: PASS is understood (R80).
@@ -160,8 +160,8 @@ impl<'a> Connect<'a> {
             let token = f.handle("token")?;
             connect.belongs.token = Some(token).filter(|token| !token.is_none());
         }
-        if connect.features & WITH_PLACES != 0 {
-            connect.belongs.places = Some((read_address(&mut f)?, read_address(&mut f)?));
+        if connect.features & WITH_PEER != 0 {
+            connect.belongs.peer = Some(read_address(&mut f)?);
         }
         if connect.features & FIELDS & !KNOWN == 0 {
             f.end()?;
@@ -198,7 +198,7 @@ impl<'a> Connect<'a> {
             let bit = |there: bool, bit: u32| if there { bit } else { 0 };
             let fields = bit(self.rate.is_some(), WITH_RATE)
                 | bit(self.belongs.token.is_some(), WITH_TOKEN)
-                | bit(self.belongs.places.is_some(), WITH_PLACES);
+                | bit(self.belongs.peer.is_some(), WITH_PEER);
             p.put_u32(self.features & !FIELDS | fields);
             p.put_u64(self.window);
             p.put_bytes(bounded(self.service, NAME_MAX).as_bytes());
@@ -226,8 +226,7 @@ impl<'a> Connect<'a> {
             if let Some(token) = self.belongs.token {
                 p.put_handle(token);
             }
-            if let Some((own, peer)) = self.belongs.places {
-                put_address(p, own);
+            if let Some(peer) = self.belongs.peer {
                 put_address(p, peer);
             }
         });

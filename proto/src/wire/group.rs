@@ -45,8 +45,8 @@ impl Announce {
 pub struct Belongs {
     /// The token under which this session was announced; none: it was not.
     pub token: Option<Handle>,
-    /// The app's own address and that of its peer, as the app knows them.
-    pub places: Option<(SocketAddr, SocketAddr)>,
+    /// The address of the app's peer, as the app knows it.
+    pub peer: Option<SocketAddr>,
 }
 
 /// An announcement, in the stream order of the session it belongs to.

@@ -70,10 +70,7 @@ fn connects(ticket: &[u8]) -> Vec<Frame<'_>> {
             rate: Some(1),
             belongs: Belongs {
                 token: Some(B),
-                places: Some((
-                    "10.0.0.1:40000".parse().unwrap(),
-                    "[2001:db8::1]:21".parse().unwrap(),
-                )),
+                peer: Some("[2001:db8::1]:21".parse().unwrap()),
             },
             ..connect.clone()
         }),

@@ -144,7 +144,7 @@ fn connect<'a>(draw: &mut Draw<'_>, (text, more, bytes): Borrowed<'a>) -> Connec
         rate: draw.bool().then(|| draw.position()),
         belongs: Belongs {
             token: draw.bool().then(|| draw.handle()),
-            places: draw.bool().then(|| (place(draw), place(draw))),
+            peer: draw.bool().then(|| place(draw)),
         },
     }
 }

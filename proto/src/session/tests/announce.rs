@@ -49,7 +49,7 @@ fn announcements_come_in_order_through_link_loss_at_every_frame_boundary() {
 #[test]
 fn a_broker_that_knows_no_announcements_gets_none() {
     let mut pair = Pair::new();
-    pair.broker.session.belongs(Belongs { token: Some(Handle([5; 16])), places: None });
+    pair.broker.session.belongs(Belongs { token: Some(Handle([5; 16])), peer: None });
     pair.until(|pair| !pair.links.is_empty());
     pair.settle();
     let record = pair.links.get_mut(&1).expect("dialed").first(0).clone();

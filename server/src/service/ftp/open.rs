@@ -86,7 +86,7 @@ fn ticket(request: &TransferRequest<'_>, mint: Option<&Mint>) -> Result<Option<T
 impl Asked {
     /// The server's address as the client knows it.
     fn host(&self) -> IpAddr {
-        self.belongs.places.map_or(Ipv4Addr::LOCALHOST.into(), |(_, peer)| peer.ip())
+        self.belongs.peer.map_or(Ipv4Addr::LOCALHOST.into(), |peer| peer.ip())
     }
 
     fn begin(&self) -> ftp::Control {

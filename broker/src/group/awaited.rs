@@ -1,0 +1,60 @@
+//! Connections that were announced and are not there yet.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use stp_proto::handle::Handle;
+use tokio::sync::mpsc;
+
+use crate::entry::Entry;
+
+/// A connection of an app that was announced and has not been made.
+#[derive(Debug)]
+pub struct Awaited {
+    /// Where to.
+    pub ip: IpAddr,
+    /// The name behind a virtual address.
+    pub host: Option<String>,
+    /// The port there.
+    pub port: u16,
+    /// Names the session.
+    pub token: Handle,
+    /// Whose it is.
+    pub lead: Weak<Entry>,
+    /// Its number.
+    pub lead_id: u64,
+    /// The program of it.
+    pub pid: i32,
+}
+
+/// A member that is to be begun.
+pub struct Member {
+    /// The session it belongs to.
+    pub lead: Arc<Entry>,
+    /// Its token.
+    pub token: Handle,
+}
+
+/// A listener of an app that is to be reached.
+pub struct Reach {
+    /// Whose it is.
+    pub member: Member,
+    /// Where the app listens, as its server says.
+    pub address: SocketAddr,
+}
+
+/// The way from where a listener is announced to where sessions are begun.
+pub struct ToReach {
+    /// The one end.
+    pub sender: mpsc::UnboundedSender<Reach>,
+    /// The other, until somebody takes it.
+    pub receiver: Mutex<Option<mpsc::UnboundedReceiver<Reach>>>,
+}
+
+impl Default for ToReach {
+    fn default() -> ToReach {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        ToReach { sender, receiver: Mutex::new(Some(receiver)) }
+    }
+}

@@ -1,0 +1,97 @@
+//! The near side of a member that the broker itself has made: a connection to the app's listener.
+
+use std::io::{self, IoSliceMut};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustix::net::Shutdown;
+use rustix::net::sockopt::set_socket_linger;
+use stp_drive::{Near, Pulled};
+use stp_proto::session::{Event, Session, ShutNear};
+use stp_proto::time::Instant;
+use tokio::net::TcpStream;
+
+/// The app, behind its listener.
+pub struct ReachedNear {
+    /// There until it is reset.
+    stream: Option<TcpStream>,
+    /// The end was told; until then a close is an abort.
+    fin: bool,
+}
+
+impl ReachedNear {
+    /// Around a connection to it.
+    #[must_use]
+    pub fn new(stream: TcpStream) -> ReachedNear {
+        ReachedNear { stream: Some(stream), fin: false }
+    }
+}
+
+fn abort(stream: TcpStream) {
+    if let Err(error) = set_socket_linger(&stream, Some(Duration::ZERO)) {
+        tracing::trace!(%error, "the app has gone already");
+    }
+}
+
+impl Near for ReachedNear {
+    fn poll_readable(&mut self, _now: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        self.stream.as_ref().map_or(Poll::Pending, |stream| stream.poll_read_ready(cx).map(drop))
+    }
+
+    fn poll_writable(&mut self, _now: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        self.stream.as_ref().map_or(Poll::Pending, |stream| stream.poll_write_ready(cx).map(drop))
+    }
+
+    fn pull(&mut self, now: Instant, session: &mut Session) -> io::Result<Pulled> {
+        let Some(stream) = &self.stream else { return Err(io::ErrorKind::WouldBlock.into()) };
+        let mut ended = false;
+        let taken = session.fill(now, |slices: &mut [IoSliceMut<'_>]| {
+            let read = stream.try_read_vectored(slices)?;
+            ended = read == 0 && slices.iter().any(|slice| !slice.is_empty());
+            Ok(read)
+        })?;
+        match taken {
+            0 if ended => Ok(Pulled::Fin),
+            0 => Err(io::ErrorKind::WouldBlock.into()),
+            taken => Ok(Pulled::Bytes(taken)),
+        }
+    }
+
+    fn push(
+        &mut self,
+        now: Instant,
+        session: &mut Session,
+        arrived: &[&[u8]],
+    ) -> io::Result<usize> {
+        session.deliver(now, arrived, |slices| match &self.stream {
+            Some(stream) => stream.try_write_vectored(slices),
+            None => Err(io::ErrorKind::BrokenPipe.into()),
+        })
+    }
+
+    fn shut(&mut self, _now: Instant, how: ShutNear) {
+        match (how, &self.stream) {
+            (ShutNear::Fin, Some(stream)) => {
+                self.fin = true;
+                if let Err(error) = rustix::net::shutdown(stream, Shutdown::Write) {
+                    tracing::trace!(%error, "the app has gone already");
+                }
+            }
+            (ShutNear::Reset { .. }, Some(_)) => self.stream.take().into_iter().for_each(abort),
+            (_, None) => {}
+        }
+    }
+
+    fn event(&mut self, _now: Instant, _session: &mut Session, _event: &Event) {}
+}
+
+impl Drop for ReachedNear {
+    /// Without an orderly end the app sees an abort: the end of a file is told by the end of this.
+    fn drop(&mut self) {
+        if !self.fin
+            && let Some(stream) = self.stream.take()
+        {
+            abort(stream);
+        }
+    }
+}
