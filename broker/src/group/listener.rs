@@ -4,7 +4,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// A listener on this machine answers at once, or not at all.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -19,18 +19,34 @@ struct Listening {
     inode: u64,
 }
 
-/// Connects to the listener of this process.
+/// Connects to the listener of this process. Programs check where such a connection comes from: it
+/// comes from `peer` if that is an address of this machine, as virtual ones are.
 ///
 /// # Errors
 /// Says why not.
-pub async fn reach(pid: i32, address: SocketAddr) -> Result<TcpStream, String> {
+pub async fn reach(pid: i32, address: SocketAddr, peer: IpAddr) -> Result<TcpStream, String> {
     let address = SocketAddr::new(address.ip().to_canonical(), address.port());
     belongs(pid, address)?;
-    let stream = tokio::time::timeout(CONNECT_MAX, TcpStream::connect(address)).await;
+    let peer = Some(peer.to_canonical()).filter(|peer| peer.is_ipv4() == address.is_ipv4());
+    let connecting = async {
+        if let Some(peer) = peer
+            && let Ok(stream) = connect(address, peer).await
+        {
+            return Ok(stream);
+        }
+        TcpStream::connect(address).await
+    };
+    let stream = tokio::time::timeout(CONNECT_MAX, connecting).await;
     let stream = stream.map_err(|_| "it does not answer".to_owned())?;
     let stream = stream.map_err(|error| error.to_string())?;
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
     Ok(stream)
+}
+
+async fn connect(address: SocketAddr, from: IpAddr) -> std::io::Result<TcpStream> {
+    let socket = if from.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.bind(SocketAddr::new(from, 0))?;
+    socket.connect(address).await
 }
 
 fn belongs(pid: i32, address: SocketAddr) -> Result<(), String> {

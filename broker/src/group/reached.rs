@@ -17,13 +17,22 @@ pub struct ReachedNear {
     stream: Option<TcpStream>,
     /// The end was told; until then a close is an abort.
     fin: bool,
+    /// There is no app: the server is told as soon as the session is there.
+    unreached: bool,
+    established: bool,
 }
 
 impl ReachedNear {
     /// Around a connection to it.
     #[must_use]
     pub fn new(stream: TcpStream) -> ReachedNear {
-        ReachedNear { stream: Some(stream), fin: false }
+        ReachedNear { stream: Some(stream), fin: false, unreached: false, established: false }
+    }
+
+    /// Instead of one that could not be made: its session ends with an error.
+    #[must_use]
+    pub fn unreached() -> ReachedNear {
+        ReachedNear { stream: None, fin: false, unreached: true, established: false }
     }
 }
 
@@ -35,6 +44,9 @@ fn abort(stream: TcpStream) {
 
 impl Near for ReachedNear {
     fn poll_readable(&mut self, _now: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        if self.unreached && self.established {
+            return Poll::Ready(());
+        }
         self.stream.as_ref().map_or(Poll::Pending, |stream| stream.poll_read_ready(cx).map(drop))
     }
 
@@ -43,6 +55,10 @@ impl Near for ReachedNear {
     }
 
     fn pull(&mut self, now: Instant, session: &mut Session) -> io::Result<Pulled> {
+        if self.unreached && self.established {
+            self.unreached = false;
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
         let Some(stream) = &self.stream else { return Err(io::ErrorKind::WouldBlock.into()) };
         let mut ended = false;
         let taken = session.fill(now, |slices: &mut [IoSliceMut<'_>]| {
@@ -82,7 +98,9 @@ impl Near for ReachedNear {
         }
     }
 
-    fn event(&mut self, _now: Instant, _session: &mut Session, _event: &Event) {}
+    fn event(&mut self, _now: Instant, _session: &mut Session, event: &Event) {
+        self.established |= matches!(event, Event::Established { .. });
+    }
 }
 
 impl Drop for ReachedNear {

@@ -7,6 +7,7 @@
 
 mod draw;
 mod echo;
+mod ftp;
 mod http;
 mod hyper_says;
 mod local;
@@ -32,13 +33,14 @@ pub struct Target {
 }
 
 /// All of them.
-pub const ALL: [Target; 13] = [
+pub const ALL: [Target; 14] = [
     Target { name: "wire", run: wire::run },
     Target { name: "session", run: session::run },
     Target { name: "ticket", run: ticket::run },
     Target { name: "seal", run: seal::run },
     Target { name: "plan", run: plan::run },
     Target { name: "http", run: http::run },
+    Target { name: "ftp", run: ftp::run },
     Target { name: "local", run: local::run },
     Target { name: "routes", run: routes::run },
     Target { name: "name", run: name::run },

@@ -1,0 +1,115 @@
+//! Logins that last: idle for longer than the server likes, on IPv6, many at once.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use stp_tests::process::Plan;
+use stp_tests::scene::{Scene, play};
+
+use crate::client::{CLIENTS, Client, HOST, Mode, Operation};
+use crate::fault::Fault;
+use crate::world::{CLIENT, CLIENT_MAX, World};
+
+/// Runs `session.py` with these arguments in the client's machine.
+fn session(scene: &Scene, world: &World, arguments: &[&str]) -> Result<()> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/ftp/session.py");
+    let plan = Plan::new("/usr/bin/python3").called("session.py").arg(script).arg(HOST);
+    let plan = world.broker.with_shim(plan.args(arguments))?;
+    let namespace = &world.topology.hosts[CLIENT].namespace;
+    plan.run(scene, Some(namespace), CLIENT_MAX)?.ok().map(drop)
+}
+
+#[test]
+fn a_login_outlives_the_servers_patience() {
+    play("ftp-idle", |scene| {
+        let world = World::lay(scene, 1, "idle_session_timeout=3")?;
+        session(scene, &world, &["idle", "8"])
+    });
+}
+
+#[test]
+fn a_login_keeps_its_directory_and_its_rest_at_another_server() {
+    play("ftp-idle-server", |scene| {
+        let mut world = World::lay(scene, 1, "")?;
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/ftp/session.py");
+        let plan = Plan::new("/usr/bin/python3").called("session.py").arg(script).arg(HOST);
+        let plan = world.broker.with_shim(plan.args(&["idle", "6"]))?;
+        let process = plan.start(scene, Some(&world.topology.hosts[CLIENT].namespace))?;
+        std::thread::sleep(Duration::from_secs(3));
+        Fault::Server.happen(scene, &mut world)?;
+        process.end(CLIENT_MAX)?.ok().map(drop)
+    });
+}
+
+#[test]
+fn a_client_that_aborts_goes_on() {
+    play("ftp-abort", |scene| {
+        let world = World::lay(scene, 40, "")?;
+        session(scene, &world, &["abort", "0"])
+    });
+}
+
+#[test]
+fn nobody_is_made_to_connect_elsewhere() {
+    play("ftp-bounce", |scene| {
+        let world = World::lay(scene, 1, "")?;
+        session(scene, &world, &["bounce", "0"])
+    });
+}
+
+#[test]
+fn curl_on_ipv6() {
+    play("ftp-ipv6", |scene| {
+        let world = World::lay(scene, 5, "")?;
+        for (number, arguments) in [&["-6"][..], &["-6", "-P", "-"]].iter().enumerate() {
+            let got = scene.path(&format!("got-{number}"));
+            let url = format!("ftp://{HOST}/big");
+            let plan = Plan::new("curl").called(&format!("curl-{number}"));
+            let plan = world.broker.with_shim(plan.args(arguments))?;
+            let plan = plan.args(&["-sS", "--fail", "-o"]).arg(&got).arg(&url);
+            let namespace = &world.topology.hosts[CLIENT].namespace;
+            plan.run(scene, Some(namespace), CLIENT_MAX)?.ok()?;
+            let sum = stp_tests::file::sha256(&got)?;
+            ensure!(sum == world.payload.sha256, "wrong bytes by {arguments:?}");
+        }
+        Ok(())
+    });
+}
+
+/// Ten at once through one broker, and everything happens to them.
+#[test]
+fn ten_clients_through_many_faults_are_never_told_a_lie() {
+    play("ftp-crowd", |scene| crowd(scene).context("ten clients"));
+}
+
+fn crowd(scene: &Scene) -> Result<()> {
+    let mut world = World::lay(scene, 40, "")?;
+    let mut works = Vec::new();
+    for (number, client) in CLIENTS.iter().chain(&CLIENTS[..2]).enumerate() {
+        let mode = if number % 3 == 1 && *client != Client::Busybox { Mode::Active } else { Mode::Passive };
+        works.push(world.start(scene, *client, mode, Operation::Retr, number)?);
+    }
+    let begun = Instant::now();
+    let faults = [Fault::Address, Fault::Ftp, Fault::Cut, Fault::Server];
+    for fault in faults {
+        std::thread::sleep(Duration::from_millis(1_700));
+        scene.say(fault.name());
+        if let Err(error) = fault.happen(scene, &mut world) {
+            scene.say(&format!("  not any more: {error}"));
+        }
+    }
+    let (mut right, mut lies) = (0, Vec::new());
+    for work in works {
+        let client = work.client.name();
+        match world.outcome(work) {
+            Ok(outcome) if outcome.right => right += 1,
+            Ok(outcome) if outcome.told => lies.push(format!("{client}: {}", outcome.said)),
+            Ok(_) => scene.say(&format!("{client} was told of an error")),
+            Err(error) => scene.say(&format!("{client}: {error}")),
+        }
+    }
+    scene.say(&format!("{right} of 10 whole after {:.1} s", begun.elapsed().as_secs_f64()));
+    ensure!(lies.is_empty(), "told of success without the file: {lies:?}");
+    ensure!(right >= 9, "only {right} of 10 files are whole");
+    Ok(())
+}

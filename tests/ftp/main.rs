@@ -1,0 +1,12 @@
+//! Legacy FTP clients, unmodified, before real FTP servers: every client, passive and active,
+//! through everything that can happen to links and servers.
+//!
+//! A bounded part of it runs always; `scripts/ftp` runs all of it and prints the table of
+//! docs/ftp.md. Needs root and /dev/net/tun.
+
+mod cases;
+mod client;
+mod fault;
+mod interactive;
+mod table;
+mod world;

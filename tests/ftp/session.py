@@ -1,0 +1,70 @@
+"""A longer login with Python's ftplib: HOST idle|abort|bounce SECONDS. Exit code 0: as it must be."""
+
+import ftplib
+import io
+import socket
+import sys
+import time
+
+host, what, seconds = sys.argv[1:4]
+ftp = ftplib.FTP(host, timeout=60)
+ftp.login()
+
+
+def whole(command):
+    data = io.BytesIO()
+    ftp.retrbinary(command, data.write)
+    return data.getvalue()
+
+
+if what == "idle":
+    ftp.cwd("names")
+    before = ftp.nlst()
+    ftp.cwd("/")
+    big = whole("RETR big")
+    ftp.cwd("names")
+    ftp.sendcmd("REST 0")
+    time.sleep(float(seconds))
+    assert ftp.pwd() == "/names", ftp.pwd()
+    assert sorted(ftp.nlst()) == sorted(before)
+    tail = io.BytesIO()
+    ftp.retrbinary("RETR ../big", tail.write, rest=1000)
+    assert tail.getvalue() == big[1000:], "other bytes behind REST"
+    ftp.quit()
+elif what == "abort":
+    connection = ftp.transfercmd("RETR big")
+    connection.recv(100_000)
+    connection.close()
+    try:
+        ftp.abort()
+        ftp.voidresp()
+    except ftplib.all_errors as error:
+        assert str(error)[0] in "24", error
+    assert len(ftp.nlst("names")) == 2000
+    ftp.quit()
+elif what == "bounce":
+    # A listener of another process, and one that is nobody's.
+    for port in (4711, 22, 1):
+        for host in ("127.0.0.1", "192.0.2.1"):
+            try:
+                ftp.sendport(host, port)
+                ftp.voidcmd("NOOP")
+            except ftplib.error_perm:
+                continue
+            ftp.sock.settimeout(20)
+            try:
+                ftp.sendcmd("NLST names")
+                answer = ftp.voidresp()
+                raise SystemExit(f"{host}:{port} was accepted: {answer}")
+            except (ftplib.Error, EOFError):
+                pass
+            except socket.timeout:
+                raise SystemExit(f"{host}:{port}: no answer")
+    ftp.cwd("names")
+    assert len(ftp.nlst()) == 2000
+    # Lines that are too long, empty and strange are answered.
+    for line in ("X" * 20_000, "", "\x01\x02", "USER", "RETR"):
+        ftp.sock.sendall(line.encode() + b"\r\n")
+        answer = ftp.getmultiline()
+        assert answer[0] in "345", (line[:20], answer)
+    ftp.quit()

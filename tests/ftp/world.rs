@@ -1,0 +1,173 @@
+//! One client machine and two servers, each an STP server before a vsftpd of its own.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use stp_tests::daemon::{self, BROKER_STATUS, Broker, Offer, Server, Wanted};
+use stp_tests::emulator::Shape;
+use stp_tests::file::{self, Payload};
+use stp_tests::process::Process;
+use stp_tests::scene::Scene;
+use stp_tests::topology::Topology;
+use stp_tests::vsftpd::Vsftpd;
+
+use crate::client::{Client, HOST, Mode, Operation};
+
+/// The client's place among the hosts; server n is host n + 1.
+pub const CLIENT: usize = 0;
+const NAMES: [&str; 2] = ["a", "b"];
+const SERVICE: &str = "ftp.mirror@lab.example";
+/// A client has this long, faults included.
+pub const CLIENT_MAX: Duration = Duration::from_secs(90);
+/// Names in the directory that is listed.
+const LISTED: usize = 2_000;
+
+/// See the module. Fields fall in order: programs first, the network last.
+pub struct World {
+    pub broker: Broker,
+    pub servers: Vec<Server>,
+    pub ftp: Vec<Vsftpd>,
+    pub topology: Topology,
+    /// `big`, and what is put.
+    pub payload: Payload,
+}
+
+/// A client at work.
+pub struct Work {
+    pub process: Process,
+    pub client: Client,
+    pub operation: Operation,
+    /// What it makes, or sends.
+    pub local: PathBuf,
+}
+
+impl World {
+    /// Lays it out, with a file of so many megabytes; `vsftpd` goes into both configurations.
+    pub fn lay(scene: &Scene, megabytes: u64, vsftpd: &str) -> Result<World> {
+        daemon::programs()?;
+        let topology = Topology::build(&[("client", 1), ("a", 1), ("b", 1)])?;
+        topology.shape(CLIENT, 0, Shape::of(200, 20))?;
+        let payload = Payload::make(megabytes, 1)?;
+        let cluster_key = daemon::cluster_key(scene, "cluster.key")?;
+        let (mut servers, mut ftp) = (Vec::new(), Vec::new());
+        for (place, &name) in NAMES.iter().enumerate() {
+            let host = &topology.hosts[place + 1];
+            let one = Vsftpd::start(scene, &format!("vsftpd-{name}"), &host.namespace, vsftpd)?;
+            payload.link(&one.root.join("big"))?;
+            let names = one.root.join("names");
+            std::fs::create_dir(&names)?;
+            for number in 0..LISTED {
+                std::fs::File::create(names.join(listed(number)))?;
+            }
+            one.close_root()?;
+            let offer = Offer { name: SERVICE.into(), kind: "ftp", to: "127.0.0.1:21".into() };
+            let at = (&host.namespace, &*host.address());
+            servers.push(Server::start(scene, name, at, &cluster_key, &[offer], "")?);
+            ftp.push(one);
+        }
+        let all = servers.iter().map(|s| (s.name.clone(), s.address.clone(), s.key.clone()));
+        let route = format!("{HOST}:21");
+        let wanted = [Wanted { name: SERVICE, route: &route, servers: all.collect() }];
+        let broker = Broker::start(scene, &topology.hosts[CLIENT].namespace, &wanted, "")?;
+        Ok(World { broker, servers, ftp, topology, payload })
+    }
+
+    /// Starts a client. Each has a directory of its own, `number` tells them apart.
+    pub fn start(
+        &self,
+        scene: &Scene,
+        client: Client,
+        mode: Mode,
+        operation: Operation,
+        number: usize,
+    ) -> Result<Work> {
+        let dir = scene.subdir(&format!("{}-{number}", client.name()))?;
+        let local = match (client, operation) {
+            (Client::Ncftp, Operation::Retr) => dir.join("big"),
+            (Client::Wget, Operation::List) => dir.join(".listing"),
+            (_, Operation::Stor) => {
+                let local = dir.join("put");
+                self.payload.link(&local)?;
+                local
+            }
+            _ => dir.join("got"),
+        };
+        let plan = client.plan(&self.broker, mode, operation, &local)?;
+        let process = plan.start(scene, Some(&self.topology.hosts[CLIENT].namespace))?;
+        Ok(Work { process, client, operation, local })
+    }
+
+    /// The place of the server at which the sessions are.
+    pub fn serving(&self) -> Result<usize> {
+        let status = self.broker_status()?;
+        let server = status["sessions"][0]["server"].as_str().context("no session")?.to_owned();
+        NAMES.iter().position(|name| *name == server).context("an unknown server")
+    }
+
+    pub fn broker_status(&self) -> Result<Value> {
+        daemon::status(&self.topology.hosts[CLIENT].namespace, BROKER_STATUS)
+    }
+
+    /// How far a client is, in bytes.
+    pub fn progress(&self, work: &Work) -> u64 {
+        let length = |path: PathBuf| std::fs::metadata(path).map_or(0, |meta| meta.len());
+        match work.operation {
+            Operation::Stor => {
+                let put = |ftp: &Vsftpd| length(ftp.root.join("in/put"));
+                self.ftp.iter().map(put).max().unwrap_or(0)
+            }
+            Operation::Retr | Operation::List => length(work.local.clone()),
+        }
+    }
+
+    /// Waits for the end of a client; says how it ended and whether what it did is right.
+    pub fn outcome(&self, work: Work) -> Result<Outcome> {
+        let ended = work.process.end(CLIENT_MAX)?;
+        let right = match work.operation {
+            Operation::Retr => file::sha256(&work.local).is_ok_and(|sum| sum == self.payload.sha256),
+            Operation::Stor => self.ftp.iter().any(|ftp| {
+                let put = ftp.root.join("in/put");
+                file::sha256(&put).is_ok_and(|sum| sum == self.payload.sha256)
+            }),
+            Operation::List => {
+                let made = std::fs::read_to_string(&work.local).unwrap_or_default();
+                let text = if work.client == Client::Ncftp { ended.out.clone() } else { made };
+                (0..LISTED).all(|number| text.contains(&listed(number)))
+                    && text.lines().filter(|line| line.contains("name-")).count() == LISTED
+            }
+        };
+        let said = [ended.out.as_str(), ended.err.as_str()].concat();
+        let success = ended.status.success();
+        let told = work.client.exit_code_counts() && success;
+        // What a client says that has no exit code worth reading.
+        let told = told || (!work.client.exit_code_counts() && said.contains("226"));
+        Ok(Outcome { right, told, said })
+    }
+}
+
+/// How a client ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Every byte, and nothing else.
+    pub right: bool,
+    /// It was told, or believes, that it was a success.
+    pub told: bool,
+    /// What it printed.
+    pub said: String,
+}
+
+impl Outcome {
+    /// Success, and rightly so.
+    pub fn must_be_good(&self) -> Result<()> {
+        let tail: String = self.said.chars().rev().take(600).collect();
+        let tail: String = tail.chars().rev().collect();
+        ensure!(self.right && self.told, "right: {}, told: {}: {tail}", self.right, self.told);
+        Ok(())
+    }
+}
+
+fn listed(number: usize) -> String {
+    format!("name-{number:05}")
+}
