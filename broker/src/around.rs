@@ -23,11 +23,14 @@ pub struct Surroundings {
 const ELSEWHERE_AFTER: Duration = Duration::from_secs(2);
 
 impl Surroundings {
-    /// The server of the session to which this one belongs.
+    /// The server of the session to which this one belongs, if this one is not there.
     fn lead_server(&self) -> Option<Rank> {
         let lead = self.entry.lead()?;
-        let view = lead.view.lock();
-        view.server.filter(|_| view.attached)
+        let there = {
+            let view = lead.view.lock();
+            view.server.filter(|_| view.attached)
+        };
+        there.filter(|there| self.entry.view.lock().server != Some(*there))
     }
 }
 

@@ -137,8 +137,7 @@ impl Asked {
         let Some(ticket) = ticket else {
             let slot = match request {
                 None => self.groups.find(self.client, token).ok_or_else(|| {
-                    let refused = u16::try_from(libc::ECONNREFUSED).unwrap_or_default();
-                    Denial::new(DenyReason::Refused(refused), "nobody waits for this connection")
+                    Denial::new(DenyReason::NotHere, "nobody waits for this connection")
                 })?,
                 Some(_) => self.groups.slot(self.client, token),
             };
