@@ -325,7 +325,8 @@ impl Server {
         connect: &Connect<'_>,
         service: &ServiceConfig,
     ) -> Result<Option<String>, Denial> {
-        if !connect.mode.wants_grant() {
+        // A member of a group has nothing but what its lead, who was admitted, lets it have.
+        if !connect.mode.wants_grant() || connect.belongs.token.is_some() {
             return Ok(None);
         }
         let (Some(cluster), Some(grant)) = (&self.config.cluster, connect.grant) else {

@@ -151,7 +151,10 @@ fn nobody_is_told_of_success_for_data_that_did_not_arrive() {
 fn an_upload_ends_with_the_servers_word_or_with_an_error() {
     let mut control = logged_in();
     started(&mut control, "STOR up");
-    assert_eq!(hear(&mut control, "226 stored"), "Done\nC:226 stored\r\n");
+    assert_eq!(hear(&mut control, "226 stored"), "Done\n");
+    let token = token(&control);
+    control.data(token, DataNews::Delivered);
+    assert_eq!(text(&mut control), "C:226 stored\r\n");
     started(&mut control, "STOR up");
     control.server_lost();
     let said = text(&mut control);

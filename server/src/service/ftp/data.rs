@@ -344,9 +344,8 @@ impl Near for Data {
         }
         match pushed {
             Err(error) if upload && error.kind() != io::ErrorKind::WouldBlock => {
-                // What the server says of it is still to come.
                 tracing::debug!(%error, "the server takes no more");
-                self.source = None;
+                self.fail("the server takes no more of an upload");
                 Ok(0)
             }
             pushed => pushed,

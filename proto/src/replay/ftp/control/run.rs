@@ -115,10 +115,10 @@ impl Control {
         };
         let reply = match (run.running.transfer, run.news) {
             (_, Some(DataNews::Moved)) => return,
-            (Transfer::Up, _) => match last {
-                Some(reply) if reply.is_done() && run.news == Some(DataNews::Failed) => failed(),
-                Some(reply) => reply.bytes.clone(),
-                None => failed(),
+            (Transfer::Up, news) => match (last, news) {
+                (Some(reply), None) if reply.is_done() => return,
+                (Some(reply), Some(DataNews::Delivered)) => reply.bytes.clone(),
+                _ => failed(),
             },
             (Transfer::Down, Some(DataNews::Delivered)) => match last {
                 Some(reply) if reply.is_done() => reply.bytes.clone(),
