@@ -227,13 +227,7 @@ impl Door {
         socket.refuse(errno as i32);
     }
 
-    fn begin(
-        &self,
-        socket: AppSocket,
-        goal: Goal,
-        host: Option<String>,
-        member: Option<Member>,
-    ) {
+    fn begin(&self, socket: AppSocket, goal: Goal, host: Option<String>, member: Option<Member>) {
         let Ok(handle) = self.0.handle() else {
             return self.turn_away(socket, None, Errno::EAGAIN, "the system has no randomness");
         };
@@ -287,8 +281,7 @@ impl Door {
             SessionStatus::told_to(self.0.feed.clone(), id.into()),
         ));
         let limits = limits(&self.0.config.limits);
-        let mut session =
-            Session::initiate(self.0.now(), limits, handle, &entry.service.name, "");
+        let mut session = Session::initiate(self.0.now(), limits, handle, &entry.service.name, "");
         session.belongs(Belongs { token, peer: Some(peer) });
         if let Some(grant) = &grant {
             session.show_grant(grant);

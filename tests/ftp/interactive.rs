@@ -86,7 +86,11 @@ fn crowd(scene: &Scene) -> Result<()> {
     let mut world = World::lay(scene, 40, "")?;
     let mut works = Vec::new();
     for (number, client) in CLIENTS.iter().chain(&CLIENTS[..2]).enumerate() {
-        let mode = if number % 3 == 1 && *client != Client::Busybox { Mode::Active } else { Mode::Passive };
+        let mode = if number % 3 == 1 && *client != Client::Busybox {
+            Mode::Active
+        } else {
+            Mode::Passive
+        };
         works.push(world.start(scene, *client, mode, Operation::Retr, number)?);
     }
     let begun = Instant::now();

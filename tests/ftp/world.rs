@@ -126,7 +126,9 @@ impl World {
     pub fn outcome(&self, work: Work) -> Result<Outcome> {
         let ended = work.process.end(CLIENT_MAX)?;
         let right = match work.operation {
-            Operation::Retr => file::sha256(&work.local).is_ok_and(|sum| sum == self.payload.sha256),
+            Operation::Retr => {
+                file::sha256(&work.local).is_ok_and(|sum| sum == self.payload.sha256)
+            }
             Operation::Stor => self.ftp.iter().any(|ftp| {
                 let put = ftp.root.join("in/put");
                 file::sha256(&put).is_ok_and(|sum| sum == self.payload.sha256)

@@ -68,10 +68,7 @@ fn connects(ticket: &[u8]) -> Vec<Frame<'_>> {
         }),
         Frame::Connect(Connect {
             rate: Some(1),
-            belongs: Belongs {
-                token: Some(B),
-                peer: Some("[2001:db8::1]:21".parse().unwrap()),
-            },
+            belongs: Belongs { token: Some(B), peer: Some("[2001:db8::1]:21".parse().unwrap()) },
             ..connect.clone()
         }),
         Frame::Connect(Connect {

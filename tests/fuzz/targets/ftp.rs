@@ -14,13 +14,38 @@ const MEMORY: usize = 2 << 20;
 
 /// What both sides say when they are good.
 const CLIENT: [&str; 18] = [
-    "USER ann", "PASS x", "TYPE I", "CWD /a", "CDUP", "PASV", "EPSV", "EPSV ALL",
-    "PORT 10,0,0,1,200,1", "EPRT |1|10.0.0.1|5000|", "REST 7", "RETR f", "STOR f", "LIST", "ABOR",
-    "QUIT", "NOOP", "RNFR x",
+    "USER ann",
+    "PASS x",
+    "TYPE I",
+    "CWD /a",
+    "CDUP",
+    "PASV",
+    "EPSV",
+    "EPSV ALL",
+    "PORT 10,0,0,1,200,1",
+    "EPRT |1|10.0.0.1|5000|",
+    "REST 7",
+    "RETR f",
+    "STOR f",
+    "LIST",
+    "ABOR",
+    "QUIT",
+    "NOOP",
+    "RNFR x",
 ];
 const SERVER: [&str; 12] = [
-    "220 hello", "331 pass", "230 in", "200 ok", "250 ok", "227 x (1,2,3,4,5,6)", "229 x (|||99|)",
-    "150 here", "226 done", "426 cut", "421 bye", "350 more",
+    "220 hello",
+    "331 pass",
+    "230 in",
+    "200 ok",
+    "250 ok",
+    "227 x (1,2,3,4,5,6)",
+    "229 x (|||99|)",
+    "150 here",
+    "226 done",
+    "426 cut",
+    "421 bye",
+    "350 more",
 ];
 
 pub fn run(data: &[u8]) {
@@ -123,7 +148,8 @@ fn carry_out(control: &mut Control, watch: &mut Watch) {
                 if answer.bytes.starts_with(b"226 Transfer complete.") {
                     assert!(watch.delivered && !watch.up, "told of success without the data");
                 }
-                watch.state = answer.state.map(|state| (state, answer.covers)).or(watch.state.take());
+                watch.state =
+                    answer.state.map(|state| (state, answer.covers)).or(watch.state.take());
             }
             Act::End => watch.ended = true,
             _ => {}

@@ -6,8 +6,8 @@ use std::task::{Context, Poll};
 
 use stp_drive::{Near, Pulled};
 use stp_net::key::PublicKey;
-use stp_proto::replay::ftp::{self, Answer, Verdict};
 use stp_proto::replay::Exchange;
+use stp_proto::replay::ftp::{self, Answer, Verdict};
 use stp_proto::session::{Event, Session, ShutNear, TicketOffer, code};
 use stp_proto::time::Instant;
 use stp_proto::wire::TransferReason;

@@ -270,7 +270,11 @@ impl Near for Data {
             };
         }
         if self.is_upload() || self.ended || self.source.is_none() {
-            return if judged || self.verdict().is_some() { Poll::Ready(()) } else { Poll::Pending };
+            return if judged || self.verdict().is_some() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            };
         }
         if self.verdict().is_some_and(|verdict| verdict != Verdict::Done) {
             return Poll::Ready(());
@@ -301,7 +305,11 @@ impl Near for Data {
             return self.give_ahead(now, session).map(Pulled::Bytes);
         }
         if self.resuming.is_some() {
-            return if self.slot.verdict() == Some(Verdict::Failed) { self.end() } else { blocked() };
+            return if self.slot.verdict() == Some(Verdict::Failed) {
+                self.end()
+            } else {
+                blocked()
+            };
         }
         let given_up = self.verdict().is_some_and(|verdict| verdict != Verdict::Done);
         if self.is_upload() || self.ended || given_up {

@@ -79,7 +79,8 @@ impl Control {
             Some(place) => return self.agree(&command, place),
         }
         if command.end <= self.guard && !command.is_repeatable() {
-            let text = b"451 Another server was asked for it; nobody knows whether it was done.\r\n";
+            let text =
+                b"451 Another server was asked for it; nobody knows whether it was done.\r\n";
             return self.finish(&command, text.to_vec());
         }
         let ends = matches!(command.verb.as_str(), "QUIT" | "ABOR");
