@@ -210,6 +210,8 @@ struct FileServer {
 struct FileRoute {
     to: OneOrMore,
     service: String,
+    #[serde(default)]
+    every_port: bool,
 }
 
 #[derive(Deserialize, Default)]
@@ -463,6 +465,15 @@ fn routes(loaded: &Loaded<File>, services: &[Service]) -> Result<Routes, ConfigE
             let what = format!("no [[service]] is called \"{name}\"");
             return Err(loaded.error(&format!("route[{i}].service"), what));
         };
+        if let Some(wide) = route.to.0.iter().find(|to| to.port.is_none())
+            && !route.every_port
+        {
+            let what = format!(
+                "{wide} leads every port to the one port of {name}: name the port that is meant, \
+                 such as :80, or say every_port = true if the service is the same on all of them"
+            );
+            return Err(loaded.error(&format!("route[{i}].to"), what));
+        }
         routes.extend(route.to.0.iter().map(|to| Route { to: to.clone(), service }));
     }
     Ok(Routes::new(routes))
@@ -490,6 +501,7 @@ mod tests {
         let text = format!(
             "status = \"127.0.0.1:7070\"\nwhen_absent = \"fail\"\n{}\n\
              [[route]]\nto = [\"a.b:80\", \"10.0.0.0/8:*\"]\nservice = \"www.m@e.org\"\n\
+             every_port = true\n\
              [limits]\nsend_buffer = \"1MiB\"\nhold = \"5m\"\nsessions_max = 7\n",
             service()
         );
@@ -528,6 +540,7 @@ mod tests {
             ("virtual_ipv4 = \"127.192.0.0/30\"\n".to_owned(), 1, "virtual_ipv4"),
             (format!("{s}[[route]]\nto = \"a.b:80\"\nservice = \"x@y\"\n"), 8, "service"),
             (format!("{s}[[route]]\nto = \"a.b\"\nservice = \"x@y\"\n"), 7, "to"),
+            (format!("{s}[[route]]\nto = \"a.b:*\"\nservice = \"www.m@e.org\"\n"), 7, "every_port"),
             (format!("{s}{s}"), 7, "name"),
             (lone, 2, "name"),
             ("[limits]\nhold = \"long\"\n".to_owned(), 2, "hold"),

@@ -97,8 +97,19 @@ pub struct Directory {
     next_number: AtomicUsize,
     next_file: AtomicUsize,
     trouble: Mutex<Option<String>>,
+    /// The public half of the proving key that the gateway has refused, and what it said.
+    refused: Mutex<Option<([u8; 32], String)>>,
     /// Counts changes of the network.
     network: watch::Sender<u64>,
+}
+
+/// The link is lost, or the log-in on it has ended: the password was changed.
+fn must_log_in_again(error: &AskError) -> bool {
+    match error {
+        AskError::Lost(_) => true,
+        AskError::Refused(refused) => refused.why == Refusal::NotLoggedIn,
+        _ => false,
+    }
 }
 
 fn lacking(errno: Errno, why: impl Into<String>) -> Lacking {
@@ -143,6 +154,7 @@ impl Directory {
             next_number: AtomicUsize::new(FIRST_NUMBER),
             next_file: AtomicUsize::new(1),
             trouble: Mutex::default(),
+            refused: Mutex::default(),
             network: watch::Sender::new(0),
         })
     }
@@ -322,7 +334,7 @@ impl Directory {
             let gateway = self.logged_in(config).await?;
             match gateway.locate(service.clone(), path.clone(), from).await {
                 Ok(found) => return Ok(found),
-                Err(error @ AskError::Lost(_)) => {
+                Err(error) if must_log_in_again(&error) => {
                     *self.gateway.lock().await = None;
                     last = error.into();
                 }
@@ -342,6 +354,12 @@ impl Directory {
         let first = &config.places[0];
         let credential = Credential::load(folder, &config.user, first)
             .map_err(|error| lacking(Errno::EACCES, error.to_string()))?;
+        let proof = credential.keys.proof_key();
+        if let Some((refused, why)) = &*self.refused.lock()
+            && *refused == proof
+        {
+            return Err(lacking(Errno::EACCES, why.clone()));
+        }
         let key = config.key.unwrap_or(credential.key);
         let tls = Arc::clone(&self.maker.lock().tls);
         let options = LinkOptions { timeout: DIAL_MAX, ..LinkOptions::default() };
@@ -359,6 +377,18 @@ impl Directory {
                     tracing::info!(gateway = %place, user = config.user, "logged in");
                     *kept = Some(gateway.clone());
                     return Ok(gateway);
+                }
+                Err(LoginError::Ask(AskError::Refused(refused)))
+                    if refused.why == Refusal::LoginRefused =>
+                {
+                    let why = format!(
+                        "the gateway refuses the log-in ({}); run: session login {}@{first}",
+                        refused.text, config.user
+                    );
+                    // It will be refused as long as nobody logs in anew: asking again and again
+                    // would only use up the attempts that are left.
+                    *self.refused.lock() = Some((proof, why.clone()));
+                    return Err(lacking(Errno::EACCES, why));
                 }
                 Err(error) => last = Some(error),
             }
@@ -526,7 +556,11 @@ impl Directory {
         }
         let found = self.locate(None, Some(path), from).await;
         let found = found.map_err(|lacking| {
-            let status = if lacking.unknown { 404 } else { 409 };
+            let status = match lacking.errno {
+                _ if lacking.unknown => 404,
+                Errno::EACCES => 403,
+                _ => 409,
+            };
             status::ActError { status, text: lacking.why }
         })?;
         let number = self.next_file.fetch_add(1, Ordering::Relaxed);

@@ -154,6 +154,9 @@ impl Service {
             let standing = reach.standing();
             let (state, why, away) = match &standing {
                 Standing::Open if listed(rank) => ("overloaded", String::new(), None),
+                Standing::Open if reach.counts.dials.load(Ordering::Relaxed) == 0 => {
+                    ("not tried yet", String::new(), None)
+                }
                 Standing::Open => ("ok", String::new(), None),
                 Standing::Away { last, away_since, .. } => {
                     let state = match last.kind {

@@ -89,6 +89,11 @@ pub enum Command {
     /// Remember the key of a Session Name Server.
     Trust(Trust),
     /// Get a file of a cluster: stp://USER@GATEWAY/PATH.
+    ///
+    /// Exit code: 0 it is there and has the SHA-256 that the gateway says; 3 no server has it; 6
+    /// the servers cannot be reached; 9 the disk is full; 13 there is another file of that name;
+    /// 16 it cannot be written; 24 the gateway refuses this user; 32 what came has another
+    /// SHA-256; 125 something else; 130 Ctrl-C.
     Get(Get),
     /// Show what sessions do: a download whose link is cut and whose server is killed.
     Demo {
@@ -98,8 +103,11 @@ pub enum Command {
     },
     /// Say whether a program will be covered, and if not, why and what to do.
     ///
+    /// The servers and the gateway that would be used are contacted, but for --offline.
+    ///
     /// Exit code: 0 it will be covered, and hosts among its arguments are routed; 1 it cannot be
-    /// covered; 3 it will be, but a host is not routed; 125 it could not be found out.
+    /// covered; 3 it will be, but a host is not routed; 4 it will be, but no server of a service
+    /// answers, or the gateway does not; 125 it could not be found out.
     Doctor(Doctor),
     /// Print a completion script for a shell.
     Completions {
@@ -167,8 +175,11 @@ pub struct Doctor {
         conflicts_with_all = ["json", "command"]
     )]
     pub report: Option<PathBuf>,
-    /// The program as one would start it; URLs, HOST:PORT and USER@HOST among its arguments are
-    /// looked up in the routes.
+    /// Do not contact servers and gateway.
+    #[arg(long)]
+    pub offline: bool,
+    /// The program as one would start it; URLs, hosts, HOST:PORT and, where the program means it,
+    /// USER@HOST among its arguments are looked up in the routes.
     #[arg(
         required_unless_present = "report",
         trailing_var_arg = true,
@@ -230,9 +241,16 @@ pub struct Get {
     /// The file.
     #[arg(value_name = "stp://USER@GATEWAY/PATH")]
     pub url: String,
-    /// Where to write the file; without it the last part of the path, in this folder.
+    /// Where to: a file, a folder, or - for stdout; otherwise the last part of the path, here.
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Replace another file of that name.
+    #[arg(long, conflicts_with = "continue_it")]
+    pub force: bool,
+    /// Go on with a part of it that is there under the file's own name. (FILE.part, which an
+    /// interrupted `session get` leaves, is gone on with in any case.)
+    #[arg(long = "continue", short = 'c')]
+    pub continue_it: bool,
     /// Show nothing while it goes well.
     #[arg(long, short)]
     pub quiet: bool,

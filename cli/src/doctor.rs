@@ -1,6 +1,5 @@
 //! `session doctor`: will this program be covered, and will its connections be sessions?
 
-use std::ffi::OsString;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,10 +14,13 @@ use crate::host::{self, Host, Way};
 use crate::linker::{self, Loaded};
 use crate::places;
 use crate::print::print;
+use crate::probe::{self, Tried};
 use crate::wrapper::{self, Started};
 
 /// The exit code when the program is covered, but a host among its arguments is not routed.
 const NOT_ROUTED: u8 = 3;
+/// The exit code when it would be covered and routed, but what is behind the routes is not there.
+const NOT_THERE: u8 = 4;
 
 /// Everything that was found out.
 struct Report {
@@ -32,6 +34,8 @@ struct Report {
     shim: Result<PathBuf, String>,
     broker: Option<Value>,
     hosts: Vec<(Host, Option<Way>)>,
+    /// Servers and gateway that were contacted.
+    tried: Vec<Tried>,
 }
 
 /// Says what was found; see [`Doctor`] for the exit code.
@@ -39,18 +43,20 @@ struct Report {
 /// # Errors
 /// When the program is not there.
 pub fn doctor(args: &Doctor) -> anyhow::Result<ExitCode> {
-    let report = examine(&args.command)?;
+    let report = examine(args)?;
     let text = if args.json { format!("{:#}\n", report.json()) } else { report.text() };
     print(&text)?;
     let unrouted = report.hosts.iter().any(|(_, way)| *way == Some(Way::Direct));
     Ok(match &report.obstacle {
         Some(_) => ExitCode::FAILURE,
         None if unrouted => ExitCode::from(NOT_ROUTED),
+        None if !report.all_there() => ExitCode::from(NOT_THERE),
         None => ExitCode::SUCCESS,
     })
 }
 
-fn examine(words: &[OsString]) -> anyhow::Result<Report> {
+fn examine(args: &Doctor) -> anyhow::Result<Report> {
+    let words = args.command.as_slice();
     let (at, away) = match wrapper::follow(words) {
         Started::Here(at) => (at, None),
         Started::Away(why, advice) => (0, Some(Obstacle::Elsewhere(why, advice))),
@@ -72,7 +78,10 @@ fn examine(words: &[OsString]) -> anyhow::Result<Report> {
         },
     };
     let map = here::session_dir().ok().and_then(|dir| host::route_map(&dir));
-    let hosts = words[at + 1..].iter().filter_map(|word| host::read(word.to_str()?));
+    let called = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let is_routed = |name: &str| map.as_deref().is_some_and(|map| host::is_named(map, name));
+    let words = words[at + 1..].iter().filter_map(|word| word.to_str());
+    let hosts = words.filter_map(|word| host::read(&called, word, &is_routed));
     let way = |host: Host| {
         let way = map.as_deref().map(|map| host::way(map, &host));
         (host, way)
@@ -85,7 +94,15 @@ fn examine(words: &[OsString]) -> anyhow::Result<Report> {
         program,
         obstacle,
         shim,
+        tried: Vec::new(),
     };
+    if !args.offline {
+        let services: Vec<String> =
+            report.hosts.iter().filter_map(|(host, _)| report.service_of(host)).collect();
+        // Without a host among the arguments, all of them may be meant.
+        let wanted = |name: &str| services.is_empty() || services.iter().any(|one| one == name);
+        report.tried = probe::try_all(report.broker.as_ref(), &wanted);
+    }
     report.take_notes();
     Ok(report)
 }
@@ -99,6 +116,16 @@ fn refused(loaded: Loaded) -> Option<Obstacle> {
 }
 
 impl Report {
+    /// Whether every service that was tried has a server that answers, and the gateway does.
+    fn all_there(&self) -> bool {
+        let answers = |one: &Tried| one.trouble.is_none();
+        self.tried.iter().all(|one| {
+            let service = one.service.as_ref();
+            let same = |other: &&Tried| service.is_some() && other.service.as_ref() == service;
+            answers(one) || self.tried.iter().filter(same).any(answers)
+        })
+    }
+
     fn take_notes(&mut self) {
         let mut note = |what: String, advice: &str| self.notes.push((what, advice.to_owned()));
         if self.program != self.runs
@@ -124,6 +151,15 @@ impl Report {
                 "allow it the broker's socket and routes there, or put the profile into complain \
                  mode (aa-complain)",
             );
+        }
+        let called = self.program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if let Some((what, advice)) = wrapper::peculiar(&called) {
+            note(what.to_owned(), advice);
+        }
+        if self.program != self.runs {
+            for (started, why, advice) in started_by(&self.program) {
+                note(format!("it starts {}: {why}", started.display()), advice);
+            }
         }
         if self.broker.is_none() {
             note("no broker runs here".into(), "`session run` starts one");
@@ -171,10 +207,22 @@ impl Report {
             let way = match way {
                 None => "unknown, as there is no route map".into(),
                 Some(Way::Direct) => "directly".into(),
-                Some(Way::Routed) => format!("by a session{}", self.service_of(host)),
+                Some(Way::Routed) => match self.service_of(host) {
+                    Some(service) => format!("by a session to {service}"),
+                    None => "by a session".into(),
+                },
                 Some(Way::RoutedAddress(ip)) => format!("by a session: its address {ip} is routed"),
             };
             line(format_args!("host:   {}{port}: {way}", host.name));
+        }
+        for one in &self.tried {
+            match &one.trouble {
+                None => line(format_args!("tried:  {}: answers", one.what)),
+                Some((why, advice)) => {
+                    line(format_args!("tried:  {}: {why}", one.what));
+                    line(format_args!("  advice: {advice}"));
+                }
+            }
         }
         for (what, advice) in &self.notes {
             line(format_args!("note:   {what}"));
@@ -191,15 +239,14 @@ impl Report {
     }
 
     /// The service that the broker's route for a name leads to.
-    fn service_of(&self, host: &Host) -> String {
+    fn service_of(&self, host: &Host) -> Option<String> {
         let routes = self.broker.as_ref().and_then(|broker| broker["routes"].as_array());
         let found = routes.into_iter().flatten().find(|route| {
             let to = route["to"].as_str().unwrap_or_default();
             let pattern = to.rsplit_once(':').map_or(to, |(pattern, _)| pattern);
             stp_proto::local::routes::fits(pattern.as_bytes(), host.name.as_bytes())
         });
-        let service = found.and_then(|route| route["service"].as_str());
-        service.map(|service| format!(" to {service}")).unwrap_or_default()
+        found.and_then(|route| route["service"].as_str()).map(str::to_owned)
     }
 
     fn json(&self) -> Value {
@@ -218,6 +265,12 @@ impl Report {
         let notes: Vec<Value> = (self.notes.iter())
             .map(|(what, advice)| json!({ "what": what, "advice": advice }))
             .collect();
+        let tried: Vec<Value> = (self.tried.iter())
+            .map(|one| {
+                let (why, advice) = one.trouble.clone().unzip();
+                json!({ "what": one.what, "answers": why.is_none(), "why": why, "advice": advice })
+            })
+            .collect();
         json!({
             "program": self.program.display().to_string(),
             "runs": self.runs.display().to_string(),
@@ -225,6 +278,7 @@ impl Report {
             "obstacle": obstacle,
             "hosts": hosts,
             "notes": notes,
+            "tried": tried,
             "shim": self.shim.as_ref().ok().map(|path| path.display().to_string()),
             "broker": self.broker.as_ref().map(|broker| broker["broker"]["pid"].clone()),
         })
@@ -239,6 +293,31 @@ fn scrubbing(script: &Path) -> Option<&'static str> {
     let text = if size <= SCRIPT_BYTES_MAX { std::fs::read(script).ok()? } else { return None };
     let text = String::from_utf8_lossy(&text).into_owned();
     WORDS.into_iter().find(|word| text.contains(word))
+}
+
+/// Programs that a script names by their paths and that the shim does not reach: why, and what to
+/// do.
+fn started_by(script: &Path) -> Vec<(PathBuf, String, &'static str)> {
+    const SCRIPT_BYTES_MAX: u64 = 1 << 20;
+    const STARTED_MAX: usize = 8;
+    let size = std::fs::metadata(script).map_or(u64::MAX, |meta| meta.len());
+    let text = if size <= SCRIPT_BYTES_MAX { std::fs::read(script) } else { return Vec::new() };
+    let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
+    let words = text.split(|c: char| c.is_whitespace() || "\"'=;()`$".contains(c));
+    let paths = words.filter(|word| word.starts_with("/usr/") || word.starts_with("/opt/"));
+    let mut found: Vec<(PathBuf, String, &'static str)> = Vec::new();
+    for path in paths.map(PathBuf::from).filter(|path| path.is_file()) {
+        if found.len() >= STARTED_MAX || found.iter().any(|(known, ..)| *known == path) {
+            continue;
+        }
+        if let Ok(finding) = elf::look(&path)
+            && let Coverage::Not(obstacle) = finding.coverage
+            && obstacle != Obstacle::NotAProgram
+        {
+            found.push((path, obstacle.why(), obstacle.advice()));
+        }
+    }
+    found
 }
 
 /// The AppArmor profile for a program, by the custom of naming its file after the program's path.

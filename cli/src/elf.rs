@@ -122,9 +122,13 @@ impl Obstacle {
             Obstacle::Elsewhere(_, advice) => advice,
             Obstacle::Missing(_) => "install the packages that these libraries are in",
             Obstacle::ShimRefused(_) => "build the shim on this machine",
-            Obstacle::Static | Obstacle::Go => {
+            Obstacle::Static => {
                 "use a dynamically linked build, or another program for the transfer (curl, wget), \
                  or give it a proxy that is started with `session run`"
+            }
+            Obstacle::Go => {
+                "no build of it helps; set HTTPS_PROXY or ALL_PROXY to a proxy that is started \
+                 with `session run` (tinyproxy, ssh -D), or use another program for the transfer"
             }
             Obstacle::Setuid | Obstacle::Capabilities => {
                 "use a copy of it without these rights (cp it somewhere; copies lose them), if it \

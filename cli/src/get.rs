@@ -1,66 +1,52 @@
 //! `session get`: a file of a cluster, by user and path (STP steps 1 to 5), without any shim.
 //!
 //! The broker locates the file and holds the session: lost links, moves and dying servers are its
-//! affair and not seen here. What is done here: ask for the bytes that are missing, write them to
-//! `FILE.part`, show how it goes, and compare the SHA-256 of the whole with the gateway's word
-//! before the file gets its name.
+//! affair and not seen here. What is done here: ask for the bytes that are missing
+//! ([`crate::fetch`]), write them to `FILE.part`, show how it goes, and compare the SHA-256 of the
+//! whole with the gateway's word before the file gets its name. The word that a part was begun with
+//! is kept in `FILE.part.sha256`: so a file that was changed meanwhile is fetched anew, and not
+//! mixed.
 
 use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use serde_json::{Value, json};
+use percent_encoding::percent_decode_str;
 use sha2::{Digest, Sha256};
-use stp_lookup::here;
-use stp_proto::local::wire::SocketState;
 
 use crate::args::{Get, Run};
+use crate::cause::{Cause, Final};
+use crate::fetch::{Offer, Source, locate, transfer};
 use crate::print::print;
-use crate::{broker, login, stream};
+use crate::{broker, login};
 
 /// Attempts without a new byte.
 const ATTEMPTS_MAX: u32 = 10;
-/// The broker holds a session without a path as long as it is configured to; so long without a
-/// byte it is asked how it goes.
-const SILENCE: Duration = Duration::from_secs(2);
+/// How often a file is begun anew because it has changed at the servers.
+const RESTARTS_MAX: u32 = 3;
 /// The exit code after Ctrl-C, as shells have it.
 const INTERRUPTED: i32 = 130;
-const HEAD_MAX: usize = 64 * 1024;
 const PIECE: usize = 256 * 1024;
 
-/// Where a file is to be had: `stp://user@gateway/path`.
-#[derive(Debug, PartialEq, Eq)]
-struct Source {
-    user: String,
-    gateway: String,
-    path: String,
-}
-
-/// What the broker says of a file.
-struct Offer {
-    address: SocketAddr,
-    host: String,
-    path: String,
-    size: u64,
-    sha256: String,
-    servers: String,
-}
-
-/// Gets a file.
+/// Gets a file. The exit code says why it was not had; see [`Cause`].
 ///
 /// # Errors
-/// When it cannot be had, or is not what the gateway says.
+/// When the command line makes no sense.
 pub fn get(args: &Get) -> anyhow::Result<ExitCode> {
+    let Err(error) = try_get(args) else { return Ok(ExitCode::SUCCESS) };
+    let Some(last) = error.downcast_ref::<Final>() else { return Err(error) };
+    eprintln!("session: {error:#}");
+    Ok(ExitCode::from(last.cause().exit_code()))
+}
+
+fn try_get(args: &Get) -> anyhow::Result<()> {
     let source = source(&args.url)?;
-    let name = source.path.rsplit('/').next().unwrap_or_default();
-    let target = args.output.clone().unwrap_or_else(|| PathBuf::from(name));
+    let target = target(args, &source)?;
     let run = Run {
         config: args.config.clone(),
         no_broker: false,
@@ -70,66 +56,208 @@ pub fn get(args: &Get) -> anyhow::Result<ExitCode> {
         command: Vec::new(),
     };
     broker::ensure(&run)?;
-    let offer = locate(&source, 0)?;
-    if target.exists() {
+    let offer = locate(&source, 0).map_err(|error| match error.is::<Final>() {
+        true => error,
+        false => Final::new(Cause::Network, format!("{error:#}")).into(),
+    })?;
+    let Some(target) = target else {
+        let bar = bar(offer.size, args.quiet);
+        let mut sink = Sink::Stdout(io::stdout());
+        let expected = offer.sha256.clone();
+        let came = fetch_all(&source, offer, &mut sink, (&bar, args.quiet))?;
+        bar.finish_and_clear();
+        return check(&came, &expected, "what was written");
+    };
+    if target.exists() && !args.force && !args.continue_it {
         if hash_of(&target)? == offer.sha256 {
             print(&format!("{} is there already, and right\n", target.display()))?;
-            return Ok(ExitCode::SUCCESS);
+            return Ok(());
         }
-        bail!("{} exists, and is another file; name one with -o", target.display());
-    }
-    let part = part_of(&target);
-    let bar = bar(offer.size, args.quiet);
-    on_interrupt(&bar, &part)?;
-    let sha256 = fetch(&source, offer, &part, &bar)?;
-    let (sha256, expected) = sha256;
-    if sha256 != expected {
-        // What was there from an earlier attempt may have been of an older file.
-        std::fs::remove_file(&part)?;
-        bail!(
-            "{} has the SHA-256 {}, not {expected} as the gateway says; it was taken away, try \
-                again",
-            part.display(),
-            sha256
+        let text = format!(
+            "{} exists, and is another file; name one with -o, or say --force to replace it, or \
+             --continue if it is a part of this one",
+            target.display()
         );
+        return Err(Final::new(Cause::Exists, text).into());
     }
-    std::fs::rename(&part, &target)?;
-    bar.finish_and_clear();
-    if !args.quiet {
-        print(&format!("{}  {}\n", expected, target.display()))?;
+    to_file(args, &source, offer, &target)
+}
+
+fn to_file(args: &Get, source: &Source, first: Offer, target: &Path) -> anyhow::Result<()> {
+    let (part, word) = (with(target, ".part"), with(target, ".part.sha256"));
+    if args.continue_it && target.exists() && !part.exists() {
+        std::fs::rename(target, &part).map_err(|error| local(target, &error))?;
     }
-    Ok(ExitCode::SUCCESS)
+    let bar = bar(first.size, args.quiet);
+    let mut offer = first;
+    for round in 0..=RESTARTS_MAX {
+        if begun_with(&part, &word).is_some_and(|begun| begun != offer.sha256) {
+            say(&bar, args.quiet, "the file was changed since it was begun; it is fetched anew");
+            std::fs::remove_file(&part)?;
+        }
+        let expected = offer.sha256.clone();
+        std::fs::write(&word, format!("{expected}\n")).map_err(|error| local(&word, &error))?;
+        on_interrupt(&bar, &part)?;
+        let mut sink = Sink::open(&part)?;
+        match fetch_all(source, offer, &mut sink, (&bar, args.quiet)) {
+            Ok(came) if came == expected => {
+                std::fs::rename(&part, target).map_err(|error| local(target, &error))?;
+                std::fs::remove_file(&word)?;
+                bar.finish_and_clear();
+                let done = format!("{expected}  {}\n", target.display());
+                return if args.quiet { Ok(()) } else { Ok(print(&done)?) };
+            }
+            Ok(came) if round > 0 => {
+                // This time it cannot be what an earlier attempt has left.
+                std::fs::remove_file(&part)?;
+                std::fs::remove_file(&word)?;
+                return check(&came, &expected, &part.display().to_string());
+            }
+            Ok(_) => {
+                let text = "what is there has not the SHA-256 that the gateway says; it is \
+                            fetched anew";
+                say(&bar, args.quiet, text);
+                std::fs::remove_file(&part)?;
+            }
+            Err(error) if error.is::<Changed>() => {
+                say(&bar, args.quiet, "the file was changed at the servers; it is fetched anew");
+            }
+            Err(error) => return Err(error),
+        }
+        offer = locate(source, 0)?;
+        bar.set_length(offer.size);
+    }
+    Err(Changed.into())
+}
+
+/// The SHA-256 that a part was begun with, if that is known.
+fn begun_with(part: &Path, word: &Path) -> Option<String> {
+    let word = part.exists().then(|| std::fs::read_to_string(word).ok())??;
+    Some(word.trim().to_owned())
+}
+
+fn check(came: &str, expected: &str, what: &str) -> anyhow::Result<()> {
+    if came == expected {
+        return Ok(());
+    }
+    let text = format!("{what} has the SHA-256 {came}, not {expected} as the gateway says");
+    Err(Final::new(Cause::Checksum, text).into())
+}
+
+/// The name that the file will have; none for stdout.
+fn target(args: &Get, source: &Source) -> anyhow::Result<Option<PathBuf>> {
+    let name = source.path.rsplit('/').next().unwrap_or_default();
+    let Some(output) = &args.output else { return Ok(Some(PathBuf::from(name))) };
+    if output.as_os_str() == "-" {
+        if args.force || args.continue_it {
+            bail!("-o - writes to stdout: there is nothing to replace or to continue");
+        }
+        return Ok(None);
+    }
+    if output.exists() && !output.is_dir() && !output.is_file() {
+        let text = format!("{} is not a plain file; to write to a pipe: -o -", output.display());
+        return Err(Final::new(Cause::Local, text).into());
+    }
+    let is_folder = output.is_dir() || output.as_os_str().to_string_lossy().ends_with('/');
+    if is_folder && !output.is_dir() {
+        let text = format!("{} does not exist", output.display());
+        return Err(Final::new(Cause::Local, text).into());
+    }
+    Ok(Some(if is_folder { output.join(name) } else { output.clone() }))
+}
+
+/// Where the bytes go.
+enum Sink {
+    File(File, PathBuf),
+    Stdout(io::Stdout),
+}
+
+/// A local file that cannot be written is no reason to try again.
+fn local(path: &Path, error: &io::Error) -> Final {
+    let cause =
+        if error.kind() == ErrorKind::StorageFull { Cause::DiskFull } else { Cause::Local };
+    Final::new(cause, format!("{}: {error}", path.display()))
+}
+
+impl Sink {
+    fn open(path: &Path) -> Result<Sink, Final> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = options.open(path).map_err(|error| local(path, &error))?;
+        Ok(Sink::File(file, path.to_owned()))
+    }
+
+    /// Hashes what an earlier attempt has left, and stands behind it.
+    fn prefix(&mut self, size: u64, hash: &mut Sha256) -> Result<u64, Final> {
+        match self {
+            Sink::File(file, path) => {
+                hash_prefix(file, size, hash).map_err(|error| local(path, &error))
+            }
+            Sink::Stdout(_) => Ok(0),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Final> {
+        match self {
+            Sink::File(file, path) => file.write_all(bytes).map_err(|error| local(path, &error)),
+            Sink::Stdout(out) => {
+                out.write_all(bytes).map_err(|error| local(Path::new("stdout"), &error))
+            }
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), Final> {
+        match self {
+            Sink::File(file, path) => file.sync_all().map_err(|error| local(path, &error)),
+            Sink::Stdout(out) => out.flush().map_err(|error| local(Path::new("stdout"), &error)),
+        }
+    }
+}
+
+/// Says something beside the bar.
+fn say(bar: &ProgressBar, quiet: bool, text: &str) {
+    if !quiet {
+        bar.suspend(|| eprintln!("session: {text}"));
+    }
 }
 
 /// Ctrl-C leaves a clean line, and what has come so far for the next time.
 fn on_interrupt(bar: &ProgressBar, part: &Path) -> anyhow::Result<()> {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    if ONCE.is_completed() {
+        return Ok(());
+    }
     let (bar, part) = (bar.clone(), part.display().to_string());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut interrupt = {
         let _inside = runtime.enter();
         tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?
     };
-    std::thread::spawn(move || {
-        runtime.block_on(interrupt.recv());
-        bar.finish_and_clear();
-        eprintln!("session: interrupted; {part} is kept, the same command goes on from there");
-        std::process::exit(INTERRUPTED);
+    ONCE.call_once(|| {
+        std::thread::spawn(move || {
+            runtime.block_on(interrupt.recv());
+            bar.finish_and_clear();
+            eprintln!("session: interrupted; {part} is kept, the same command goes on from there");
+            std::process::exit(INTERRUPTED);
+        });
     });
     Ok(())
 }
 
-/// Gets all bytes that are missing; the SHA-256 of what is there then, and the one it should have.
-fn fetch(
+/// The file is another one at the servers now.
+#[derive(Debug, thiserror::Error)]
+#[error("the file was changed at the servers while it was fetched; start again")]
+struct Changed;
+
+/// Gets all bytes that are missing; the SHA-256 of all that is there then.
+fn fetch_all(
     source: &Source,
     first: Offer,
-    part: &Path,
-    bar: &ProgressBar,
-) -> anyhow::Result<(String, String)> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    let file = &mut options.open(part).with_context(|| part.display().to_string())?;
+    sink: &mut Sink,
+    (bar, quiet): (&ProgressBar, bool),
+) -> anyhow::Result<String> {
     let mut hash = Sha256::new();
-    let mut have = hash_prefix(file, first.size, &mut hash)?;
+    let mut have = sink.prefix(first.size, &mut hash)?;
     let (size, expected) = (first.size, first.sha256.clone());
     bar.set_position(have);
     bar.reset_eta();
@@ -143,186 +271,31 @@ fn fetch(
         let before = have;
         let result = now.and_then(|offer| {
             if offer.sha256 != expected {
-                bail!("the file has changed at the gateway; start again");
+                return Err(Changed.into());
             }
             bar.set_message(offer.servers.clone());
-            transfer(&offer, file, &mut hash, &mut have, bar)
+            transfer(&offer, have, bar, |bytes| {
+                sink.write(bytes)?;
+                hash.update(bytes);
+                have += bytes.len() as u64;
+                bar.set_position(have);
+                Ok(())
+            })
         });
         let Err(error) = result else { continue };
         attempts = if have > before { 1 } else { attempts + 1 };
-        if attempts >= ATTEMPTS_MAX || error.is::<Final>() {
+        if error.is::<Final>() || error.is::<Changed>() {
             return Err(error);
         }
-        bar.set_message(format!("{error:#}"));
-        std::thread::sleep(Duration::from_millis(200 << attempts.min(5)));
+        if attempts >= ATTEMPTS_MAX {
+            return Err(Final::new(Cause::Network, format!("{error:#}")).into());
+        }
+        let pause = Duration::from_millis(200 << attempts.min(5));
+        say(bar, quiet, &format!("{error:#}; trying again in {pause:?}"));
+        std::thread::sleep(pause);
     }
-    file.sync_all()?;
-    Ok((hex(&hash.finalize()), expected))
-}
-
-/// Trying again will not help.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Final(String);
-
-fn locate(source: &Source, from: u64) -> anyhow::Result<Offer> {
-    let body = json!({
-        "user": source.user, "gateway": source.gateway, "path": source.path, "from": from,
-    });
-    let (code, answer) = broker::post("/files", &body)?;
-    if !code.is_success() {
-        let why = answer["error"].as_str().unwrap_or("the broker refuses").to_owned();
-        return Err(if code.as_u16() == 404 { Final(why).into() } else { anyhow::anyhow!(why) });
-    }
-    let text =
-        |key: &str| answer[key].as_str().map(str::to_owned).with_context(|| format!("no {key}"));
-    let servers = answer["servers"].as_array().cloned().unwrap_or_default();
-    let servers: Vec<_> = servers.iter().filter_map(Value::as_str).collect();
-    Ok(Offer {
-        address: text("address")?.parse()?,
-        host: text("host")?,
-        path: text("path")?,
-        size: answer["size"].as_u64().context("no size")?,
-        sha256: text("sha256")?,
-        servers: servers.join(", "),
-    })
-}
-
-/// One session: asks for the rest from `have` on and takes what comes.
-fn transfer(
-    offer: &Offer,
-    file: &mut File,
-    hash: &mut Sha256,
-    have: &mut u64,
-    bar: &ProgressBar,
-) -> anyhow::Result<()> {
-    let dir = here::session_dir()?;
-    let (mut session, cookie) = stream::open(&dir, offer.address, SILENCE)?;
-    let request = format!(
-        "GET {} HTTP/1.1\r\nHost: {}\r\nRange: bytes={have}-\r\nConnection: close\r\n\
-         Accept-Encoding: identity\r\nUser-Agent: session-get\r\n\r\n",
-        escaped(&offer.path),
-        offer.host
-    );
-    let refused = |error: io::Error| match stream::socket_state(&dir, cookie) {
-        Some(SocketState::Refused(errno) | SocketState::Reset(errno)) => {
-            let error = io::Error::from_raw_os_error(errno);
-            anyhow::anyhow!("the session was refused or ended: {error}{}", reason_of_end())
-        }
-        _ => anyhow::anyhow!("the session ended: {error}"),
-    };
-    session.write_all(request.as_bytes()).map_err(refused)?;
-    let mut buffer = vec![0; PIECE];
-    let (head, mut filled) = read_head(&mut session, &mut buffer, bar).map_err(refused)?;
-    let mut left = check_head(&buffer[..head], *have)?;
-    let mut at = head;
-    let mut shown = Instant::now();
-    loop {
-        let piece = &buffer[at..filled];
-        let take = usize::try_from(left).map_or(piece.len(), |left| piece.len().min(left));
-        file.write_all(&piece[..take])?;
-        hash.update(&piece[..take]);
-        let taken = u64::try_from(take)?;
-        (*have, left) = (*have + taken, left - taken);
-        bar.set_position(*have);
-        if left == 0 {
-            return Ok(());
-        }
-        if shown.elapsed() > Duration::from_secs(1) {
-            shown = Instant::now();
-            show_server(bar);
-        }
-        at = 0;
-        filled = match read(&mut session, &mut buffer, bar) {
-            Ok(0) => return Err(refused(ErrorKind::UnexpectedEof.into())),
-            Ok(read) => read,
-            Err(error) => return Err(refused(error)),
-        };
-    }
-}
-
-/// Reads once; while nothing comes it shows how the session fares.
-fn read(session: &mut impl Read, buffer: &mut [u8], bar: &ProgressBar) -> io::Result<usize> {
-    loop {
-        match session.read(buffer) {
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                show_server(bar);
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            other => return other,
-        }
-    }
-}
-
-/// Reads until a head is whole: its length, and how many bytes are there.
-fn read_head(
-    session: &mut impl Read,
-    buffer: &mut [u8],
-    bar: &ProgressBar,
-) -> io::Result<(usize, usize)> {
-    let mut filled = 0;
-    loop {
-        let end = buffer[..filled].windows(4).position(|window| window == b"\r\n\r\n");
-        if let Some(end) = end {
-            return Ok((end + 4, filled));
-        }
-        if filled >= HEAD_MAX {
-            return Err(io::Error::new(ErrorKind::InvalidData, "a response head without an end"));
-        }
-        match read(session, &mut buffer[filled..], bar)? {
-            0 => return Err(ErrorKind::UnexpectedEof.into()),
-            read => filled += read,
-        }
-    }
-}
-
-/// The length of the body, if the response is the one asked for.
-fn check_head(head: &[u8], from: u64) -> anyhow::Result<u64> {
-    let mut headers = [httparse::EMPTY_HEADER; 64];
-    let mut response = httparse::Response::new(&mut headers);
-    response.parse(head).context("the answer is not HTTP")?;
-    let code = response.code.unwrap_or_default();
-    let header = |name: &str| {
-        let found = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
-        found.and_then(|header| std::str::from_utf8(header.value).ok())
-    };
-    match code {
-        206 => {
-            let range = header("content-range").unwrap_or_default();
-            let begin = range.strip_prefix("bytes ").and_then(|range| range.split_once('-'));
-            if begin.and_then(|(begin, _)| begin.parse().ok()) != Some(from) {
-                bail!("asked from byte {from}, the server sends {range:?}");
-            }
-        }
-        200 if from == 0 => {}
-        200 => bail!("the server cannot send from byte {from}"),
-        code => return Err(Final(format!("the server answers {code}")).into()),
-    }
-    let length = header("content-length").and_then(|length| length.parse().ok());
-    length.context("the server does not say how long it is")
-}
-
-/// Our session in the broker's status.
-fn our_session(status: &Value, list: &str) -> Option<Value> {
-    let pid = std::process::id();
-    let ours = |session: &&Value| session["app"]["pid"].as_u64() == Some(pid.into());
-    status[list].as_array()?.iter().rev().find(ours).cloned()
-}
-
-fn show_server(bar: &ProgressBar) {
-    let Some(session) = broker::status().ok().and_then(|all| our_session(&all, "sessions")) else {
-        return;
-    };
-    let server = session["server"].as_str().unwrap_or("no server");
-    let state = session["state"].as_str().unwrap_or_default();
-    let state = if state == "active" { String::new() } else { format!(" ({state})") };
-    bar.set_message(format!("{server}{state}"));
-}
-
-fn reason_of_end() -> String {
-    let ended = broker::status().ok().and_then(|all| our_session(&all, "ended"));
-    let reason = ended.and_then(|ended| ended["reason"].as_str().map(str::to_owned));
-    reason.map_or_else(String::new, |reason| format!(": {reason}"))
+    sink.finish()?;
+    Ok(hex(&hash.finalize()))
 }
 
 fn bar(size: u64, quiet: bool) -> ProgressBar {
@@ -334,14 +307,13 @@ fn bar(size: u64, quiet: bool) -> ProgressBar {
     bar
 }
 
-fn part_of(target: &Path) -> PathBuf {
+fn with(target: &Path, ending: &str) -> PathBuf {
     let mut name = target.as_os_str().to_owned();
-    name.push(".part");
+    name.push(ending);
     name.into()
 }
 
-/// Hashes what an earlier attempt has left, and stands behind it. More than the file can have is
-/// cut off.
+/// More than the file can have is cut off.
 fn hash_prefix(file: &mut File, size: u64, hash: &mut Sha256) -> io::Result<u64> {
     if file.metadata()?.len() > size {
         file.set_len(0)?;
@@ -364,23 +336,15 @@ fn hash_all(from: &mut impl Read, hash: &mut Sha256) -> io::Result<u64> {
     }
 }
 
-fn hash_of(path: &Path) -> io::Result<String> {
+fn hash_of(path: &Path) -> Result<String, Final> {
     let mut hash = Sha256::new();
-    hash_all(&mut File::open(path)?, &mut hash)?;
+    let hashed = File::open(path).and_then(|mut file| hash_all(&mut file, &mut hash));
+    hashed.map_err(|error| local(path, &error))?;
     Ok(hex(&hash.finalize()))
 }
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// What stays as it is in a request's target.
-const PLAIN: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
-/// A path as a request's target.
-fn escaped(path: &str) -> String {
-    utf8_percent_encode(path, PLAIN).to_string()
 }
 
 /// Undoes percent encoding. A `%` without two hexadecimal digits stays a `%`.
@@ -419,20 +383,43 @@ mod tests {
         ] {
             assert!(source(bad).is_err(), "{bad}");
         }
-        assert_eq!(escaped("/a b/ü"), "/a%20b/%C3%BC");
         assert_eq!(unescaped("/a%20b/%C3%BC").as_deref(), Some("/a b/ü"));
     }
 
+    fn args(output: Option<&str>) -> Get {
+        Get {
+            url: String::new(),
+            output: output.map(PathBuf::from),
+            force: false,
+            continue_it: false,
+            quiet: true,
+            config: None,
+        }
+    }
+
     #[test]
-    fn only_the_bytes_asked_for_are_taken() {
-        let head = |text: &str| text.replace('\n', "\r\n").into_bytes();
-        let good = head("HTTP/1.1 206 P\nContent-Range: bytes 5-9/10\nContent-Length: 5\n\n");
-        assert_eq!(check_head(&good, 5).expect("as asked"), 5);
-        assert!(check_head(&good, 6).is_err());
-        let whole = head("HTTP/1.1 200 OK\nContent-Length: 10\n\n");
-        assert_eq!(check_head(&whole, 0).expect("the whole"), 10);
-        assert!(check_head(&whole, 5).is_err());
-        assert!(check_head(&head("HTTP/1.1 404 N\nContent-Length: 0\n\n"), 0).is_err());
+    fn a_file_is_written_where_it_was_asked_for() {
+        let source = source("stp://a@b/c/d.iso").expect("a good one");
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().display().to_string();
+        let at = |output: Option<&str>| target(&args(output), &source);
+        assert_eq!(at(None).expect("here"), Some("d.iso".into()));
+        assert_eq!(at(Some("x")).expect("named"), Some("x".into()));
+        assert_eq!(at(Some(&path)).expect("a folder"), Some(folder.path().join("d.iso")));
+        assert_eq!(at(Some("-")).expect("stdout"), None);
+        assert!(at(Some(&format!("{path}/none/"))).is_err(), "a folder that is not there");
+        assert!(at(Some("/dev/null")).is_err(), "nothing is put in the place of a device");
+    }
+
+    #[test]
+    fn a_full_disk_is_known_by_its_name_and_code() {
+        let error = io::Error::from(ErrorKind::StorageFull);
+        let full = local(Path::new("big.iso.part"), &error);
+        assert_eq!(full.cause().exit_code(), 9);
+        assert!(full.to_string().starts_with("big.iso.part: "), "{full}");
+        let mut sink = Sink::open(Path::new("/dev/full")).expect("Linux has it");
+        let full = sink.write(&[0; 10]).expect_err("it is full");
+        assert_eq!(full.cause(), Cause::DiskFull);
     }
 
     #[test]

@@ -47,10 +47,28 @@ pub enum Way {
     Direct,
 }
 
-/// Reads an argument: a URL, `HOST:PORT`, `USER@HOST` with or without `:PATH`, an address, or one
-/// of our names. Anything else could be anything.
+/// Programs that take hosts as bare words, and the port that each means by itself.
+const HOST_WORDS: [(&[&str], Option<u16>); 8] = [
+    (&["curl", "wget", "wget2", "lynx", "w3m", "aria2c", "http", "axel"], Some(80)),
+    (&["ssh", "sftp", "scp", "mosh", "ssh-copy-id", "sshfs"], Some(22)),
+    (&["ftp", "lftp", "tnftp", "ncftp"], Some(21)),
+    (&["telnet"], Some(23)),
+    (&["nc", "ncat", "netcat", "socat"], None),
+    (&["redis-cli"], Some(6_379)),
+    (&["psql"], Some(5_432)),
+    (&["rsync"], Some(873)),
+];
+
+/// Programs to which `USER@HOST` is a host. To others it is an address of mail, a package with its
+/// version, or, without a user, a name server.
+const ACCOUNT_WORDS: [&str; 9] =
+    ["ssh", "sftp", "scp", "mosh", "ssh-copy-id", "sshfs", "rsync", "git", "ftp"];
+
+/// Reads an argument of a program: a URL, `HOST:PORT`, an address, one of our names, `USER@HOST`
+/// with or without `:PATH` where the program means a host by it, and a bare word if the program
+/// takes hosts so or a route `is_routed`. Anything else could be anything.
 #[must_use]
-pub fn read(word: &str) -> Option<Host> {
+pub fn read(program: &str, word: &str, is_routed: &dyn Fn(&str) -> bool) -> Option<Host> {
     let host = |name: &str, port| {
         let name = name.trim_start_matches('[').trim_end_matches(']');
         let good = |c: char| c.is_ascii_alphanumeric() || "-._:".contains(c);
@@ -67,15 +85,22 @@ pub fn read(word: &str) -> Option<Host> {
     if let Some((user, place)) = word.split_once('@')
         && !user.contains('/')
     {
-        return host(place.split(':').next()?, Some(22));
+        let means_it = ACCOUNT_WORDS.contains(&program) && !user.is_empty();
+        return if means_it { host(place.split(':').next()?, Some(22)) } else { None };
     }
     if word.parse::<IpAddr>().is_ok() || Name::is_host(word.as_bytes()) {
         return host(word, None);
     }
-    match with_port(word) {
-        (name, Some(port)) => host(name, Some(port)),
-        (_, None) => None,
+    if let (name, Some(port)) = with_port(word) {
+        return host(name, Some(port));
     }
+    let usual = HOST_WORDS.iter().find(|(programs, _)| programs.contains(&program));
+    let is_name = word.contains('.') && !word.starts_with(['-', '.', '/']) && !word.contains('/');
+    let may_be = is_name && usual.is_some() && !Path::new(word).exists();
+    if may_be || is_routed(word) {
+        return host(word, usual.and_then(|(_, port)| *port));
+    }
+    None
 }
 
 fn with_port(place: &str) -> (&str, Option<u16>) {
@@ -99,6 +124,12 @@ pub fn route_map(dir: &Path) -> Option<Vec<u8>> {
 fn routes(map: &[u8]) -> Option<Routes<'_>> {
     let (control, body) = map.split_first_chunk::<CONTROL_BYTES>()?;
     Routes::read(&Control::read(control, map.len())?, body)
+}
+
+/// Whether a route names this host, for whatever port.
+#[must_use]
+pub fn is_named(map: &[u8], name: &str) -> bool {
+    routes(map).is_some_and(|routes| routes.host(name.as_bytes(), None))
 }
 
 /// How a program with the shim reaches a host. A name that no route holds is looked up, as routes
@@ -126,8 +157,8 @@ mod tests {
     use super::*;
     use stp_proto::local::routes::{Builder, Ports, WhenAbsent};
 
-    fn read_as(word: &str) -> Option<(String, Option<u16>)> {
-        read(word).map(|host| (host.name, host.port))
+    fn read_as(program: &str, word: &str) -> Option<(String, Option<u16>)> {
+        read(program, word, &|name| name == "routed").map(|host| (host.name, host.port))
     }
 
     #[test]
@@ -139,15 +170,22 @@ mod tests {
             ("rsync://mirror.test/module", "mirror.test", Some(873)),
             ("other://mirror.test", "mirror.test", None),
             ("mirror.test:80", "mirror.test", Some(80)),
-            ("me@mirror.test:dir/file", "mirror.test", Some(22)),
-            ("192.0.2.1", "192.0.2.1", None),
+                        ("192.0.2.1", "192.0.2.1", None),
             ("www.web.at.example.com.stp", "www.web.at.example.com.stp", None),
         ] {
-            assert_eq!(read_as(word), Some((name.to_owned(), port)), "{word}");
+            assert_eq!(read_as("any", word), Some((name.to_owned(), port)), "{word}");
         }
         for word in ["-O", "file.txt", "mirror.test", "a/b@c", "x:y", "http://", "", "a b:80"] {
-            assert_eq!(read_as(word), None, "{word}");
+            assert_eq!(read_as("any", word), None, "{word}");
         }
+        // What a word is depends on the program.
+        let ssh = Some(("mirror.test".to_owned(), Some(22)));
+        assert_eq!(read_as("ssh", "me@mirror.test:dir/file"), ssh);
+        assert_eq!(read_as("ssh", "mirror.test"), ssh);
+        assert_eq!(read_as("npm", "left-pad@1.2.3"), None);
+        assert_eq!(read_as("dig", "@192.0.2.1"), None);
+        assert_eq!(read_as("curl", "mirror.test"), Some(("mirror.test".to_owned(), Some(80))));
+        assert_eq!(read_as("any", "routed"), Some(("routed".to_owned(), None)));
     }
 
     #[test]
@@ -157,13 +195,13 @@ mod tests {
         map.address("127.0.0.1".parse().unwrap(), 32, Ports::one(81)).unwrap();
         map.name("mirror.test", Ports::one(80)).unwrap();
         let map = map.build().unwrap();
-        let way_to = |word| way(&map, &read(word).unwrap());
+        let way_to = |word| way(&map, &read("any", word, &|_| false).unwrap());
         assert_eq!(way_to("http://mirror.test/"), Way::Routed);
         assert_eq!(way_to("192.0.2.7"), Way::Routed);
         assert_eq!(way_to("192.0.3.7"), Way::Direct);
         assert_eq!(way_to("www.web.at.example.com.stp"), Way::Routed);
         assert_eq!(way_to("localhost:81"), Way::RoutedAddress("127.0.0.1".parse().unwrap()));
         assert_eq!(way_to("localhost:82"), Way::Direct);
-        assert_eq!(way(b"garbage", &read("192.0.2.7").unwrap()), Way::Direct);
+        assert_eq!(way(b"garbage", &read("any", "192.0.2.7", &|_| false).unwrap()), Way::Direct);
     }
 }

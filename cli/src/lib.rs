@@ -7,10 +7,12 @@
 
 pub mod args;
 pub mod broker;
+pub mod cause;
 pub mod demo;
 pub mod doctor;
 pub mod elf;
 pub mod feed;
+pub mod fetch;
 pub mod get;
 pub mod host;
 pub mod linker;
@@ -18,6 +20,7 @@ pub mod log;
 pub mod login;
 pub mod places;
 mod print;
+pub mod probe;
 pub mod report;
 pub mod run;
 pub mod show;
@@ -74,8 +77,9 @@ fn go(args: Args) -> anyhow::Result<ExitCode> {
             None => doctor::doctor(&args),
         },
         Command::Completions { shell } => {
-            let mut command = Args::command();
-            clap_complete::generate(shell, &mut command, "session", &mut std::io::stdout());
+            let (mut command, mut script) = (Args::command(), Vec::new());
+            clap_complete::generate(shell, &mut command, "session", &mut script);
+            print(&String::from_utf8_lossy(&script))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Man { command } => {

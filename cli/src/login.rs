@@ -8,10 +8,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, bail};
 use stp_lookup::gateway::{LoginError, connect};
 use stp_lookup::known::{Known, shown_key};
-use stp_lookup::{Credential, DirectoryAddress, Gateway, KNOWN_FILE, resolve};
+use stp_lookup::{AskError, Credential, DirectoryAddress, Gateway, KNOWN_FILE, resolve};
 use stp_net::key::{Identity, PublicKey};
 use stp_net::link::{DialError, LinkOptions, Tls};
-use stp_proto::lookup::user_is_good;
+use stp_proto::lookup::{Refusal, user_is_good};
 
 use crate::args::{Login, Trust};
 use crate::print::print;
@@ -48,8 +48,8 @@ pub fn login(args: &Login) -> anyhow::Result<ExitCode> {
         let connection = connect(&gateway, &key, &tls, &LinkOptions::default()).await;
         let connection = connection.map_err(|error| explained(&gateway, error))?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let (session, keys) =
-            Gateway::login_with_password(connection, &user, password, now).await?;
+        let login = Gateway::login_with_password(connection, &user, password, now).await;
+        let (session, keys) = login.map_err(|error| explained(&gateway, error))?;
         let skew = session.skew_s();
         if skew.abs() > 60 {
             eprintln!("session: this machine's clock is {skew} s off the gateway's");
@@ -85,16 +85,21 @@ pub fn trust(args: &Trust) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// As ssh says it when a host shows another key than before.
+/// As ssh says it when a host shows another key than before; otherwise the place and what is wrong.
 fn explained(place: &DirectoryAddress, error: LoginError) -> anyhow::Error {
-    let LoginError::Dial(DialError::WrongKey { expected, found, .. }) = error else {
-        return error.into();
-    };
-    anyhow::anyhow!(
-        "the key of {place} has changed: it shows {found}, and is known with {expected}. Somebody \
-         may be in between. If it has really changed, take its line out of the file {KNOWN_FILE}{}",
-        stp_lookup::folder().map_or_else(String::new, |dir| format!(" in {}", dir.display()))
-    )
+    let folder = stp_lookup::folder().unwrap_or_default().join(KNOWN_FILE);
+    match error {
+        LoginError::Dial(DialError::WrongKey { expected, found, .. }) => anyhow::anyhow!(
+            "the key of {place} has changed: it shows {found}, and is known with {expected}. \
+             Somebody may be in between. If it has really changed (ask who runs it), take its line \
+             out of {} and log in again",
+            folder.display()
+        ),
+        LoginError::Ask(AskError::Refused(refused)) if refused.why == Refusal::LoginRefused => {
+            anyhow::anyhow!("{place} refuses the log-in: user and password do not fit")
+        }
+        error => anyhow::anyhow!("{place}: {error}"),
+    }
 }
 
 /// The key of a place: given, known, or shown by it and agreed to, as ssh does.
@@ -130,7 +135,8 @@ async fn trusted(
             Err(error) => last = Some(error),
         }
     }
-    Err(last.context("the name has no address")?.into())
+    let error = last.context("the name has no address")?;
+    Err(anyhow::anyhow!("{place}: {error}"))
 }
 
 fn agree(place: &DirectoryAddress, shown: &PublicKey) -> anyhow::Result<()> {

@@ -2,13 +2,14 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::bail;
 
 use crate::args::Run;
-use crate::elf::{self, Coverage};
+use crate::elf::{self, Coverage, Obstacle};
+use crate::wrapper::{self, Started};
 use crate::{broker, places, tell};
 
 /// Exit codes of a shell.
@@ -49,9 +50,8 @@ pub fn run(run: &Run) -> anyhow::Result<ExitCode> {
 /// Whether the shim is to be loaded into the program.
 fn check(run: &Run, path: &Path) -> anyhow::Result<bool> {
     // What cannot be read may still be run; the kernel will say.
-    let Ok(finding) = elf::look(path) else { return Ok(true) };
-    let Coverage::Not(obstacle) = finding.coverage else { return Ok(true) };
-    let text = format!("{}: {}", finding.program.display(), obstacle.why());
+    let Some((program, obstacle)) = obstacle(&run.command, path) else { return Ok(true) };
+    let text = format!("{}: {}", program.display(), obstacle.why());
     if !run.anyway {
         bail!(
             "{text}.\nIts connections would not become sessions. What to do: {}.\n\
@@ -61,6 +61,26 @@ fn check(run: &Run, path: &Path) -> anyhow::Result<bool> {
     }
     eprintln!("session: {text}; it runs without sessions");
     Ok(obstacle.runs_with_preload())
+}
+
+/// What keeps the shim out, as `session doctor` says it: of the program itself, or of the one that
+/// `env` starts.
+fn obstacle(command: &[OsString], path: &Path) -> Option<(PathBuf, Obstacle)> {
+    let program = match wrapper::follow(command) {
+        Started::Away(why, advice) => {
+            return Some((path.to_owned(), Obstacle::Elsewhere(why, advice)));
+        }
+        Started::Here(0) => path.to_owned(),
+        Started::Here(at) => places::in_path(&command[at])?,
+    };
+    if let Some((why, advice)) = wrapper::in_sandbox(&program) {
+        return Some((program, Obstacle::Elsewhere(why, advice)));
+    }
+    let finding = elf::look(&program).ok()?;
+    match finding.coverage {
+        Coverage::Not(obstacle) => Some((finding.program, obstacle)),
+        Coverage::Covered => None,
+    }
 }
 
 /// Adds the shim to what is preloaded already.

@@ -95,7 +95,7 @@ fn session_table(sessions: &[Value]) -> String {
             format!("{} {}", word(&session["app"]["comm"]), session["app"]["pid"]),
             word(&session["destination"]),
             way(session),
-            word(&session["state"]),
+            state(session).to_owned(),
             rtt.map_or("–".into(), |ms| format!("{ms:.1} ms")),
             bytes(number(&session["positions"]["dlv"])),
             bytes(number(&session["positions"]["end"])),
@@ -104,6 +104,18 @@ fn session_table(sessions: &[Value]) -> String {
         ]);
     }
     format!("\n{}", table.fitted())
+}
+
+/// Its state in words for a person.
+fn state(session: &Value) -> &'static str {
+    match session["state"].as_str().unwrap_or_default() {
+        "active" => "active",
+        "suspended" => "suspended",
+        "sent_resume" => "coming back",
+        "ready_resume" => "waiting for a link",
+        "closed" => "closed",
+        _ => "opening",
+    }
 }
 
 /// Its server, and the one through which it goes there.

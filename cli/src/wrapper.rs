@@ -70,6 +70,45 @@ pub fn in_sandbox(path: &Path) -> Option<(&'static str, &'static str)> {
     (snap || flatpak).then_some((AWAY[1].1, AWAY[1].2))
 }
 
+/// What is worth knowing about some programs although they are covered: what, and what to do.
+const PECULIAR: [(&[&str], &str, &str); 5] = [
+    (
+        &["dig", "host", "nslookup", "drill", "ping", "traceroute", "mosh", "ntpdate", "iperf3"],
+        "what it sends by UDP or ICMP stays as it is: only TCP connections become sessions",
+        "nothing is lost by running it so; ask for TCP where it can (dig +tcp)",
+    ),
+    (
+        &["ftp", "lftp", "tnftp", "ncftp"],
+        "FTP opens a connection of its own for each file: it is a session only where a route for \
+         that address and port matches too",
+        "prefer a service of kind http or file for downloads; see docs/ftp.md for FTP",
+    ),
+    (
+        &["chromium", "chromium-browser", "google-chrome", "chrome", "brave-browser", "msedge"],
+        "it has a resolver of its own: a route by name does not match, and QUIC is UDP",
+        "add a route for the address, and start it with --disable-quic",
+    ),
+    (
+        &["firefox", "firefox-esr", "thunderbird"],
+        "with DNS over HTTPS it does not ask the system for names: a route by name then does not \
+         match",
+        "turn DNS over HTTPS off in its settings, or add a route for the address",
+    ),
+    (
+        &["apt", "apt-get", "aptitude"],
+        "its downloads run as the user _apt, which may not use your broker, and behind a filter of \
+         system calls if APT::Sandbox::Seccomp is on",
+        "start it with -o APT::Sandbox::User=root, and leave APT::Sandbox::Seccomp off",
+    ),
+];
+
+/// What is worth knowing about a program by this name: what, and what to do.
+#[must_use]
+pub fn peculiar(name: &str) -> Option<(&'static str, &'static str)> {
+    let found = PECULIAR.iter().find(|(names, ..)| names.contains(&name))?;
+    Some((found.1, found.2))
+}
+
 fn name_of(word: Option<&OsString>) -> Option<&OsStr> {
     Path::new(word?).file_name()
 }
@@ -126,6 +165,13 @@ mod tests {
         ] {
             assert!(matches!(followed(scrubbed), Started::Away(..)), "{scrubbed}");
         }
+    }
+
+    #[test]
+    fn what_stays_outside_of_sessions_is_said() {
+        assert!(peculiar("dig").is_some_and(|(what, _)| what.contains("UDP")));
+        assert!(peculiar("chromium").is_some_and(|(_, advice)| advice.contains("address")));
+        assert!(peculiar("curl").is_none());
     }
 
     #[test]

@@ -22,11 +22,22 @@ const QUEUE_MAX: usize = 1_024;
 /// Changes that wait for who watches; who is slower gets the newest later.
 const CHANGES_MAX: usize = 16;
 
+/// A refusal for a person: why, and how long it is good for.
+fn in_words(refused: &Refused) -> String {
+    let Refused { why, retry_after_ms, text } = refused;
+    // What the directory says is a sentence of its own, mostly; without one the kind must do.
+    let what = if text.is_empty() { why.to_string() } else { text.clone() };
+    match retry_after_ms.div_ceil(1_000) {
+        0 => what,
+        seconds => format!("{what}; try again in {seconds} s"),
+    }
+}
+
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AskError {
     /// The directory says no.
-    #[error("{}{}{}", .0.why, if .0.text.is_empty() { "" } else { ": " }, .0.text)]
+    #[error("{}", in_words(.0))]
     Refused(Refused),
     /// The link was lost, or the directory is silent.
     #[error("the directory cannot be reached: {0}")]

@@ -35,9 +35,8 @@ pub enum HereError {
     },
     /// Others could replace what is in it.
     #[error(
-        "others can write to {} (mode {mode:04o}); say: chmod go-w {}",
-        path.display(),
-        path.display()
+        "others can write to {path} (mode {mode:04o}); say: chmod go-w {path}",
+        path = path.display()
     )]
     Open {
         /// The directory or file.
@@ -66,7 +65,7 @@ pub enum HereError {
     Io {
         /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// What the system says.
         source: io::Error,
     },
 }

@@ -8,10 +8,12 @@
 
 #![warn(missing_docs)]
 
+pub mod admission;
 pub mod clock;
 pub mod config;
 pub mod echo;
 pub mod key;
+pub mod limit;
 pub mod link;
 pub mod log;
 pub mod paths;

@@ -18,6 +18,7 @@ pub mod rate;
 pub mod replay;
 pub mod rise;
 pub mod role;
+pub mod scope;
 pub mod seam;
 pub mod select;
 pub mod session;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::handle::Handle;
 use crate::replay::Exchange;
+use crate::scope::Scope;
 
 /// The clocks of the cluster's servers may differ by this many seconds.
 pub const LEEWAY_S: u64 = 120;
@@ -57,9 +58,23 @@ pub struct Claims {
     pub down: u64,
     /// The exchange that is under way at that position.
     pub exchange: Exchange,
-    /// The only path that may be asked for, if the gateway's ticket said so.
+    /// What the gateway has granted, if the session began with a ticket of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
+    pub granted: Option<Granted>,
+}
+
+/// What a gateway has granted, and to whom: it holds as long as the session does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Granted {
+    /// The user.
+    #[serde(rename = "sub")]
+    pub user: String,
+    /// When, in seconds since 1970. A later change of the user's password ends it.
+    pub at: u64,
+    /// What may be asked for; none: the whole service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scope>,
 }
 
 /// The part of the claims that never changes: whose session it is.
@@ -123,7 +138,7 @@ impl Claims {
             up,
             down,
             exchange,
-            path: None,
+            granted: None,
         }
     }
 

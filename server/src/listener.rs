@@ -8,25 +8,29 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use stp_drive::{Command, FIRST_LINK, SessionStatus, Start};
+use stp_net::admission::Shares;
 use stp_net::clock;
 use stp_net::key::PublicKey;
+use stp_net::limit::network;
 use stp_net::link::{AcceptError, Acceptor, Link};
 use stp_net::status::Feed;
+use stp_proto::lookup::Revoked;
 use stp_proto::rise::RiseWatch;
 use stp_proto::session::{Session, code};
+use stp_proto::ticket::Granted;
 use stp_proto::time;
 use stp_proto::wire::{
     Connect, ConnectMode, DenyReason, First, ResetFrame, ResumeDenial, ResumeFrame, VERSION,
     encode_connect_denied, encode_done, encode_resume_denied, first_frame,
 };
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, mpsc};
 
 use crate::config::{Config, Kind, ServiceConfig};
 use crate::denial::Denial;
 use crate::far::{GivenBack, ServerFar};
-use crate::grant::{Asking, Used};
-use crate::open::open;
+use crate::grant::{Asking, Revocations, Used};
+use crate::open::{Opened, open};
 use crate::passes::Passes;
 use crate::registry::{Ended, Entry, Key, Occupant, Registry, Running};
 use crate::relays::Relays;
@@ -64,10 +68,13 @@ pub struct Server {
     groups: Arc<Groups>,
     /// Tickets for one file that were used.
     used: Used,
+    /// Users whose tickets of before have ended.
+    revocations: Revocations,
     /// It is being shut down: nothing new is taken.
     pub(crate) draining: AtomicBool,
     drain_wanted: Notify,
-    idle: Arc<Semaphore>,
+    /// Links that wait for their first frame.
+    waiting: Arc<Shares>,
     links: mpsc::UnboundedSender<GivenBack>,
 }
 
@@ -89,10 +96,11 @@ impl Server {
             since: Instant::now(),
             groups: Arc::default(),
             used: Used::default(),
+            revocations: Revocations::default(),
             draining: AtomicBool::new(false),
             drain_wanted: Notify::new(),
             directory: Arc::default(),
-            idle: Arc::new(Semaphore::new(config.limits.links)),
+            waiting: Shares::new(config.limits.links),
             links,
             config,
         };
@@ -126,6 +134,24 @@ impl Server {
         own + self.relays.rate()
     }
 
+    /// The directory tells of users whose tickets of before have ended: their sessions end.
+    pub fn revoke(&self, revoked: &[Revoked]) {
+        for one in revoked {
+            self.revocations.learn(one);
+        }
+        if self.revocations.is_empty() {
+            return;
+        }
+        for (_, entry) in self.registry.running() {
+            let Some(granted) = &entry.granted else { continue };
+            if self.revocations.check(granted).is_err() {
+                tracing::info!(session = %entry.own, user = granted.user, "revoked");
+                // If it has no room for commands now, the next announcement finds it again.
+                let _ = entry.inbox.try_send(Command::Abort { code: code::USER });
+            }
+        }
+    }
+
     /// An operator wants it to end when its sessions have gone.
     pub fn want_drain(&self) {
         self.drain_wanted.notify_one();
@@ -148,7 +174,8 @@ impl Server {
             Ok(link) => link,
             Err(error) => {
                 let quiet =
-                    matches!(error, AcceptError::Lost { .. } | AcceptError::TimedOut { .. });
+                    matches!(error, AcceptError::Lost { .. } | AcceptError::TimedOut { .. })
+                        || matches!(error, AcceptError::Denied { .. });
                 if quiet {
                     tracing::debug!(?from, %error, "no link");
                 } else {
@@ -174,14 +201,18 @@ impl Server {
 
     /// Waits for the first frame of a link and does what it asks for.
     async fn wait(self: Arc<Self>, mut link: Link) {
-        let Ok(permit) = Arc::clone(&self.idle).try_acquire_owned() else {
+        let from = link.peer_addr().ip();
+        let most = self.acceptor.share_of(from, self.config.limits.links);
+        let Some(place) = self.waiting.take(network(from), most) else {
             self.registry.counters.refuse("links_max");
             return;
         };
-        let allowed = self.allows(&link.peer_key());
+        // A key that anybody can make does not hold a link for long where others need the room.
+        let is_welcome = self.acceptor.knows(from) || !self.waiting.is_half_full();
+        let allowed = self.allows(&link.peer_key()) && is_welcome;
         let patience = if allowed { self.config.limits.warm } else { STRANGER_MAX };
         let first = tokio::time::timeout(patience, first_record(&mut link)).await;
-        drop(permit);
+        drop(place);
         match first {
             Ok(Some(record)) => Box::pin(self.dispatch(link, record)).await,
             Ok(None) => {}
@@ -207,6 +238,7 @@ impl Server {
             && entry.own == resume.acceptor
         {
             self.registry.counters.resumed.fetch_add(1, Ordering::Relaxed);
+            self.acceptor.welcome(link.peer_addr().ip());
             self.attach(&entry, link, record);
             return;
         }
@@ -318,13 +350,13 @@ impl Server {
         Err(Denial::new(DenyReason::Overloaded, text))
     }
 
-    /// Checks the gateway's ticket; the path it is for, if it is for one only.
+    /// Checks the gateway's ticket; what it grants.
     fn admit(
         &self,
         link: &Link,
         connect: &Connect<'_>,
         service: &ServiceConfig,
-    ) -> Result<Option<String>, Denial> {
+    ) -> Result<Option<Granted>, Denial> {
         // A member of a group has nothing but what its lead, who was admitted, lets it have.
         if !connect.mode.wants_grant() || connect.belongs.token.is_some() {
             return Ok(None);
@@ -339,8 +371,9 @@ impl Server {
         let (client, address) = (link.peer_key(), link.peer_addr().ip());
         let asking = Asking { client, address, service: &service.name, handle: connect.handle };
         let grant = self.used.admit(cluster, grant, &asking)?;
-        tracing::info!(user = grant.user, path = grant.path, ticket = grant.id, "admitted");
-        Ok(grant.path)
+        self.revocations.check(&grant.granted())?;
+        tracing::info!(user = grant.user, scope = ?grant.scope, ticket = grant.id, "admitted");
+        Ok(Some(grant.granted()))
     }
 
     async fn open_session(
@@ -372,12 +405,13 @@ impl Server {
             return Err(Denial::new(DenyReason::Overloaded, "this session is being opened"));
         }
         let mut mint = self.config.cluster.as_ref().map(|c| c.mint(&service.name, key.0, key.1));
-        if let Some(path) = self.admit(link, connect, service)?
+        if let Some(granted) = self.admit(link, connect, service)?
             && let Some(mint) = &mut mint
         {
-            mint.restrict(Some(path));
+            mint.restrict(Some(granted));
         }
-        let (near, at) = Box::pin(open(service, connect, (key.0, &self.groups), mint)).await?;
+        let opening = open(service, connect, (key.0, &self.groups), mint, &self.revocations);
+        let Opened { service: near, at, granted } = Box::pin(opening).await?;
         let own = random_handle();
         let now = time::Instant(clock::now_us());
         let limits = self.config.limits.session.clone();
@@ -398,6 +432,7 @@ impl Server {
             epoch: connect.epoch,
             wanted: connect.rate.unwrap_or(0),
             fixed: Arc::default(),
+            granted,
         };
         let fixed = Arc::clone(&entry.fixed);
         let cluster = self.config.cluster.clone().filter(|_| service.kind == Kind::Tcp);
@@ -418,6 +453,7 @@ impl Server {
         if let Some(old) = old {
             let _ = old.inbox.try_send(Command::Abort { code: code::MOVED });
         }
+        self.acceptor.welcome(link.peer_addr().ip());
         tracing::debug!(peer = %link.peer_addr(), "accepted");
         let service = service.name.clone();
         let ready = Ready { session, near, own, commands, status, service, since, fixed, passes };

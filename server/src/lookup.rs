@@ -112,6 +112,7 @@ impl Announcer {
         loop {
             self.look().await;
             let announced = self.tell(connection).await?;
+            self.server.revoke(&announced.revoked);
             if announced.files_wanted {
                 self.send_files(connection).await?;
                 self.tell(connection).await?;

@@ -3,16 +3,18 @@
 //! A session that comes over is taken only when its next byte is at hand: the ticket has been
 //! checked against the request, the service asked for the rest, and the seam compared.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use stp_net::key::PublicKey;
 use stp_proto::replay::http::{self, Observer, Plan};
 use stp_proto::session::StartAt;
-use stp_proto::ticket::Claims;
+use stp_proto::ticket::{Claims, Granted};
 use stp_proto::wire::{Connect, ConnectMode, DenyReason, TransferRequest};
 
 use crate::config::{Kind, ServiceConfig};
 use crate::denial::Denial;
+use crate::grant::Revocations;
 use crate::service::Service;
 use crate::service::beginning::Beginning;
 use crate::service::ftp::{self, Groups};
@@ -22,25 +24,35 @@ use crate::service::tcp::Tcp;
 use crate::service::upstream::{Target, Upstream};
 use crate::ticket::Mint;
 
-/// Opens the service as the CONNECT wants it; says where the session's streams begin.
+/// A service that is open for a session.
+pub struct Opened {
+    /// The service.
+    pub service: Service,
+    /// Where the session's streams begin.
+    pub at: StartAt,
+    /// What the gateway has granted.
+    pub granted: Option<Granted>,
+}
+
+/// Opens the service as the CONNECT wants it.
 pub async fn open(
     config: &ServiceConfig,
     connect: &Connect<'_>,
     (client, groups): (PublicKey, &Arc<Groups>),
     mut mint: Option<Mint>,
-) -> Result<(Service, StartAt), Denial> {
+    revocations: &Revocations,
+) -> Result<Opened, Denial> {
     let mode = &connect.mode;
     if let (Kind::Ftp, Target::Address(address)) = (config.kind, &config.target) {
-        let (address, belongs, groups) = (*address, connect.belongs, Arc::clone(groups));
-        return ftp::open(ftp::Asked { address, client, belongs, groups }, mode, mint).await;
+        return open_ftp((config, *address), connect, (client, groups), mint, revocations).await;
     }
     let request = match mode {
         ConnectMode::New | ConnectMode::Relay(_) => None,
         ConnectMode::Transfer(request) => Some(request),
     };
     if config.kind == Kind::Tcp {
-        if mint.as_ref().is_some_and(|mint| mint.path().is_some()) {
-            let text = "the ticket is for a file, and this service has none";
+        if mint.as_ref().is_some_and(|mint| mint.scope().is_some()) {
+            let text = "the ticket is for files, and this service has none";
             return Err(Denial::new(DenyReason::Mismatch, text));
         }
         if request.is_some_and(|request| request.up_sent > 0 || request.down > 0) {
@@ -48,14 +60,61 @@ pub async fn open(
             return Err(Denial::new(DenyReason::Unsafe, text));
         }
         let upstream = upstream(config).await?;
-        return Ok((Service::Tcp(Tcp::new(upstream)), StartAt::default()));
+        let granted = mint.as_ref().and_then(|mint| mint.granted().cloned());
+        let service = Service::Tcp(Tcp::new(upstream));
+        return Ok(Opened { service, at: StartAt::default(), granted });
     }
     let (beginning, at) = match request {
         None => (Beginning::new(upstream(config).await?), StartAt::default()),
-        Some(request) => transfer(config, request, mint.as_mut()).await?,
+        Some(request) => transfer(config, request, mint.as_mut(), revocations).await?,
     };
+    let granted = mint.as_ref().and_then(|mint| mint.granted().cloned());
     let http = Http::new(config.target.clone(), config.policy, mint, beginning);
-    Ok((Service::Http(Box::new(http)), at))
+    Ok(Opened { service: Service::Http(Box::new(http)), at, granted })
+}
+
+/// The same for an FTP service: the connections of a login belong together.
+async fn open_ftp(
+    (config, address): (&ServiceConfig, SocketAddr),
+    connect: &Connect<'_>,
+    (client, groups): (PublicKey, &Arc<Groups>),
+    mut mint: Option<Mint>,
+    revocations: &Revocations,
+) -> Result<Opened, Denial> {
+    // A member of a group has nothing but what its lead, who was admitted, lets it have.
+    if let (ConnectMode::Transfer(request), Some(mint)) = (&connect.mode, mint.as_mut())
+        && let (Some(sealed), None) = (request.ticket, connect.belongs.token)
+    {
+        let claims = mint.open(sealed, request.down, request.up_from)?;
+        take_grant(config, mint, &claims, revocations)?;
+    }
+    if mint.as_ref().is_some_and(|mint| mint.scope().is_some()) {
+        let text = "the ticket is for files by HTTP, and this is an FTP service";
+        return Err(Denial::new(DenyReason::Mismatch, text));
+    }
+    let granted = mint.as_ref().and_then(|mint| mint.granted().cloned());
+    let (belongs, groups) = (connect.belongs, Arc::clone(groups));
+    let asked = ftp::Asked { address, client, belongs, groups };
+    let (service, at) = ftp::open(asked, &connect.mode, mint).await?;
+    Ok(Opened { service, at, granted })
+}
+
+/// What the gateway has granted to a session that comes over is what its ticket repeats.
+fn take_grant(
+    config: &ServiceConfig,
+    mint: &mut Mint,
+    claims: &Claims,
+    revocations: &Revocations,
+) -> Result<(), Denial> {
+    if config.tickets && claims.granted.is_none() {
+        let text = "this service is for those with a ticket of the gateway";
+        return Err(Denial::new(DenyReason::Unauthorized, text));
+    }
+    if let Some(granted) = &claims.granted {
+        revocations.check(granted)?;
+    }
+    mint.restrict(claims.granted.clone());
+    Ok(())
 }
 
 async fn upstream(config: &ServiceConfig) -> Result<Upstream, Denial> {
@@ -66,6 +125,7 @@ async fn transfer(
     config: &ServiceConfig,
     request: &TransferRequest<'_>,
     mint: Option<&mut Mint>,
+    revocations: &Revocations,
 ) -> Result<(Beginning, StartAt), Denial> {
     let Some(sealed) = request.ticket else {
         if request.down > 0 || request.up_from > 0 || request.covers > 0 {
@@ -87,7 +147,7 @@ async fn transfer(
         let text = format!("the ticket covers {}, not {}", claims.up, request.covers);
         return Err(Denial::new(DenyReason::Mismatch, text));
     }
-    mint.restrict(claims.path.clone());
+    take_grant(config, mint, &claims, revocations)?;
     let beginning = carry_out(config, &claims, request).await?;
     let at = StartAt { up: claims.up, down: request.down };
     Ok((Beginning { guard: request.up_sent, ..beginning }, at))

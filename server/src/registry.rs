@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use stp_drive::{Command, SessionStatus};
 use stp_net::key::PublicKey;
 use stp_proto::handle::Handle;
+use stp_proto::ticket::Granted;
 use stp_proto::wire::ResumeDenial;
 use tokio::sync::{Notify, mpsc};
 
@@ -45,6 +46,8 @@ pub struct Entry {
     pub epoch: u32,
     /// Its broker has said that it cannot go elsewhere.
     pub fixed: Arc<AtomicBool>,
+    /// What the gateway has granted.
+    pub granted: Option<Granted>,
 }
 
 impl Entry {
@@ -311,6 +314,7 @@ mod tests {
             wanted: 0,
             epoch: own.into(),
             fixed: Arc::default(),
+            granted: None,
         }
     }
 

@@ -10,7 +10,8 @@ use stp_net::key::{ClusterKey, KeyError, PublicKey};
 use stp_net::seal;
 use stp_proto::handle::Handle;
 use stp_proto::replay::Exchange;
-use stp_proto::ticket::{Claims, Holder, TicketError};
+use stp_proto::scope::Scope;
+use stp_proto::ticket::{Claims, Granted, Holder, TicketError};
 
 /// The cluster this server belongs to.
 #[derive(Debug)]
@@ -28,8 +29,8 @@ pub struct Cluster {
 pub struct Mint {
     cluster: Arc<Cluster>,
     holder: Holder,
-    /// The only path that may be asked for, if the gateway said so; every ticket repeats it.
-    path: Option<String>,
+    /// What the gateway has granted; every ticket repeats it.
+    granted: Option<Granted>,
 }
 
 /// Why a ticket was not accepted.
@@ -70,20 +71,26 @@ impl Cluster {
             client: client.0,
             handle,
         };
-        Mint { cluster: Arc::clone(self), holder, path: None }
+        Mint { cluster: Arc::clone(self), holder, granted: None }
     }
 }
 
 impl Mint {
-    /// Only this path may be asked for.
-    pub fn restrict(&mut self, path: Option<String>) {
-        self.path = path;
+    /// Only what was granted may be asked for.
+    pub fn restrict(&mut self, granted: Option<Granted>) {
+        self.granted = granted;
     }
 
-    /// The only path that may be asked for.
+    /// What the gateway has granted.
     #[must_use]
-    pub fn path(&self) -> Option<&str> {
-        self.path.as_deref()
+    pub fn granted(&self) -> Option<&Granted> {
+        self.granted.as_ref()
+    }
+
+    /// What may be asked for, if that is not the whole service.
+    #[must_use]
+    pub fn scope(&self) -> Option<&Scope> {
+        self.granted.as_ref()?.scope.as_ref()
     }
 
     /// Seals a ticket for these positions; empty if the exchange does not fit into one.
@@ -91,7 +98,7 @@ impl Mint {
     pub fn seal(&self, (up, down): (u64, u64), exchange: Exchange) -> Vec<u8> {
         let times = (unix_now(), self.cluster.life.as_secs());
         let mut claims = Claims::new(&self.holder, random_handle(), times, (up, down), exchange);
-        claims.path.clone_from(&self.path);
+        claims.granted.clone_from(&self.granted);
         match claims.encode() {
             Ok(bytes) => seal::seal(&self.cluster.key(), &bytes, &PublicKey(self.holder.client)),
             Err(error) => {

@@ -144,7 +144,8 @@ async fn main() {
         after as f64 / 1024.0
     );
     println!(
-        "look-ups {per_s:.0}/s over {LINKS} links, {UNDER_WAY} under way on each; asking and answering on the same cores"
+        "look-ups {per_s:.0}/s over {LINKS} links, {UNDER_WAY} under way on each; \
+         asking and answering on the same cores"
     );
     let [known, unknown] = log_ins(address, &key).await;
     println!("refused log-in {known:.0} us for a known user, {unknown:.0} us for an unknown one");

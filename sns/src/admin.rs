@@ -14,9 +14,10 @@ use stp_proto::name::Name;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::record::{Server, User, endpoint_key, json as value_of, services_below};
-use crate::sns::Sns;
+use crate::record::{Revoked, Server, User, endpoint_key, json as value_of, services_below};
+use crate::sns::{Sns, unix_now};
 use crate::store::{Change, Guard, Lease};
+use crate::tables::Versioned;
 
 /// The longest request.
 const LINE_MAX: u64 = 64 * 1024;
@@ -27,14 +28,23 @@ const FILES_MAX: usize = 10_000;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Order {
-    /// Adds a user, or (`replace`) gives one a new password. The password is not in it.
+    /// Adds a user. The password is not in it.
     UserAdd {
         /// Who.
         user: String,
-        /// What checks a proof, and the user's tree.
+        /// What checks a proof, the user's tree and services.
         record: User,
-        /// Whether the user exists already.
-        replace: bool,
+    },
+    /// Changes a user. What is not given stays as it is; log-ins and tickets of before end.
+    UserChange {
+        /// Who.
+        user: String,
+        /// A record with the new password.
+        password: Option<User>,
+        /// The new tree.
+        tree: Option<String>,
+        /// The services that the user may have; empty: all.
+        services: Option<Vec<String>>,
     },
     /// Takes a user away.
     UserDelete {
@@ -134,23 +144,47 @@ async fn answer(sns: &Sns, stream: UnixStream) -> io::Result<()> {
     stream.shutdown().await
 }
 
+/// For how long servers are told of a revocation: longer than any session may be without a link.
+const REVOKED_FOR_S: u32 = 8 * 86_400;
+
+fn check_user(user: &str, record: &User) -> Result<(), String> {
+    if !user_is_good(user) {
+        return Err(format!("{user:?} is no user's name: 1 to 64 of a-z 0-9 . _ -"));
+    }
+    if record.verifier().is_none() {
+        return Err("the verifier is not one, or too cheap".to_owned());
+    }
+    if record.tree != "/" && FilePath::new(&record.tree).is_none() {
+        return Err(format!("{:?} is no path for a tree", record.tree));
+    }
+    for service in &record.services {
+        service.parse::<Name>().map_err(|error| format!("{service:?}: {error}"))?;
+    }
+    Ok(())
+}
+
 impl Sns {
     async fn carry_out(&self, order: Order) -> Result<Value, String> {
         match order {
-            Order::UserAdd { user, record, replace } => {
-                self.add_user(&user, &record, replace).await
+            Order::UserAdd { user, record } => self.add_user(&user, &record).await,
+            Order::UserChange { user, password, tree, services } => {
+                self.change_user(&user, password, tree, services).await
             }
             Order::UserDelete { user } => {
                 if !self.tables.read(|held| held.users.contains_key(user.as_str())) {
                     return Err(format!("there is no user {user:?}"));
                 }
-                self.make(Vec::new(), vec![Change::Delete(format!("user/{user}"))]).await?;
+                let changes = vec![Change::Delete(format!("user/{user}")), self.revoke(&user)];
+                self.make(Vec::new(), changes).await?;
                 tracing::info!(user, "a user was taken away");
                 Ok(json!(user))
             }
             Order::UserList => Ok(self.tables.read(|held| {
-                let users = held.users.iter();
-                users.map(|(name, user)| json!({ "user": name, "tree": user.value.tree })).collect()
+                let one = |(name, user): (&Box<str>, &Versioned<User>)| {
+                    let User { tree, services, .. } = &user.value;
+                    json!({ "user": name, "tree": tree, "services": services })
+                };
+                held.users.iter().map(one).collect()
             })),
             Order::ServerAllow { server, key, services } => {
                 self.allow_a_server(&server, key, services).await
@@ -194,27 +228,53 @@ impl Sns {
         self.commit(guards, changes).await.map_err(|error| error.to_string())
     }
 
-    async fn add_user(&self, user: &str, record: &User, replace: bool) -> Result<Value, String> {
-        if !user_is_good(user) {
-            return Err(format!("{user:?} is no user's name: 1 to 64 of a-z 0-9 . _ -"));
+    /// What was granted to a user until now is good for nothing from now on.
+    fn revoke(&self, user: &str) -> Change {
+        let before = self.tables.read(|held| held.revoked.get(user).copied());
+        // A ticket given since the last time, within the same second, is of the second after it.
+        let until = unix_now().max(before.map_or(0, |before| before.saturating_add(1)));
+        Change::Put {
+            key: format!("rev/{user}"),
+            value: value_of(&Revoked { until }),
+            lease: Lease::New(REVOKED_FOR_S),
         }
-        if record.verifier().is_none() {
-            return Err("the verifier is not one, or too cheap".to_owned());
-        }
-        if record.tree != "/" && FilePath::new(&record.tree).is_none() {
-            return Err(format!("{:?} is no path for a tree", record.tree));
-        }
+    }
+
+    async fn add_user(&self, user: &str, record: &User) -> Result<Value, String> {
+        check_user(user, record)?;
         let key = format!("user/{user}");
-        let exists = self.tables.read(|held| held.users.contains_key(user));
-        let guards = match (exists, replace) {
-            (true, false) => return Err(format!("there is a user {user:?} already")),
-            (false, true) => return Err(format!("there is no user {user:?}")),
-            (false, false) => vec![Guard::Absent(key.clone())],
-            (true, true) => Vec::new(),
-        };
+        if self.tables.read(|held| held.users.contains_key(user)) {
+            return Err(format!("there is a user {user:?} already"));
+        }
+        let guards = vec![Guard::Absent(key.clone())];
         let put = Change::Put { key, value: value_of(record), lease: Lease::None };
         self.make(guards, vec![put]).await?;
-        tracing::info!(user, replace, "a user was added");
+        tracing::info!(user, "a user was added");
+        Ok(json!(user))
+    }
+
+    async fn change_user(
+        &self,
+        user: &str,
+        password: Option<User>,
+        tree: Option<String>,
+        services: Option<Vec<String>>,
+    ) -> Result<Value, String> {
+        let known = self.tables.read(|held| held.users.get(user).cloned());
+        let Some(Versioned { value: mut record, version }) = known else {
+            return Err(format!("there is no user {user:?}"));
+        };
+        if let Some(password) = password {
+            record = record.with_password_of(password);
+        }
+        record.tree = tree.unwrap_or(record.tree);
+        record.services = services.unwrap_or(record.services);
+        check_user(user, &record)?;
+        let key = format!("user/{user}");
+        let guards = vec![Guard::Version(key.clone(), version)];
+        let put = Change::Put { key, value: value_of(&record), lease: Lease::None };
+        self.make(guards, vec![put, self.revoke(user)]).await?;
+        tracing::info!(user, "a user was changed");
         Ok(json!(user))
     }
 

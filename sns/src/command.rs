@@ -45,23 +45,38 @@ pub enum UserCommand {
     Add {
         /// Who.
         user: String,
-        /// The root of the user's files.
+        /// The root of the user's files: nothing outside of it is given to the user.
         #[arg(long, default_value = "/")]
         tree: String,
+        /// A service that the user may have; may be repeated. Without it: every service.
+        #[arg(long = "service", value_name = "NAME")]
+        services: Vec<String>,
         /// Reads the password from the standard input.
         #[arg(long)]
         password_stdin: bool,
     },
-    /// Gives a user a new password.
+    /// Gives a user a new password. The old one's log-ins and tickets end.
     Password {
         /// Who.
         user: String,
-        /// The root of the user's files.
-        #[arg(long, default_value = "/")]
-        tree: String,
         /// Reads the password from the standard input.
         #[arg(long)]
         password_stdin: bool,
+    },
+    /// Changes what a user may have. Log-ins and tickets of before end.
+    #[command(group(clap::ArgGroup::new("what").required(true).multiple(true)))]
+    Change {
+        /// Who.
+        user: String,
+        /// The root of the user's files.
+        #[arg(long, group = "what")]
+        tree: Option<String>,
+        /// A service that the user may have; may be repeated.
+        #[arg(long = "service", value_name = "NAME", group = "what")]
+        services: Vec<String>,
+        /// The user may have every service.
+        #[arg(long, group = "what", conflicts_with = "services")]
+        every_service: bool,
     },
     /// Takes a user away.
     Delete {
@@ -109,13 +124,18 @@ pub enum ServiceCommand {
 /// Carries a command out; the text is for stdout.
 pub fn run(socket: &Path, command: Command, as_json: bool) -> anyhow::Result<String> {
     let order = match command {
-        Command::User(UserCommand::Add { user, tree, password_stdin }) => {
-            let record = record(&user, &tree, password_stdin)?;
-            Order::UserAdd { user, record, replace: false }
+        Command::User(UserCommand::Add { user, tree, services, password_stdin }) => {
+            let mut record = record(&user, password_stdin)?;
+            (record.tree, record.services) = (tree, services);
+            Order::UserAdd { user, record }
         }
-        Command::User(UserCommand::Password { user, tree, password_stdin }) => {
-            let record = record(&user, &tree, password_stdin)?;
-            Order::UserAdd { user, record, replace: true }
+        Command::User(UserCommand::Password { user, password_stdin }) => {
+            let password = Some(record(&user, password_stdin)?);
+            Order::UserChange { user, password, tree: None, services: None }
+        }
+        Command::User(UserCommand::Change { user, tree, services, every_service }) => {
+            let services = (every_service || !services.is_empty()).then_some(services);
+            Order::UserChange { user, password: None, tree, services }
         }
         Command::User(UserCommand::Delete { user }) => Order::UserDelete { user },
         Command::User(UserCommand::List) => Order::UserList,
@@ -151,7 +171,8 @@ pub fn ask(socket: &Path, order: &Order) -> anyhow::Result<Value> {
     }
 }
 
-fn record(user: &str, tree: &str, from_stdin: bool) -> anyhow::Result<User> {
+/// A record with a new password, for the whole tree and every service.
+fn record(user: &str, from_stdin: bool) -> anyhow::Result<User> {
     let password = if from_stdin {
         let mut text = String::new();
         std::io::stdin().lock().take(4_096).read_to_string(&mut text)?;
@@ -167,7 +188,7 @@ fn record(user: &str, tree: &str, from_stdin: bool) -> anyhow::Result<User> {
     if password.chars().count() < 8 {
         anyhow::bail!("a password has at least 8 characters");
     }
-    Ok(User::new(&Verifier::new(&password, KdfCost::default())?, tree))
+    Ok(User::new(&Verifier::new(&password, KdfCost::default())?, "/"))
 }
 
 /// A list as lines of its items' values, anything else as it is.

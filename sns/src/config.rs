@@ -11,7 +11,7 @@ use stp_net::key::PublicKey;
 use stp_net::status::StatusAddr;
 use stp_proto::lookup::{EndpointName, Networks, user_is_good};
 
-use crate::limit::Rate;
+use stp_net::limit::Rate;
 
 /// Where the file is looked for after `--config` and `$SESSION_SNS_CONFIG`.
 pub const PLACES: [&str; 1] = ["/etc/session/sns.toml"];

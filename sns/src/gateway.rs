@@ -3,7 +3,7 @@
 //! A log-in is a challenge and a signature over it; the password is never here. Whether a user
 //! exists cannot be told from outside: unknown names get a challenge that is always the same for
 //! the name, and their proofs are checked against a key that nobody has. Failed attempts are
-//! counted per name and per network, for unknown names as well.
+//! limited ([`crate::attempts`]), for unknown names as well.
 
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
@@ -17,10 +17,9 @@ use stp_proto::lookup::{
     Welcome, login_statement,
 };
 use stp_proto::name::Name;
+use stp_proto::scope::Scope;
 
-use crate::config::Limits;
-use crate::limit::{Limiter, Rate, network};
-use crate::sns::{Caller, Sns, too_many, unix_now};
+use crate::sns::{Caller, LoggedIn, Sns, too_many, unix_now};
 use crate::tables::{Held, HeldFile};
 
 /// A challenge that waits for its proof.
@@ -29,51 +28,22 @@ pub struct Pending {
     user: String,
     nonce: [u8; 32],
     verifier: Verifier,
-    real: bool,
-}
-
-/// Failed attempts: per name and network, per name, per network.
-#[derive(Debug)]
-pub struct Attempts {
-    both: Limiter<(String, IpAddr)>,
-    user: Limiter<String>,
-    network: Limiter<IpAddr>,
-}
-
-impl Attempts {
-    /// Limits as configured.
-    #[must_use]
-    pub fn new(limits: &Limits) -> Attempts {
-        let Rate { per_s, burst } = limits.attempts;
-        Attempts {
-            both: Limiter::new(Rate { per_s, burst }),
-            // From many networks at once somebody gets a few more, and from one for many names.
-            user: Limiter::new(Rate { per_s: per_s * 10.0, burst: burst * 10.0 }),
-            network: Limiter::new(Rate { per_s: per_s * 10.0, burst: burst * 10.0 }),
-        }
-    }
-
-    fn begin(&self, user: &str, from: IpAddr) -> Result<(), std::time::Duration> {
-        let (from, now) = (network(from), Instant::now());
-        self.both.take((user.to_owned(), from), 1.0, now)?;
-        self.user.take(user.to_owned(), 1.0, now)?;
-        self.network.take(from, 1.0, now)
-    }
-
-    fn succeeded(&self, user: &str, from: IpAddr) {
-        let from = network(from);
-        self.both.give(&(user.to_owned(), from), 1.0);
-        self.user.give(&user.to_owned(), 1.0);
-        self.network.give(&from, 1.0);
-    }
+    /// The version of the user's record; none: there is no such user.
+    version: Option<u64>,
 }
 
 /// What was found for a client.
 struct Hit {
     service: Name,
     path: Option<stp_proto::lookup::FilePath>,
+    /// What of the service the ticket is for.
+    scope: Option<Scope>,
     file: HeldFile,
     servers: Vec<Server>,
+    /// What the list of servers is sealed with.
+    list_key: [u8; 32],
+    /// Tickets of this second and before are good for nothing.
+    until: u64,
 }
 
 impl Sns {
@@ -81,17 +51,20 @@ impl Sns {
     pub fn login(&self, login: &Login) -> (Body, Pending) {
         let known = self.tables.read(|held| {
             let user = held.users.get(login.user.as_str());
-            (user.and_then(|user| user.value.verifier()), held.guise)
+            let known = user.and_then(|user| Some((user.value.verifier()?, user.version)));
+            (known, held.guise)
         });
         let (known, guise) = known;
         // Made for known users as well, so that both take as long.
         self.counters.disguised.fetch_add(1, Ordering::Relaxed);
         let nobody = disguise(guise.unwrap_or_default(), &login.user);
-        let real = known.is_some();
-        let verifier = known.unwrap_or(nobody);
+        let (verifier, version) = match known {
+            Some((verifier, version)) => (verifier, Some(version)),
+            None => (nobody, None),
+        };
         let nonce = stp_lookup::password::random();
         let challenge = Challenge { nonce, salt: verifier.salt, cost: verifier.cost };
-        let pending = Pending { user: login.user.clone(), nonce, verifier, real };
+        let pending = Pending { user: login.user.clone(), nonce, verifier, version };
         (Body::Challenge(challenge), pending)
     }
 
@@ -101,20 +74,22 @@ impl Sns {
         caller: &Caller,
         pending: &Pending,
         prove: &Prove,
-    ) -> (Body, Option<String>) {
+    ) -> (Body, Option<LoggedIn>) {
         let user = &pending.user;
-        if let Err(wait) = self.attempts.begin(user, caller.address) {
+        if let Err(wait) = self.attempts.begin(user, (caller.key, caller.address), Instant::now()) {
             tracing::warn!(user, from = %caller.address, "too many failed log-ins");
             return (too_many(wait, "too many failed attempts to log in"), None);
         }
         let statement = login_statement(&pending.nonce, &self.key.0, &caller.key.0, user);
         self.counters.checked.fetch_add(1, Ordering::Relaxed);
         let right = pending.verifier.accepts(&statement, &prove.signature);
-        if right && pending.real {
-            self.attempts.succeeded(user, caller.address);
+        let logged_in = pending.version.map(|version| LoggedIn { name: user.clone(), version });
+        let logged_in = logged_in.filter(|one| self.tables.read(|held| one.record(held).is_some()));
+        if right && logged_in.is_some() {
+            self.attempts.succeeded(user, (caller.key, caller.address));
             tracing::info!(user, from = %caller.address, client = %caller.key, "logged in");
             let cluster = self.cluster.name().to_owned();
-            return (Body::Welcome(Welcome { now: unix_now(), cluster }), Some(user.clone()));
+            return (Body::Welcome(Welcome { now: unix_now(), cluster }), logged_in);
         }
         tracing::warn!(user, from = %caller.address, "log-in refused");
         let text = "user and password do not fit";
@@ -128,7 +103,7 @@ impl Sns {
             return Body::refused(Refusal::NotLoggedIn, "tickets are for users who are logged in");
         };
         match self.tables.read(|held| self.find(held, caller, user, locate)) {
-            Ok((found, list_key)) => self.located(caller, user, locate.from, &found, &list_key),
+            Ok(found) => self.located(caller, &user.name, locate.from, &found),
             Err((why, text)) => Body::refused(why, text),
         }
     }
@@ -137,46 +112,59 @@ impl Sns {
         &self,
         held: &Held,
         caller: &Caller,
-        user: &str,
+        user: &LoggedIn,
         locate: &Locate,
-    ) -> Result<(Hit, [u8; 32]), (Refusal, String)> {
-        let known = held
-            .users
-            .get(user)
-            .and_then(|known| Some((known.value.verifier()?.list, known.value.tree.clone())));
-        let Some((list_key, tree)) = known else {
-            return Err((Refusal::NotLoggedIn, "this user does not exist any more".into()));
+    ) -> Result<Hit, (Refusal, String)> {
+        let known = user.record(held).and_then(|known| Some((known, known.verifier()?.list)));
+        let Some((known, list_key)) = known else {
+            let text = "the password was changed, or this user taken away; log in again";
+            return Err((Refusal::NotLoggedIn, text.into()));
         };
+        let not_yours = |service: &Name| {
+            let text = format!("{service}: this user may not have this service");
+            Err((Refusal::NotAllowed, text))
+        };
+        if let Some(service) = &locate.service
+            && !known.may_have(service.as_str())
+        {
+            return not_yours(service);
+        }
+        let until = held.revoked.get(user.name.as_str()).copied().unwrap_or(0);
         let Some(path) = &locate.path else {
             let service = locate.service.clone().expect("a request without both is refused");
-            return self.find_service_for(held, caller, service).map(|found| (found, list_key));
+            let servers = self.servers_for(held, caller, &service)?;
+            let file = HeldFile { size: 0, sha256: [0; 32] };
+            let scope = Scope::of_tree(&known.tree);
+            return Ok(Hit { service, path: None, scope, file, servers, list_key, until });
         };
-        let full = path.below(&tree);
+        let full = path.below(&known.tree);
         let full = full.ok_or((Refusal::BadRequest, "the path is too long".to_owned()))?;
-        let Some(holders) = held.holders(locate.service.as_ref(), full.as_str()) else {
-            let known = held.is_known(locate.service.as_ref(), full.as_str());
-            let (why, text) = match known {
+        let may_be = |service: &str| {
+            known.may_have(service)
+                && locate.service.as_ref().is_none_or(|wanted| wanted.as_str() == service)
+        };
+        let holders = held.holders(may_be, full.as_str());
+        let servers = holders.as_ref().map(|it| self.ranked(held, &it.servers, caller.address));
+        let (Some(holders), Some(servers)) = (holders, servers.filter(|list| !list.is_empty()))
+        else {
+            let (why, text) = match held.is_known(may_be, full.as_str()) {
                 true => (Refusal::NoServer, "the servers that have it are not there now"),
                 false => (Refusal::NotFound, "no server has it"),
             };
             return Err((why, format!("{}: {text}", path.as_str())));
         };
-        let servers = self.ranked(held, &holders.servers, caller.address);
-        if servers.is_empty() {
-            let text = format!("{}: the servers that have it are not there now", path.as_str());
-            return Err((Refusal::NoServer, text));
-        }
         let (service, file) = (holders.service, holders.file);
-        Ok((Hit { service, path: Some(full), file, servers }, list_key))
+        let scope = Some(Scope::Path(full.as_str().to_owned()));
+        Ok(Hit { service, path: Some(full), scope, file, servers, list_key, until })
     }
 
-    /// A service as a whole: the servers that announce it, and its endpoint's own place.
-    fn find_service_for(
+    /// The servers that announce a service, and its endpoint's own place.
+    fn servers_for(
         &self,
         held: &Held,
         caller: &Caller,
-        service: Name,
-    ) -> Result<Hit, (Refusal, String)> {
+        service: &Name,
+    ) -> Result<Vec<Server>, (Refusal, String)> {
         let offered = held.offered.get(service.as_str()).cloned().unwrap_or_default();
         let mut servers = self.ranked(held, &offered, caller.address);
         let own =
@@ -203,33 +191,28 @@ impl Sns {
             let text = format!("{service}: no server is there for it");
             return Err((why, text));
         }
-        let file = HeldFile { size: 0, sha256: [0; 32] };
-        Ok(Hit { service, path: None, file, servers })
+        Ok(servers)
     }
 
-    fn located(
-        &self,
-        caller: &Caller,
-        user: &str,
-        from: u64,
-        found: &Hit,
-        list_key: &[u8; 32],
-    ) -> Body {
+    fn located(&self, caller: &Caller, user: &str, from: u64, found: &Hit) -> Body {
         let tickets = &self.config.tickets;
         let what = GrantFor {
             audience: self.cluster.name(),
             user,
             service: found.service.as_str(),
-            path: found.path.as_ref().map(|path| (path, from)),
+            scope: found.scope.clone(),
+            byte: from,
             client: &caller.key.0,
             address: tickets.bind_address.then(|| caller.address.to_canonical()),
         };
         let life_s = u32::try_from(tickets.life.as_secs()).unwrap_or(u32::MAX);
         let id = stp_lookup::password::random();
-        let grant = Grant::new(&what, id, (unix_now(), life_s.into()));
+        // Later than what a change of the password has just ended, within the same second as well.
+        let now = unix_now().max(found.until.saturating_add(1));
+        let grant = Grant::new(&what, id, (now, life_s.into()));
         let ticket = seal::seal(&self.cluster.key(), &grant.encode(), &caller.key);
         let list = found.servers.clone().into();
-        let Some(servers) = stp_lookup::sealed::seal(list_key, &ticket, &list) else {
+        let Some(servers) = stp_lookup::sealed::seal(&found.list_key, &ticket, &list) else {
             return Body::refused(Refusal::Full, "the list of servers is too long");
         };
         tracing::info!(

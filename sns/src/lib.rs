@@ -13,12 +13,12 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod attempts;
 pub mod cluster_key;
 pub mod command;
 pub mod config;
 pub mod daemon;
 pub mod gateway;
-pub mod limit;
 pub mod link;
 pub mod names;
 pub mod record;

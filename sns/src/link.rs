@@ -10,13 +10,14 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Instant;
 
+use stp_net::limit::network;
 use stp_net::link::{AcceptError, Acceptor, Link};
 use stp_proto::lookup::{Answer, Ask, Body, Done, OneName, Refusal, Refused, Request};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 use crate::gateway::Pending;
-use crate::servers::Sending;
+use crate::servers::{Sending, ToldRevoked};
 use crate::sns::{Caller, Sns, too_many};
 use crate::tables::Watching;
 
@@ -31,12 +32,14 @@ pub async fn serve(sns: Arc<Sns>, acceptor: Arc<Acceptor>, listener: TcpListener
         match listener.accept().await {
             Ok((tcp, from)) => {
                 let (sns, acceptor) = (Arc::clone(&sns), Arc::clone(&acceptor));
-                let Some(seat) = Seat::take(&sns, crate::limit::network(from.ip())) else {
+                let most = sns.config.limits.links_per_network;
+                let Some(place) = sns.links.take(network(from.ip()), most) else {
+                    sns.counters.refused(Refusal::Full);
                     continue;
                 };
                 tokio::spawn(async move {
                     welcome(&sns, &acceptor, tcp, from.ip()).await;
-                    drop(seat);
+                    drop(place);
                 });
             }
             Err(error) => {
@@ -48,48 +51,19 @@ pub async fn serve(sns: Arc<Sns>, acceptor: Arc<Acceptor>, listener: TcpListener
     }
 }
 
-/// One of the links that may be there at once.
-struct Seat {
-    sns: Arc<Sns>,
-    network: IpAddr,
-}
-
-impl Seat {
-    fn take(sns: &Arc<Sns>, network: IpAddr) -> Option<Seat> {
-        let limits = &sns.config.limits;
-        let mut links = sns.links.lock();
-        let all: usize = links.values().sum();
-        let of_network = links.get(&network).copied().unwrap_or(0);
-        if all >= limits.links || of_network >= limits.links_per_network {
-            sns.counters.refused(Refusal::Full);
-            return None;
-        }
-        *links.entry(network).or_default() += 1;
-        Some(Seat { sns: Arc::clone(sns), network })
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut links = self.sns.links.lock();
-        if let Some(count) = links.get_mut(&self.network) {
-            *count -= 1;
-            if *count == 0 {
-                links.remove(&self.network);
-            }
-        }
-    }
-}
-
 async fn welcome(sns: &Arc<Sns>, acceptor: &Acceptor, tcp: TcpStream, from: IpAddr) {
     match Box::pin(acceptor.accept(tcp)).await {
         Ok(link) => {
             let caller = Caller { key: link.peer_key(), address: from, user: None };
-            if let Err(error) = Client::new(Arc::clone(sns), caller).run(link).await {
+            if let Err(error) = Client::new(Arc::clone(sns), caller).run(link, acceptor).await {
                 tracing::debug!(%from, %error, "a link ended");
             }
         }
-        Err(error @ (AcceptError::Lost { .. } | AcceptError::TimedOut { .. })) => {
+        Err(
+            error @ (AcceptError::Lost { .. }
+            | AcceptError::TimedOut { .. }
+            | AcceptError::Denied { .. }),
+        ) => {
             tracing::debug!(%from, %error, "no link");
         }
         Err(error) => tracing::info!(%from, %error, "no link"),
@@ -110,6 +84,7 @@ pub struct Client {
     pending: Option<Pending>,
     failures: u32,
     sending: Sending,
+    told_revoked: ToldRevoked,
     watches: HashMap<u32, (OneName, [Watching; 2])>,
     changes: mpsc::Sender<u32>,
     told: mpsc::Receiver<u32>,
@@ -126,13 +101,14 @@ impl Client {
             pending: None,
             failures: 0,
             sending: Sending::new(),
+            told_revoked: ToldRevoked::default(),
             watches: HashMap::new(),
             changes,
             told,
         }
     }
 
-    async fn run(mut self, mut link: Link) -> io::Result<()> {
+    async fn run(mut self, mut link: Link, acceptor: &Acceptor) -> io::Result<()> {
         let idle = tokio::time::sleep(self.sns.config.limits.idle);
         tokio::pin!(idle);
         loop {
@@ -177,6 +153,9 @@ impl Client {
                     for request in requests {
                         let id = request.id;
                         let body = self.answer(request).await;
+                        if matches!(body, Body::Welcome(_) | Body::Announced(_)) {
+                            acceptor.welcome(self.caller.address);
+                        }
                         if let Body::Refused(refused) = &body {
                             self.sns.counters.refused(refused.why);
                         }
@@ -217,7 +196,7 @@ impl Client {
         // A server's list of files is bounded by itself, and comes from one who is allowed.
         let free = matches!(request.ask, Ask::Files(_)) && !self.sending.is_empty();
         if !free
-            && let Err(wait) = self.sns.requests.take(self.caller.network(), cost, Instant::now())
+            && let Err(wait) = self.sns.requests.take(&self.caller.network(), cost, Instant::now())
         {
             return too_many(wait, "too many requests from this network");
         }
@@ -241,7 +220,7 @@ impl Client {
                 self.watches.remove(&end.watch);
                 Body::Done(Done)
             }
-            Ask::Announce(announce) => sns.announce(caller, announce).await,
+            Ask::Announce(announce) => sns.announce(caller, announce, &mut self.told_revoked).await,
             Ask::Files(files) => sns.files(caller, files, &mut self.sending).await,
             Ask::Login(login) => {
                 let (challenge, pending) = sns.login(&login);

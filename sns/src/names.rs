@@ -18,7 +18,7 @@ use stp_proto::name::Name;
 
 use crate::config::Creators;
 use crate::record::{Endpoint, Service, endpoint_key, json, service_key, services_below};
-use crate::sns::{Caller, Sns, not_committed};
+use crate::sns::{Caller, LoggedIn, Sns, not_committed};
 use crate::store::{Change, CommitError, Guard, Lease};
 use crate::tables::{Held, Versioned};
 
@@ -270,8 +270,11 @@ impl Sns {
         let allowed = match &domain.creators {
             Creators::Any => true,
             Creators::These { keys, users } => {
-                let user = caller.user.as_ref();
-                keys.contains(&caller.key) || user.is_some_and(|user| users.contains(user))
+                let is_one = |user: &LoggedIn| {
+                    users.contains(&user.name)
+                        && self.tables.read(|held| user.record(held).is_some())
+                };
+                keys.contains(&caller.key) || caller.user.as_ref().is_some_and(is_one)
             }
         };
         if allowed {

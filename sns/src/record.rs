@@ -9,6 +9,7 @@
 //! | `inv/SERVER/SERVICE` | [`Inventory`]: which list of files holds |
 //! | `invp/SERVER/SERVICE/DIGEST/N` | [`Page`]: a part of that list |
 //! | `user/USER` | [`User`] |
+//! | `rev/USER` | [`Revoked`]: since when the user's older tickets are good for nothing; leased |
 //! | `secret/guise` | what unknown users' salts are made from |
 
 use std::net::{IpAddr, SocketAddr};
@@ -91,8 +92,11 @@ pub struct User {
     proof: String,
     /// The list key, in base64url.
     list: String,
-    /// The root of the user's files in the services' trees.
+    /// The root of the user's files in the services' trees: nothing outside of it is the user's.
     pub tree: String,
+    /// The services that the user may have; empty: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<String>,
 }
 
 impl std::fmt::Debug for User {
@@ -114,7 +118,7 @@ pub fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
 }
 
 impl User {
-    /// A user with this verifier and tree.
+    /// A user with this verifier and tree, who may have every service.
     #[must_use]
     pub fn new(verifier: &Verifier, tree: &str) -> User {
         User {
@@ -125,7 +129,20 @@ impl User {
             proof: text(&verifier.proof),
             list: text(&verifier.list),
             tree: tree.to_owned(),
+            services: Vec::new(),
         }
+    }
+
+    /// The same user with the password of another record.
+    #[must_use]
+    pub fn with_password_of(self, other: User) -> User {
+        User { tree: self.tree, services: self.services, ..other }
+    }
+
+    /// Whether the user may have a service.
+    #[must_use]
+    pub fn may_have(&self, service: &str) -> bool {
+        self.services.is_empty() || self.services.iter().any(|one| one == service)
     }
 
     /// What checks the user's proof.
@@ -137,6 +154,13 @@ impl User {
             Verifier { salt, cost, proof: bytes(&self.proof)?, list: bytes(&self.list)? };
         cost.is_acceptable().then_some(verifier)
     }
+}
+
+/// A user whose password was changed, or who was taken away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revoked {
+    /// What was granted at this second or before it has ended, in seconds since 1970.
+    pub until: u64,
 }
 
 impl Page {

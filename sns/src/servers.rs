@@ -8,7 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use stp_proto::lookup::{Announce, Announced, Body, Done, Files, List, Refusal, Server};
+use stp_proto::lookup::{
+    Announce, Announced, Body, Done, Files, LIST_MAX, List, Refusal, Revoked, Server,
+};
 use stp_proto::name::Name;
 
 use crate::record::{self, Inventory, Page, json, text};
@@ -23,6 +25,25 @@ const RANKED_MAX: usize = 20;
 
 /// What a link remembers of the lists it is sending: pages so far, by service.
 pub type Sending = BTreeMap<String, (u32, u64)>;
+
+/// The revocations that were told on a link: the last of them, in the order of time and name.
+#[derive(Debug, Default)]
+pub struct ToldRevoked((u64, Box<str>));
+
+impl ToldRevoked {
+    /// Those that were not told yet, as many as an answer takes. The rest comes with the next.
+    fn next(&mut self, held: &Held) -> Vec<Revoked> {
+        let all = held.revoked.iter().map(|(user, until)| (*until, user.clone()));
+        let mut new: Vec<_> = all.filter(|one| *one > self.0).collect();
+        new.sort_unstable();
+        new.truncate(LIST_MAX);
+        if let Some(last) = new.last() {
+            self.0 = last.clone();
+        }
+        let one = |(until, user): (u64, Box<str>)| Revoked { user: user.into(), until };
+        new.into_iter().map(one).collect()
+    }
+}
 
 /// Which servers hold a file, and what they hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +65,12 @@ fn no_inventory(digest: &[u8; 32]) -> bool {
 
 impl Sns {
     /// A server tells that it is there.
-    pub async fn announce(&self, caller: &Caller, announce: Announce) -> Body {
+    pub async fn announce(
+        &self,
+        caller: &Caller,
+        announce: Announce,
+        told: &mut ToldRevoked,
+    ) -> Body {
         let name = announce.server.as_str();
         if let Err(refused) = self.allow_server(caller, name, &announce.services) {
             return *refused;
@@ -92,7 +118,8 @@ impl Sns {
         };
         let files_wanted = !no_inventory(&announce.inventory)
             && self.tables.read(|held| !announce.services.iter().all(|one| has(held, one)));
-        Body::Announced(Announced { lease_s, files_wanted })
+        let revoked = self.tables.read(|held| told.next(held)).into();
+        Body::Announced(Announced { lease_s, files_wanted, revoked })
     }
 
     /// A part of a server's list of files.
@@ -219,15 +246,14 @@ fn addresses(servers: &[(&str, &record::Announced)]) -> Vec<Vec<IpAddr>> {
 }
 
 impl Held {
-    /// Which servers hold a file now: by service if none is named. Where copies differ, the one
+    /// Which servers hold a file now, of a service that `may_be` it. Where copies differ, the one
     /// that most of them hold counts; the others are not told to anybody.
     #[must_use]
-    pub fn holders(&self, service: Option<&Name>, path: &str) -> Option<Holders> {
+    pub fn holders(&self, may_be: impl Fn(&str) -> bool, path: &str) -> Option<Holders> {
         let mut found: BTreeMap<&str, Copies> = BTreeMap::new();
         for ((server, of), shelf) in &self.shelves {
-            let wanted = service.is_none_or(|wanted| wanted.as_str() == &**of);
             let there = self.offered.get(of).is_some_and(|servers| servers.contains(server));
-            if wanted
+            if may_be(of)
                 && there
                 && let Some(file) = shelf.file(path)
             {
@@ -245,12 +271,10 @@ impl Held {
         Some(Holders { service: service.parse().ok()?, file, servers })
     }
 
-    /// Whether any server, there or not, holds a file.
+    /// Whether any server, there or not, holds a file of a service that `may_be` it.
     #[must_use]
-    pub fn is_known(&self, service: Option<&Name>, path: &str) -> bool {
-        self.shelves.iter().any(|((_, of), shelf)| {
-            service.is_none_or(|wanted| wanted.as_str() == &**of) && shelf.file(path).is_some()
-        })
+    pub fn is_known(&self, may_be: impl Fn(&str) -> bool, path: &str) -> bool {
+        self.shelves.iter().any(|((_, of), shelf)| may_be(of) && shelf.file(path).is_some())
     }
 
     /// The digests of all lists of which pages are kept.

@@ -7,16 +7,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
+use stp_net::admission::Shares;
 use stp_net::key::PublicKey;
 use stp_proto::lookup::{Body, Refusal, Refused};
 
+use crate::attempts::Attempts;
 use crate::cluster_key::Cluster;
 use crate::config::Config;
-use crate::gateway::Attempts;
-use crate::limit::{Limiter, network};
-use crate::record::{json, text};
+use stp_net::limit::{Limiter, network};
+use crate::record::{User, json, text};
 use crate::store::{AnyStore, Change, CommitError, Guard, Lease};
-use crate::tables::Tables;
+use crate::tables::{Held, Tables};
+
+/// Servers whose announcement is refused come again within this time.
+const ANNOUNCED_AGAIN: Duration = Duration::from_secs(15);
 
 /// The state of the daemon.
 #[derive(Debug)]
@@ -35,8 +39,8 @@ pub struct Sns {
     pub requests: Limiter<IpAddr>,
     /// Attempts to log in.
     pub attempts: Attempts,
-    /// Links per network.
-    pub links: Mutex<HashMap<IpAddr, usize>>,
+    /// Links, shared by network.
+    pub links: Arc<Shares>,
     /// Who was heard of, by its key in the store, while the store was not reachable.
     heard: Mutex<HashMap<String, Instant>>,
     /// What was done.
@@ -104,7 +108,25 @@ pub struct Caller {
     /// Where the link comes from.
     pub address: IpAddr,
     /// Who is logged in on it.
-    pub user: Option<String>,
+    pub user: Option<LoggedIn>,
+}
+
+/// Who has logged in, and by which record: when that changes, the log-in has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoggedIn {
+    /// The user.
+    pub name: String,
+    /// The version of the record whose password was proved.
+    pub version: u64,
+}
+
+impl LoggedIn {
+    /// The record, unless it was changed or taken away since.
+    #[must_use]
+    pub fn record<'a>(&self, held: &'a Held) -> Option<&'a User> {
+        let user = held.users.get(self.name.as_str())?;
+        (user.version == self.version).then_some(&user.value)
+    }
 }
 
 impl Caller {
@@ -128,7 +150,7 @@ impl Sns {
         let sns = Sns {
             requests: Limiter::new(limits.requests),
             attempts: Attempts::new(limits),
-            links: Mutex::default(),
+            links: Shares::new(limits.links),
             heard: Mutex::default(),
             counters: Counters::default(),
             since: Instant::now(),
@@ -159,12 +181,14 @@ impl Sns {
     /// Begins the lease of a key anew. While the store is not reachable its owner counts as alive
     /// because it was heard of here.
     pub async fn renew_lease(&self, key: String) -> Result<bool, CommitError> {
-        let renewed = self.store.0.renew(key.clone()).await;
-        match &renewed {
-            Ok(_) => self.heard.lock().clear(),
-            Err(_) => drop(self.heard.lock().insert(key, Instant::now())),
+        let silent = self.store.0.silent_for();
+        if silent > Duration::ZERO {
+            self.heard.lock().insert(key, Instant::now());
+            let text = format!("nothing was heard of it for {} s", silent.as_secs());
+            return Err(CommitError::Unavailable(text));
         }
-        renewed
+        self.heard.lock().clear();
+        self.store.0.renew(key).await
     }
 
     /// Whether what the tables hold under a leased key can be told. A store that was silent for
@@ -175,7 +199,8 @@ impl Sns {
         if self.store.0.silent_for() <= lease {
             return true;
         }
-        self.heard.lock().get(key).is_some_and(|heard| heard.elapsed() <= lease)
+        let heard = self.heard.lock().get(key).copied();
+        heard.is_some_and(|heard| heard.elapsed() <= lease + ANNOUNCED_AGAIN)
     }
 
     /// Whether an endpoint of the tables can be told. One without a lease stays for good.

@@ -44,7 +44,7 @@ impl Status {
 
     fn gauges(&self) -> [(&'static str, &'static str, f64); 9] {
         let sizes = self.sizes();
-        let links: usize = self.sns.links.lock().values().sum();
+        let links = self.sns.links.taken();
         let works = self.sns.store.0.health().1;
         [
             ("endpoints", "Endpoints.", sizes.endpoints as f64),
@@ -64,6 +64,8 @@ impl Source for Status {
     fn status(&self) -> Value {
         let sns = &self.sns;
         let (store, works) = sns.store.0.health();
+        let no_links = self.acceptor.refused().into_iter();
+        let no_links = no_links.map(|(why, count)| (why.to_owned(), count)).collect();
         let map = |all: Vec<(String, u64)>| -> Value {
             all.into_iter()
                 .map(|(name, count)| (name, json!(count)))
@@ -89,7 +91,7 @@ impl Source for Status {
                 "listen": sns.config.listen.to_string(),
                 "key": sns.key.to_string(),
                 "cluster": sns.cluster.name(),
-                "domains": sns.config.domains.iter().map(|one| one.name.clone()).collect::<Vec<_>>(),
+                "domains": sns.config.domains.iter().map(|one| &one.name).collect::<Vec<_>>(),
                 "store": store,
                 "store_works": works,
             },
@@ -104,7 +106,7 @@ impl Source for Status {
             "told": sns.counters.told.load(Ordering::Relaxed),
             "handshakes": {
                 "accepted": self.acceptor.accepted(),
-                "refused": map(self.acceptor.refused().into_iter().map(|(why, n)| (why.to_owned(), n)).collect()),
+                "refused": map(no_links),
             },
         })
     }

@@ -11,7 +11,9 @@ use parking_lot::{Mutex, RwLock};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use crate::record::{Announced, Endpoint, Inventory, Page, Server, Service, User, bytes};
+use crate::record::{
+    Announced, Endpoint, Inventory, Page, Revoked, Server, Service, User, bytes,
+};
 use crate::store::{Applied, Sink};
 
 /// A value and its version in the store.
@@ -85,6 +87,8 @@ pub struct Held {
     pub shelves: BTreeMap<(Box<str>, Box<str>), Shelf>,
     /// Users by name.
     pub users: BTreeMap<Box<str>, Versioned<User>>,
+    /// Users whose tickets of before have ended, and until when those were granted.
+    pub revoked: BTreeMap<Box<str>, u64>,
     /// Endpoints per owner.
     pub owned: HashMap<[u8; 32], u32>,
     /// What unknown users' salts are made from.
@@ -240,6 +244,11 @@ impl Held {
                     self.users.insert(name.into(), Versioned { value, version });
                 }
             }
+            "rev" => {
+                if let Some(Revoked { until }) = parse(key, value) {
+                    self.revoked.insert(name.into(), until);
+                }
+            }
             "secret" if name == "guise" => {
                 self.guise = parse::<String>(key, value).and_then(|text| bytes(&text));
             }
@@ -287,6 +296,7 @@ impl Held {
                 }
             }
             "user" => drop(self.users.remove(name)),
+            "rev" => drop(self.revoked.remove(name)),
             _ => {}
         }
     }

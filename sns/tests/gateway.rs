@@ -12,6 +12,8 @@ use stp_net::key::{ClusterKey, Identity};
 use stp_net::link::Tls;
 use stp_net::seal;
 use stp_proto::lookup::*;
+use stp_proto::scope::Scope;
+use stp_sns::admin::Order;
 
 const FILES: &str = "file.mirror@example.com";
 
@@ -186,7 +188,7 @@ async fn only_servers_that_hold_the_file_are_told_nearest_first() {
     let claims = seal::open(&cluster, &found.ticket, &tls.public_key()).expect("for this client");
     let grant = Grant::decode(&claims).expect("a grant");
     assert_eq!((grant.user.as_str(), grant.byte), ("alice", 77));
-    assert_eq!(grant.path.as_deref(), Some("/alice/big.iso"));
+    assert_eq!(grant.scope, Some(Scope::Path("/alice/big.iso".into())));
 
     // A service as a whole; another's tree; what nobody has.
     let whole = alice.locate(Some(name(FILES)), None, 0).await.expect("three offer it");
@@ -260,7 +262,8 @@ async fn a_list_counts_when_it_is_whole_and_a_new_one_replaces_the_old() {
 
 #[tokio::test]
 async fn a_copy_that_differs_is_not_told() {
-    let daemon = Daemon::start();
+    let limits = "server_lease = \"120s\"";
+    let daemon = Daemon::start_with(&Extra { limits, ..Extra::default() });
     daemon.add_user("alice", "/");
     for (index, (server, content)) in [("a", 1), ("b", 2), ("c", 1)].into_iter().enumerate() {
         let tls = tls();
@@ -369,4 +372,78 @@ async fn nobody_slips_in_beside_the_servers_of_a_cluster() {
     daemon.allow("a", server.public_key(), &[service, "ftp.mirror@example.com"]);
     let taken = new_service("ftp.mirror@example.com", 68);
     assert_eq!(refusal(&thief, taken).await, Refusal::NotAllowed);
+}
+
+fn why(error: &AskError) -> Option<Refusal> {
+    match error {
+        AskError::Refused(refused) => Some(refused.why),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn a_user_has_the_own_tree_and_services_and_nothing_else() {
+    let daemon = Daemon::start();
+    daemon.add_user("bob", "/alice");
+    let _servers = cluster(&daemon).await;
+    let tls = tls();
+    let bob = daemon.login(&tls, "bob").await;
+    let scope = |found: &stp_lookup::Referral| {
+        let cluster = ClusterKey::load(&daemon.folder.path().join("cluster.key")).expect("ours");
+        let claims = seal::open(&cluster, &found.ticket, &tls.public_key()).expect("his");
+        Grant::decode(&claims).expect("a grant").scope
+    };
+    // The service as a whole: the ticket says that only the tree is meant.
+    let whole = bob.locate(Some(name(FILES)), None, 0).await.expect("three offer it");
+    assert_eq!(scope(&whole), Some(Scope::Tree("/alice".into())));
+    let change = |tree: Option<&str>, services: Option<&[&str]>| Order::UserChange {
+        user: "bob".into(),
+        password: None,
+        tree: tree.map(str::to_owned),
+        services: services.map(|all| all.iter().map(ToString::to_string).collect()),
+    };
+    daemon.order(&change(None, Some(&["ssh.home@example.com"])));
+    let bob = daemon.login(&tls, "bob").await;
+    let refused = bob.locate(Some(name(FILES)), None, 0).await.expect_err("not his service");
+    assert_eq!(why(&refused), Some(Refusal::NotAllowed), "{refused}");
+    let refused = bob.locate(None, locate("/big.iso"), 0).await.expect_err("only in that service");
+    assert_eq!(why(&refused), Some(Refusal::NotFound), "{refused}");
+    daemon.order(&change(Some("/"), Some(&[])));
+    let bob = daemon.login(&tls, "bob").await;
+    let whole = bob.locate(Some(name(FILES)), None, 0).await.expect("his again");
+    assert_eq!(scope(&whole), None);
+}
+
+#[tokio::test]
+async fn a_changed_password_ends_log_ins_on_links_that_live_and_servers_are_told() {
+    let daemon = Daemon::start();
+    daemon.add_user("alice", "/alice");
+    let servers = cluster(&daemon).await;
+    let alice = daemon.login(&tls(), "alice").await;
+    alice.locate(None, locate("/big.iso"), 0).await.expect("logged in");
+    let verifier = stp_lookup::Verifier::new("another password", KdfCost::default());
+    let password = stp_sns::record::User::new(&verifier.expect("the default cost"), "/");
+    let change = Order::UserChange {
+        user: "alice".into(),
+        password: Some(password),
+        tree: None,
+        services: None,
+    };
+    daemon.order(&change);
+    let refused = alice.locate(None, locate("/big.iso"), 0).await.expect_err("ended");
+    assert_eq!(why(&refused), Some(Refusal::NotLoggedIn), "{refused}");
+    let revoked = async || {
+        let Ok(Body::Announced(back)) = servers[0].ask(announce("a", 4431, &[FILES], 5)).await
+        else {
+            panic!("refused")
+        };
+        back.revoked.iter().map(|one| one.user.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(revoked().await, ["alice"]);
+    assert!(revoked().await.is_empty(), "once on a link");
+    // The tree was not given and has stayed.
+    let list = daemon.order(&Order::UserList).to_string();
+    assert!(list.contains("\"/alice\""), "{list}");
+    daemon.order(&Order::UserDelete { user: "alice".into() });
+    assert_eq!(revoked().await, ["alice"]);
 }

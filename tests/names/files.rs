@@ -68,11 +68,21 @@ fn an_interrupted_file_is_resumed_and_a_wrong_one_is_never_kept() {
     let mut wrong = content[..SIZE / 2].to_vec();
     wrong[1_000] ^= 1;
     std::fs::write(world.path("again.iso.part"), &wrong).expect("ours");
-    let refused = world.get_file("/big.iso", "again.iso");
-    let said = String::from_utf8_lossy(&refused.stderr);
-    assert!(!refused.status.success() && said.contains("SHA-256"), "{said}");
-    assert!(!world.path("again.iso").exists() && !world.path("again.iso.part").exists());
-    assert!(world.get_file("/big.iso", "again.iso").status.success());
+    let again = world.get_file("/big.iso", "again.iso");
+    let said = String::from_utf8_lossy(&again.stderr);
+    assert!(again.status.success() && said.contains("SHA-256"), "{said}");
+    let file = std::fs::read(world.path("again.iso")).expect("it is there");
+    assert_eq!(sha256(&file), sha256(&content));
+    // One that was begun with another word of the gateway is not even hashed.
+    std::fs::write(world.path("third.iso.part"), &content[..SIZE / 2]).expect("ours");
+    std::fs::write(world.path("third.iso.part.sha256"), "0123\n").expect("ours");
+    let third = world.get_file("/big.iso", "third.iso");
+    let said = String::from_utf8_lossy(&third.stderr);
+    assert!(third.status.success() && said.contains("was changed"), "{said}");
+    assert!(!world.path("third.iso.part.sha256").exists());
+    // To stdout.
+    let out = world.get_file("/big.iso", "-");
+    assert!(out.status.success() && sha256(&out.stdout) == sha256(&content));
 }
 
 #[test]

@@ -2,8 +2,10 @@
 //! servers, a broker that knows nothing but the gateway's address and a user, unmodified curl, and
 //! `session get`.
 
+mod border;
 mod directories;
 mod files;
+mod mistakes;
 mod secrets;
 mod sessions;
 mod world;

@@ -27,7 +27,7 @@ pub enum Blame {
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
     /// There is no way to the address.
-    #[error("path: {addr} cannot be reached: {source}")]
+    #[error("{addr} cannot be reached: {source}")]
     Unreachable {
         /// The address dialled.
         addr: SocketAddr,
@@ -35,13 +35,13 @@ pub enum DialError {
         source: io::Error,
     },
     /// The machine answers, and nobody listens.
-    #[error("path: {addr} refused the connection: nobody listens there")]
+    #[error("{addr} refused the connection: nobody listens there")]
     Refused {
         /// The address dialled.
         addr: SocketAddr,
     },
     /// No answer in time.
-    #[error("path: no answer from {addr} during the {during} within {} ms", after.as_millis())]
+    #[error("no answer from {addr} during the {during} within {} ms", after.as_millis())]
     TimedOut {
         /// The address dialled.
         addr: SocketAddr,
@@ -51,7 +51,7 @@ pub enum DialError {
         after: Duration,
     },
     /// The connection ended in the handshake.
-    #[error("path: the connection to {addr} was lost in the handshake: {source}")]
+    #[error("the connection to {addr} was lost in the handshake: {source}")]
     Lost {
         /// The address dialled.
         addr: SocketAddr,
@@ -59,7 +59,7 @@ pub enum DialError {
         source: io::Error,
     },
     /// Somebody else answers.
-    #[error("peer: {addr} has the key {found}, not {expected}")]
+    #[error("{addr} has the key {found}, not {expected}")]
     WrongKey {
         /// The address dialled.
         addr: SocketAddr,
@@ -69,7 +69,7 @@ pub enum DialError {
         found: PublicKey,
     },
     /// The peer does not want us.
-    #[error("peer: {addr} refused our key {ours} (alert {alert})")]
+    #[error("{addr} refused our key {ours} (alert {alert})")]
     PeerRefused {
         /// The address dialled.
         addr: SocketAddr,
@@ -79,7 +79,7 @@ pub enum DialError {
         ours: PublicKey,
     },
     /// The peer is no STP server.
-    #[error("peer: {addr} {what}")]
+    #[error("{addr} {what}")]
     Misbehaved {
         /// The address dialled.
         addr: SocketAddr,
@@ -87,7 +87,7 @@ pub enum DialError {
         what: String,
     },
     /// We could not even try.
-    #[error("local: cannot {action} for {addr}: {source}")]
+    #[error("cannot {action} for {addr}: {source}")]
     Local {
         /// The address dialled.
         addr: SocketAddr,

@@ -103,6 +103,18 @@ record! {
         pub lease_s: u32,
         /// The directory has no list of files with the announced digest: send it.
         pub files_wanted: bool,
+        /// Users whose tickets of before are good for nothing. Each is told once on a link.
+        pub revoked: List<Revoked>,
+    }
+}
+
+record! {
+    /// A user whose password was changed, or who was taken away.
+    pub struct Revoked {
+        /// Who.
+        pub user: String,
+        /// What was granted at this second or before it has ended, in seconds since 1970.
+        pub until: u64,
     }
 }
 

@@ -13,8 +13,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
-use super::field::FilePath;
-use crate::ticket::LEEWAY_S;
+use crate::scope::Scope;
+use crate::ticket::{Granted, LEEWAY_S};
 
 /// The longest claims, in bytes.
 pub const GRANT_MAX: usize = 2_000;
@@ -34,9 +34,9 @@ pub struct Grant {
     pub user: String,
     /// The service, `service.object@domain`.
     pub service: String,
-    /// The file in the service's tree; none: the whole service.
+    /// What of the service may be asked for; none: the whole service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
+    pub scope: Option<Scope>,
     /// The first byte wanted.
     #[serde(default)]
     pub byte: u64,
@@ -86,8 +86,10 @@ pub struct GrantFor<'a> {
     pub user: &'a str,
     /// The service.
     pub service: &'a str,
-    /// The file and its first byte wanted.
-    pub path: Option<(&'a FilePath, u64)>,
+    /// What of the service may be asked for; none: the whole service.
+    pub scope: Option<Scope>,
+    /// The first byte wanted of a file.
+    pub byte: u64,
     /// The client's public key.
     pub client: &'a [u8; 32],
     /// The client's address, if the ticket is to be bound to it.
@@ -103,8 +105,8 @@ impl Grant {
             audience: what.audience.to_owned(),
             user: what.user.to_owned(),
             service: what.service.to_owned(),
-            path: what.path.map(|(path, _)| path.as_str().to_owned()),
-            byte: what.path.map_or(0, |(_, byte)| byte),
+            scope: what.scope.clone(),
+            byte: what.byte,
             client: URL_SAFE_NO_PAD.encode(what.client),
             address: what.address,
             issued: now,
@@ -159,9 +161,9 @@ impl Grant {
         }
     }
 
-    /// Whether it covers a path of the service.
+    /// What the servers' own tickets repeat of it.
     #[must_use]
-    pub fn covers(&self, path: &str) -> bool {
-        self.path.as_deref().is_none_or(|granted| granted == path)
+    pub fn granted(&self) -> Granted {
+        Granted { user: self.user.clone(), at: self.issued, scope: self.scope.clone() }
     }
 }

@@ -25,7 +25,7 @@ mod tests;
 
 pub use answer::{
     Announced, Answer, Body, Challenge, Changed, Created, Done, EndpointFound, Located, Refusal,
-    Refused, ServiceFound, Welcome,
+    Refused, Revoked, ServiceFound, Welcome,
 };
 pub use error::{MESSAGE_MAX, MessageError};
 pub use field::{BYTES_MAX, FilePath, LIST_MAX, List, PATH_MAX, TEXT_MAX};

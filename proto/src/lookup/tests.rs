@@ -84,7 +84,11 @@ fn bodies() -> Vec<Body> {
         Body::Service(service()),
         Body::Changed(Changed { endpoint: Some(found()), service: None }),
         Body::Changed(Changed { endpoint: None, service: Some(service()) }),
-        Body::Announced(Announced { lease_s: 30, files_wanted: true }),
+        Body::Announced(Announced {
+            lease_s: 30,
+            files_wanted: true,
+            revoked: vec![Revoked { user: "alice".into(), until: 1_700_000_000 }].into(),
+        }),
         Body::Challenge(Challenge {
             nonce: [1; 32],
             salt: [2; SALT_BYTES],
@@ -198,16 +202,17 @@ fn a_path_that_leaves_its_tree_is_none() {
 
 mod grants {
     use super::*;
+    use crate::scope::Scope;
 
     const NOW: u64 = 1_700_000_000;
 
     fn grant() -> Grant {
-        let path = path("/big.iso");
         let what = GrantFor {
             audience: "example",
             user: "alice",
             service: "file.web@example.com",
-            path: Some((&path, 5)),
+            scope: Some(Scope::Path("/big.iso".into())),
+            byte: 5,
             client: &[7; 32],
             address: None,
         };
@@ -247,7 +252,9 @@ mod grants {
             let refused = check(&grant(), audience, service, client, NOW);
             assert_eq!(refused, Err(GrantError::Foreign(what)));
         }
-        assert!(grant().covers("/big.iso") && !grant().covers("/other.iso"));
+        let granted = grant().granted();
+        assert_eq!((granted.user.as_str(), granted.at), ("alice", NOW));
+        assert_eq!(granted.scope, Some(Scope::Path("/big.iso".into())));
         let mut bound = grant();
         bound.address = Some("192.0.2.9".parse().unwrap());
         let refused = check(&bound, "example", service, 7, NOW);

@@ -24,7 +24,6 @@ use super::beginning::Beginning;
 use super::buffer::{Waiting, at_most, beyond, copy};
 use super::replay::{JoinError, Joined, rejoin, reopen};
 use super::upstream::{Target, Upstream};
-use crate::grant::asks_only_for;
 use crate::ticket::Mint;
 
 /// A ticket is refreshed at most this often.
@@ -171,7 +170,7 @@ impl Http {
                 }
                 self.unsent.push(self.observer.request_head());
             }
-            Up::Opaque if self.mint.as_ref().is_some_and(|mint| mint.path().is_some()) => {
+            Up::Opaque if self.mint.as_ref().is_some_and(|mint| mint.scope().is_some()) => {
                 self.fail("the ticket is for a path, and this is no request for one");
                 return;
             }
@@ -191,8 +190,8 @@ impl Http {
 
     /// Whether the gateway's ticket allows the request whose head has just come.
     fn may_ask(&self) -> bool {
-        let path = self.mint.as_ref().and_then(Mint::path);
-        path.is_none_or(|path| asks_only_for(self.observer.request_head(), path))
+        let scope = self.mint.as_ref().and_then(Mint::scope);
+        scope.is_none_or(|scope| scope.allows(self.observer.request_head()))
     }
 
     /// Writes body bytes through; says how many are dealt with.

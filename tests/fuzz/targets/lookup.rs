@@ -6,7 +6,7 @@ use stp_proto::lookup::{
     Announce, Announced, Answer, Ask, Body, Challenge, ChangeEndpoint, ChangeService, Changed,
     Created, Done, EndpointFound, EndpointName, FileEntry, FilePath, Files, KdfCost, List, Locate,
     Located, Location, Login, MESSAGE_MAX, MessageError, NewEndpoint, NewService, OneEndpoint,
-    OneName, OneService, PATH_MAX, Protocol, Prove, Refusal, Refused, Request, Server,
+    OneName, OneService, PATH_MAX, Protocol, Prove, Refusal, Refused, Request, Revoked, Server,
     ServiceFound, TEXT_MAX, Unwatch, Welcome, decode_servers, encode_servers,
 };
 use stp_proto::name::Name;
@@ -182,7 +182,11 @@ fn body(draw: &mut Draw<'_>) -> Body {
             endpoint: draw.bool().then(|| endpoint_found(draw)),
             service: draw.bool().then(|| service_found(draw)),
         }),
-        6 => Body::Announced(Announced { lease_s: draw.u32(), files_wanted: draw.bool() }),
+        6 => Body::Announced(Announced {
+            lease_s: draw.u32(),
+            files_wanted: draw.bool(),
+            revoked: list(draw, |draw| Revoked { user: draw.text(64), until: draw.position() }),
+        }),
         7 => Body::Challenge(Challenge {
             nonce: draw.array(),
             salt: draw.array(),

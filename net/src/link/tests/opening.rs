@@ -3,6 +3,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+use crate::admission::Denied;
 
 #[tokio::test]
 async fn a_server_with_another_key_is_refused_and_both_keys_are_named() {
@@ -41,7 +42,7 @@ async fn a_server_that_never_answers_is_left_in_time() {
     let error = error.expect_err("nobody answers");
     assert_eq!(
         error.to_string(),
-        format!("path: no answer from {addr} during the handshake within 50 ms")
+        format!("no answer from {addr} during the handshake within 50 ms")
     );
     assert_eq!((error.blame(), error.errno()), (Blame::Path, libc::ETIMEDOUT));
 }
@@ -114,6 +115,7 @@ async fn stranger(acceptor: &Arc<Acceptor>, bytes: &[u8], stay: bool) -> AcceptE
 #[tokio::test]
 async fn strangers_are_refused_counted_and_harm_nobody() {
     let acceptor = Arc::new(Acceptor::new(tls(), options(60), 8));
+    acceptor.welcome([127, 0, 0, 1].into());
     let http = stranger(&acceptor, b"GET / HTTP/1.1\r\n\r\n", true).await;
     assert!(http.to_string().contains("begins with \"GET / HTTP/1.1"), "{http}");
     stranger(&acceptor, &[0x16, 3, 1, 0xff, 0xff, 1, 1], true).await;
@@ -141,7 +143,7 @@ async fn too_many_handshakes_are_refused_at_once() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     let begun = std::time::Instant::now();
     let refused = stranger(&acceptor, b"", true).await;
-    assert!(matches!(refused, AcceptError::Overloaded { pending: 1 }), "{refused}");
+    assert!(matches!(refused, AcceptError::Denied { why: Denied::Full(1) }), "{refused}");
     assert!(begun.elapsed() < Duration::from_millis(100));
     assert_eq!(busy.await.expect("no panic").reason(), "timeout");
 }
@@ -159,6 +161,7 @@ async fn a_hello_altered_anywhere_is_survived() {
     let length = tcp.read(&mut hello).await.expect("a hello");
     hello.truncate(length);
     let acceptor = Arc::new(Acceptor::new(server_tls, options(2_000), 8));
+    acceptor.welcome([127, 0, 0, 1].into());
     for at in 0..hello.len() {
         for flip in [1, 0x80] {
             let mut altered = hello.clone();

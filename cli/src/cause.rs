@@ -1,0 +1,58 @@
+//! Why `session get` ends without its file: the causes, and their exit codes.
+
+/// Why a file was not had, for scripts: the exit codes are those of aria2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// No server has it.
+    NotFound,
+    /// The servers, or the broker, could not be reached.
+    Network,
+    /// The disk is full.
+    DiskFull,
+    /// There is another file of that name.
+    Exists,
+    /// The file cannot be written.
+    Local,
+    /// The gateway or a server refuses this user.
+    Denied,
+    /// What came is not what the gateway says.
+    Checksum,
+}
+
+impl Cause {
+    /// As the process tells it.
+    #[must_use]
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Cause::NotFound => 3,
+            Cause::Network => 6,
+            Cause::DiskFull => 9,
+            Cause::Exists => 13,
+            Cause::Local => 16,
+            Cause::Denied => 24,
+            Cause::Checksum => 32,
+        }
+    }
+}
+
+/// An error after which trying again does not help.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct Final {
+    cause: Cause,
+    text: String,
+}
+
+impl Final {
+    /// Says why.
+    #[must_use]
+    pub fn new(cause: Cause, text: impl Into<String>) -> Final {
+        Final { cause, text: text.into() }
+    }
+
+    /// Which of the causes it is.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        self.cause
+    }
+}
