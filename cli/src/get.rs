@@ -174,8 +174,7 @@ enum Sink {
 
 /// A local file that cannot be written is no reason to try again.
 fn local(path: &Path, error: &io::Error) -> Final {
-    let cause =
-        if error.kind() == ErrorKind::StorageFull { Cause::DiskFull } else { Cause::Local };
+    let cause = if error.kind() == ErrorKind::StorageFull { Cause::DiskFull } else { Cause::Local };
     Final::new(cause, format!("{}: {error}", path.display()))
 }
 

@@ -170,7 +170,7 @@ mod tests {
             ("rsync://mirror.test/module", "mirror.test", Some(873)),
             ("other://mirror.test", "mirror.test", None),
             ("mirror.test:80", "mirror.test", Some(80)),
-                        ("192.0.2.1", "192.0.2.1", None),
+            ("192.0.2.1", "192.0.2.1", None),
             ("www.web.at.example.com.stp", "www.web.at.example.com.stp", None),
         ] {
             assert_eq!(read_as("any", word), Some((name.to_owned(), port)), "{word}");

@@ -259,9 +259,8 @@ mod tests {
             .filter_map(|number| admission.admit(address(1_000 + number), now, 0.99).ok())
             .collect();
         assert_eq!(more.len(), 32);
-        let lucky = (0..100).filter(|part| {
-            admission.admit(address(5_000), now, f64::from(*part) / 100.0).is_ok()
-        });
+        let lucky = (0..100)
+            .filter(|part| admission.admit(address(5_000), now, f64::from(*part) / 100.0).is_ok());
         assert_eq!(lucky.count(), 50, "half way to the last quarter, every second one");
     }
 
@@ -269,8 +268,7 @@ mod tests {
     fn one_network_has_its_share_and_no_more() {
         let (admission, now) = (Admission::new(256), Instant::now());
         let one = address(1);
-        let held: Vec<_> =
-            (0..256).filter_map(|_| admission.admit(one, now, 1.0).ok()).collect();
+        let held: Vec<_> = (0..256).filter_map(|_| admission.admit(one, now, 1.0).ok()).collect();
         assert_eq!(held.len(), 32);
         assert_eq!(admission.admit(one, now, 1.0).expect_err("enough"), Denied::Share(32));
         admission.admit(address(2), now, 1.0).expect("another one");

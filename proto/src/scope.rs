@@ -40,7 +40,8 @@ impl Scope {
         match self {
             Scope::Path(path) => asked == path.as_bytes(),
             Scope::Tree(tree) => {
-                let below = asked.strip_prefix(tree.as_bytes()).and_then(|it| it.strip_prefix(b"/"));
+                let below =
+                    asked.strip_prefix(tree.as_bytes()).and_then(|it| it.strip_prefix(b"/"));
                 below.is_some_and(stays_below)
             }
         }

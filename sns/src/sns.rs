@@ -14,10 +14,10 @@ use stp_proto::lookup::{Body, Refusal, Refused};
 use crate::attempts::Attempts;
 use crate::cluster_key::Cluster;
 use crate::config::Config;
-use stp_net::limit::{Limiter, network};
 use crate::record::{User, json, text};
 use crate::store::{AnyStore, Change, CommitError, Guard, Lease};
 use crate::tables::{Held, Tables};
+use stp_net::limit::{Limiter, network};
 
 /// Servers whose announcement is refused come again within this time.
 const ANNOUNCED_AGAIN: Duration = Duration::from_secs(15);

@@ -11,9 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use crate::record::{
-    Announced, Endpoint, Inventory, Page, Revoked, Server, Service, User, bytes,
-};
+use crate::record::{Announced, Endpoint, Inventory, Page, Revoked, Server, Service, User, bytes};
 use crate::store::{Applied, Sink};
 
 /// A value and its version in the store.

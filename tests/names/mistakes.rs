@@ -82,7 +82,8 @@ fn finished(command: &mut Command) -> Output {
 fn plain(text: &str, world: &World) -> String {
     let text = text.replace(&world.dir.path().display().to_string(), "DIR");
     let text = replaced(&text, "127.0.0.1:", |c| c.is_ascii_digit(), "PORT");
-    let text = replaced(&text, "ed25519:", |c| c.is_ascii_alphanumeric() || "-_".contains(c), "KEY");
+    let text =
+        replaced(&text, "ed25519:", |c| c.is_ascii_alphanumeric() || "-_".contains(c), "KEY");
     let text = replaced(&text, "again in ", |c| c.is_ascii_digit(), "N");
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     lines.join("<br>").replace('|', "\\|")
@@ -124,7 +125,11 @@ fn of_run_and_configuration(mistakes: &mut Mistakes<'_>) {
         125,
         &["no configuration for the broker", "--config"],
     );
-    mistakes.config("a key that does not exist", "colour = 1\n", &["wrong.toml:1: colour: no such"]);
+    mistakes.config(
+        "a key that does not exist",
+        "colour = 1\n",
+        &["wrong.toml:1: colour: no such"],
+    );
     mistakes.config(
         "a size without a unit that is one",
         "[limits]\nsend_buffer = \"8 bananas\"\n",

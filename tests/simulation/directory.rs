@@ -16,12 +16,12 @@ use std::time::Duration;
 
 use redb::Database;
 use stp_net::key::{ClusterKey, PublicKey};
+use stp_net::limit::Rate;
 use stp_net::status::StatusAddr;
 use stp_proto::lookup::{Answer, Ask, Body, Networks, Refusal, Request};
 use stp_proto::time::Instant;
 use stp_sns::cluster_key::Cluster;
 use stp_sns::config::{Config, Creators, Domain, Limits, StoreConfig, Tickets};
-use stp_net::limit::Rate;
 use stp_sns::link::Client;
 use stp_sns::record::{self, json};
 use stp_sns::sns::{Caller, Sns};
