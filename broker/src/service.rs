@@ -154,7 +154,7 @@ impl Service {
             let standing = reach.standing();
             let (state, why, away) = match &standing {
                 Standing::Open if listed(rank) => ("overloaded", String::new(), None),
-                Standing::Open if reach.counts.dials.load(Ordering::Relaxed) == 0 => {
+                Standing::Open if reach.counts().dials == 0 => {
                     ("not tried yet", String::new(), None)
                 }
                 Standing::Open => ("ok", String::new(), None),
