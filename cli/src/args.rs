@@ -165,7 +165,7 @@ pub struct Doctor {
     /// Print what was found as JSON.
     #[arg(long)]
     pub json: bool,
-    /// Write a file for a report of a bug instead: versions, configuration, last events; no secrets.
+    /// Write a file for a report of a bug: versions, configuration, last events; no secrets.
     #[arg(
         long,
         value_name = "FILE",

@@ -19,7 +19,7 @@ export async function until(what, true_, ms = 15000) {
   throw new Error(`not after ${ms} ms: ${what}`);
 }
 
-function freePort() {
+export function freePort() {
   return new Promise((done) => {
     const server = net.createServer().listen(0, "127.0.0.1", () => {
       const { port } = server.address();
