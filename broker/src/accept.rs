@@ -14,7 +14,7 @@ use stp_proto::session::{self, Session};
 use stp_proto::wire::Belongs;
 use tokio::sync::mpsc;
 
-use crate::app::{AppSocket, Listener, Request};
+use crate::app::{AppInfo, AppSocket, Listener, PassedConnect, Request};
 use crate::broker::Broker;
 use crate::config;
 use crate::entry::{App, Entry, Order};
@@ -37,13 +37,16 @@ struct Goal {
     number: usize,
     /// The gateway's ticket.
     grant: Option<Arc<[u8]>>,
+    /// Whether time-outs of the program stand still while there is no link.
+    freezes: bool,
 }
 
 impl Goal {
     /// Where a session that belongs to another one goes.
     fn of(lead: &Entry) -> Goal {
         let service = Arc::clone(&lead.service);
-        Goal { service, number: lead.service_number, grant: None }
+        let freezes = lead.pause().is_told();
+        Goal { service, number: lead.service_number, grant: None, freezes }
     }
 }
 
@@ -103,6 +106,7 @@ pub async fn serve(broker: &Arc<Broker>, listener: &mut Listener) {
                 drop(names);
                 request.answer(name);
             }
+            Request::Passed(connect) => door.passed(&connect),
         }
     }
 }
@@ -171,7 +175,8 @@ impl Door {
         match (refused.or(full), route) {
             (None, Some(route)) => {
                 let service = Arc::clone(&self.0.services[route.service]);
-                let goal = Goal { service, number: route.service, grant: None };
+                let (number, freezes) = (route.service, route.freezes);
+                let goal = Goal { service, number, grant: None, freezes };
                 self.begin(socket, goal, host, None);
             }
             (None, None) => {
@@ -201,6 +206,7 @@ impl Door {
                     service: Arc::clone(&found.service),
                     number: found.number,
                     grant: found.grant.clone(),
+                    freezes: true,
                 };
                 self.begin(socket, target, host, None);
             }
@@ -213,18 +219,36 @@ impl Door {
 
     fn turn_away(&self, socket: AppSocket, host: Option<&str>, errno: Errno, why: &str) {
         let destination = destination(host, socket.open().destination);
-        let app = socket.info().comm.clone();
-        tracing::warn!(%destination, app, "refused: {why}");
+        let info = socket.info();
+        tracing::warn!(%destination, app = info.comm, "refused: {why}");
         self.0.counters.refused.fetch_add(1, Ordering::Relaxed);
+        self.push_unbegun(info, &destination, &format!("refused: {why}"), Some(errno as i32));
+        socket.refuse(errno as i32);
+    }
+
+    /// A connect that a route gives to a session went to the kernel.
+    fn passed(&self, connect: &PassedConnect) {
+        let to = connect.passed.destination;
+        let names = self.0.virtual_addresses.lock();
+        let host = names.name_of(to.ip().to_canonical()).map(str::to_owned);
+        drop(names);
+        let (destination, why) = (destination(host.as_deref(), to), connect.passed.why);
+        let info = &connect.info;
+        tracing::warn!(%destination, app = info.comm, "connected without a session: {why}");
+        let reason = format!("connected without a session: {why}");
+        self.push_unbegun(info, &destination, &reason, None);
+    }
+
+    /// Puts a connect that never became a session on the list of those that ended.
+    fn push_unbegun(&self, info: &AppInfo, destination: &str, reason: &str, errno: Option<i32>) {
         self.0.push_ended(json!({
             "id": null,
-            "app": { "pid": socket.info().pid, "comm": app },
+            "app": { "pid": info.pid, "comm": info.comm },
             "destination": destination,
-            "reason": format!("refused: {why}"),
-            "errno": errno as i32,
+            "reason": reason,
+            "errno": errno,
             "lasted_ms": 0,
         }));
-        socket.refuse(errno as i32);
     }
 
     fn begin(&self, socket: AppSocket, goal: Goal, host: Option<String>, member: Option<Member>) {
@@ -234,7 +258,11 @@ impl Door {
         let info = socket.info();
         let app = App { pid: info.pid, comm: info.comm.clone() };
         let peer = socket.open().destination;
+        let freezes = goal.freezes;
         let begun = self.enlist(handle, app, (peer, host), goal, member);
+        if let Some(pauses) = self.0.pauses.get().filter(|_| freezes) {
+            begun.entry.tell_pauses(pauses.enter(&socket.open().cookie));
+        }
         let near = AppNear::new(socket, Arc::clone(&begun.entry));
         self.start(begun, near);
     }
@@ -264,7 +292,7 @@ impl Door {
         handle: Handle,
         app: App,
         (peer, host): (SocketAddr, Option<String>),
-        Goal { service, number, grant }: Goal,
+        Goal { service, number, grant, .. }: Goal,
         member: Option<Member>,
     ) -> Begun {
         let (inbox, commands) = mpsc::channel(INBOX_MAX);
@@ -309,7 +337,7 @@ impl Door {
 }
 
 /// What a session may take, by the configuration.
-fn limits(config: &config::Limits) -> session::Limits {
+pub(crate) fn limits(config: &config::Limits) -> session::Limits {
     session::Limits {
         send_buffer_max: config.send_buffer,
         receive_buffer_max: config.receive_buffer,

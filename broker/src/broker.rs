@@ -26,6 +26,7 @@ use crate::entry::Entry;
 use crate::group::awaited::{Awaited, ToReach};
 use crate::lookup::Directory;
 use crate::map;
+use crate::pauses::Pauses;
 use crate::reach::News;
 use crate::relays::Relays;
 use crate::service::{Maker, Server, Service};
@@ -81,6 +82,8 @@ pub struct Broker {
     pub app_counters: Arc<AppCounters>,
     /// When it began.
     pub started: Instant,
+    /// Where the shims learn which sessions have no link.
+    pub pauses: OnceLock<Arc<Pauses>>,
     /// Virtual addresses and the names they stand for.
     pub(crate) virtual_addresses: Mutex<VirtualAddresses>,
     /// Connections that were announced and have not been made.
@@ -129,6 +132,7 @@ impl Broker {
             refusals: Mutex::default(),
             app_counters,
             started: Instant::now(),
+            pauses: OnceLock::new(),
             virtual_addresses: Mutex::new(names.expect("the configuration was checked")),
             awaited: Mutex::default(),
             to_reach: ToReach::default(),

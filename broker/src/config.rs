@@ -34,6 +34,17 @@ pub enum WhenAbsent {
     Fail,
 }
 
+/// What stands still while a session has no link.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Freeze {
+    /// Nothing: the program's time-outs run on.
+    Off,
+    /// The time-outs of calls that wait for the session.
+    #[default]
+    Waits,
+}
+
 /// A server of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
@@ -212,6 +223,8 @@ struct FileRoute {
     service: String,
     #[serde(default)]
     every_port: bool,
+    #[serde(default)]
+    freeze: Freeze,
 }
 
 #[derive(Deserialize, Default)]
@@ -474,7 +487,11 @@ fn routes(loaded: &Loaded<File>, services: &[Service]) -> Result<Routes, ConfigE
             );
             return Err(loaded.error(&format!("route[{i}].to"), what));
         }
-        routes.extend(route.to.0.iter().map(|to| Route { to: to.clone(), service }));
+        routes.extend(route.to.0.iter().map(|to| Route {
+            to: to.clone(),
+            service,
+            freezes: route.freeze == Freeze::Waits,
+        }));
     }
     Ok(Routes::new(routes))
 }

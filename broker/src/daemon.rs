@@ -21,6 +21,7 @@ use crate::accept;
 use crate::app::{self, Listener};
 use crate::broker::Broker;
 use crate::config::{self, Config, WhenAbsent};
+use crate::pauses::Pauses;
 use crate::status::Status;
 use crate::{map, network};
 
@@ -150,6 +151,10 @@ async fn serve(
     let (stopped, stopping) = watch::channel(false);
     let statuses = serve_status(&broker, dir, &status_at, &stopping).await?;
     let _only_once = broker.published_in.set(dir.to_owned());
+    match Pauses::open(dir, &accept::limits(&broker.config.limits)) {
+        Ok(pauses) => drop(broker.pauses.set(pauses)),
+        Err(error) => tracing::warn!(%error, "programs' time-outs run on without a link"),
+    }
     app::publish_routes(dir, &map).with_context(|| dir.join(ROUTES_FILE).display().to_string())?;
     tokio::spawn(network::watch(Arc::clone(&broker)));
     let file = broker.config.file.display();

@@ -15,6 +15,7 @@ use stp_proto::select::Rank;
 use stp_proto::time;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::pauses::Pause;
 use crate::service::{Server, Service};
 
 /// The program at the near side.
@@ -88,6 +89,8 @@ pub struct Entry {
     pub status: Arc<SessionStatus>,
     /// What its far side publishes.
     pub view: Mutex<View>,
+    /// What the shim is told of the times without a link.
+    pause: OnceLock<Pause>,
     /// What the app is told, and why, if the broker has given up.
     gave_up: OnceLock<(i32, String)>,
 }
@@ -119,6 +122,7 @@ impl Entry {
             orders,
             status: Arc::new(status),
             view: Mutex::default(),
+            pause: OnceLock::new(),
             gave_up: OnceLock::new(),
         }
     }
@@ -159,6 +163,18 @@ impl Entry {
     #[must_use]
     pub fn gave_up(&self) -> Option<&(i32, String)> {
         self.gave_up.get()
+    }
+
+    /// What the shim is told of the times without a link; nothing unless [`Entry::tell_pauses`] came
+    /// first.
+    #[must_use]
+    pub fn pause(&self) -> &Pause {
+        self.pause.get_or_init(Pause::default)
+    }
+
+    /// Has the shim told of the times without a link.
+    pub fn tell_pauses(&self, pause: Pause) {
+        let _told_once = self.pause.set(pause);
     }
 
     /// The server that holds it, by name.
@@ -204,6 +220,8 @@ impl Entry {
             "server": self.server(),
             "via": self.via(),
             "age_ms": self.started.elapsed().as_millis() as u64,
+            "freeze": if self.pause().is_told() { "waits" } else { "off" },
+            "paused_ms": self.pause().paused_ms(),
             "events": self.status.history(),
             "series": self.status.series(),
         });

@@ -336,6 +336,7 @@ impl Far for SessionFar {
     }
 
     fn heard(&mut self, now: Instant) {
+        self.entry().pause().heard();
         if let Some((server, since)) = &self.link {
             server.heard.note(now, *since);
         }

@@ -26,6 +26,7 @@ pub mod map;
 pub mod measure;
 pub mod near;
 pub mod network;
+pub mod pauses;
 pub mod reach;
 pub mod relay;
 pub mod relays;

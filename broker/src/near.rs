@@ -120,6 +120,7 @@ impl Near for AppNear {
                 AppEnd::Reset => Err(ErrorKind::ConnectionReset.into()),
             },
             count => {
+                self.entry.pause().wrote();
                 if socket.is_urgent() {
                     session.mark_urgent();
                 }
@@ -134,6 +135,9 @@ impl Near for AppNear {
         session: &mut Session,
         arrived: &[&[u8]],
     ) -> io::Result<usize> {
+        if !arrived.is_empty() {
+            self.entry.pause().flows();
+        }
         let socket = &mut self.socket;
         session.deliver_marked(now, arrived, |bufs, urgent| match socket {
             Some(socket) if urgent => socket.try_write_urgent(bufs[0][0]),
@@ -160,6 +164,7 @@ impl Near for AppNear {
     }
 
     fn event(&mut self, _now: Instant, session: &mut Session, event: &Event) {
+        self.entry.pause().event(event, session.link().is_some());
         match event {
             Event::Established { .. } => self.connect = Connect::Telling,
             Event::Acknowledged(_) => {

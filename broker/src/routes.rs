@@ -208,6 +208,8 @@ pub struct Route {
     pub to: Pattern,
     /// The place of the service in the configuration's list.
     pub service: usize,
+    /// Whether time-outs of the program stand still while its session has no link.
+    pub freezes: bool,
 }
 
 /// All routes, in the order of the file.
@@ -265,6 +267,7 @@ mod tests {
         let route = |(service, text): (usize, &&str)| Route {
             to: text.parse().expect("a pattern"),
             service,
+            freezes: true,
         };
         Routes::new(patterns.iter().enumerate().map(route).collect())
     }

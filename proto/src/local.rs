@@ -7,6 +7,7 @@
 //!   answer for it, after fork, dup and exec as well.
 //! - [`routes`]: the file that tells the shim which destinations are routed, mapped and read in
 //!   place, so that a program that has no route pays next to nothing.
+//! - [`pause`]: the file that tells the shim which sessions have no link at present.
 //! - [`path`]: where the socket and the route file are.
 //!
 //! Everything is pure and bounded, survives any input, and does not allocate where the shim runs
@@ -14,6 +15,7 @@
 //! version number stands where two builds could meet.
 
 pub mod path;
+pub mod pause;
 pub mod routes;
 pub mod socket_name;
 pub mod wire;

@@ -115,6 +115,16 @@ pub fn option(fd: Fd, level: c_int, name: c_int) -> Result<c_int> {
     getsockopt(fd, level, name, &mut value).map(|_| c_int::from_ne_bytes(value))
 }
 
+/// The state of a TCP socket that is neither connected, connecting nor listening.
+pub const TCP_CLOSED: u8 = 7;
+
+/// The state of a TCP socket, as the kernel numbers them; an error for other sockets.
+pub fn tcp_state(fd: Fd) -> Result<u8> {
+    let mut state = [0; 1];
+    getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, &mut state)?;
+    Ok(state[0])
+}
+
 /// Sets a socket option.
 pub fn setsockopt(fd: Fd, level: c_int, name: c_int, value: &[u8]) -> Result<()> {
     syscall!(SYS_setsockopt, fd, level, name, value.as_ptr(), value.len()).map(drop)
@@ -226,6 +236,26 @@ pub fn epoll_ctl(epoll: Fd, operation: c_int, fd: Fd, events: u32, data: u64) ->
     syscall!(SYS_epoll_ctl, epoll, operation, fd, &raw mut event).map(drop)
 }
 
+/// Whether a descriptor is registered in an epoll instance under its own number, with the file it
+/// has now. `EINVAL` or `EBADF` when there is no epoll instance; other errors say that the kernel
+/// does not tell.
+pub fn is_registered(epoll: Fd, fd: Fd) -> Result<bool> {
+    const KCMP_EPOLL_TFD: c_int = 7;
+    #[repr(C)]
+    struct Slot {
+        epoll: u32,
+        number: u32,
+        offset: u32,
+    }
+    let slot = Slot { epoll: epoll as u32, number: fd as u32, offset: 0 };
+    let own = pid();
+    match syscall!(SYS_kcmp, own, own, KCMP_EPOLL_TFD, fd, &raw const slot) {
+        Ok(order) => Ok(order == 0),
+        Err(libc::ENOENT) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// Random bytes.
 pub fn random(bytes: &mut [u8]) -> Result<()> {
     let count = syscall!(SYS_getrandom, bytes.as_mut_ptr(), bytes.len(), 0)?;
@@ -242,11 +272,15 @@ pub fn euid() -> u32 {
     syscall!(SYS_geteuid).unwrap_or(0) as u32
 }
 
+/// Where a mapping begins in its file. As the seventh argument of a variadic function it lies on the
+/// stack, where a shorter number would leave half of its place undefined.
+const BEGIN: c_long = 0;
+
 /// Maps a whole file for reading, shared with whoever writes it; never unmapped.
 pub fn map(fd: Fd, length: usize) -> Result<*const u8> {
     let none = ptr::null::<u8>();
     let (access, kind) = (libc::PROT_READ, libc::MAP_SHARED);
-    syscall!(SYS_mmap, none, length, access, kind, fd, 0).map(|at| at as *const u8)
+    syscall!(SYS_mmap, none, length, access, kind, fd, BEGIN).map(|at| at as *const u8)
 }
 
 /// Fresh pages of our own; never unmapped.
@@ -254,7 +288,7 @@ pub fn pages(length: usize) -> Result<*mut c_void> {
     let none = ptr::null::<u8>();
     let (access, kind) =
         (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-    syscall!(SYS_mmap, none, length, access, kind, -1, 0).map(|at| at as *mut c_void)
+    syscall!(SYS_mmap, none, length, access, kind, -1, BEGIN).map(|at| at as *mut c_void)
 }
 
 /// Unmaps what was not published.
@@ -265,12 +299,34 @@ pub unsafe fn unmap(at: *const u8, length: usize) {
     let _unmapped_anyway = syscall!(SYS_munmap, at, length);
 }
 
-/// Coarse milliseconds since some point in the past, for a few nanoseconds.
+/// Milliseconds of `CLOCK_MONOTONIC`, as the kernel has it: what the program is told may be held
+/// back.
 pub fn now_ms() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: a place of our own; the function is async-signal-safe and no cancellation point.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
+    let _valid_arguments = syscall!(SYS_clock_gettime, libc::CLOCK_MONOTONIC, &raw mut time);
     (time.tv_sec as u64) * 1_000 + (time.tv_nsec as u64) / 1_000_000
+}
+
+/// `SO_RCVTIMEO` or `SO_SNDTIMEO` in milliseconds; nothing when calls wait for ever.
+pub fn socket_timeout_ms(fd: Fd, option: c_int) -> Option<u64> {
+    let mut time = [0; 16];
+    getsockopt(fd, libc::SOL_SOCKET, option, &mut time).ok()?;
+    let [seconds, us] = [0, 8]
+        .map(|at| time[at..].first_chunk().map_or(0, |bytes: &[u8; 8]| u64::from_ne_bytes(*bytes)));
+    let total = seconds.saturating_mul(1_000).saturating_add(us / 1_000);
+    (total > 0).then_some(total)
+}
+
+unsafe extern "C" {
+    /// Set by libc: not zero as long as no second thread was started.
+    static __libc_single_threaded: core::ffi::c_char;
+}
+
+/// Whether the process has one thread.
+#[inline]
+pub fn is_single_threaded() -> bool {
+    // SAFETY: libc's own variable, which it writes while there is one thread.
+    unsafe { (&raw const __libc_single_threaded).read_volatile() != 0 }
 }
 
 const SIGNAL_SET_BYTES: usize = 8;

@@ -4,7 +4,7 @@
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
-use stp_proto::local::path::{LocalPath, ROUTES_FILE, SOCKET_FILE, Surroundings};
+use stp_proto::local::path::{LocalPath, PAUSES_FILE, ROUTES_FILE, SOCKET_FILE, Surroundings};
 use stp_proto::local::routes::WhenAbsent;
 
 use crate::raw;
@@ -15,6 +15,8 @@ pub struct Known {
     pub socket: LocalPath,
     /// The route map, NUL at the end.
     pub routes: LocalPath,
+    /// The pause file, NUL at the end.
+    pub pauses: LocalPath,
     /// `$SESSION_WHEN_ABSENT`, which goes before what the map says.
     pub when_absent: Option<WhenAbsent>,
 }
@@ -63,6 +65,7 @@ fn look() -> Option<Known> {
     Some(Known {
         socket: directory.file(SOCKET_FILE)?,
         routes: directory.file(ROUTES_FILE)?,
+        pauses: directory.file(PAUSES_FILE)?,
         when_absent,
     })
 }

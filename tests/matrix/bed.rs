@@ -16,7 +16,7 @@ use stp_tests::process::{Ended, Plan, Process};
 use stp_tests::scene::{self, Scene};
 use stp_tests::wait;
 
-use crate::wire::Wire;
+use crate::wire::{Cuts, Wire};
 
 /// Longest time a program may take.
 const PROGRAM_MAX: Duration = Duration::from_secs(120);
@@ -65,7 +65,7 @@ pub struct Bed<'a> {
     services: Vec<Process>,
     web: Option<Nginx>,
     payload: Payload,
-    cuts: &'static [u64],
+    cuts: Cuts,
     runs: Cell<usize>,
     scene: &'a Scene,
     client: Namespace,
@@ -82,12 +82,21 @@ struct Way {
 /// Plays one case: `act` must succeed, the link must have been cut as the row says, and the
 /// broker must tell of as many resumed sessions. Then the row is printed.
 pub fn play(row: &Row, act: impl FnOnce(&mut Bed<'_>) -> Result<()>) {
+    play_cut(row, Cuts { at: row.cuts, away: None }, act);
+}
+
+/// As [`play`], with a link that is away for so long, silently, and with the broker's own patience.
+pub fn play_away(row: &Row, away: Duration, act: impl FnOnce(&mut Bed<'_>) -> Result<()>) {
+    play_cut(row, Cuts { at: row.cuts, away: Some(away) }, act);
+}
+
+fn play_cut(row: &Row, cuts: Cuts, act: impl FnOnce(&mut Bed<'_>) -> Result<()>) {
     // Short enough for the paths of Unix sockets below.
     let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
     let name: String =
         row.program.chars().chain([' ']).chain(row.does.chars()).map(plain).take(40).collect();
     scene::play(&name, |scene| {
-        let mut bed = Bed::make(scene, row.cuts)?;
+        let mut bed = Bed::make(scene, cuts)?;
         let result = act(&mut bed).and_then(|()| bed.must_have_resumed());
         match &result {
             Ok(()) => print(&format!("| {} | {} |", row.program, row.does)),
@@ -98,7 +107,7 @@ pub fn play(row: &Row, act: impl FnOnce(&mut Bed<'_>) -> Result<()>) {
 }
 
 impl<'a> Bed<'a> {
-    fn make(scene: &'a Scene, cuts: &'static [u64]) -> Result<Bed<'a>> {
+    fn make(scene: &'a Scene, cuts: Cuts) -> Result<Bed<'a>> {
         daemon::programs()?;
         scene.subdir("home")?;
         Ok(Bed {
@@ -181,12 +190,13 @@ impl<'a> Bed<'a> {
         let at = (&self.server, "127.0.0.1");
         let server = Server::start(self.scene, "server", at, &key, &offers, "")?;
         let wire = Wire::lay(&self.client, &self.server, SERVER_PORT, self.cuts)?;
+        let limits = if self.cuts.away.is_some() { "" } else { LIMITS };
         let one = (server.name.clone(), server.address.clone(), server.key.clone());
         let mut wanted = Vec::new();
         for (door, name) in doors.iter().zip(&names) {
             wanted.push(Wanted { name, route: &door.to, servers: vec![one.clone()] });
         }
-        let broker = Broker::start(self.scene, &self.client, &wanted, LIMITS)?;
+        let broker = Broker::start(self.scene, &self.client, &wanted, limits)?;
         self.session = Some(Way { broker, wire, _server: server });
         Ok(())
     }
@@ -241,7 +251,7 @@ impl<'a> Bed<'a> {
 
     fn must_have_resumed(&self) -> Result<()> {
         let way = self.way()?;
-        let (cuts, planned, carried) = (way.wire.cuts(), self.cuts.len(), way.wire.carried());
+        let (cuts, planned, carried) = (way.wire.cuts(), self.cuts.at.len(), way.wire.carried());
         ensure!(cuts == planned, "{cuts} cuts of {planned}, {carried} bytes carried");
         let status = daemon::status(&self.client, BROKER_STATUS)?;
         let resumed = status["counters"]["resumed"].as_u64().unwrap_or_default();

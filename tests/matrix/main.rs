@@ -6,6 +6,7 @@
 
 mod bed;
 mod data;
+mod frozen;
 mod ftp;
 mod language;
 mod process;

@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use crate::bed::{BULK, Bed, Row, play, tcp};
 
 /// A real sshd at port 22 with keys of its own; the answer is the client's options.
-fn sshd(bed: &mut Bed<'_>) -> Result<String> {
+pub fn sshd(bed: &mut Bed<'_>) -> Result<String> {
     let dir = bed.dir("ssh")?.display().to_string();
     let make = format!(
         "mkdir -p /run/sshd; cd {dir}; ssh-keygen -qt ed25519 -N '' -f host; \

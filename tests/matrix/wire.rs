@@ -20,6 +20,16 @@ use tokio::sync::{broadcast, oneshot};
 /// How long nothing comes through after a reset.
 const OUTAGE: Duration = Duration::from_millis(300);
 
+/// When the wire is cut, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub struct Cuts {
+    /// Bytes carried, both directions together.
+    pub at: &'static [u64],
+    /// How long nothing comes through, silently; none: [`OUTAGE`] after a reset, and nothing after
+    /// a silent loss.
+    pub away: Option<Duration>,
+}
+
 /// How a link is lost.
 #[derive(Debug, Clone, Copy)]
 pub enum Cut {
@@ -38,14 +48,14 @@ pub struct Wire {
 
 impl Wire {
     /// From `port` on loopback in `near` to the same port in `far`, cut whenever the bytes carried
-    /// in both directions together pass one of `at`.
-    pub fn lay(near: &Namespace, far: &Namespace, port: u16, at: &[u64]) -> Result<Wire> {
+    /// in both directions together pass one of those in `cuts`.
+    pub fn lay(near: &Namespace, far: &Namespace, port: u16, cuts: Cuts) -> Result<Wire> {
         let place = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let listener = near.inside(|| std::net::TcpListener::bind(place))??;
         listener.set_nonblocking(true)?;
         let there = far.open()?;
         let (stop, stopped) = oneshot::channel();
-        let kept = Line::new(place, at);
+        let kept = Line::new(place, cuts);
         let line = Arc::clone(&kept);
         let thread = std::thread::spawn(move || {
             nix::sched::setns(there, CloneFlags::CLONE_NEWNET).expect("the namespace is there");
@@ -86,6 +96,7 @@ struct Line {
     to: SocketAddr,
     course: Mutex<Course>,
     cut: broadcast::Sender<Cut>,
+    away: Option<Duration>,
 }
 
 struct Course {
@@ -99,10 +110,10 @@ struct Course {
 }
 
 impl Line {
-    fn new(to: SocketAddr, at: &[u64]) -> Arc<Line> {
-        let at = at.iter().rev().copied().collect();
+    fn new(to: SocketAddr, cuts: Cuts) -> Arc<Line> {
+        let at = cuts.at.iter().rev().copied().collect();
         let course = Mutex::new(Course { carried: 0, at, made: 0, down_until: None });
-        Arc::new(Line { to, course, cut: broadcast::Sender::new(16) })
+        Arc::new(Line { to, course, cut: broadcast::Sender::new(16), away: cuts.away })
     }
 
     async fn accept(self: Arc<Line>, listener: TcpListener) {
@@ -116,7 +127,10 @@ impl Line {
     /// Carries one connection to its end or to the next cut.
     async fn join(&self, mut near: TcpStream) -> io::Result<()> {
         if self.is_down() {
-            return near.set_zero_linger();
+            return match self.away {
+                Some(_) => pending().await,
+                None => near.set_zero_linger(),
+            };
         }
         let mut cut = self.cut.subscribe();
         let mut far = TcpStream::connect(self.to).await?;
@@ -171,11 +185,11 @@ impl Line {
             return false;
         }
         course.at.pop();
-        let how = if course.made.is_multiple_of(2) { Cut::Reset } else { Cut::Silence };
+        let resets = self.away.is_none() && course.made.is_multiple_of(2);
+        let how = if resets { Cut::Reset } else { Cut::Silence };
         course.made += 1;
-        if matches!(how, Cut::Reset) {
-            course.down_until = Some(Instant::now() + OUTAGE);
-        }
+        let outage = self.away.or(resets.then_some(OUTAGE));
+        course.down_until = outage.map(|outage| Instant::now() + outage);
         // The connection that asks is one of the receivers.
         let _ = self.cut.send(how);
         true

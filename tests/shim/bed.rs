@@ -25,33 +25,32 @@ pub fn target_dir() -> PathBuf {
 /// The shim, built if it is not there.
 pub fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| build("libsession.so", &["--bins", "--lib"]))
-}
-
-/// The shim with panics on demand.
-pub fn faulty_library() -> &'static Path {
-    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    let example = ["--features", "stp-tests/fault", "--example", "session-fault"];
-    LIBRARY.get_or_init(|| build("examples/libsession_fault.so", &example))
+    LIBRARY.get_or_init(|| stp_tests::daemon::shim().expect("the shim is built"))
 }
 
 /// The `session` command.
 pub fn session_program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| build("session", &["--bins", "--lib"]))
+    let build = || stp_tests::daemon::programs().expect("the programs are built").join("session");
+    PROGRAM.get_or_init(build)
 }
 
-fn build(library: &str, what: &[&str]) -> PathBuf {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
-    build.args(["build", "-q", "--workspace"]).args(what);
-    if target_dir().ends_with("release") {
-        build.arg("--release");
-    }
-    let built = build.status().expect("cargo runs");
-    let library = target_dir().join(library);
-    assert!(built.success() && library.is_file(), "{} cannot be built", library.display());
-    library
+/// The shim with panics on demand, which nothing else needs.
+pub fn faulty_library() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut build = Command::new(cargo);
+        build.args(["build", "-q", "-p", "stp-tests", "--features", "stp-tests/fault"]);
+        build.args(["--example", "session-fault"]);
+        if target_dir().ends_with("release") {
+            build.arg("--release");
+        }
+        let built = build.status().expect("cargo runs");
+        let library = target_dir().join("examples/libsession_fault.so");
+        assert!(built.success() && library.is_file(), "{} cannot be built", library.display());
+        library
+    })
 }
 
 /// A relay in this process, with a directory of its own.

@@ -350,6 +350,87 @@ static void twins(void) {
     close(server);
 }
 
+/* More epoll instances and more duplicates than any program has, most of them made by other calls. */
+static void crowds(void) {
+    enum { EPOLLS = 100, TWINS = 40 };
+    int ep[EPOLLS], twin[TWINS], sum = 0, client = tcp();
+    struct epoll_event e = { EPOLLOUT, { .u64 = 5 } };
+    fcntl(client, F_SETFL, O_NONBLOCK);
+    for (int i = 0; i < EPOLLS; i++) {
+        ep[i] = i % 2 ? epoll_create1(EPOLL_CLOEXEC) : epoll_create(1);
+        epoll_ctl(ep[i], EPOLL_CTL_ADD, client, &e);
+    }
+    for (int i = 0; i < TWINS; i++)
+        twin[i] = i % 3 == 0 ? dup(client) : i % 3 == 1 ? fcntl(client, F_DUPFD_CLOEXEC, 500)
+                                                        : dup3(client, 900 + i, O_CLOEXEC);
+    CALL(dial(client, &target));
+    int server = accept(listener, 0, 0);
+    for (int i = 0; i < EPOLLS; i++) {
+        struct epoll_event got = {0};
+        if (epoll_wait(ep[i], &got, 1, 2000) == 1 && got.data.u64 == 5) sum++;
+        close(ep[i]);
+    }
+    SAY("told %d", sum);
+    for (int i = sum = 0; i < TWINS; i++) { sum += write(twin[i], "t", 1); close(twin[i]); }
+    SAY("written %d", sum);
+    close(client); close(server);
+}
+
+/* More than can be carried over: the program must not notice. */
+static void excess(void) {
+    enum { EPOLLS = 200 };
+    int ep[EPOLLS], sum = 0, client = tcp();
+    struct epoll_event e = { EPOLLOUT, { .u64 = 5 } };
+    fcntl(client, F_SETFL, O_NONBLOCK);
+    for (int i = 0; i < EPOLLS; i++) {
+        ep[i] = epoll_create1(EPOLL_CLOEXEC);
+        epoll_ctl(ep[i], EPOLL_CTL_ADD, client, &e);
+    }
+    CALL(dial(client, &target));
+    int server = accept(listener, 0, 0);
+    for (int i = 0; i < EPOLLS; i++) {
+        struct epoll_event got = {0};
+        if (epoll_wait(ep[i], &got, 1, 2000) == 1 && got.data.u64 == 5) sum++;
+        close(ep[i]);
+    }
+    SAY("told %d", sum);
+    close(client); close(server);
+}
+
+/* A socket that may use one interface only. */
+static void devices(void) {
+    int client = tcp();
+    CALL(setsockopt(client, SOL_SOCKET, SO_BINDTODEVICE, "lo", 3));
+    CALL(dial(client, &target));
+    int server = accept(listener, 0, 0);
+    CALL(write(client, "lo", 2));
+    close(client); close(server);
+}
+
+/* Options and the flags of a socket that another program has made. */
+static void inherited(void) {
+    int client = tcp(), server, way[2];
+    char number[8], *arguments[] = { "probe", "inheritor", "60", number, 0 };
+    set(client, IPPROTO_TCP, TCP_NODELAY, 1);
+    set(client, SOL_SOCKET, SO_PRIORITY, 3);
+    fcntl(client, F_SETFD, 0);
+    sprintf(number, "%d", client);
+    fflush(stdout);
+    if (!fork()) { putenv("INHERITED=1"); setenv("FD", number, 1); execv("/proc/self/exe", arguments); _exit(9); }
+    wait(0);
+    close(client);
+}
+
+static void inheritor(void) {
+    if (!getenv("FD")) return;
+    int client = atoi(getenv("FD")), server;
+    CALL(dial(client, &target));
+    server = accept(listener, 0, 0);
+    SAY("nodelay %d priority %d", number(client, IPPROTO_TCP, TCP_NODELAY), number(client, SOL_SOCKET, SO_PRIORITY));
+    CALL(write(client, "x", 1));
+    close(client); close(server);
+}
+
 static void arguments(void) {
     int client = tcp();
     struct sockaddr_in6 six = { .sin6_family = AF_INET6, .sin6_port = target.sin_port };
@@ -554,7 +635,9 @@ int main(int count, char **given) {
     static const struct topic topics[] = {
         { "names", names }, { "bound", bound }, { "basics", basics }, { "options", options },
         { "nonblocking", nonblocking }, { "refused", refused }, { "ends", ends },
-        { "aborts", aborts }, { "epolls", epolls }, { "twins", twins }, { "arguments", arguments },
+        { "aborts", aborts }, { "epolls", epolls }, { "twins", twins }, { "crowds", crowds },
+        { "excess", excess }, { "devices", devices }, { "inherited", inherited },
+        { "inheritor", inheritor }, { "arguments", arguments },
         { "again", again }, { "waits", waits }, { "cancels", cancels }, { "bulk", bulk },
         { "fast_open", fast_open }, { "six", six }, { "hosts", hosts }, { 0, 0 },
     };

@@ -2,8 +2,12 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
+
+use stp_proto::local::wire::PassedWhy;
 
 use crate::bed::{Bed, run};
+use crate::relay::Rules;
 
 /// Compiles a C probe into the bed.
 pub fn compiled(bed: &Bed, name: &str) -> PathBuf {
@@ -25,7 +29,15 @@ fn processes_see_the_same(topics: &[&str]) {
 }
 
 fn sees_the_same_by(probe: &str, topics: &[&str]) {
-    let bed = Bed::loopback();
+    let passed = tells_passed(probe, topics);
+    assert_eq!(passed, [], "{topics:?}: everything went by sessions");
+}
+
+/// As [`sees_the_same_by`], and says why connects went to the kernel instead of the broker.
+fn tells_passed(probe: &str, topics: &[&str]) -> Vec<PassedWhy> {
+    let rules = Rules::loopback();
+    let passed = Arc::clone(&rules.passed);
+    let bed = Bed::new(rules);
     let probe = compiled(&bed, probe);
     let program = probe.to_str().expect("a temporary path");
     for topic in topics {
@@ -39,6 +51,8 @@ fn sees_the_same_by(probe: &str, topics: &[&str]) {
         assert_eq!(shimmed.code, Some(0), "{topic}: {}{}", shimmed.out, shimmed.err);
         assert_eq!(bare.out.lines().count(), shimmed.out.lines().count(), "{topic}");
     }
+    let passed = passed.lock().expect("nobody panics");
+    passed.clone()
 }
 
 #[test]
@@ -79,6 +93,23 @@ fn epoll_registrations_made_before_connect_hold() {
 #[test]
 fn twins_made_before_connect_are_connected_too() {
     sees_the_same(&["twins"]);
+}
+
+#[test]
+fn a_crowd_of_references_made_before_connect_holds() {
+    sees_the_same(&["crowds", "inherited"]);
+}
+
+#[test]
+fn what_cannot_be_carried_over_goes_to_the_kernel_and_the_broker_is_told() {
+    assert_eq!(tells_passed("probe", &["excess"]), [PassedWhy::TooManyReferences]);
+}
+
+#[test]
+fn a_socket_that_is_bound_to_an_interface_keeps_to_it() {
+    if nix::unistd::geteuid().is_root() {
+        assert_eq!(tells_passed("probe", &["devices"]), [PassedWhy::Interface]);
+    }
 }
 
 #[test]
@@ -153,7 +184,9 @@ fn bad_pointers_get_efault() {
 
 #[test]
 fn a_program_without_a_free_descriptor_connects() {
-    processes_see_the_same(&["full"]);
+    // Without a descriptor for /proc nobody can say whether the socket still has its twin.
+    let passed = tells_passed("process", &["full"]);
+    assert!(passed.iter().all(|why| *why == PassedWhy::UnreadableReferences), "{passed:?}");
 }
 
 #[test]

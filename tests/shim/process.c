@@ -458,14 +458,37 @@ static void daemons(void) {
     close(server);
 }
 
-/* A port of a virtual address that is not routed. */
+/* A port of a virtual address that is not routed. Without the shim it goes nowhere, on loopback. */
 static void elsewhere(void) {
     struct sockaddr_in to = target;
-    inet_pton(AF_INET, "127.192.0.1", &to.sin_addr);
+    inet_pton(AF_INET, "198.18.0.1", &to.sin_addr);
     to.sin_port = htons(1);
     int client = tcp();
-    CALL(dial(client, &to));
+    fcntl(client, F_SETFL, O_NONBLOCK);
+    setsockopt(client, SOL_SOCKET, SO_BINDTODEVICE, "lo", 3);
+    dial(client, &to);
     close(client);
+    SAY("went");
+}
+
+/* A name that is routed, used for what is no session; and waits that expire. */
+static void strays(void) {
+    int client, server, datagram = socket(AF_INET, SOCK_DGRAM, 0);
+    char host[100] = "";
+    struct hostent *found = gethostbyname("localhost");
+    struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(9) };
+    struct iovec v = { "x", 1 };
+    struct msghdr m = { &to, sizeof to, &v, 1 };
+    struct timeval most = { 0, 600000 };
+    memcpy(&to.sin_addr, found->h_addr, sizeof to.sin_addr);
+    SAY("named %d", getnameinfo((void *)&to, sizeof to, host, sizeof host, 0, 0, 0));
+    sendto(datagram, "x", 1, MSG_DONTWAIT, (void *)&to, sizeof to);
+    sendmsg(datagram, &m, MSG_DONTWAIT);
+    pair(&client, &server);
+    setsockopt(client, SOL_SOCKET, SO_RCVTIMEO, &most, sizeof most);
+    CALL(recv(client, host, 1, 0));
+    SAY("events %x", events_of(client, POLLIN, 600));
+    close(client); close(server); close(datagram);
 }
 
 int main(int count, char **given) {
@@ -475,7 +498,7 @@ int main(int count, char **given) {
         { "over", over }, { "shuts", shuts }, { "several", several },
         { "truncations", truncations },
         { "pointers", pointers }, { "full", full }, { "active", active }, { "daemons", daemons },
-        { "elsewhere", elsewhere },
+        { "elsewhere", elsewhere }, { "strays", strays },
         { 0, 0 },
     };
     return run_topics(topics, count, given);

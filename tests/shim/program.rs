@@ -73,7 +73,7 @@ fn routed_names_and_ours_lead_through_the_broker() {
         let url = origin.url(host, "small");
         let said = bed.run("curl", &["-sS", "-w", "%{remote_ip}", &url]);
         is_fine(&said);
-        assert!(said.out.starts_with("small\n127.192.0."), "{}", said.out);
+        assert!(said.out.starts_with("small\n198.18.0."), "{}", said.out);
     }
     let said = bed.python(
         "import socket as s\n\
@@ -86,8 +86,8 @@ fn routed_names_and_ours_lead_through_the_broker() {
     );
     is_fine(&said);
     let lines: Vec<_> = said.out.lines().collect();
-    assert_eq!(lines[0], "127.192.0.1 ['127.192.0.1']");
-    assert_eq!(lines[1], "('mirror.test', ('127.192.0.1', 8080))");
+    assert_eq!(lines[0], "198.18.0.1 ['198.18.0.1']");
+    assert_eq!(lines[1], "('mirror.test', ('198.18.0.1', 8080))");
     assert_eq!(lines[2], "True", "{}", said.out);
 }
 
@@ -102,7 +102,7 @@ fn a_name_is_no_address_and_port_0_is_any() {
          print(s.getaddrinfo('mirror.test', 0, s.AF_INET, s.SOCK_STREAM)[0][4])",
     );
     is_fine(&said);
-    assert_eq!(said.out, "True\n('127.192.0.1', 0)\n");
+    assert_eq!(said.out, "True\n('198.18.0.1', 0)\n");
 }
 
 #[test]
@@ -122,6 +122,25 @@ fn an_unrouted_port_of_a_routed_name_is_reached_directly() {
     ));
     is_fine(&said);
     assert_eq!(said.out, "127.0.0.1\n");
+}
+
+#[test]
+fn a_virtual_address_is_no_place_for_datagrams_and_no_question_for_dns() {
+    let mut rules = Rules::loopback();
+    rules.hosts = vec![("localhost".to_owned(), IpAddr::V4(Ipv4Addr::LOCALHOST))];
+    let bed = Bed::new(rules);
+    let said = bed.python(
+        "import socket as s\n\
+         a = s.gethostbyname('localhost'); u = s.socket(s.AF_INET, s.SOCK_DGRAM)\n\
+         print(a, s.getnameinfo((a, 80), 0))\n\
+         for send in lambda: u.sendto(b'x', (a, 9)), lambda: u.sendmsg([b'x'], [], 0, (a, 9)):\n\
+         \x20 try: print(send())\n\
+         \x20 except OSError as e: print(e.errno)\n\
+         u.connect((a, 9)); print(u.getpeername()[0])\n",
+    );
+    is_fine(&said);
+    let lines: Vec<_> = said.out.lines().collect();
+    assert_eq!(lines, ["198.18.0.1 ('localhost', 'http')", "101", "101", "127.0.0.1"]);
 }
 
 #[test]

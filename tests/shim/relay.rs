@@ -10,6 +10,7 @@ use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use nix::sys::socket::MsgFlags;
 use stp_broker::app::{AppEnd, AppSocket, Listener, Request, Shut, publish_routes};
 use stp_net::urgent;
 use stp_proto::local::routes::{Builder, Ports, WhenAbsent};
-use stp_proto::local::wire::Resolved;
+use stp_proto::local::wire::{PassedWhy, Resolved};
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpSocket;
 
@@ -31,6 +32,8 @@ pub struct Rules {
     pub hosts: Vec<(String, IpAddr)>,
     /// For programs that find no broker.
     pub when_absent: WhenAbsent,
+    /// Why connects went to the kernel that these rules give to the broker.
+    pub passed: Arc<Mutex<Vec<PassedWhy>>>,
 }
 
 impl Rules {
@@ -48,6 +51,7 @@ impl Rules {
             ],
             hosts: vec![local("mirror.test"), local("www.web.at.example.com.stp")],
             when_absent: WhenAbsent::Pass,
+            passed: Arc::default(),
         }
     }
 
@@ -72,7 +76,7 @@ pub async fn serve(dir: &Path, rules: Rules) -> io::Result<()> {
     rules.publish(dir)?;
     let virtual_ips: HashMap<IpAddr, IpAddr> = (1..)
         .zip(&rules.hosts)
-        .map(|(number, (_, ip))| (IpAddr::V4(Ipv4Addr::new(127, 192, 0, number)), *ip))
+        .map(|(number, (_, ip))| (IpAddr::V4(Ipv4Addr::new(198, 18, 0, number)), *ip))
         .collect();
     while let Some(request) = listener.next().await {
         match request {
@@ -87,7 +91,7 @@ pub async fn serve(dir: &Path, rules: Rules) -> io::Result<()> {
                 let at = rules.hosts.iter().position(|(known, _)| *known == host);
                 request.answer(match at {
                     Some(at) => {
-                        Resolved::Virtual { v4: Ipv4Addr::new(127, 192, 0, at as u8 + 1), v6: None }
+                        Resolved::Virtual { v4: Ipv4Addr::new(198, 18, 0, at as u8 + 1), v6: None }
                     }
                     None => Resolved::Unknown,
                 });
@@ -99,6 +103,9 @@ pub async fn serve(dir: &Path, rules: Rules) -> io::Result<()> {
                 };
                 let host = at.and_then(|at| rules.hosts.get(at));
                 request.answer(host.map(|(host, _)| host.clone()));
+            }
+            Request::Passed(connect) => {
+                rules.passed.lock().expect("nobody panics").push(connect.passed.why);
             }
         }
     }

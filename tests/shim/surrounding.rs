@@ -115,8 +115,11 @@ fn static_programs_and_raw_system_calls_are_untouched() {
     for options in [&["-static"][..], &["-DRAW"], &["-static", "-DRAW"]] {
         let program = bed.compile("dial", DIAL, options);
         says(&bed.run(text(&program), &["127.0.0.1", &port]), "direct\n");
-        let refused = bed.run(text(&program), &["127.192.0.1", &port]);
-        assert_eq!(refused.out, "Connection refused\n", "a virtual address leads nowhere");
+        if nix::unistd::geteuid().is_root() {
+            // A machine without a network: nothing of its own answers at a virtual address.
+            let said = bed.run("unshare", &["-n", text(&program), "198.18.0.1", &port]);
+            assert_eq!(said.out, "Network is unreachable\n", "it leads nowhere");
+        }
     }
 }
 

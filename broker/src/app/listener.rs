@@ -24,7 +24,7 @@ use tracing::{debug, warn};
 
 use super::socket::comm;
 use super::socket_state::SocketStates;
-use super::{AppInfo, AppSocket, NameRequest, Request, ResolveRequest};
+use super::{AppInfo, AppSocket, NameRequest, PassedConnect, Request, ResolveRequest};
 
 /// How long a connection may take to say what it is for.
 const FIRST_MESSAGE: Duration = Duration::from_secs(3);
@@ -59,6 +59,8 @@ pub struct Counters {
     pub resolved: AtomicU64,
     /// Questions about the state of a socket.
     pub states: AtomicU64,
+    /// Routed connects that the shim left to the kernel.
+    pub passed: AtomicU64,
     /// Connections of other users, turned away.
     pub strangers: AtomicU64,
     /// Connections that sent something else than a message.
@@ -204,7 +206,7 @@ impl Porter {
                 count(&self.counters.opened);
                 self.open(stream, open, info, first.reserved).await;
             }
-            Ok(Some((question, _))) => self.answer(stream, question).await,
+            Ok(Some((question, _))) => self.answer(stream, info, question).await,
             Ok(None) | Err(_) => count(&self.counters.garbage),
         }
     }
@@ -226,7 +228,7 @@ impl Porter {
         }
     }
 
-    async fn answer(&self, mut stream: UnixStream, question: Asked<'_>) {
+    async fn answer(&self, mut stream: UnixStream, info: AppInfo, question: Asked<'_>) {
         let name;
         let reply = match question {
             Asked::Resolve(resolve) => {
@@ -250,6 +252,13 @@ impl Porter {
             }
             Asked::Linger(cookie, abortive) => {
                 self.states.set_abortive(cookie, abortive);
+                Reply::Done
+            }
+            Asked::Passed(passed) => {
+                count(&self.counters.passed);
+                let told = self.sender.send(Request::Passed(PassedConnect { info, passed })).await;
+                // An ending broker has nobody left to tell.
+                drop(told);
                 Reply::Done
             }
             Asked::Hello => Reply::Hello { pid: std::process::id() },

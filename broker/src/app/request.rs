@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use stp_proto::local::wire::Resolved;
+use stp_proto::local::wire::{Passed, Resolved};
 use tokio::sync::oneshot;
 
-use super::AppSocket;
+use super::{AppInfo, AppSocket};
 
 /// A question of an app that the broker must decide; the others are answered by the listener.
 #[derive(Debug)]
@@ -16,6 +16,17 @@ pub enum Request {
     Resolve(ResolveRequest),
     /// The name behind a virtual address.
     Name(NameRequest),
+    /// A routed connect went to the kernel; nothing is to be answered.
+    Passed(PassedConnect),
+}
+
+/// A routed connect that went to the kernel.
+#[derive(Debug)]
+pub struct PassedConnect {
+    /// Whose it is.
+    pub info: AppInfo,
+    /// Where it went, and why no session carries it.
+    pub passed: Passed,
 }
 
 /// A name to be turned into a virtual address. Dropped without an answer it says "try again".

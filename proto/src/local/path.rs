@@ -8,6 +8,8 @@
 pub const PATH_BYTES_MAX: usize = 108;
 /// The broker's listening socket, in the directory.
 pub const SOCKET_FILE: &str = "broker.sock";
+/// The pause file, in the directory.
+pub const PAUSES_FILE: &str = "pauses";
 /// The route map, in the directory.
 pub const ROUTES_FILE: &str = "routes";
 

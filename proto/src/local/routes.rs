@@ -23,8 +23,10 @@ pub const FILE_BYTES_MAX: usize = 8 << 20;
 /// The most address entries and the most names a map holds.
 pub const ENTRIES_MAX: usize = 65_536;
 
-/// The pool of virtual IPv4 addresses unless configured otherwise.
-pub const VIRTUAL_V4: (Ipv4Addr, u8) = (Ipv4Addr::new(127, 192, 0, 0), 10);
+/// The pool of virtual IPv4 addresses unless configured otherwise: the range of RFC 2544, which no
+/// network forwards to a stranger. Nothing on this machine listens there, as servers on `0.0.0.0` do
+/// on all of 127/8, and no program takes it for this machine, as OpenSSH does with 127/8.
+pub const VIRTUAL_V4: (Ipv4Addr, u8) = (Ipv4Addr::new(198, 18, 0, 0), 15);
 /// The pool of virtual IPv6 addresses unless configured otherwise.
 pub const VIRTUAL_V6: (Ipv6Addr, u8) =
     (Ipv6Addr::new(0xfd73, 0x7470, 0x5e55, 0x10f0, 0, 0, 0, 0), 96);
@@ -469,11 +471,13 @@ mod tests {
     fn virtual_addresses_are_ours_on_every_port() {
         let file = Builder::new(WhenAbsent::Pass).build().unwrap();
         let map = routes(&file).unwrap();
-        let inside = ["127.192.0.1:1", "127.255.255.255:65535", "[fd73:7470:5e55:10f0::1]:80"];
+        let inside = ["198.18.0.1:1", "198.19.255.255:65535", "[fd73:7470:5e55:10f0::1]:80"];
         for address in inside {
             assert_eq!(map.destination(&address.parse().unwrap()), Some(Match::Virtual));
         }
-        for address in ["127.191.255.255:1", "127.0.0.1:80", "[fd73:7470:5e55:10f0:0:1::]:80"] {
+        for address in
+            ["198.17.255.255:1", "198.20.0.0:1", "127.0.0.1:80", "[fd73:7470:5e55:10f0:0:1::]:80"]
+        {
             assert_eq!(map.destination(&address.parse().unwrap()), None);
         }
         assert!(map.is_empty());

@@ -40,8 +40,47 @@ pub enum Request<'a> {
     SocketState(Cookie),
     /// The app has set `SO_LINGER` to {1, 0}, or taken it back: closing means abort.
     Linger(Cookie, bool),
+    /// A routed connect that went to the kernel instead of a session.
+    Passed(Passed),
     /// Is a broker there, and of which version.
     Hello,
+}
+
+/// A connect that the route map gives to a session, and that the shim left to the kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Passed {
+    /// The destination as the app wrote it.
+    pub destination: SocketAddr,
+    /// Why there is no session.
+    pub why: PassedWhy,
+}
+
+/// Why a routed connect went to the kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PassedWhy {
+    /// The socket has more descriptors or epoll registrations than the shim carries over.
+    TooManyReferences,
+    /// The socket is registered with epoll, and the system does not say how.
+    UnreadableReferences,
+    /// The app had bound the socket to an interface, which a session's links do not keep to.
+    Interface,
+    /// The app had bound the socket to an address that is not the one a session's links use.
+    SourceAddress,
+}
+
+impl core::fmt::Display for PassedWhy {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            PassedWhy::TooManyReferences => {
+                "its socket has more duplicates or epoll registrations than can be carried over"
+            }
+            PassedWhy::UnreadableReferences => {
+                "its socket is registered with epoll, and /proc cannot be read to see how"
+            }
+            PassedWhy::Interface => "the program bound its socket to an interface",
+            PassedWhy::SourceAddress => "the program bound its socket to another source address",
+        })
+    }
 }
 
 /// A connect that the route map says is ours.
@@ -94,7 +133,7 @@ pub enum Reply<'a> {
     Name(Option<&'a str>),
     /// To [`Request::SocketState`].
     SocketState(SocketState),
-    /// To [`Request::Linger`].
+    /// To [`Request::Linger`] and [`Request::Passed`].
     Done,
     /// To [`Request::Hello`]: process id of the broker.
     Hello {
@@ -166,6 +205,7 @@ const NAME: u8 = 3;
 const SOCKET_STATE: u8 = 4;
 const LINGER: u8 = 5;
 const HELLO: u8 = 6;
+const PASSED: u8 = 7;
 const REPLY: u8 = 0x80;
 
 /// A message in a fixed buffer.
@@ -246,6 +286,10 @@ impl<'a> Request<'a> {
                 out.bytes(&cookie.0);
                 out.u8(u8::from(*on));
             }),
+            Request::Passed(passed) => Message::build(PASSED, |out| {
+                out.address(&passed.destination);
+                out.u8(passed.why.to_number());
+            }),
             Request::Hello => Message::build(HELLO, |_| {}),
         }
     }
@@ -270,6 +314,7 @@ impl<'a> Request<'a> {
                 .array()
                 .zip(reader.u8())
                 .map(|(cookie, on)| Request::Linger(Cookie(cookie), on != 0)),
+            PASSED => Passed::read(&mut reader).map(Request::Passed),
             HELLO => Some(Request::Hello),
             other => return Err(WireError::Kind(other)),
         };
@@ -291,6 +336,34 @@ impl Open {
         let (destination, local) = (input.address()?, input.address()?);
         let (pid, flags) = (input.u32()?, OpenFlags::from_bits(input.u8()?)?);
         Some(Open { cookie, family, destination, local, pid, flags })
+    }
+}
+
+impl Passed {
+    fn read(input: &mut Reader<'_>) -> Option<Passed> {
+        let (destination, why) = (input.address()?, PassedWhy::from_number(input.u8()?)?);
+        Some(Passed { destination, why })
+    }
+}
+
+impl PassedWhy {
+    fn to_number(self) -> u8 {
+        match self {
+            PassedWhy::TooManyReferences => 1,
+            PassedWhy::UnreadableReferences => 2,
+            PassedWhy::Interface => 3,
+            PassedWhy::SourceAddress => 4,
+        }
+    }
+
+    fn from_number(number: u8) -> Option<PassedWhy> {
+        match number {
+            1 => Some(PassedWhy::TooManyReferences),
+            2 => Some(PassedWhy::UnreadableReferences),
+            3 => Some(PassedWhy::Interface),
+            4 => Some(PassedWhy::SourceAddress),
+            _ => None,
+        }
     }
 }
 
@@ -445,6 +518,14 @@ mod tests {
             Request::Name(IpAddr::V6(Ipv6Addr::LOCALHOST)),
             Request::SocketState(Cookie([3; 16])),
             Request::Linger(Cookie([4; 16]), true),
+            Request::Passed(Passed {
+                destination: "192.0.2.1:80".parse().unwrap(),
+                why: PassedWhy::TooManyReferences,
+            }),
+            Request::Passed(Passed {
+                destination: "[2001:db8::1]:22".parse().unwrap(),
+                why: PassedWhy::SourceAddress,
+            }),
             Request::Hello,
         ]
     }

@@ -9,7 +9,8 @@ use stp_proto::local::wire::HOST_BYTES_MAX;
 
 use super::hook;
 use super::resolve::{Text, look_up};
-use crate::ops::resolve::Answer;
+use crate::ops::resolve::{Answer, in_family};
+use crate::outcome::Outcome;
 
 const HOST_NOT_FOUND: c_int = 1;
 const TRY_AGAIN: c_int = 2;
@@ -25,11 +26,13 @@ unsafe extern "C" {
 unsafe fn host_text(name: *const c_char, family: c_int) -> Result<Option<Text>, c_int> {
     // SAFETY: as promised.
     match unsafe { look_up(name, ptr::null()) } {
-        Answer::Bypass(_) => Ok(None),
-        Answer::Virtual(v4, _) if family == libc::AF_INET => Ok(Some(Text::of(v4.into()))),
-        Answer::Virtual(_, Some(v6)) => Ok(Some(Text::of(v6.into()))),
-        Answer::Virtual(_, None) | Answer::Unknown => Err(HOST_NOT_FOUND),
-        Answer::TryAgain => Err(TRY_AGAIN),
+        Outcome::Bypass(_) => Ok(None),
+        Outcome::Ours(Answer::Virtual(v4, v6)) => match in_family((v4, v6), family, false) {
+            Some(address) => Ok(Some(Text::of(address))),
+            None => Err(HOST_NOT_FOUND),
+        },
+        Outcome::Ours(Answer::Unknown) => Err(HOST_NOT_FOUND),
+        Outcome::Ours(Answer::TryAgain) | Outcome::Errno(_) => Err(TRY_AGAIN),
     }
 }
 
@@ -62,49 +65,43 @@ fn no_host(why: c_int) -> *mut hostent {
     ptr::null_mut()
 }
 
-macro_rules! host_hook {
-    (
-        #[$doc:meta] $function:ident ($name:ident: $text:ty $(, $more:ident: $kind:ty)*),
-        $family:expr
-    ) => {
-        #[$doc]
-        ///
-        /// # Safety
-        /// As the libc function of this name demands.
-        #[unsafe(no_mangle)]
-        pub unsafe extern "C-unwind" fn $function($name: $text $(, $more: $kind)*) -> *mut hostent {
-            type Function = unsafe extern "C-unwind" fn($text $(, $kind)*) -> *mut hostent;
-            // SAFETY: this is the prototype of the function of this name.
-            static REAL: crate::real::Real<Function> = unsafe {
-                crate::real::Real::new(super::c_name(concat!(stringify!($function), "\0")))
-            };
-            super::look_up_when_loaded!(REAL);
-            let Some(real) = REAL.get() else { return no_host(TRY_AGAIN) };
-            // SAFETY: the caller's own name.
-            match unsafe { host_text($name, $family) } {
-                // SAFETY: the caller's own arguments, or our text in the name's place. Names of ours
-                // are no longer than the place for the last one.
-                Ok(Some(text)) => unsafe {
-                    let found = real(text.as_ptr() $(, $more)*);
-                    name_answer(found, $name, LAST_NAME.0.get().cast());
-                    found
-                },
-                // SAFETY: the caller's own arguments.
-                Ok(None) => unsafe { real($name $(, $more)*) },
-                Err(why) => no_host(why),
-            }
+type GetHost = unsafe extern "C-unwind" fn(*const c_char) -> *mut hostent;
+
+/// # Safety
+/// As `gethostbyname` demands; `ask` is the real function, given our text or the caller's name.
+unsafe fn host_by_name(
+    name: *const c_char,
+    family: c_int,
+    ask: impl FnOnce(*const c_char) -> *mut hostent,
+) -> *mut hostent {
+    // SAFETY: the caller's own name.
+    match unsafe { host_text(name, family) } {
+        Ok(Some(text)) => {
+            let found = ask(text.as_ptr());
+            // SAFETY: names of ours are no longer than the place for the last one.
+            unsafe { name_answer(found, name, LAST_NAME.0.get().cast()) };
+            found
         }
-    };
+        Ok(None) => ask(name),
+        Err(why) => no_host(why),
+    }
 }
 
-host_hook! {
+hook! {
     /// Resolves a name to IPv4.
-    gethostbyname (name: *const c_char), libc::AF_INET
+    [gethostbyname] (name: *const c_char) -> *mut hostent, real => {
+        let real: GetHost = real;
+        // SAFETY: the caller's own name, or our text in its place.
+        unsafe { host_by_name(name, libc::AF_INET, |text| real(text)) }
+    }
 }
 
-host_hook! {
+hook! {
     /// Resolves a name to a family.
-    gethostbyname2 (name: *const c_char, family: c_int), family
+    [gethostbyname2] (name: *const c_char, family: c_int) -> *mut hostent, real => {
+        // SAFETY: the caller's own arguments, or our text in the name's place.
+        unsafe { host_by_name(name, family, |text| real(text, family)) }
+    }
 }
 
 hook! {

@@ -5,7 +5,7 @@ use core::ffi::{c_char, c_int, c_void};
 
 type Function = unsafe extern "C" fn(*const c_char, c_int) -> *mut c_void;
 // SAFETY: this is the prototype of the function of this name.
-static REAL: crate::real::Real<Function> = unsafe { crate::real::Real::new(c"dlopen") };
+static REAL: crate::real::Real<Function> = unsafe { crate::real::Real::new("dlopen\0") };
 super::look_up_when_loaded!(REAL);
 
 /// Opens a library, without `RTLD_DEEPBIND`.

@@ -1,10 +1,11 @@
-//! The functions that stand in front of libc's: conversion only, one file per kind.
+//! The functions that stand in front of libc's, one file per kind. They convert C's arguments and
+//! results; what is decided is decided in [`crate::ops`].
 //!
-//! Two macros make them. Those that can wait, and so can be cancelled by `pthread_cancel`, are made
-//! by `hook!` below: they let a forced unwind through, and their real call is never made where a
-//! panic is caught. The others, for names and options, are made by redhook.
+//! One macro makes all of them. A hook lets a forced unwind through, which is how a thread that is
+//! cancelled in the real call ends, so the real call is never made where a panic is caught.
 
 pub mod connect;
+pub mod descriptor;
 pub mod host;
 #[cfg(target_arch = "x86_64")]
 pub mod load;
@@ -12,6 +13,7 @@ pub mod name;
 pub mod option;
 pub mod resolve;
 pub mod stream;
+pub mod wait;
 
 use core::ffi::c_int;
 
@@ -20,27 +22,35 @@ use crate::raw::set_errno;
 /// Defines hooks with one body for several names, each with its own real function.
 macro_rules! hook {
     (
-        #[$doc:meta] [$($name:ident),+] $arguments:tt -> $result:ty, $real:ident => $body:block
+        $(#[$doc:meta])+ [$($name:ident),+] $arguments:tt -> $result:ty, $real:ident => $body:block
     ) => {
-        $($crate::hooks::hook! { @one #[$doc] $name $arguments -> $result, $real => $body })+
+        $crate::hooks::hook! {
+            @each [$($name),+] { $(#[$doc])+ $arguments -> $result, $real => $body }
+        }
+    };
+    (@each [$($name:ident),+] $rest:tt) => {
+        $($crate::hooks::hook! { @one $name $rest })+
     };
     (
-        @one #[$doc:meta] $name:ident ($($argument:ident: $kind:ty),*) -> $result:ty, $real:ident
-        => $body:block
+        @one $name:ident {
+            $(#[$doc:meta])+ ($($argument:ident: $kind:ty),*) -> $result:ty, $real:ident
+            => $body:block
+        }
     ) => {
-        #[$doc]
+        $(#[$doc])+
         ///
         /// # Safety
         /// As the libc function of this name demands.
         #[unsafe(no_mangle)]
         pub unsafe extern "C-unwind" fn $name($($argument: $kind),*) -> $result {
             type Function = unsafe extern "C-unwind" fn($($kind),*) -> $result;
-            // SAFETY: this is the prototype of the function of this name.
-            static REAL: $crate::real::Real<Function> = unsafe {
-                $crate::real::Real::new($crate::hooks::c_name(concat!(stringify!($name), "\0")))
-            };
+            static REAL: $crate::real::Real<Function> =
+                // SAFETY: this is the prototype of the function of this name.
+                unsafe { $crate::real::Real::new(concat!(stringify!($name), "\0")) };
             $crate::hooks::look_up_when_loaded!(REAL);
-            let Some($real) = REAL.get() else { return $crate::hooks::missing() as $result };
+            let Some($real) = REAL.get() else {
+                return $crate::hooks::Missing::missing();
+            };
             $body
         }
     };
@@ -62,22 +72,29 @@ macro_rules! look_up_when_loaded {
 }
 pub(crate) use look_up_when_loaded;
 
-/// A literal that ends in NUL, as a C string.
-pub(crate) const fn c_name(name: &'static str) -> &'static core::ffi::CStr {
-    match core::ffi::CStr::from_bytes_with_nul(name.as_bytes()) {
-        Ok(name) => name,
-        Err(_) => panic!("the name of a hook ends in NUL"),
+/// What a hook returns whose libc has no function of its name.
+pub(crate) trait Missing {
+    /// The result of a call that failed, with errno set.
+    fn missing() -> Self;
+}
+
+impl Missing for c_int {
+    fn missing() -> c_int {
+        set_errno(libc::ENOSYS);
+        -1
     }
 }
 
-/// What a hook says whose libc has no function of its name.
-pub(crate) fn missing() -> c_int {
-    set_errno(libc::ENOSYS);
-    -1
+impl Missing for isize {
+    fn missing() -> isize {
+        set_errno(libc::ENOSYS);
+        -1
+    }
 }
 
-/// Looks up the functions behind the hooks made by redhook.
-pub(crate) fn look_up_redhook() {
-    name::look_up();
-    option::look_up();
+impl<T> Missing for *mut T {
+    fn missing() -> *mut T {
+        set_errno(libc::ENOSYS);
+        core::ptr::null_mut()
+    }
 }

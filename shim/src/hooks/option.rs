@@ -4,48 +4,42 @@ use core::ffi::{c_int, c_ulong, c_void};
 
 use libc::socklen_t;
 
+use super::hook;
 use crate::guard::decide;
-use crate::ops::{Bypass, Outcome, option, ours};
-use crate::raw::{number_at, set_errno};
+use crate::ops::option::{self, Who};
+use crate::ops::{process, socket};
+use crate::outcome::{Bypass, Outcome};
+use crate::raw::{errno, number_at};
 
-/// Longer values than this no TCP option has, but for those that are no values.
+/// No option of TCP has a longer value, but for those that are no values.
 const VALUE_BYTES_MAX: usize = 1_024;
-const SIOCOUTQ: c_ulong = 0x5411;
-const SIOCOUTQNSD: c_ulong = 0x894b;
+const PANICKED: Bypass = Bypass::Panicked;
 
-/// Looks the real functions up.
-pub fn look_up() {
-    let _: unsafe extern "C" fn(_, _, _, _, _) -> _ = redhook::real!(getsockopt);
-    let _: unsafe extern "C" fn(_, _, _, _, _) -> _ = redhook::real!(setsockopt);
-    let _: unsafe extern "C" fn(_, _, _) -> _ = redhook::real!(ioctl);
-}
-
-redhook::hook! {
-    unsafe fn getsockopt(
+hook! {
+    /// Reads an option of a socket.
+    [getsockopt] (
         fd: c_int, level: c_int, name: c_int, value: *mut c_void, length: *mut socklen_t
-    ) -> c_int => session_getsockopt {
-        let socket_level = level == libc::SOL_SOCKET;
-        let at_once = option::is_native(level, name) || (socket_level && name == libc::SO_ERROR);
+    ) -> c_int, real => {
+        let who = option::who(level, name);
+        let elsewhere = matches!(who, Who::Tcp | Who::TcpIfRefused);
         // SAFETY: the kernel is asked whether the memory is there; the caller keeps it.
-        let room = if at_once { None } else { unsafe { number_at(length) } };
+        let room = if elsewhere { unsafe { number_at(length) } } else { None };
         // SAFETY: the caller's own arguments.
-        let result = unsafe { redhook::real!(getsockopt)(fd, level, name, value, length) };
-        if socket_level && name == libc::SO_ERROR {
-            // SAFETY: the kernel has written the length, and so many bytes.
-            if result == 0 && unsafe { *length } as usize == size_of::<c_int>() {
+        let result = unsafe { real(fd, level, name, value, length) };
+        match who {
+            // SAFETY: the kernel has written the length, and as many bytes.
+            Who::Error if result == 0 && unsafe { *length } as usize == size_of::<c_int>() => {
                 // SAFETY: as above: a whole number.
                 unsafe { correct_error(fd, value.cast()) };
+                result
             }
-            return result;
+            Who::Kernel | Who::Error => result,
+            Who::TcpIfRefused if result != -1 || errno() != libc::EOPNOTSUPP => result,
+            _ if value.is_null() => result,
+            // SAFETY: the caller's buffer, of the size it said, and the place of that size if there
+            // is one.
+            _ => unsafe { get_from_tcp(result, fd, (level, name), value.cast(), length, room) },
         }
-        let refused = result == -1 && crate::raw::errno() == libc::EOPNOTSUPP;
-        let elsewhere = if socket_level { !at_once } else { refused };
-        if !elsewhere || value.is_null() {
-            return result;
-        }
-        // SAFETY: the caller's buffer, of the size it said, and the place of that size if there is
-        // one.
-        unsafe { get_from_tcp(result, fd, (level, name), value.cast(), length, room) }
     }
 }
 
@@ -70,88 +64,75 @@ unsafe fn get_from_tcp(
     room: Option<socklen_t>,
 ) -> c_int {
     let mut answer = [0; VALUE_BYTES_MAX];
-    let outcome = decide(Outcome::Bypass(Bypass::Panicked), || {
-        option::get(fd, level, name, room, &mut answer)
+    let outcome =
+        decide(Outcome::Bypass(PANICKED), || option::get(fd, level, name, room, &mut answer));
+    let written = outcome.map(|count| {
+        // SAFETY: as promised; count is at most the room.
+        unsafe {
+            core::ptr::copy_nonoverlapping(answer.as_ptr(), value, count);
+            *length = count as socklen_t;
+        }
+        0
     });
-    match outcome {
-        Outcome::Ours(count) => {
-            // SAFETY: as promised; count is at most the room.
-            unsafe {
-                core::ptr::copy_nonoverlapping(answer.as_ptr(), value, count);
-                *length = count as socklen_t;
-            }
-            0
-        }
-        Outcome::Bypass(_) => result,
-        Outcome::Errno(errno) => {
-            set_errno(errno);
-            -1
-        }
-    }
+    written.finish(|| result)
 }
 
-redhook::hook! {
-    unsafe fn setsockopt(
+hook! {
+    /// Sets an option of a socket.
+    [setsockopt] (
         fd: c_int, level: c_int, name: c_int, value: *const c_void, length: socklen_t
-    ) -> c_int => session_setsockopt {
-        let native = option::is_native(level, name);
-        let socket_level = level == libc::SOL_SOCKET;
-        // An option of the socket level might be done by the kernel to the Unix socket, with
-        // another meaning; so it is asked first. Of all others the kernel knows that they are
-        // TCP's.
-        if native || !socket_level {
+    ) -> c_int, real => {
+        process::sets_option(level, name);
+        let who = option::who(level, name);
+        // The kernel might set an option of the socket level on the Unix socket, where it means
+        // something else; so it is not asked first. It refuses all others that it does not know.
+        if who != Who::Tcp {
             // SAFETY: the caller's own arguments.
-            let result = unsafe { redhook::real!(setsockopt)(fd, level, name, value, length) };
-            if native && name == libc::SO_LINGER && result == 0 {
+            let result = unsafe { real(fd, level, name, value, length) };
+            if option::is_brokers_too(level, name) && result == 0 {
                 decide((), || option::lingered(fd));
             }
-            if native || result == 0 || crate::raw::errno() != libc::EOPNOTSUPP {
+            if who != Who::TcpIfRefused || result == 0 || errno() != libc::EOPNOTSUPP {
                 return result;
             }
         }
         if value.is_null() || length as usize > VALUE_BYTES_MAX {
             // SAFETY: as above.
-            return unsafe { redhook::real!(setsockopt)(fd, level, name, value, length) };
+            return unsafe { real(fd, level, name, value, length) };
         }
-        // SAFETY: the caller's buffer, of the size it said.
-        let bytes = unsafe { core::slice::from_raw_parts(value.cast::<u8>(), length as usize) };
-        let panicked = Outcome::Bypass(Bypass::Panicked);
-        match decide(panicked, || option::set(fd, level, name, bytes)) {
-            Outcome::Ours(()) => 0,
-            // SAFETY: as above.
-            Outcome::Bypass(_) => unsafe {
-                redhook::real!(setsockopt)(fd, level, name, value, length)
-            },
-            Outcome::Errno(errno) => {
-                set_errno(errno);
-                -1
-            }
-        }
+        let outcome = decide(Outcome::Bypass(PANICKED), || {
+            socket::ours(fd).map_or(Outcome::Bypass(Bypass::NotOurs), |ours| {
+                // SAFETY: the caller's buffer, of the size it said.
+                let bytes = unsafe { core::slice::from_raw_parts(value.cast(), length as usize) };
+                option::set(fd, &ours, level, name, bytes)
+            })
+        });
+        // SAFETY: as above.
+        outcome.finish(|| unsafe { real(fd, level, name, value, length) })
     }
 }
 
-redhook::hook! {
-    unsafe fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int => session_ioctl {
-        // SAFETY: the caller's own arguments; on all our machines a third argument is passed the
-        // same way whether or not the function is variadic.
-        let result = unsafe { redhook::real!(ioctl)(fd, request, argument) };
-        if !matches!(request, SIOCOUTQ | SIOCOUTQNSD) {
+hook! {
+    /// Asks a device, or a socket for the bytes that wait in it. On all machines that we support a
+    /// variadic argument is passed in the same way as a fixed one.
+    [ioctl] (fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int, real => {
+        process::asks_device(request);
+        // SAFETY: the caller's own arguments.
+        let result = unsafe { real(fd, request, argument) };
+        if !option::is_count(request) {
             return result;
         }
-        let Some(unsent) = decide(None, || unsent(fd, request)) else { return result };
-        // Unix sockets know only the first of the two; it finds out whether there is a place.
-        // SAFETY: as above.
-        let result = unsafe { redhook::real!(ioctl)(fd, SIOCOUTQ, argument) };
-        if result == 0 {
-            // SAFETY: the kernel has just written a number there.
-            unsafe { argument.cast::<c_int>().write_unaligned(unsent) };
-        }
-        result
+        let outcome = decide(Outcome::Bypass(PANICKED), || option::unsent(fd, request));
+        let written = outcome.map(|unsent| {
+            // Unix sockets know only one of the two; it finds out whether there is a place.
+            // SAFETY: the caller's own arguments.
+            let result = unsafe { real(fd, socket::SIOCOUTQ as c_ulong, argument) };
+            if result == 0 {
+                // SAFETY: the kernel has just written a number there.
+                unsafe { argument.cast::<c_int>().write_unaligned(unsent) };
+            }
+            result
+        });
+        written.finish(|| result)
     }
-}
-
-/// Bytes sent but not acknowledged, or not sent; nothing when the socket is not ours.
-fn unsent(fd: c_int, request: c_ulong) -> Option<c_int> {
-    let name = ours(fd)?;
-    Some(if request == SIOCOUTQ { option::unacknowledged(fd, &name) } else { 0 })
 }

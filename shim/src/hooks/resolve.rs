@@ -6,13 +6,14 @@ use core::fmt::Write;
 use core::net::{IpAddr, SocketAddr};
 use core::ptr;
 
-use libc::{addrinfo, sigevent};
+use libc::{addrinfo, sigevent, sockaddr, socklen_t};
 
 use super::hook;
+use crate::address::{ADDRESS_BYTES, from_kernel};
 use crate::guard::decide;
 use crate::ops::broker::Host;
-use crate::ops::resolve::{Answer, decide as answer};
-use crate::ops::{Bypass, from_kernel};
+use crate::ops::resolve::{self as names, Answer};
+use crate::outcome::{Bypass, Outcome};
 use crate::raw;
 
 /// An address as text, NUL at the end.
@@ -50,21 +51,15 @@ impl Write for Text {
 ///
 /// # Safety
 /// The name is null or ends in NUL, and so does the service.
-pub unsafe fn look_up(name: *const c_char, service: *const c_char) -> Answer {
+pub unsafe fn look_up(name: *const c_char, service: *const c_char) -> Outcome<Answer> {
     if name.is_null() {
-        return Answer::Bypass(Bypass::BadArgument);
+        return Outcome::Bypass(Bypass::BadArgument);
     }
     // SAFETY: as promised.
     let host = unsafe { CStr::from_ptr(name) };
-    let port = if service.is_null() {
-        None
-    } else {
-        // SAFETY: as promised.
-        unsafe { CStr::from_ptr(service) }.to_str().ok().and_then(|text| text.parse().ok())
-    };
-    // Port 0 is asked for by those who fill it in later.
-    let port = port.filter(|port| *port != 0);
-    decide(Answer::Bypass(Bypass::Panicked), || answer(host.to_bytes(), port))
+    // SAFETY: as promised.
+    let service = (!service.is_null()).then(|| unsafe { CStr::from_ptr(service) }.to_bytes());
+    decide(Outcome::Bypass(Bypass::Panicked), || names::decide(host.to_bytes(), service))
 }
 
 type GetAddrInfo = unsafe extern "C-unwind" fn(
@@ -76,8 +71,9 @@ type GetAddrInfo = unsafe extern "C-unwind" fn(
 
 /// What the system knows of a host, in the family of a socket.
 pub fn first_address(host: &Host, fd: c_int, port: u16) -> Option<SocketAddr> {
-    // SAFETY: this is the prototype of the function of this name.
-    static REAL: crate::real::Real<GetAddrInfo> = unsafe { crate::real::Real::new(c"getaddrinfo") };
+    static REAL: crate::real::Real<GetAddrInfo> =
+        // SAFETY: this is the prototype of the function of this name.
+        unsafe { crate::real::Real::new("getaddrinfo\0") };
     let real = REAL.get()?;
     // SAFETY: an addrinfo is plain numbers and pointers.
     let mut wishes: addrinfo = unsafe { core::mem::zeroed() };
@@ -121,12 +117,12 @@ hook! {
             return unsafe { real(name, service, hints, found) };
         }
         // SAFETY: the caller's own arguments.
-        let (v4, v6) = match unsafe { look_up(name, service) } {
+        let stands_for_it = match unsafe { look_up(name, service) } {
             // SAFETY: as above.
-            Answer::Bypass(_) => return unsafe { real(name, service, hints, found) },
-            Answer::Unknown => return libc::EAI_NONAME,
-            Answer::TryAgain => return libc::EAI_AGAIN,
-            Answer::Virtual(v4, v6) => (v4, v6),
+            Outcome::Bypass(_) => return unsafe { real(name, service, hints, found) },
+            Outcome::Errno(_) | Outcome::Ours(Answer::TryAgain) => return libc::EAI_AGAIN,
+            Outcome::Ours(Answer::Unknown) => return libc::EAI_NONAME,
+            Outcome::Ours(Answer::Virtual(v4, v6)) => (v4, v6),
         };
         let mut wishes: addrinfo = match given {
             Some(hints) => *hints,
@@ -137,12 +133,10 @@ hook! {
             wishes.ai_flags = libc::AI_V4MAPPED;
         }
         let mapped = wishes.ai_flags & libc::AI_V4MAPPED != 0;
-        let text = match (wishes.ai_family, v6) {
-            (libc::AF_INET6, Some(v6)) => Text::of(v6.into()),
-            (libc::AF_INET6, None) if mapped => Text::of(v4.to_ipv6_mapped().into()),
-            (libc::AF_INET6, None) => return libc::EAI_NONAME,
-            _ => Text::of(v4.into()),
+        let Some(address) = names::in_family(stands_for_it, wishes.ai_family, mapped) else {
+            return libc::EAI_NONAME;
         };
+        let text = Text::of(address);
         let named = wishes.ai_flags & libc::AI_CANONNAME != 0;
         wishes.ai_flags |= libc::AI_NUMERICHOST;
         wishes.ai_flags &= !(libc::AI_ADDRCONFIG | libc::AI_CANONNAME);
@@ -183,7 +177,7 @@ hook! {
             let question = unsafe { *list.add(at) };
             // SAFETY: as above.
             let is_ours = !question.is_null() && unsafe {
-                !matches!(look_up((*question).name, (*question).service), Answer::Bypass(_))
+                !matches!(look_up((*question).name, (*question).service), Outcome::Bypass(_))
             };
             if is_ours && let Some(place) = ours.get_mut(answered) {
                 // SAFETY: as above; an entry that is null is passed over by the real function.
@@ -204,4 +198,72 @@ hook! {
         }
         result
     }
+}
+
+type GetNameInfo = unsafe extern "C-unwind" fn(
+    *const sockaddr,
+    socklen_t,
+    *mut c_char,
+    socklen_t,
+    *mut c_char,
+    socklen_t,
+    c_int,
+) -> c_int;
+
+hook! {
+    /// Says the name behind an address. For a virtual address it is the name that it stands for.
+    [getnameinfo] (
+        address: *const sockaddr, length: socklen_t, host: *mut c_char, host_size: socklen_t,
+        service: *mut c_char, service_size: socklen_t, flags: c_int
+    ) -> c_int, real => {
+        let wants_name = flags & libc::NI_NUMERICHOST == 0 && !host.is_null() && host_size > 0;
+        let outcome = if wants_name {
+            // SAFETY: the caller's own address.
+            unsafe { name_behind(address, length) }
+        } else {
+            Outcome::Bypass(Bypass::BadArgument)
+        };
+        let real: GetNameInfo = real;
+        match outcome {
+            // SAFETY: the caller's own arguments.
+            Outcome::Bypass(_) | Outcome::Errno(_) => unsafe {
+                real(address, length, host, host_size, service, service_size, flags)
+            },
+            Outcome::Ours(None) if flags & libc::NI_NAMEREQD != 0 => libc::EAI_NONAME,
+            // SAFETY: as above; the system is not asked for a name.
+            Outcome::Ours(None) => unsafe {
+                let flags = flags | libc::NI_NUMERICHOST;
+                real(address, length, host, host_size, service, service_size, flags)
+            },
+            Outcome::Ours(Some(name)) => {
+                let name = name.as_c_str().to_bytes_with_nul();
+                if name.len() > host_size as usize {
+                    return libc::EAI_OVERFLOW;
+                }
+                // SAFETY: there is room for so many bytes.
+                unsafe { ptr::copy_nonoverlapping(name.as_ptr(), host.cast(), name.len()) };
+                if service.is_null() || service_size == 0 {
+                    return 0;
+                }
+                let (no_host, flags) = (ptr::null_mut(), flags & !libc::NI_NAMEREQD);
+                // SAFETY: the caller's own arguments, without the host.
+                unsafe { real(address, length, no_host, 0, service, service_size, flags) }
+            }
+        }
+    }
+}
+
+/// The name behind an address as C has it.
+///
+/// # Safety
+/// `address` leads to `length` bytes.
+pub unsafe fn name_behind(address: *const sockaddr, length: socklen_t) -> Outcome<Option<Host>> {
+    decide(Outcome::Bypass(Bypass::Panicked), || {
+        // SAFETY: the kernel is asked whether the memory is there; the caller keeps it.
+        let bytes = unsafe { raw::copy_in::<ADDRESS_BYTES>(address.cast(), length as usize) };
+        match bytes {
+            Some(bytes) => names::name_of(&bytes[..bytes.len().min(length as usize)]),
+            None => Outcome::Bypass(Bypass::BadArgument),
+        }
+    })
 }

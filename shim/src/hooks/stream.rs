@@ -6,62 +6,82 @@ use core::ptr;
 use libc::{iovec, mmsghdr, msghdr, sockaddr, socklen_t, timespec};
 
 use super::hook;
+use crate::address::ADDRESS_BYTES;
 use crate::guard::decide;
-use crate::ops::stream::{after_read, after_send};
-use crate::ops::{self};
-use crate::raw::{errno, set_errno};
+use crate::ops::process;
+use crate::ops::stream::{self, Discard};
+use crate::ops::wait::{self, Pausing, Set};
+use crate::outcome::{Bypass, Outcome};
+use crate::raw::{copy_in, errno};
 
-/// The result of a read, with TCP's errno where the Unix socket has another end.
+const PANICKED: Bypass = Bypass::Panicked;
+
+/// Makes a call on a socket again whose `SO_RCVTIMEO` or `SO_SNDTIMEO`, by name, has run out while its
+/// session had no link.
 #[inline]
-fn read_result(fd: c_int, result: isize, wanted: bool) -> isize {
-    if result > 0 || (result == 0 && !wanted) {
+fn patient(fd: c_int, option: c_int, flags: c_int, mut call: impl FnMut() -> isize) -> isize {
+    let mut result = call();
+    if result != -1 || errno() != libc::EAGAIN || !wait::may_have_waited() {
         return result;
     }
-    let why = errno();
-    if result == -1 && why != libc::ECONNRESET {
-        return result;
-    }
-    match decide(None, || after_read(fd, result, why)) {
-        Some(failed) => {
-            set_errno(failed);
-            -1
-        }
-        None => result,
-    }
-}
-
-fn send_result(fd: c_int, result: isize) -> isize {
-    if result == -1 && errno() == libc::ECONNRESET {
-        let why = errno();
-        if let Some(failed) = decide(None, || after_send(fd, why)) {
-            set_errno(failed);
-        }
+    let timeout = decide(None, || wait::socket_timeout(fd, option, flags));
+    let Some(timeout_ms) = timeout else { return result };
+    let mut pausing = Pausing::default();
+    while result == -1
+        && errno() == libc::EAGAIN
+        && decide(false, || pausing.expired(timeout_ms, Set::One(fd)).is_some())
+    {
+        result = call();
     }
     result
 }
 
-/// Whether a send failed only because it names the peer of a socket of ours.
-fn address_refused(fd: c_int, result: isize) -> bool {
-    result == -1 && errno() == libc::EISCONN && decide(false, || ops::ours(fd).is_some())
+const READING: c_int = libc::SO_RCVTIMEO;
+const SENDING: c_int = libc::SO_SNDTIMEO;
+
+/// The result of a read, with TCP's errno where the Unix socket has another end.
+#[inline]
+fn read_result(fd: c_int, result: isize, wanted: bool) -> isize {
+    if !stream::may_differ(result, wanted, errno) {
+        return result;
+    }
+    decide(Outcome::Bypass(PANICKED), || stream::after_read(fd, result)).finish(|| result)
 }
 
-/// Whether an address that came with a message is the broker's, which nobody may see.
+/// The result of a send, with TCP's errno where the Unix socket has another.
+#[inline]
+fn send_result(fd: c_int, result: isize) -> isize {
+    if result != -1 || errno() != libc::ECONNRESET {
+        return result;
+    }
+    decide(Outcome::Bypass(PANICKED), || stream::after_send(fd)).finish(|| result)
+}
+
+/// Whether a send failed only because it names an address.
+#[inline]
+fn address_refused(fd: c_int, result: isize) -> bool {
+    let why = errno();
+    result == -1 && decide(false, || stream::ignores_address(fd, why))
+}
+
+/// Whether an address that came with a message must be hidden.
 ///
 /// # Safety
 /// `address` is null or leads to `length` bytes.
 unsafe fn is_brokers(fd: c_int, address: *const sockaddr, length: socklen_t) -> bool {
+    if address.is_null() || length < 2 {
+        return false;
+    }
     // SAFETY: as promised.
-    let unix = !address.is_null()
-        && length >= 2
-        && c_int::from(unsafe { (*address).sa_family }) == libc::AF_UNIX;
-    unix && decide(false, || ops::ours(fd).is_some())
+    let family = c_int::from(unsafe { (*address).sa_family });
+    decide(false, || stream::hides_sender(fd, family))
 }
 
 hook! {
     /// Reads.
     [read, __read] (fd: c_int, at: *mut c_void, length: usize) -> isize, real => {
         // SAFETY: the caller's own arguments.
-        let result = unsafe { real(fd, at, length) };
+        let result = patient(fd, READING, 0, || unsafe { real(fd, at, length) });
         read_result(fd, result, length > 0)
     }
 }
@@ -70,7 +90,7 @@ hook! {
     /// Reads, with the size of the buffer checked by the compiler's wish.
     [__read_chk] (fd: c_int, at: *mut c_void, length: usize, size: usize) -> isize, real => {
         // SAFETY: the caller's own arguments.
-        let result = unsafe { real(fd, at, length, size) };
+        let result = patient(fd, READING, 0, || unsafe { real(fd, at, length, size) });
         read_result(fd, result, length > 0)
     }
 }
@@ -79,7 +99,7 @@ hook! {
     /// Reads into several places.
     [readv] (fd: c_int, places: *const iovec, count: c_int) -> isize, real => {
         // SAFETY: the caller's own arguments.
-        let result = unsafe { real(fd, places, count) };
+        let result = patient(fd, READING, 0, || unsafe { real(fd, places, count) });
         read_result(fd, result, count > 0)
     }
 }
@@ -92,40 +112,31 @@ hook! {
             return unsafe { discard(fd, length, flags) };
         }
         // SAFETY: the caller's own arguments.
-        let result = unsafe { real(fd, at, length, flags) };
+        let result = patient(fd, READING, flags, || unsafe { real(fd, at, length, flags) });
         read_result(fd, result, length > 0)
     }
 }
 
-/// Whether `MSG_TRUNC` is to throw away: so it means to TCP, while Unix sockets would copy.
 fn discards(fd: c_int, flags: c_int) -> bool {
-    flags & libc::MSG_TRUNC != 0 && decide(false, || ops::ours(fd).is_some())
+    flags & libc::MSG_TRUNC != 0 && decide(false, || stream::discards(fd, flags))
 }
 
 /// Receives into nowhere as much as is there, at most `wanted` bytes.
 ///
 /// # Safety
-/// None; the call may unwind when the thread is cancelled.
+/// The calls may unwind when the thread is cancelled.
 unsafe fn discard(fd: c_int, wanted: usize, flags: c_int) -> isize {
     let mut nowhere = [0u8; 4_096];
-    let mut flags = flags & !libc::MSG_TRUNC;
-    let mut done = 0;
-    while done < wanted {
-        let length = nowhere.len().min(wanted - done);
+    let mut discard = Discard::new(wanted, flags);
+    let mut last = 0;
+    while let Some((length, flags)) = discard.next(nowhere.len()) {
         // SAFETY: memory of our own.
-        let result = unsafe { recv(fd, nowhere.as_mut_ptr().cast(), length, flags) };
-        if result <= 0 {
-            return if done > 0 { done as isize } else { result };
-        }
-        if flags & libc::MSG_PEEK != 0 {
-            return decide(result, || ops::stream::queued(fd, wanted).unwrap_or(result));
-        }
-        done += result as usize;
-        if flags & libc::MSG_WAITALL == 0 {
-            flags |= libc::MSG_DONTWAIT;
+        last = unsafe { recv(fd, nowhere.as_mut_ptr().cast(), length, flags) };
+        if let Some(result) = decide(Some(last), || discard.took(fd, last)) {
+            return result;
         }
     }
-    done as isize
+    last
 }
 
 hook! {
@@ -138,7 +149,7 @@ hook! {
             return result;
         }
         // SAFETY: the caller's own arguments.
-        let result = unsafe { real(fd, at, length, size, flags) };
+        let result = patient(fd, READING, flags, || unsafe { real(fd, at, length, size, flags) });
         read_result(fd, result, length > 0)
     }
 }
@@ -157,7 +168,7 @@ hook! {
             return result;
         }
         // SAFETY: the caller's own arguments.
-        let result = unsafe { real(fd, at, length, flags, from, from_length) };
+        let result = patient(fd, READING, flags, || unsafe { real(fd, at, length, flags, from, from_length) });
         // SAFETY: the kernel has filled both when it received something.
         unsafe { hide_sender(fd, result, from, from_length) };
         read_result(fd, result, length > 0)
@@ -178,7 +189,7 @@ hook! {
             return result;
         }
         // SAFETY: the caller's own arguments.
-        let result = unsafe { real(fd, at, length, size, flags, from, from_length) };
+        let result = patient(fd, READING, flags, || unsafe { real(fd, at, length, size, flags, from, from_length) });
         // SAFETY: the kernel has filled both when it received something.
         unsafe { hide_sender(fd, result, from, from_length) };
         read_result(fd, result, length > 0)
@@ -212,7 +223,7 @@ hook! {
     /// Receives a message.
     [recvmsg] (fd: c_int, message: *mut msghdr, flags: c_int) -> isize, real => {
         // SAFETY: the caller's own arguments.
-        let result = unsafe { real(fd, message, flags) };
+        let result = patient(fd, READING, flags, || unsafe { real(fd, message, flags) });
         if result >= 0 {
             // SAFETY: the kernel has accepted and filled it.
             unsafe { hide_name(fd, message) };
@@ -263,7 +274,7 @@ hook! {
     /// Sends.
     [send, __send] (fd: c_int, at: *const c_void, length: usize, flags: c_int) -> isize, real => {
         // SAFETY: the caller's own arguments.
-        let result = unsafe { real(fd, at, length, flags) };
+        let result = patient(fd, SENDING, flags, || unsafe { real(fd, at, length, flags) });
         send_result(fd, result)
     }
 }
@@ -274,6 +285,10 @@ hook! {
         fd: c_int, at: *const c_void, length: usize, flags: c_int,
         to: *const sockaddr, to_length: socklen_t
     ) -> isize, real => {
+        // SAFETY: the caller's own arguments.
+        if process::may_know_virtual() && unsafe { goes_astray(fd, to, to_length) } {
+            return -1;
+        }
         if !to.is_null() && flags & libc::MSG_FASTOPEN != 0
             // SAFETY: the caller's own arguments.
             && let Some(result) = unsafe { fast_open(fd, to, to_length) }
@@ -282,7 +297,8 @@ hook! {
             return -1;
         }
         // SAFETY: the caller's own arguments.
-        let mut result = unsafe { real(fd, at, length, flags, to, to_length) };
+        let mut result =
+            patient(fd, SENDING, flags, || unsafe { real(fd, at, length, flags, to, to_length) });
         if address_refused(fd, result) {
             // SAFETY: as above, without the address.
             result = unsafe { real(fd, at, length, flags, ptr::null(), 0) };
@@ -294,6 +310,14 @@ hook! {
 hook! {
     /// Sends a message.
     [sendmsg] (fd: c_int, message: *const msghdr, flags: c_int) -> isize, real => {
+        if process::may_know_virtual()
+            // SAFETY: the kernel is asked whether the message is there; the caller keeps it.
+            && let Some((to, length)) = unsafe { name_of(message) }
+            // SAFETY: the caller's own arguments.
+            && unsafe { goes_astray(fd, to, length) }
+        {
+            return -1;
+        }
         if flags & libc::MSG_FASTOPEN != 0
             // SAFETY: the kernel is asked whether the message is there; the caller keeps it.
             && let Some((to, length)) = unsafe { name_of(message) }
@@ -303,7 +327,7 @@ hook! {
             return -1;
         }
         // SAFETY: the caller's own arguments.
-        let mut result = unsafe { real(fd, message, flags) };
+        let mut result = patient(fd, SENDING, flags, || unsafe { real(fd, message, flags) });
         if address_refused(fd, result) {
             // SAFETY: the kernel has read the message whole; the copy lacks the address.
             let mut nameless = unsafe { *message };
@@ -342,34 +366,38 @@ hook! {
 /// No other thread may unmap the memory meanwhile.
 unsafe fn name_of(message: *const msghdr) -> Option<(*const sockaddr, socklen_t)> {
     // SAFETY: the kernel is asked first.
-    unsafe { crate::raw::copy_in::<16>(message.cast(), 16) }?;
+    unsafe { copy_in::<16>(message.cast(), 16) }?;
     // SAFETY: the first sixteen bytes, which hold both, are there.
     let (to, length) = unsafe { ((*message).msg_name, (*message).msg_namelen) };
     (!to.is_null()).then_some((to.cast_const().cast(), length))
 }
 
-/// Sending with `MSG_FASTOPEN` is connecting and sending. Nothing when the destination is not
-/// ours; else the result of the connect.
+/// Whether a datagram would go to a virtual address; errno is set then.
+///
+/// # Safety
+/// `to` is null or leads to `length` bytes.
+unsafe fn goes_astray(fd: c_int, to: *const sockaddr, length: socklen_t) -> bool {
+    let outcome = decide(Outcome::Bypass(PANICKED), || {
+        // SAFETY: the kernel is asked first.
+        match unsafe { copy_in::<ADDRESS_BYTES>(to.cast(), length as usize) } {
+            Some(bytes) => stream::strays(fd, &bytes[..bytes.len().min(length as usize)]),
+            None => Outcome::Bypass(Bypass::BadArgument),
+        }
+    });
+    outcome.finish(|| 0) == -1
+}
+
+/// Sending with `MSG_FASTOPEN` is connecting and sending. Nothing when no session goes to the
+/// destination; otherwise the result of the connect.
 ///
 /// # Safety
 /// `to` leads to `length` bytes.
 unsafe fn fast_open(fd: c_int, to: *const sockaddr, length: socklen_t) -> Option<c_int> {
     let ours = decide(false, || {
         // SAFETY: the kernel is asked first.
-        let bytes = unsafe { crate::raw::copy_in::<28>(to.cast(), length as usize) };
-        let address = bytes.and_then(|bytes| ops::from_kernel(&bytes));
-        address.is_some_and(|address| crate::map::destination(&address).is_some())
-            && ops::ours(fd).is_none()
+        let bytes = unsafe { copy_in::<ADDRESS_BYTES>(to.cast(), length as usize) };
+        bytes.is_some_and(|bytes| stream::opens_fast(fd, &bytes))
     });
     // SAFETY: as promised.
     ours.then(|| unsafe { super::connect::connect(fd, to, length) })
-}
-
-/// libc's send, which can be cancelled.
-///
-/// # Safety
-/// None beyond those of a slice; the call may unwind when the thread is cancelled.
-pub unsafe fn real_send(fd: c_int, bytes: &[u8], flags: c_int) -> isize {
-    // SAFETY: the slice is valid.
-    unsafe { __send(fd, bytes.as_ptr().cast(), bytes.len(), flags) }
 }

@@ -1,12 +1,12 @@
 //! Short questions to the broker: one fresh connection each, because a program may close any
-//! descriptor at any time (SHIM.md 1.8).
+//! descriptor at any time.
 
 use core::ffi::CStr;
 use core::net::IpAddr;
 
 use stp_proto::local::Cookie;
 use stp_proto::local::wire::{
-    HOST_BYTES_MAX, MESSAGE_BYTES_MAX, Reply, Request, Resolved, SocketState,
+    HOST_BYTES_MAX, MESSAGE_BYTES_MAX, Passed, Reply, Request, Resolved, SocketState,
 };
 
 use crate::raw::{self, Errno, Fd, Result};
@@ -37,7 +37,7 @@ fn reach(fd: Fd) -> Result<()> {
     let mut address = [0; PATH_AT + stp_proto::local::path::PATH_BYTES_MAX];
     address[..PATH_AT].copy_from_slice(&(libc::AF_UNIX as u16).to_ne_bytes());
     address[PATH_AT..PATH_AT + path.len()].copy_from_slice(path);
-    set_patience(fd, STATE_SECONDS)?;
+    set_patience(fd, libc::SO_SNDTIMEO, STATE_SECONDS)?;
     let address = &address[..PATH_AT + path.len()];
     patiently(|| raw::connect(fd, address))?;
     let mut peer = [0; 12];
@@ -47,12 +47,12 @@ fn reach(fd: Fd) -> Result<()> {
     if uid == raw::euid() || uid == 0 { Ok(()) } else { Err(libc::EACCES) }
 }
 
-/// How long sends, receives and connects on one of our own connections wait.
-pub fn set_patience(fd: Fd, seconds: i64) -> Result<()> {
+/// How long receives (`SO_RCVTIMEO`), or sends and connects (`SO_SNDTIMEO`), wait on a connection
+/// to the broker; 0 is for ever.
+pub fn set_patience(fd: Fd, which: core::ffi::c_int, seconds: i64) -> Result<()> {
     let mut time = [0; 16];
     time[..8].copy_from_slice(&seconds.to_ne_bytes());
-    raw::setsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &time)?;
-    raw::setsockopt(fd, libc::SOL_SOCKET, libc::SO_SNDTIMEO, &time)
+    raw::setsockopt(fd, libc::SOL_SOCKET, which, &time)
 }
 
 fn patiently<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
@@ -82,7 +82,7 @@ fn ask<T>(
 }
 
 fn exchange(fd: Fd, question: &[u8], seconds: i64, answer: &mut [u8]) -> Result<usize> {
-    set_patience(fd, seconds)?;
+    set_patience(fd, libc::SO_RCVTIMEO, seconds)?;
     raw::send(fd, question)?;
     let mut length = 0;
     while let Ok(None) = Reply::decode(&answer[..length]) {
@@ -152,6 +152,11 @@ impl Host {
     pub fn as_c_str(&self) -> &CStr {
         CStr::from_bytes_until_nul(&self.0).unwrap_or_default()
     }
+}
+
+/// Tells the broker of a routed connect that goes to the kernel, and why.
+pub fn passed(passed: Passed) {
+    let _none = ask(&Request::Passed(passed), STATE_SECONDS, |_| Some(()));
 }
 
 /// Tells the broker that closing this socket means abort, or no longer does.

@@ -1,10 +1,9 @@
-//! Connecting: whether it is ours, and how it is made to look like TCP's.
+//! Connecting: whether a session takes the connection, and how it is made to look like TCP's.
 //!
-//! The app's socket is replaced by a Unix socket to the broker whose send buffer holds filler. As
+//! The program's socket is replaced by a Unix socket to the broker whose send buffer holds filler. As
 //! long as that lies unread, the socket is not writable, which is what a connect that is under way
 //! looks like to poll, select and epoll; and a blocking connect is a blocking send of the byte that
-//! ends the filler, so that the kernel itself does time-outs, signals and restarts (SHIM.md 1.2,
-//! 1.3).
+//! ends the filler, so that the kernel itself does time-outs, signals and restarts.
 
 use core::cell::Cell;
 use core::ffi::c_int;
@@ -13,57 +12,59 @@ use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
 use stp_proto::local::routes::{Match, WhenAbsent};
 use stp_proto::local::socket_name::{SOCKET_NAME_BYTES, SocketName};
-use stp_proto::local::wire::{FILLER, FILLER_END, Open, OpenFlags, Request, SocketState};
+use stp_proto::local::wire::{FILLER, FILLER_END, Open, OpenFlags, Passed, PassedWhy, Request};
 use stp_proto::local::{Cookie, Family};
 use stp_proto::name::Name;
 
 use super::broker::Host;
 use super::kept::{CONNECT_INTERRUPTED, CONNECT_REPORTED, Kept, OWN};
-use super::name::hung_up;
+use super::references::{Lost, References};
+use super::socket::{hung_up, is_pending, ours};
 use super::swap::{self, FileFlags};
-use super::{Bypass, broker, from_kernel, ours, stream};
+use super::{broker, process, stream};
+use crate::address::from_kernel;
 use crate::map;
+use crate::outcome::{Bypass, Outcome};
 use crate::raw::{self, Errno, Fd, Quiet, Result};
 
-/// What is to be done for a connect.
+/// What a connect that is ours takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[expect(clippy::large_enum_variant, reason = "lives on the stack of one call; no heap here")]
-pub enum ConnectStep {
-    /// The real call.
-    Bypass(Bypass),
-    /// Nothing more: 0, or -1 and this errno.
-    Done(Errno),
+pub enum Next {
+    /// Nothing more: it has succeeded.
+    Done,
     /// Send the byte that ends the filler, waiting; then ask [`sent`].
     SendEnd,
     /// Wait until the socket is writable; then ask [`waited`].
     WaitWritable,
-    /// The real call, to this host instead of the virtual address that stands for it.
+    /// The real call, to this host and port instead of the virtual address that stands for it.
     Elsewhere(Host, u16),
 }
 
 /// The byte a blocking connect waits to send.
 pub static END: [u8; 1] = [FILLER_END];
-static FILL: [u8; 16 << 10] = [FILLER; 16 << 10];
+/// More than a quarter of the usual send buffer: with this in it a socket is not writable.
+const FILL_BYTES: usize = 52 << 10;
+/// More than the smallest send buffer: with this in it a send waits.
+const SMALL_FILL_BYTES: usize = 4 << 10;
+static FILL: [u8; FILL_BYTES] = [FILLER; FILL_BYTES];
 
-const TCP_CLOSED: u8 = 7;
-const SIOCOUTQ: core::ffi::c_long = 0x5411;
-
-/// Decides about a connect to an address in the kernel's form; `swapped` says whether a socket of
-/// ours has taken the place of the app's.
-pub fn decide(fd: Fd, address: &[u8], swapped: &Cell<bool>) -> ConnectStep {
+/// Decides about a connect to an address in the kernel's form; `swapped` says whether a session's
+/// socket has taken the place of the program's.
+pub fn decide(fd: Fd, address: &[u8], swapped: &Cell<bool>) -> Outcome<Next> {
     if address.starts_with(&(libc::AF_UNSPEC as u16).to_ne_bytes()) {
         return disconnect(fd);
     }
     let Some(destination) = from_kernel(address) else {
-        return ConnectStep::Bypass(Bypass::OtherFamily);
+        return Outcome::Bypass(Bypass::OtherFamily);
     };
     let Some(why) = map::destination(&destination) else {
-        return ConnectStep::Bypass(Bypass::Unrouted);
+        return Outcome::Bypass(Bypass::Unrouted);
     };
     if let Some(name) = ours(fd) {
-        let plan = again(fd, &name);
-        if plan != ConnectStep::Bypass(Bypass::NotOurs) {
-            return plan;
+        let outcome = again(fd, &name);
+        if outcome != Outcome::Bypass(Bypass::NotOurs) {
+            return outcome;
         }
     }
     match family_if_free(fd, &destination) {
@@ -71,14 +72,16 @@ pub fn decide(fd: Fd, address: &[u8], swapped: &Cell<bool>) -> ConnectStep {
             if why == Match::Virtual
                 && let Some(host) = other_port(&destination)
             {
-                return ConnectStep::Elsewhere(host, destination.port());
+                return Outcome::Ours(Next::Elsewhere(host, destination.port()));
             }
             let quiet = Quiet::begin();
-            let plan = open(fd, family, &destination, why, swapped);
+            let outcome = open(fd, family, &destination, why, swapped);
             drop(quiet);
-            plan.unwrap_or_else(ConnectStep::Done)
+            outcome.unwrap_or_else(Outcome::Errno)
         }
-        Err(bypass) => ConnectStep::Bypass(bypass),
+        // Only TCP is carried; a datagram to a virtual address would go astray.
+        Err(Bypass::NotTcp) if why == Match::Virtual => elsewhere(&destination),
+        Err(bypass) => Outcome::Bypass(bypass),
     }
 }
 
@@ -91,12 +94,30 @@ fn other_port(destination: &SocketAddr) -> Option<Host> {
     (!routed).then_some(host)
 }
 
+/// The host behind a virtual address, to be connected to without a session.
+fn elsewhere(destination: &SocketAddr) -> Outcome<Next> {
+    match broker::name_of(destination.ip().to_canonical()) {
+        Some(host) => Outcome::Ours(Next::Elsewhere(host, destination.port())),
+        None => Outcome::Errno(libc::ENETUNREACH),
+    }
+}
+
+/// A connect that a route gives to a session, and that no session can carry: it goes to the kernel,
+/// and the broker is told why.
+fn without_session(destination: &SocketAddr, why: Match, reason: PassedWhy) -> Outcome<Next> {
+    broker::passed(Passed { destination: *destination, why: reason });
+    match why {
+        Match::Routed => Outcome::Bypass(Bypass::CannotCarry),
+        Match::Virtual => elsewhere(destination),
+    }
+}
+
 /// What a connect means that the kernel refused although it goes to no routed place: the socket
 /// may be one of ours.
-pub fn refused_by_kernel(fd: Fd) -> ConnectStep {
+pub fn refused_by_kernel(fd: Fd) -> Outcome<Next> {
     match ours(fd) {
         Some(name) => again(fd, &name),
-        None => ConnectStep::Bypass(Bypass::NotOurs),
+        None => Outcome::Bypass(Bypass::NotOurs),
     }
 }
 
@@ -123,9 +144,7 @@ fn family_if_free(fd: Fd, destination: &SocketAddr) -> core::result::Result<Fami
     if protocol != libc::IPPROTO_TCP && protocol != libc::IPPROTO_MPTCP {
         return Err(Bypass::NotTcp);
     }
-    let mut state = [0; 1];
-    let asked = raw::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, &mut state);
-    if asked.is_err() || state[0] != TCP_CLOSED {
+    if raw::tcp_state(fd) != Ok(raw::TCP_CLOSED) {
         return Err(Bypass::InUse);
     }
     let only_v6 = family == Family::V6 && destination.ip().to_canonical().is_ipv4();
@@ -144,20 +163,28 @@ fn open(
     destination: &SocketAddr,
     why: Match,
     swapped: &Cell<bool>,
-) -> Result<ConnectStep> {
+) -> Result<Outcome<Next>> {
     let flags = FileFlags::of(fd)?;
     let new = match broker::dial() {
         Ok(new) => new,
         Err(errno) => return Ok(without_broker(errno, why)),
     };
-    let prepared = prepare(fd, new, family, destination, &flags);
+    let references = match carried(fd, destination, why) {
+        Ok(references) => references,
+        Err(reason) => {
+            raw::close(new);
+            return Ok(without_session(destination, why, reason));
+        }
+    };
+    let prepared = prepare((fd, new), family, (destination, why), &flags);
     let replaced = prepared.and_then(|()| {
         swapped.set(true);
-        swap::replace(fd, new)
+        process::has_session_now();
+        swap::replace(fd, new, &references)
     });
     match replaced {
-        Ok(()) if flags.nonblocking() => Ok(ConnectStep::Done(libc::EINPROGRESS)),
-        Ok(()) => Ok(ConnectStep::SendEnd),
+        Ok(()) if flags.nonblocking() => Ok(Outcome::Errno(libc::EINPROGRESS)),
+        Ok(()) => Ok(Outcome::Ours(Next::SendEnd)),
         Err(errno) => {
             raw::close(new);
             match errno {
@@ -168,39 +195,54 @@ fn open(
     }
 }
 
+/// What refers to the socket, or why no session can take its place.
+fn carried(
+    fd: Fd,
+    destination: &SocketAddr,
+    why: Match,
+) -> core::result::Result<References, PassedWhy> {
+    if swap::has_device(fd) {
+        return Err(PassedWhy::Interface);
+    }
+    // A host behind a virtual address is reached from any address of this machine.
+    if why == Match::Routed && swap::has_other_source(fd, destination).unwrap_or(false) {
+        return Err(PassedWhy::SourceAddress);
+    }
+    References::find(fd).map_err(|lost| match lost {
+        Lost::TooMany => PassedWhy::TooManyReferences,
+        Lost::Unreadable => PassedWhy::UnreadableReferences,
+    })
+}
+
 /// A program that has no descriptor left for the swap is as one that finds no broker.
-fn without_broker(errno: Errno, why: Match) -> ConnectStep {
+fn without_broker(errno: Errno, why: Match) -> Outcome<Next> {
     let full = matches!(errno, libc::EMFILE | libc::ENFILE);
     if !full {
         map::doubt();
     }
     match (why, map::when_absent()) {
-        (Match::Virtual, _) | (_, WhenAbsent::Fail) if full => ConnectStep::Done(errno),
-        (Match::Virtual, _) | (_, WhenAbsent::Fail) => ConnectStep::Done(libc::ECONNREFUSED),
-        (Match::Routed, WhenAbsent::Pass) => ConnectStep::Bypass(Bypass::BrokerAbsent),
+        (Match::Virtual, _) | (_, WhenAbsent::Fail) if full => Outcome::Errno(errno),
+        (Match::Virtual, _) | (_, WhenAbsent::Fail) => Outcome::Errno(libc::ECONNREFUSED),
+        (Match::Routed, WhenAbsent::Pass) => Outcome::Bypass(Bypass::BrokerAbsent),
     }
 }
 
 /// Makes the new socket all it has to be before it takes the old one's place.
 fn prepare(
-    fd: Fd,
-    new: Fd,
+    (fd, new): (Fd, Fd),
     family: Family,
-    destination: &SocketAddr,
+    (destination, why): (&SocketAddr, Match),
     flags: &FileFlags,
 ) -> Result<()> {
-    let kept = swap::note_tcp_options(fd, family)?;
-    broker::set_patience(new, 0)?;
-    swap::carry_native(fd, new);
-    kept.store(new);
-    let (local, bound) = swap::reserve(fd, destination)?;
+    broker::set_patience(new, libc::SO_SNDTIMEO, 0)?;
+    let settings = swap::carry(fd, new, family)?;
+    settings.kept.store(new);
+    let (local, bound) = swap::reserve(fd, destination, why)?;
     let mut cookie = Cookie([0; 16]);
     raw::random(&mut cookie.0)?;
     let nonblocking = flags.nonblocking();
     let name = SocketName { family, nonblocking, local, peer: *destination, cookie };
     bind_abstract(new, &name)?;
-    let mut linger = [0; 8];
-    let _none = raw::getsockopt(new, libc::SOL_SOCKET, libc::SO_LINGER, &mut linger);
     let open = Open {
         cookie,
         family,
@@ -210,8 +252,8 @@ fn prepare(
         flags: OpenFlags {
             nonblocking,
             bound,
-            abortive: linger == abortive_linger(),
-            keepalive: raw::option(new, libc::SOL_SOCKET, libc::SO_KEEPALIVE) == Ok(1),
+            abortive: settings.abortive,
+            keepalive: settings.keepalive,
             reserved: true,
         },
     };
@@ -230,13 +272,6 @@ fn prepare(
         Ok(()) | Err(libc::EPIPE | libc::ECONNRESET) => Ok(()),
         Err(errno) => Err(errno),
     }
-}
-
-/// The value of `SO_LINGER` that makes a close an abort.
-pub fn abortive_linger() -> [u8; 8] {
-    let mut value = [0; 8];
-    value[..4].copy_from_slice(&1i32.to_ne_bytes());
-    value
 }
 
 fn bind_abstract(fd: Fd, name: &SocketName) -> Result<()> {
@@ -271,7 +306,7 @@ fn fill(fd: Fd, nonblocking: bool) -> Result<()> {
         return block(fd);
     }
     // The filler alone is more than the small buffer: the broker may read the message before it.
-    raw::send(fd, &FILL)?;
+    raw::send(fd, &FILL[..SMALL_FILL_BYTES])?;
     shrink(fd)
 }
 
@@ -293,7 +328,7 @@ fn writable(fd: Fd) -> bool {
     raw::poll(fd, libc::POLLOUT).is_ok_and(|events| events & libc::POLLOUT != 0)
 }
 
-/// After the send of [`ConnectStep::SendEnd`]: the result of connect, 0 or an errno.
+/// After the send of [`Next::SendEnd`]: the result of connect, 0 or an errno.
 pub fn sent(fd: Fd, result: isize, errno: Errno) -> Errno {
     unshrink(fd);
     if result > 0 {
@@ -319,7 +354,7 @@ pub fn sent(fd: Fd, result: isize, errno: Errno) -> Errno {
     }
 }
 
-/// After the wait of [`ConnectStep::WaitWritable`]: the result of connect, 0 or an errno.
+/// After the wait of [`Next::WaitWritable`]: the result of connect, 0 or an errno.
 pub fn waited(fd: Fd, result: c_int, errno: Errno) -> Errno {
     if result < 0 {
         return errno;
@@ -328,65 +363,55 @@ pub fn waited(fd: Fd, result: c_int, errno: Errno) -> Errno {
         return libc::EALREADY;
     }
     match ours(fd).map(|name| again(fd, &name)) {
-        Some(ConnectStep::Done(errno)) => errno,
+        Some(Outcome::Ours(Next::Done)) => 0,
+        Some(Outcome::Errno(errno)) => errno,
         _ => libc::ECONNABORTED,
     }
 }
 
-/// A connect on a socket that is ours already. "Not ours" says that it is a fresh TCP socket again,
-/// to be connected anew.
-fn again(fd: Fd, name: &SocketName) -> ConnectStep {
+/// A connect on a session's socket. "Not ours" says that it is a fresh TCP socket again, to be
+/// connected anew.
+fn again(fd: Fd, name: &SocketName) -> Outcome<Next> {
     let kernels = raw::option(fd, libc::SOL_SOCKET, libc::SO_ERROR).unwrap_or(0);
     if let Some(errno) = stream::take_error(fd, name, kernels) {
         let _quiet = Quiet::begin();
         let _stays_dead = swap::give_back(fd, name);
-        return ConnectStep::Done(errno);
+        return Outcome::Errno(errno);
     }
     if hung_up(fd) {
         let _quiet = Quiet::begin();
         return match swap::give_back(fd, name) {
-            Ok(()) => ConnectStep::Bypass(Bypass::NotOurs),
-            Err(errno) => ConnectStep::Done(errno),
+            Ok(()) => Outcome::Bypass(Bypass::NotOurs),
+            Err(errno) => Outcome::Errno(errno),
         };
     }
     if is_pending(fd, name) {
         let waits = FileFlags::of(fd).is_ok_and(|flags| !flags.nonblocking());
-        return if waits { ConnectStep::WaitWritable } else { ConnectStep::Done(libc::EALREADY) };
+        let under_way = Outcome::Errno(libc::EALREADY);
+        return if waits { Outcome::Ours(Next::WaitWritable) } else { under_way };
     }
     let mut kept = Kept::load(fd);
     let in_background = name.nonblocking || kept.find(OWN, CONNECT_INTERRUPTED).is_some();
     if !in_background || kept.find(OWN, CONNECT_REPORTED).is_some() {
-        return ConnectStep::Done(libc::EISCONN);
+        return Outcome::Errno(libc::EISCONN);
     }
     kept.put(OWN, CONNECT_REPORTED, &[1]);
     kept.store(fd);
-    ConnectStep::Done(0)
+    Outcome::Ours(Next::Done)
 }
 
-/// Whether the connect is still under way. The broker is asked only when the filler may lie unread.
-pub fn is_pending(fd: Fd, name: &SocketName) -> bool {
-    let queued = raw::ioctl_number(fd, SIOCOUTQ).unwrap_or(0);
-    let room = raw::option(fd, libc::SOL_SOCKET, libc::SO_SNDBUF).unwrap_or(0);
-    queued.saturating_mul(4) > room
-        && broker::socket_state(name.cookie) == Some(SocketState::Pending)
-}
-
-/// A connect to no address dissolves the association: the app gets a TCP socket again.
-fn disconnect(fd: Fd) -> ConnectStep {
-    let Some(name) = ours(fd) else { return ConnectStep::Bypass(Bypass::NotOurs) };
+/// A connect to no address dissolves the association: the program gets a TCP socket again.
+fn disconnect(fd: Fd) -> Outcome<Next> {
+    let Some(name) = ours(fd) else { return Outcome::Bypass(Bypass::NotOurs) };
     let _quiet = Quiet::begin();
     match swap::give_back(fd, &name) {
-        Ok(()) => ConnectStep::Done(0),
-        Err(errno) => ConnectStep::Done(errno),
+        Ok(()) => Outcome::Ours(Next::Done),
+        Err(errno) => Outcome::Errno(errno),
     }
 }
 
 /// How long a connect on this socket waits, as for poll: `SO_SNDTIMEO`, -1 for ever.
 pub fn send_timeout_ms(fd: Fd) -> c_int {
-    let mut time = [0; 16];
-    let read = raw::getsockopt(fd, libc::SOL_SOCKET, libc::SO_SNDTIMEO, &mut time);
-    let [a, b] = [0, 8]
-        .map(|at| time[at..].first_chunk().map_or(0, |bytes: &[u8; 8]| i64::from_ne_bytes(*bytes)));
-    let total = a.saturating_mul(1_000).saturating_add(b / 1_000);
-    if read.is_err() || total == 0 { -1 } else { c_int::try_from(total).unwrap_or(c_int::MAX) }
+    let timeout = raw::socket_timeout_ms(fd, libc::SO_SNDTIMEO);
+    timeout.map_or(-1, |ms| c_int::try_from(ms).unwrap_or(c_int::MAX))
 }

@@ -1,16 +1,20 @@
 //! Socket options: what TCP would answer, from a TCP socket.
 //!
 //! A fresh TCP socket says which values are allowed and how they read back; nothing of that is
-//! written down here. Values set by the app are kept with its socket ([`super::kept`]).
+//! written down here. Values set by the program are kept with its socket ([`super::kept`]).
 
 use core::ffi::c_int;
 
 use stp_proto::local::socket_name::SocketName;
 use stp_proto::local::wire::SocketState;
 
+use super::broker;
 use super::kept::{Kept, VALUE_BYTES_MAX};
-use super::swap::{Fresh, NATIVE};
-use super::{Bypass, Outcome, broker, connect, ours, stream};
+use super::process::SETTABLE;
+use super::socket::{SIOCOUTQ, ours};
+use super::stream;
+use super::swap::{Fresh, abortive_linger};
+use crate::outcome::{Bypass, Outcome};
 use crate::raw::{self, Errno, Fd};
 
 const STATE_AT: usize = 0;
@@ -18,13 +22,37 @@ const UNACKED_AT: usize = 24;
 const RTT_AT: usize = 68;
 const ESTABLISHED: u8 = 1;
 const SYN_SENT: u8 = 2;
-const SIOCOUTQ: core::ffi::c_long = 0x5411;
+/// What Linux calls the bytes that were not sent yet.
+const SIOCOUTQNSD: core::ffi::c_ulong = 0x894b;
 /// The most memory one held-back byte keeps in use (the broker's limit for such bursts, and more).
 const HELD_BACK_MAX: c_int = 36 << 10;
 const USUAL_SEGMENT: c_int = 1448;
 
+/// Who answers a question for an option, or sets it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Who {
+    /// The kernel: it does the same for Unix sockets as for TCP.
+    Kernel,
+    /// The kernel gives an error of the socket, which [`error`] corrects.
+    Error,
+    /// The kernel is asked first, but for a session's socket its answer has another meaning.
+    Tcp,
+    /// The kernel is asked first, and refuses for a session's socket: the option is TCP's.
+    TcpIfRefused,
+}
+
+/// Who knows an option.
+pub fn who(level: c_int, name: c_int) -> Who {
+    match level {
+        libc::SOL_SOCKET if name == libc::SO_ERROR => Who::Error,
+        libc::SOL_SOCKET if is_native(level, name) => Who::Kernel,
+        libc::SOL_SOCKET => Who::Tcp,
+        _ => Who::TcpIfRefused,
+    }
+}
+
 /// Whether the kernel's own answer for a Unix socket is TCP's.
-pub fn is_native(level: c_int, name: c_int) -> bool {
+fn is_native(level: c_int, name: c_int) -> bool {
     const MORE: [c_int; 5] = [
         libc::SO_TYPE,
         libc::SO_ACCEPTCONN,
@@ -32,7 +60,8 @@ pub fn is_native(level: c_int, name: c_int) -> bool {
         libc::SO_INCOMING_CPU,
         libc::SO_PEEK_OFF,
     ];
-    level == libc::SOL_SOCKET && (NATIVE.contains(&name) || MORE.contains(&name))
+    let settable = SETTABLE.iter().any(|it| it.native && it.name == name);
+    level == libc::SOL_SOCKET && (settable || MORE.contains(&name))
 }
 
 /// The answer to `SO_ERROR`, after the kernel's.
@@ -103,8 +132,7 @@ fn fill_info(state: Option<SocketState>, info: &mut [u8]) {
 }
 
 /// Sets an option only TCP has: checked by a TCP socket, kept with this one.
-pub fn set(fd: Fd, level: c_int, name: c_int, value: &[u8]) -> Outcome<()> {
-    let Some(socket) = ours(fd) else { return Outcome::Bypass(Bypass::NotOurs) };
+pub fn set(fd: Fd, socket: &SocketName, level: c_int, name: c_int, value: &[u8]) -> Outcome<c_int> {
     match (level, name) {
         // Nobody would ever tell the app that its pages are free again.
         (libc::SOL_SOCKET, libc::SO_ZEROCOPY) => return Outcome::Errno(libc::EOPNOTSUPP),
@@ -112,7 +140,7 @@ pub fn set(fd: Fd, level: c_int, name: c_int, value: &[u8]) -> Outcome<()> {
         (libc::IPPROTO_TCP, libc::TCP_ULP) => return Outcome::Errno(libc::ENOENT),
         // The place where options are kept.
         (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER | libc::SO_DETACH_FILTER) => {
-            return Outcome::Ours(());
+            return Outcome::Ours(0);
         }
         _ => {}
     }
@@ -128,21 +156,37 @@ pub fn set(fd: Fd, level: c_int, name: c_int, value: &[u8]) -> Outcome<()> {
         kept.put(level, name, value);
         kept.store(fd);
     }
-    Outcome::Ours(())
+    Outcome::Ours(0)
 }
 
-/// The app has set `SO_LINGER`, which the kernel has done: the broker has to know.
+/// Whether the broker has to know of an option that the kernel has set: `SO_LINGER`.
+pub fn is_brokers_too(level: c_int, name: c_int) -> bool {
+    (level, name) == (libc::SOL_SOCKET, libc::SO_LINGER)
+}
+
+/// The program has set `SO_LINGER`, which the kernel has done.
 pub fn lingered(fd: Fd) {
     let Some(socket) = ours(fd) else { return };
     let mut value = [0; 8];
     if raw::getsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, &mut value).is_ok() {
-        broker::linger(socket.cookie, value == connect::abortive_linger());
+        broker::linger(socket.cookie, value == abortive_linger());
     }
+}
+
+/// Whether the answer to this `ioctl` is another for a session's socket.
+pub fn is_count(request: core::ffi::c_ulong) -> bool {
+    request == SIOCOUTQ as core::ffi::c_ulong || request == SIOCOUTQNSD
+}
+
+/// Bytes sent but not acknowledged, or not sent.
+pub fn unsent(fd: Fd, request: core::ffi::c_ulong) -> Outcome<c_int> {
+    let Some(name) = ours(fd) else { return Outcome::Bypass(Bypass::NotOurs) };
+    Outcome::Ours(if request == SIOCOUTQNSD { 0 } else { unacknowledged(fd, &name) })
 }
 
 /// Bytes that the far end has not acknowledged: those the broker has not taken, counted by the
 /// kernel's memory for them, and those it keeps.
-pub fn unacknowledged(fd: Fd, socket: &SocketName) -> c_int {
+fn unacknowledged(fd: Fd, socket: &SocketName) -> c_int {
     let kept = match broker::socket_state(socket.cookie) {
         Some(SocketState::Established { unacknowledged, .. }) => unacknowledged,
         _ => 0,

@@ -1,62 +1,20 @@
-//! Putting a socket of ours in the place of the app's TCP socket, and back.
+//! Putting a session's socket in the place of the program's TCP socket, and back.
 //!
-//! All that the app has done to its socket so far has to hold for the new one: file status flags,
-//! close-on-exec, who gets signals, options, epoll registrations, other numbers of it.
+//! All that the program has done to its socket so far has to hold for the new one: file status flags,
+//! close-on-exec, who gets signals, options, epoll registrations, other descriptors of it.
 
 use core::ffi::{c_int, c_long};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use stp_proto::local::Family;
+use stp_proto::local::routes::Match;
 use stp_proto::local::socket_name::SocketName;
 
 use super::kept::{Kept, VALUE_BYTES_MAX};
-use super::scan::References;
-use super::{from_kernel, to_kernel};
+use super::process;
+use super::references::References;
+use crate::address::{from_kernel, to_kernel};
 use crate::raw::{self, Fd, Result};
-
-/// Socket-level options that the kernel does for Unix sockets as it does for TCP.
-pub const NATIVE: [c_int; 12] = [
-    libc::SO_RCVTIMEO,
-    libc::SO_SNDTIMEO,
-    libc::SO_KEEPALIVE,
-    libc::SO_OOBINLINE,
-    libc::SO_LINGER,
-    libc::SO_RCVLOWAT,
-    libc::SO_PRIORITY,
-    libc::SO_REUSEADDR,
-    libc::SO_BROADCAST,
-    libc::SO_DONTROUTE,
-    libc::SO_TIMESTAMP,
-    libc::SO_TIMESTAMPNS,
-];
-
-/// Options of TCP sockets that are written down when they are not as in a fresh socket.
-const TCP_ONLY: [(c_int, c_int); 24] = [
-    (libc::SOL_SOCKET, libc::SO_SNDBUF),
-    (libc::SOL_SOCKET, libc::SO_RCVBUF),
-    (libc::SOL_SOCKET, libc::SO_REUSEPORT),
-    (libc::SOL_SOCKET, libc::SO_MARK),
-    (libc::IPPROTO_TCP, libc::TCP_NODELAY),
-    (libc::IPPROTO_TCP, libc::TCP_MAXSEG),
-    (libc::IPPROTO_TCP, libc::TCP_CORK),
-    (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE),
-    (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL),
-    (libc::IPPROTO_TCP, libc::TCP_KEEPCNT),
-    (libc::IPPROTO_TCP, libc::TCP_SYNCNT),
-    (libc::IPPROTO_TCP, libc::TCP_LINGER2),
-    (libc::IPPROTO_TCP, libc::TCP_WINDOW_CLAMP),
-    (libc::IPPROTO_TCP, libc::TCP_QUICKACK),
-    (libc::IPPROTO_TCP, libc::TCP_CONGESTION),
-    (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT),
-    (libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT),
-    (libc::IPPROTO_IP, libc::IP_TOS),
-    (libc::IPPROTO_IP, libc::IP_TTL),
-    (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER),
-    (libc::IPPROTO_IP, libc::IP_RECVERR),
-    (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY),
-    (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
-    (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS),
-];
 
 const F_SETSIG: c_int = 10;
 const F_GETSIG: c_int = 11;
@@ -89,10 +47,12 @@ pub struct FileFlags {
 impl FileFlags {
     /// Reads them.
     pub fn of(fd: Fd) -> Result<FileFlags> {
+        let owned = process::may_have_owner();
+        let ask = |what| if owned { raw::fcntl(fd, what, 0).unwrap_or(0) } else { 0 };
         Ok(FileFlags {
             status: c_long::from(raw::fcntl(fd, libc::F_GETFL, 0)?),
-            owner: raw::fcntl(fd, libc::F_GETOWN, 0).unwrap_or(0),
-            signal: raw::fcntl(fd, F_GETSIG, 0).unwrap_or(0),
+            owner: ask(libc::F_GETOWN),
+            signal: ask(F_GETSIG),
         })
     }
 
@@ -103,7 +63,9 @@ impl FileFlags {
 
     /// Gives another file the same.
     pub fn give(&self, fd: Fd) {
-        let done = raw::fcntl(fd, libc::F_SETFL, self.status);
+        // A fresh socket has no other flags than these.
+        let fresh = self.status == c_long::from(libc::O_RDWR);
+        let done = if fresh { Ok(0) } else { raw::fcntl(fd, libc::F_SETFL, self.status) };
         if self.owner != 0 {
             let _signals_are_lost = raw::fcntl(fd, libc::F_SETOWN, c_long::from(self.owner));
         }
@@ -114,55 +76,98 @@ impl FileFlags {
     }
 }
 
-/// Copies the options the kernel does for both kinds of socket.
-pub fn carry_native(from: Fd, to: Fd) {
-    for name in NATIVE {
-        let (mut old, mut new) = ([0; VALUE_BYTES_MAX], [0; VALUE_BYTES_MAX]);
-        let length = raw::getsockopt(from, libc::SOL_SOCKET, name, &mut old);
-        let other = raw::getsockopt(to, libc::SOL_SOCKET, name, &mut new);
-        if let (Ok(length), Ok(_)) = (length, other)
-            && old != new
-        {
-            let _stays = raw::setsockopt(to, libc::SOL_SOCKET, name, &old[..length]);
-        }
-    }
+/// What was set on a socket before its connect.
+#[derive(Default)]
+pub struct Settings {
+    /// Values of options that only TCP knows.
+    pub kept: Kept,
+    /// `SO_LINGER` makes a close an abort.
+    pub abortive: bool,
+    /// `SO_KEEPALIVE` is on.
+    pub keepalive: bool,
 }
 
-/// Writes down what differs from a fresh socket in the options only TCP has.
-pub fn note_tcp_options(tcp: Fd, family: Family) -> Result<Kept> {
-    let mut kept = Kept::default();
-    let fresh = Fresh::new(family)?;
-    for (level, name) in TCP_ONLY {
+/// The value of `SO_LINGER` that makes a close an abort.
+pub fn abortive_linger() -> [u8; 8] {
+    let mut value = [0; 8];
+    value[..4].copy_from_slice(&1i32.to_ne_bytes());
+    value
+}
+
+/// Gives `to` the options that the kernel does for both kinds of socket, and collects those of
+/// `from` that only TCP knows and that differ from a fresh socket's.
+pub fn carry(from: Fd, to: Fd, family: Family) -> Result<Settings> {
+    let mut settings = Settings::default();
+    let mut fresh = None;
+    for option in process::may_be_set(from) {
+        let (level, name) = (option.level, option.name);
         if level == libc::IPPROTO_IPV6 && family == Family::V4 {
             continue;
         }
-        let (mut old, mut new) = ([0; VALUE_BYTES_MAX], [0; VALUE_BYTES_MAX]);
-        let length = raw::getsockopt(tcp, level, name, &mut old);
-        let other = raw::getsockopt(fresh.0, level, name, &mut new);
-        if let (Ok(length), Ok(_)) = (length, other)
-            && old != new
-        {
-            let buffer = (level, name) == (libc::SOL_SOCKET, libc::SO_SNDBUF)
-                || (level, name) == (libc::SOL_SOCKET, libc::SO_RCVBUF);
-            if buffer {
-                // The kernel doubles what is set.
-                let [a, b, c, d, ..] = old;
-                let half = c_int::from_ne_bytes([a, b, c, d]) / 2;
-                old[..4].copy_from_slice(&half.to_ne_bytes());
-            }
-            kept.put(level, name, &old[..length]);
+        let mut value = [0; VALUE_BYTES_MAX];
+        let Ok(length) = raw::getsockopt(from, level, name, &mut value) else { continue };
+        let compared = match (&fresh, option.native) {
+            (_, true) => to,
+            (Some(Fresh(fd)), false) => *fd,
+            (None, false) => fresh.insert(Fresh::new(family)?).0,
+        };
+        let mut default = [0; VALUE_BYTES_MAX];
+        let known = raw::getsockopt(compared, level, name, &mut default).is_ok();
+        if !known || value == default {
+            continue;
         }
+        if !option.native {
+            halve_buffer(level, name, &mut value);
+            settings.kept.put(level, name, &value[..length]);
+            continue;
+        }
+        let _stays = raw::setsockopt(to, level, name, &value[..length]);
+        settings.abortive |= name == libc::SO_LINGER && value[..8] == abortive_linger();
+        settings.keepalive |= name == libc::SO_KEEPALIVE;
     }
-    Ok(kept)
+    Ok(settings)
 }
 
-/// Binds the app's TCP socket to the address the kernel would choose and to a free port, so that
-/// `getsockname` tells the truth (SHIM.md 1.7). Says the address, and whether the app had bound it.
-pub fn reserve(tcp: Fd, destination: &SocketAddr) -> Result<(SocketAddr, bool)> {
+/// The kernel doubles the size of a buffer that is set, so the size that was set is half of what it
+/// answers.
+fn halve_buffer(level: c_int, name: c_int, value: &mut [u8; VALUE_BYTES_MAX]) {
+    if level == libc::SOL_SOCKET && matches!(name, libc::SO_SNDBUF | libc::SO_RCVBUF) {
+        let [a, b, c, d, ..] = *value;
+        let half = c_int::from_ne_bytes([a, b, c, d]) / 2;
+        value[..4].copy_from_slice(&half.to_ne_bytes());
+    }
+}
+
+/// Whether the program has bound the socket to an interface.
+pub fn has_device(fd: Fd) -> bool {
+    let mut name = [0; 16];
+    process::may_have_device(fd)
+        && raw::getsockopt(fd, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, &mut name)
+            .is_ok_and(|length| length > 0 && name[0] != 0)
+}
+
+/// Whether the program has bound the socket to an address of this machine that a connect to
+/// `destination` would not use by itself.
+pub fn has_other_source(fd: Fd, destination: &SocketAddr) -> Result<bool> {
+    let now = raw::getsockname(fd)?;
+    let now = from_kernel(now.as_bytes()).ok_or(libc::EAFNOSUPPORT)?.ip();
+    let free = now.is_unspecified() || now.to_canonical().is_loopback();
+    Ok(!free && source_for(destination).to_canonical() != now.to_canonical())
+}
+
+/// Binds the program's TCP socket to the address that the kernel would choose and to a free port, so
+/// that `getsockname` tells the truth. Says the address, and whether the program had bound it.
+pub fn reserve(tcp: Fd, destination: &SocketAddr, why: Match) -> Result<(SocketAddr, bool)> {
     let now = raw::getsockname(tcp)?;
     let now = from_kernel(now.as_bytes()).ok_or(libc::EAFNOSUPPORT)?;
     let bound = !now.ip().is_unspecified() || now.port() != 0;
-    let ip = if now.ip().is_unspecified() { source_for(destination) } else { now.ip() };
+    let ip = match why {
+        _ if !now.ip().is_unspecified() => now.ip(),
+        // The host behind a virtual address is reached from addresses that come and go; only this
+        // one is always there.
+        Match::Virtual => loopback(destination),
+        Match::Routed => source_for(destination),
+    };
     if now.port() != 0 {
         return Ok((SocketAddr::new(ip, now.port()), bound));
     }
@@ -218,8 +223,7 @@ fn loopback(destination: &SocketAddr) -> IpAddr {
 
 /// Puts `new` under every number and into every epoll instance of the socket behind `fd`, and
 /// closes `new`.
-pub fn replace(fd: Fd, new: Fd) -> Result<()> {
-    let references = References::find(fd);
+pub fn replace(fd: Fd, new: Fd, references: &References) -> Result<()> {
     references.leave();
     let put = |number: Fd| {
         let flags = raw::fcntl(number, libc::F_GETFD, 0)?;
@@ -240,12 +244,14 @@ pub fn replace(fd: Fd, new: Fd) -> Result<()> {
 pub fn give_back(fd: Fd, name: &SocketName) -> Result<()> {
     let flags = FileFlags::of(fd)?;
     let fresh = Fresh::new(name.family)?;
-    carry_native(fd, fresh.0);
+    carry(fd, fresh.0, name.family)?;
     for (level, option, value) in Kept::load(fd).all() {
         let _not_kept = raw::setsockopt(fresh.0, level, option, value);
     }
     flags.give(fresh.0);
-    let new = fresh.0;
-    core::mem::forget(fresh);
-    replace(fd, new)
+    let new = core::mem::ManuallyDrop::new(fresh).0;
+    // A program that has used more descriptors since its connect than can be found keeps a dead
+    // session's socket under some of them.
+    let references = References::find(fd).unwrap_or_default();
+    replace(fd, new, &references)
 }

@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use stp_proto::local::path::{LocalPath, PATH_BYTES_MAX, SOCKET_FILE, Surroundings};
 use stp_proto::local::socket_name::SocketName;
 use stp_proto::local::wire::{
-    HOST_BYTES_MAX, MESSAGE_BYTES_MAX, Open, OpenFlags, Reply, Request, Resolve, Resolved,
-    SocketState,
+    HOST_BYTES_MAX, MESSAGE_BYTES_MAX, Open, OpenFlags, Passed, PassedWhy, Reply, Request, Resolve,
+    Resolved, SocketState,
 };
 use stp_proto::local::{Cookie, Family};
 
@@ -68,7 +68,7 @@ fn family(draw: &mut Draw<'_>) -> Family {
 
 fn make_request<'a>(draw: &mut Draw<'_>, host: &'a str) -> Option<Request<'a>> {
     let cookie = Cookie(draw.array());
-    Some(match draw.below(6) {
+    Some(match draw.below(7) {
         0 => Request::Open(Open {
             cookie,
             family: family(draw),
@@ -88,6 +88,10 @@ fn make_request<'a>(draw: &mut Draw<'_>, host: &'a str) -> Option<Request<'a>> {
         2 => Request::Name(draw.ip()),
         3 => Request::SocketState(cookie),
         4 => Request::Linger(cookie, draw.bool()),
+        5 => Request::Passed(Passed {
+            destination: draw.scoped_address(),
+            why: draw.pick(&[PassedWhy::TooManyReferences, PassedWhy::Interface]),
+        }),
         _ => Request::Hello,
     })
 }

@@ -1,0 +1,120 @@
+//! Programs with a time-out of three seconds over a link that is away for twelve: the time-out
+//! stands still meanwhile (scripts/matrix --frozen). Two seconds of the service's own silence follow
+//! the new link, so that no program passes for the sake of bytes that were left over.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use crate::bed::{Bed, Row, play_away, tcp};
+use crate::remote::sshd;
+
+/// Four times the time-out of each program.
+const AWAY: Duration = Duration::from_secs(12);
+/// How long the service is silent, from before the cut until after the new link.
+const SILENCE_S: &str = "13";
+const PYTHON: &str = "/usr/bin/python3";
+const URL: &str = "http://halting.lab:8000/";
+/// Bytes carried when the link is cut: most of the first half of the answer.
+const CUT: &[u64] = &[18_000];
+
+/// A program that gets what `halting.py` serves.
+fn gets(program: &'static str, does: &'static str, act: impl FnOnce(&Bed<'_>) -> Result<()>) {
+    play_away(&Row { program, does, cuts: CUT }, AWAY, |bed| {
+        let server = Bed::program("halting.py");
+        bed.serve(PYTHON, &[&server, "8000", SILENCE_S], 8000)?;
+        bed.open(&[tcp("halting.lab:8000", 8000)])?;
+        act(bed)
+    });
+}
+
+fn got(bed: &Bed<'_>) -> Result<()> {
+    let length = std::fs::metadata(bed.home("got"))?.len();
+    ensure!(length == 40_000, "{length} bytes");
+    Ok(())
+}
+
+#[test]
+fn curl_speed_time() {
+    gets("curl", "--speed-limit 1 --speed-time 3", |bed| {
+        let how = ["-sSf", "--speed-limit", "1", "--speed-time", "3", "-o", "got", URL];
+        bed.run("curl", &how)?;
+        got(bed)
+    });
+}
+
+#[test]
+fn wget_read_timeout() {
+    gets("wget", "--read-timeout=3", |bed| {
+        bed.run("wget", &["-nv", "--tries=1", "--read-timeout=3", "-O", "got", URL])?;
+        got(bed)
+    });
+}
+
+#[test]
+fn python_socket() {
+    gets("Python", "socket.settimeout(3)", |bed| {
+        bed.script(PYTHON, "patience.py", &["socket", "halting.lab", "8000"]).map(drop)
+    });
+}
+
+#[test]
+fn python_requests() {
+    gets("Python", "requests, timeout=3", |bed| {
+        bed.script(PYTHON, "patience.py", &["requests", "halting.lab", "8000"]).map(drop)
+    });
+}
+
+#[test]
+fn python_asyncio() {
+    gets("Python", "asyncio.wait_for, 3 s", |bed| {
+        bed.script(PYTHON, "patience.py", &["asyncio", "halting.lab", "8000"]).map(drop)
+    });
+}
+
+#[test]
+fn node_http() {
+    gets("Node", "http, setTimeout(3000)", |bed| {
+        bed.script("node", "patience.mjs", &[URL]).map(drop)
+    });
+}
+
+#[test]
+fn java_read_timeout() {
+    gets("Java", "URLConnection, setReadTimeout(3000)", |bed| {
+        bed.script("java", "Patience.java", &[URL]).map(drop)
+    });
+}
+
+#[test]
+fn ssh_server_alive() {
+    let does = "ServerAliveInterval=1, ServerAliveCountMax=3";
+    // The banner, the keys and some lines have passed.
+    play_away(&Row { program: "ssh", does, cuts: &[25_000] }, AWAY, |bed| {
+        let options = sshd(bed)?;
+        let alive = "-o ServerAliveInterval=1 -o ServerAliveCountMax=3";
+        let lines = "head -c 12000 /dev/zero | tr '\\0' x; for i in \\$(seq 20); do echo \\$i; \
+                     head -c 1000 /dev/zero | tr '\\0' y; sleep 1; done; echo end";
+        let ended = bed.bash(&format!("ssh {options} {alive} box.lab \"{lines}\""))?;
+        ensure!(ended.out.ends_with("end\n"), "{} bytes", ended.out.len());
+        Ok(())
+    });
+}
+
+#[test]
+fn rsync_timeout() {
+    let does = "--timeout=3, daemon";
+    play_away(&Row { program: "rsync", does, cuts: &[2_000_000] }, AWAY, |bed| {
+        let dir = bed.dir("rsync")?;
+        let conf = dir.join("conf");
+        let from = bed.payload().parent().map(|dir| dir.display().to_string()).unwrap_or_default();
+        let text = format!("use chroot = no\nuid = root\n[data]\npath = {from}\n");
+        std::fs::write(&conf, text)?;
+        let conf = format!("--config={}", conf.display());
+        bed.serve("rsync", &["--daemon", "--no-detach", "--port=873", &conf], 873)?;
+        bed.open(&[tcp("rsync.lab:873", 873)])?;
+        let name = bed.payload().file_name().unwrap_or_default().display().to_string();
+        bed.run("rsync", &["--timeout=3", &format!("rsync://rsync.lab/data/{name}"), "got"])?;
+        bed.got("got")
+    });
+}
