@@ -20,9 +20,9 @@ until_true() { # until_true WHAT COMMAND...
 }
 listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 files() {
-  find / -xdev \( -path /proc -o -path /dev -o -path /packages -o -path /tmp -o -path /run \) -prune \
-    -o -print | grep -v -e '^/var/lib/dpkg' -e '^/var/log' -e '^/root' -e '^/var/cache' |
-    LC_ALL=C sort
+  local away=(-path /proc -o -path /dev -o -path /packages -o -path /tmp -o -path /run)
+  find / -xdev \( "${away[@]}" \) -prune -o -print |
+    grep -v -e '^/var/lib/dpkg' -e '^/var/log' -e '^/root' -e '^/var/cache' | LC_ALL=C sort
 }
 
 files > /tmp/files.before
