@@ -261,6 +261,7 @@ function tilesOf(now) {
   const gaps = all
     .map((s) => pauses(s.events).longest)
     .concat(model.ended.map((s) => pauses(s.events ?? []).longest));
+  const longest = Math.max(0, ...gaps);
   const without = all.filter((s) => s.mood === "gap").length;
   const shared = [
     tile("sessions now", String(all.length)),
@@ -279,8 +280,8 @@ function tilesOf(now) {
   return [
     ...shared,
     tile("resumed", String(counters.resumed ?? 0)),
-    tile("moved to another server", String(counters.transferred ?? 0)),
-    tile("longest pause", duration(Math.max(0, ...gaps))),
+    tile("moved", String(counters.transferred ?? 0)),
+    tile("longest pause", longest ? duration(longest) : "none"),
     tile("opened so far", String(counters.sessions_opened ?? 0)),
   ];
 }
