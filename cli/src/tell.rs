@@ -73,7 +73,10 @@ mod tests {
 
     #[test]
     fn only_what_was_given_up_of_this_process_is_told() {
-        let session = |id: u32, pid: i32, gave_up: bool| json!({ "id": id, "app": { "pid": pid }, "gave_up": gave_up, "reason": "a is gone" });
+        let session = |id: u32, pid: i32, gave_up: bool| {
+            let reason = "a is gone";
+            json!({ "id": id, "app": { "pid": pid }, "gave_up": gave_up, "reason": reason })
+        };
         let ended = [session(1, 7, true), session(2, 7, false), session(3, 8, true)];
         assert_eq!(lines(&json!({ "ended": ended }), 7), ["session 1: a is gone"]);
         assert!(lines(&json!({}), 7).is_empty());

@@ -295,3 +295,8 @@ impl fmt::Display for CannotMove {
         }
     }
 }
+
+/// The session stays where it is; its server is told.
+pub(super) fn stays(reason: TransferReason, why: String) -> Vec<Action> {
+    vec![Action::Note { what: "stays", cause: why }, Action::Stay(reason)]
+}

@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::collections::VecDeque;
 
-use super::action::{Action, Around, CannotMove, Dial, GapWhy, Measured, Relay, Seek, Target};
+use super::action::{self, Action, Around, CannotMove, Dial, GapWhy, Measured, Relay, Seek, Target};
 use super::change::{Change, Move, Question, Turn};
 use super::decide::{self, PATIENCE, numbers, way_name};
 use super::search::{AppError, Deadlines, GaveUp, NoServer};
@@ -19,11 +19,6 @@ const UNANSWERED_MAX: u32 = 2;
 /// How often a move that the stream has overtaken is tried again, and after which pause.
 const OVERTAKEN_MAX: u32 = 5;
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
-/// A path that this end finds slow says nothing new for this long after it was decided whether to
-/// leave: the server may have noticed as well, and asked.
-const ASKED_LATELY: Duration = Duration::from_secs(2);
-/// This many looks at the straight way in a row must say that it is good again.
-const LOOKS: u32 = 2;
 
 /// An attempt that a server denied.
 #[derive(Clone, Debug)]
@@ -45,33 +40,33 @@ pub struct Denial<'a> {
 /// What happens to the session is told with `handle_*`; the answer says what is to be done.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Course {
-    deadlines: Deadlines,
-    choice: Choice,
+    pub(super) deadlines: Deadlines,
+    pub(super) choice: Choice,
     /// Where the attempt that is under way leads.
-    attempt: Option<Target>,
-    attached: bool,
+    pub(super) attempt: Option<Target>,
+    pub(super) attached: bool,
     /// The relay through which its link goes; none: straight.
-    via: Option<Relay>,
-    change: Change,
+    pub(super) via: Option<Relay>,
+    pub(super) change: Change,
     /// Since when nothing can have come through, as far as is known, and why.
-    gap_since: Option<Instant>,
-    gap_why: Option<GapWhy>,
+    pub(super) gap_since: Option<Instant>,
+    pub(super) gap_why: Option<GapWhy>,
     /// Attempts at its home that were not answered, one after the other.
-    unanswered: u32,
+    pub(super) unanswered: u32,
     /// The server it came from at its last transfer.
-    came_from: Option<Rank>,
+    pub(super) came_from: Option<Rank>,
     /// The server that its user wants it to leave when it looks for one.
-    leave: Option<Rank>,
+    pub(super) leave: Option<Rank>,
     /// Its server has given it a pass, with which others lead there.
-    has_pass: bool,
+    pub(super) has_pass: bool,
     /// No changes for the sake of speed for a while.
     pub(super) cool: CoolDown,
     /// When it was last decided whether to leave.
-    asked_at: Option<Instant>,
+    pub(super) asked_at: Option<Instant>,
     /// Looks in a row that found the straight way good again; why the last one did not.
-    agreed: u32,
-    disagreed: Option<NotBetter>,
-    gave_up: bool,
+    pub(super) agreed: u32,
+    pub(super) disagreed: Option<NotBetter>,
+    pub(super) gave_up: bool,
 }
 
 impl Course {
@@ -240,7 +235,7 @@ impl Course {
             return Vec::new();
         }
         self.change = Change::Nothing;
-        stays(TransferReason::NobodyBetter, why)
+        action::stays(TransferReason::NobodyBetter, why)
     }
 
     /// A link is attached.
@@ -380,7 +375,7 @@ impl Course {
             Change::Nothing | Change::Deciding(_) => return Vec::new(),
         }
         self.change = Change::Nothing;
-        stays(TransferReason::NobodyBetter, why)
+        action::stays(TransferReason::NobodyBetter, why)
     }
 
     /// The session was suspended.
@@ -461,245 +456,6 @@ impl Course {
         let note = Action::Note { what: "gave up", cause: why.clone() };
         vec![note, Action::GiveUp { error, why }]
     }
-
-    /// This end finds that the path has become slow (STP 6).
-    pub fn handle_slow_path(
-        &mut self,
-        now: Instant,
-        text: &str,
-        transferable: Result<(), WhyNot>,
-    ) -> Vec<Action> {
-        if self.asked_at.is_some_and(|at| now - at < ASKED_LATELY) {
-            return Vec::new();
-        }
-        self.handle_asked_to_leave(now, TransferReason::Congested, text, transferable)
-    }
-
-    /// The server asks to be left (STP 8).
-    pub fn handle_asked_to_leave(
-        &mut self,
-        now: Instant,
-        reason: TransferReason,
-        text: &str,
-        transferable: Result<(), WhyNot>,
-    ) -> Vec<Action> {
-        // Not while it is decided already.
-        let (Change::Nothing, Some(home)) = (&self.change, self.home()) else {
-            return Vec::new();
-        };
-        if !self.attached {
-            return Vec::new();
-        }
-        self.asked_at = Some(now);
-        let said = if text.is_empty() { String::new() } else { format!(": {text}") };
-        let cause = format!("{reason}{said}");
-        let mut actions = vec![Action::Note { what: "asked to leave", cause }];
-        let for_speed = reason == TransferReason::Congested;
-        let question = |ways_only| {
-            let text = text.to_owned();
-            Change::Deciding(Question { reason, text, by_user: false, ways_only })
-        };
-        let cooling = self.cool.left(now).filter(|_| for_speed).map(|left| left.as_secs() + 1);
-        match (transferable, cooling) {
-            (Ok(()), Some(left)) => {
-                let why = format!("moved lately: no move for another {left} s");
-                actions.extend(stays(TransferReason::NobodyBetter, why));
-            }
-            (Err(_), Some(left)) if self.has_pass => {
-                let why = format!("changed its way lately: not for another {left} s");
-                actions.extend(stays(TransferReason::NobodyBetter, why));
-            }
-            (Ok(()), None) => {
-                self.change = question(false);
-                actions.push(Action::Measure { home, others: self.others(home) });
-            }
-            (Err(_), None) if for_speed && self.has_pass => {
-                self.change = question(true);
-                actions.push(Action::MeasureWays { home });
-            }
-            (Err(why), _) => {
-                // Between two requests it may well be possible in a moment.
-                let reason = match why {
-                    WhyNot::Freed { .. } => TransferReason::NobodyBetter,
-                    _ => TransferReason::NotTransferable,
-                };
-                actions.extend(stays(reason, format!("it cannot go elsewhere: {why}")));
-            }
-        }
-        actions
-    }
-
-    /// STP 8: all servers but those that cannot have the session.
-    fn others(&self, home: Rank) -> Vec<Rank> {
-        let open = |rank: &Rank| *rank != home && self.choice.struck(*rank).is_none();
-        (0..self.choice.servers()).filter(open).collect()
-    }
-
-    /// The servers were measured. `link_rtt` is the round trip of the session's link.
-    pub fn handle_measured(
-        &mut self,
-        now: Instant,
-        around: &impl Around,
-        measured: &[Measured<Rank>],
-        link_rtt: Duration,
-    ) -> Vec<Action> {
-        let (Some(home), Some(question)) = (self.choice.home(), self.answer(false)) else {
-            return Vec::new();
-        };
-        let for_speed = question.reason == TransferReason::Congested;
-        let silent = Way { now: None, base: None };
-        let here = measured.iter().find(|one| one.to == home).map_or(silent, |one| one.way);
-        // The link lives: its server is not gone, but at least as far as was waited.
-        let here = Way { now: here.now.or(Some(link_rtt.max(PATIENCE))), ..here };
-        let others: Vec<_> = measured.iter().filter(|one| one.to != home).copied().collect();
-        let others: Vec<_> =
-            others.into_iter().filter(|one| around.listed_until(now, one.to).is_none()).collect();
-        let here = Measured { to: home, way: here };
-        let decided = match decide::servers(around, here, &others, for_speed) {
-            // Not all sessions that share a congested path leave it at once.
-            Ok((_, numbers)) if for_speed && !around.take_exit(now, home) => {
-                let name = around.server_name(home);
-                Err(format!("others have just left {name}, that may be enough; {numbers}"))
-            }
-            decided => decided,
-        };
-        match decided {
-            Ok((order, numbers)) => {
-                let why = format!("{}; {numbers}", question.asked());
-                self.go(order.into(), why, for_speed)
-            }
-            Err(why) => stays(TransferReason::NobodyBetter, why),
-        }
-    }
-
-    /// The question that was being decided, if it is of this kind. It is none any more.
-    fn answer(&mut self, ways_only: bool) -> Option<Question> {
-        match std::mem::take(&mut self.change) {
-            Change::Deciding(question) if question.ways_only == ways_only => Some(question),
-            other => {
-                self.change = other;
-                None
-            }
-        }
-    }
-
-    /// It goes to another server.
-    fn go(&mut self, order: VecDeque<Rank>, why: String, for_speed: bool) -> Vec<Action> {
-        let note = Action::Log { what: "leaves its server", cause: why.clone() };
-        self.change = Change::Move(Move { order, why, for_speed, overtaken: 0 });
-        vec![note, Action::Retry]
-    }
-
-    /// The straight way and those through relays were measured. The present one is among them,
-    /// unless nobody answered on it.
-    pub fn handle_ways_measured(
-        &mut self,
-        around: &impl Around,
-        measured: &[Measured<Option<Relay>>],
-    ) -> Vec<Action> {
-        let Some(question) = self.answer(true) else { return Vec::new() };
-        let silent = Way { now: None, base: None };
-        let present = measured.iter().find(|one| one.to == self.via);
-        let present = present.map_or(silent, |one| one.way);
-        let others: Vec<_> = measured.iter().filter(|one| one.to != self.via).copied().collect();
-        match decide::ways(around, Measured { to: self.via, way: present }, &others) {
-            Ok((via, numbers)) => {
-                let why = format!("{}; {numbers}", question.asked());
-                self.turn(around, Turn { via, why, for_speed: true })
-            }
-            Err(why) => stays(TransferReason::NobodyBetter, why),
-        }
-    }
-
-    /// It takes another way to its server.
-    fn turn(&mut self, around: &impl Around, turn: Turn) -> Vec<Action> {
-        let cause = format!("{}: {}", way_name(around, turn.via), turn.why);
-        self.change = Change::Turn(turn);
-        vec![Action::Log { what: "turns", cause }, Action::Retry]
-    }
-
-    /// A look at the way through the relay and at the straight one. It goes straight again when
-    /// some looks in a row have found that good.
-    pub fn handle_looked(
-        &mut self,
-        now: Instant,
-        around: &impl Around,
-        present: Way,
-        straight: Way,
-    ) -> Vec<Action> {
-        if self.via.is_none() || !self.attached {
-            return Vec::new();
-        }
-        let name = way_name(around, self.via);
-        let said = format!("{name} {}, straight {}", numbers(present), numbers(straight));
-        match straight_again(present, straight, &Margin::default()) {
-            Ok(()) => self.agreed = (self.agreed + 1).min(LOOKS),
-            Err(why) => {
-                self.agreed = 0;
-                // It is told once for every reason, because it looks often.
-                if self.disagreed.replace(why) == Some(why) {
-                    return Vec::new();
-                }
-                return vec![Action::Note { what: "stays", cause: format!("{said}: {why}") }];
-            }
-        }
-        if self.agreed < LOOKS || self.cool.left(now).is_some() || self.change != Change::Nothing {
-            return Vec::new();
-        }
-        self.agreed = 0;
-        let why = format!("the straight way is good again: {said}");
-        self.turn(around, Turn { via: None, why, for_speed: false })
-    }
-
-    /// Its user wants it at another server: at this one, or at any.
-    ///
-    /// # Errors
-    /// When it cannot be moved now; says why.
-    pub fn handle_user_move(
-        &mut self,
-        around: &impl Around,
-        to: Option<Rank>,
-        transferable: Result<(), WhyNot>,
-    ) -> Result<Vec<Action>, CannotMove> {
-        if self.choice.servers() < 2 {
-            return Err(CannotMove::OnlyServer);
-        }
-        transferable.map_err(CannotMove::NotTransferable)?;
-        let home = self.choice.home().ok_or(CannotMove::Homeless)?;
-        match (&self.change, to) {
-            (Change::Move(_) | Change::Turn(_), _) => Err(CannotMove::UnderWay),
-            (_, Some(to)) if to == home => Err(CannotMove::There(around.server_name(to))),
-            (_, Some(_)) if !self.attached => Err(CannotMove::NoLink),
-            // The user's word goes before a decision that is being made.
-            (_, Some(to)) => Ok(self.go([to].into(), GapWhy::User.to_string(), false)),
-            (_, None) if self.attached => {
-                let (reason, text) = (TransferReason::Operator, String::new());
-                let question = Question { reason, text, by_user: true, ways_only: false };
-                self.change = Change::Deciding(question);
-                Ok(vec![Action::Measure { home, others: self.others(home) }])
-            }
-            (_, None) => {
-                self.leave = Some(home);
-                self.gap_why = Some(GapWhy::User);
-                Ok(vec![Action::Retry])
-            }
-        }
-    }
-}
-
-impl Question {
-    /// Why, in one line.
-    fn asked(&self) -> String {
-        match &self.text {
-            text if text.is_empty() => self.reason.to_string(),
-            text => format!("{}: {text}", self.reason),
-        }
-    }
-}
-
-/// The session stays where it is; its server is told.
-fn stays(reason: TransferReason, why: String) -> Vec<Action> {
-    vec![Action::Note { what: "stays", cause: why }, Action::Stay(reason)]
 }
 
 /// What is known of the server that a session has left.

@@ -12,6 +12,7 @@ mod action;
 mod change;
 mod decide;
 mod first;
+mod leave;
 mod machine;
 mod pacing;
 mod search;
