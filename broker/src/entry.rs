@@ -96,7 +96,8 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// A session that begins now, as a member of `lead` if there is one. `inbox` and `orders` lead to its loop.
+    /// A session that begins now, as a member of `lead` if there is one. `inbox` and `orders` lead
+    /// to its loop.
     #[must_use]
     pub fn new(
         id: u64,
@@ -165,8 +166,8 @@ impl Entry {
         self.gave_up.get()
     }
 
-    /// What the shim is told of the times without a link; nothing unless [`Entry::tell_pauses`] came
-    /// first.
+    /// What the shim is told of the times without a link; nothing unless [`Entry::tell_pauses`]
+    /// came first.
     #[must_use]
     pub fn pause(&self) -> &Pause {
         self.pause.get_or_init(Pause::default)

@@ -117,8 +117,8 @@ fn bytes<const WORDS: usize>(words: [u64; WORDS]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_ne_bytes()).collect()
 }
 
-/// One session's line; free again when dropped. Without a place, as when the file is full or time-outs
-/// run on by the configuration, it does nothing.
+/// One session's line; free again when dropped. Without a place, as when the file is full or
+/// time-outs run on by the configuration, it does nothing.
 #[derive(Debug, Default)]
 pub struct Pause {
     place: Option<(Arc<Pauses>, usize)>,

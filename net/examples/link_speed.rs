@@ -58,7 +58,7 @@ async fn waiting(count: u32) -> anyhow::Result<()> {
     println!(
         "handshake: {} us, {} us CPU for both ends; a waiting link: {:.1} KiB",
         begun.elapsed().as_micros() / u128::from(count),
-        (thread_cpu() - cpu).as_micros() / u128::from(count),
+        thread_cpu().saturating_sub(cpu).as_micros() / u128::from(count),
         (resident_kib()? - before) / f64::from(2 * count),
     );
     Ok(())

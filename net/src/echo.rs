@@ -145,7 +145,7 @@ pub async fn measure(server: SocketAddr, count: u32, patience: Duration) -> Opti
     // Not one after the other: there may be no time for that.
     let over_tcp = async {
         tokio::time::sleep(patience / 4).await;
-        connect(server, patience - patience / 4).await
+        connect(server, patience * 3 / 4).await
     };
     let (mut over_udp, mut over_tcp) = (pin!(over_udp), pin!(over_tcp));
     tokio::select! {

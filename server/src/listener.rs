@@ -376,14 +376,13 @@ impl Server {
         Ok(Some(grant.granted()))
     }
 
-    async fn open_session(
+    /// The service that a session asks for, if there is room for another one.
+    fn has_room(
         &self,
-        link: &Link,
         connect: &Connect<'_>,
-        key: Key,
-        found: Occupant,
-    ) -> Result<(Ready, Running), Denial> {
-        self.welcome(&key.0, connect)?;
+        client: &PublicKey,
+    ) -> Result<&ServiceConfig, Denial> {
+        self.welcome(client, connect)?;
         let service = self.config.services.iter().find(|known| known.name == connect.service);
         let service = service.ok_or_else(|| {
             Denial::new(DenyReason::NotHere, format!("no service {:?} here", connect.service))
@@ -395,6 +394,17 @@ impl Server {
             return Err(Denial::new(DenyReason::Overloaded, text));
         }
         self.has_egress(connect.rate.unwrap_or(0))?;
+        Ok(service)
+    }
+
+    async fn open_session(
+        &self,
+        link: &Link,
+        connect: &Connect<'_>,
+        key: Key,
+        found: Occupant,
+    ) -> Result<(Ready, Running), Denial> {
+        let service = self.has_room(connect, &key.0)?;
         let since = Instant::now();
         let reserved = match found {
             Occupant::Nothing => self.registry.reserve(key),

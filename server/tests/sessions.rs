@@ -520,7 +520,7 @@ async fn a_server_leads_to_those_it_knows_for_clients_with_their_pass_and_to_nob
     drop(led);
     let ended = async {
         while relay.server.relays.json()["now"] != 0 {
-            tokio::task::yield_now().await
+            tokio::task::yield_now().await;
         }
     };
     timeout(LONG, ended).await.expect("the place is given back");

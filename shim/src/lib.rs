@@ -6,21 +6,23 @@
 //! untouched, and a program that has no route runs as without us. `NOTES.md` beside this crate's
 //! manifest tells how each difference is made good, and what was tried.
 //!
-//! [`hooks`] convert C's arguments and nothing else; [`ops`] decide, with an [`outcome`]; [`map`] says
-//! what is routed; [`raw`] are the system calls made by ourselves. State of a socket is kept by the
-//! kernel: in the name it is bound to, and in its filter program ([`ops::kept`]). No descriptor stays
-//! open between calls, no lock is taken, nothing is allocated and no thread is started.
+//! [`hooks`] convert C's arguments and nothing else; [`ops`] decide, with an [`outcome`]; [`map`]
+//! says what is routed; [`raw`] are the system calls made by ourselves. State of a socket is kept
+//! by the kernel: in the name it is bound to, and in its filter program ([`ops::kept`]). No
+//! descriptor stays open between calls, no lock is taken, nothing is allocated and no thread is
+//! started.
 //!
-//! Hooked: connect, `__connect` · getsockname, getpeername, shutdown · getsockopt, setsockopt, ioctl
-//! · read, readv, recv, recvfrom, recvmsg, recvmmsg and their `__` and `_chk` forms · send, `__send`,
-//! sendto, sendmsg, sendmmsg · getaddrinfo, getaddrinfo_a, getnameinfo, gethostbyname, gethostbyname2
-//! and their `_r` forms · dlopen (x86-64 only) · socket, epoll_create, epoll_create1, dup, dup2, dup3,
-//! fcntl, fcntl64, epoll_ctl (only to note that they were called) · poll, ppoll, select, pselect,
-//! epoll_wait, epoll_pwait, epoll_pwait2 and their `__` and `_chk` forms, clock_gettime,
-//! clock_nanosleep (time-outs stand still while a session has no link).
+//! Hooked: connect, `__connect` · getsockname, getpeername, shutdown · getsockopt, setsockopt,
+//! ioctl · read, readv, recv, recvfrom, recvmsg, recvmmsg and their `__` and `_chk` forms · send,
+//! `__send`, sendto, sendmsg, sendmmsg · getaddrinfo, getaddrinfo_a, getnameinfo, gethostbyname,
+//! gethostbyname2 and their `_r` forms · dlopen (x86-64 only) · socket, epoll_create,
+//! epoll_create1, dup, dup2, dup3, fcntl, fcntl64, epoll_ctl (only to note that they were called) ·
+//! poll, ppoll, select, pselect, epoll_wait, epoll_pwait, epoll_pwait2 and their `__` and `_chk`
+//! forms, clock_gettime, clock_nanosleep (time-outs stand still while a session has no link).
 //!
-//! Not hooked, on purpose: write, writev, sendfile, splice, close, fork, exec: the kernel does it. syscall: a program that goes to the kernel directly does so on purpose, and virtual
-//! addresses then lead nowhere. res_query and its kin: we have only addresses to give.
+//! Not hooked, on purpose: write, writev, sendfile, splice, close, fork, exec: the kernel does it.
+//! syscall: a program that goes to the kernel directly does so on purpose, and virtual addresses
+//! then lead nowhere. res_query and its kin: we have only addresses to give.
 
 pub mod address;
 #[cfg(feature = "fault")]

@@ -272,8 +272,8 @@ pub fn euid() -> u32 {
     syscall!(SYS_geteuid).unwrap_or(0) as u32
 }
 
-/// Where a mapping begins in its file. As the seventh argument of a variadic function it lies on the
-/// stack, where a shorter number would leave half of its place undefined.
+/// Where a mapping begins in its file. As the seventh argument of a variadic function it lies on
+/// the stack, where a shorter number would leave half of its place undefined.
 const BEGIN: c_long = 0;
 
 /// Maps a whole file for reading, shared with whoever writes it; never unmapped.

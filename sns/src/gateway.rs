@@ -215,8 +215,9 @@ impl Sns {
         let Some(servers) = stp_lookup::sealed::seal(&found.list_key, &ticket, &list) else {
             return Body::refused(Refusal::Full, "the list of servers is too long");
         };
+        let path = found.path.as_ref().map(stp_proto::lookup::FilePath::as_str);
         tracing::info!(
-            user, service = %found.service, path = found.path.as_ref().map(|path| path.as_str()),
+            user, service = %found.service, path,
             servers = found.servers.len(), ticket = grant.id, "located"
         );
         Body::Located(Located {

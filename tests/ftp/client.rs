@@ -96,34 +96,10 @@ impl Client {
             Ok(broker.with_shim(plan)?.args(arguments))
         };
         match self {
-            Client::Curl => {
-                let url = match operation {
-                    Operation::Retr => format!("ftp://{HOST}/big"),
-                    Operation::Stor => format!("ftp://{HOST}/in/put"),
-                    Operation::List => format!("ftp://{HOST}/names/"),
-                };
-                let mut arguments = vec!["-sS", "--fail"];
-                if active {
-                    arguments.extend(["-P", "-"]);
-                }
-                match operation {
-                    Operation::Retr => arguments.extend(["-o", &file]),
-                    Operation::Stor => arguments.extend(["-T", &file]),
-                    Operation::List => arguments.extend(["-l", "-o", &file]),
-                }
-                arguments.push(&url);
-                plan("curl", &arguments)
-            }
+            Client::Curl => plan("curl", &texts(&curl(active, operation, &file))),
             Client::Tnftp => {
                 let flag = if active { "-A" } else { "-p" };
-                let script = format!(
-                    "user anonymous x@y\nbinary\n{}\nquit\n",
-                    match operation {
-                        Operation::Retr => format!("get big {file}"),
-                        Operation::Stor => format!("put {file} in/put"),
-                        Operation::List => format!("nlist names {file}"),
-                    }
-                );
+                let script = script(operation, &file);
                 Ok(plan("tnftp", &[flag, "-n", "-i", "-v", HOST])?.input(&script))
             }
             Client::Ncftp => {
@@ -141,37 +117,8 @@ impl Client {
                     }
                 }
             }
-            Client::Lftp => {
-                let does = match operation {
-                    Operation::Retr => format!("get big -o {file}"),
-                    Operation::Stor => format!("put {file} -o in/put"),
-                    Operation::List => format!("nlist names > {file}"),
-                };
-                let passive = if active { "off" } else { "on" };
-                let script = format!(
-                    "set net:max-retries 1; set net:reconnect-interval-base 1; \
-                     set ftp:passive-mode {passive}; open {HOST}; {does}"
-                );
-                plan("lftp", &["-c", &script])
-            }
-            Client::Wget => {
-                let mut arguments = vec!["-nv", "--tries=1"];
-                if active {
-                    arguments.push("--no-passive-ftp");
-                }
-                let url = match operation {
-                    Operation::List => {
-                        arguments.extend(["--no-remove-listing", "-O", "/dev/null"]);
-                        format!("ftp://{HOST}/names/")
-                    }
-                    _ => {
-                        arguments.extend(["-O", &file]);
-                        format!("ftp://{HOST}/big")
-                    }
-                };
-                arguments.push(&url);
-                plan("wget", &arguments)
-            }
+            Client::Lftp => plan("lftp", &["-c", &lftp(active, operation, &file)]),
+            Client::Wget => plan("wget", &texts(&wget(active, operation, &file))),
             Client::Ftplib => {
                 let script = concat!(env!("CARGO_MANIFEST_DIR"), "/ftp/client.py");
                 let mode = if active { "active" } else { "passive" };
@@ -184,14 +131,7 @@ impl Client {
             }
             Client::Inetutils => {
                 let flag = if active { "-A" } else { "-p" };
-                let script = format!(
-                    "user anonymous x@y\nbinary\n{}\nquit\n",
-                    match operation {
-                        Operation::Retr => format!("get big {file}"),
-                        Operation::Stor => format!("put {file} in/put"),
-                        Operation::List => format!("nlist names {file}"),
-                    }
-                );
+                let script = script(operation, &file);
                 Ok(plan("inetutils-ftp", &[flag, "-n", "-i", "-v", HOST])?.input(&script))
             }
             Client::Busybox => match operation {
@@ -200,4 +140,54 @@ impl Client {
             },
         }
     }
+}
+
+fn texts(arguments: &[String]) -> Vec<&str> {
+    arguments.iter().map(String::as_str).collect()
+}
+
+/// What tnftp and inetutils' ftp are told.
+fn script(operation: Operation, file: &str) -> String {
+    let does = match operation {
+        Operation::Retr => format!("get big {file}"),
+        Operation::Stor => format!("put {file} in/put"),
+        Operation::List => format!("nlist names {file}"),
+    };
+    format!("user anonymous x@y\nbinary\n{does}\nquit\n")
+}
+
+fn curl(active: bool, operation: Operation, file: &str) -> Vec<String> {
+    let (does, url): (&[&str], _) = match operation {
+        Operation::Retr => (&["-o", file], format!("ftp://{HOST}/big")),
+        Operation::Stor => (&["-T", file], format!("ftp://{HOST}/in/put")),
+        Operation::List => (&["-l", "-o", file], format!("ftp://{HOST}/names/")),
+    };
+    let mode: &[&str] = if active { &["-P", "-"] } else { &[] };
+    let arguments = ["-sS", "--fail"].iter().chain(mode).chain(does);
+    arguments.map(|argument| (*argument).to_owned()).chain([url]).collect()
+}
+
+fn wget(active: bool, operation: Operation, file: &str) -> Vec<String> {
+    let (does, url): (&[&str], _) = match operation {
+        Operation::List => {
+            (&["--no-remove-listing", "-O", "/dev/null"], format!("ftp://{HOST}/names/"))
+        }
+        _ => (&["-O", file], format!("ftp://{HOST}/big")),
+    };
+    let mode: &[&str] = if active { &["--no-passive-ftp"] } else { &[] };
+    let arguments = ["-nv", "--tries=1"].iter().chain(mode).chain(does);
+    arguments.map(|argument| (*argument).to_owned()).chain([url]).collect()
+}
+
+fn lftp(active: bool, operation: Operation, file: &str) -> String {
+    let does = match operation {
+        Operation::Retr => format!("get big -o {file}"),
+        Operation::Stor => format!("put {file} -o in/put"),
+        Operation::List => format!("nlist names > {file}"),
+    };
+    let passive = if active { "off" } else { "on" };
+    format!(
+        "set net:max-retries 1; set net:reconnect-interval-base 1; \
+         set ftp:passive-mode {passive}; open {HOST}; {does}"
+    )
 }

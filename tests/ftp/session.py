@@ -1,4 +1,4 @@
-"""A longer login with Python's ftplib: HOST idle|abort|bounce SECONDS. Exit code 0: as it must be."""
+"""A longer login with Python's ftplib: HOST idle|abort|bounce SECONDS. Exit code 0: all is well."""
 
 import ftplib
 import io

@@ -85,8 +85,10 @@ fn left_in_time(scene: &Scene, tool: Tool, servers: usize) -> Result<()> {
     let (moved, seen) = moved.with_context(|| format!("it stayed:\n  {}", told(&world)))?;
     let asked = event(&world, "asked to leave")?.context("nobody asked")?;
     let since_asked = moved["at_ms"].as_u64().unwrap_or(0) - asked["at_ms"].as_u64().unwrap_or(0);
-    let was_asked = seen - Duration::from_millis(since_asked);
-    scene.say(&format!("asked {} ms after the others came", (was_asked - came).as_millis()));
+    let came_before = seen.saturating_duration_since(came);
+    let asked_after = came_before.saturating_sub(Duration::from_millis(since_asked));
+    let was_asked = came + asked_after;
+    scene.say(&format!("asked {} ms after the others came", asked_after.as_millis()));
     scene.say(&format!("moved {since_asked} ms later"));
     scene.say(&format!("  moved: {}", moved["cause"]));
     world.must_be_right(process, &path)?;

@@ -195,7 +195,8 @@ static void refused(void) {
     int client = tcp();
     CALL(dial(client, &dead));
     CALL(dial(client, &dead));
-    SAY("error %d type %d", number(client, SOL_SOCKET, SO_ERROR), number(client, SOL_SOCKET, SO_TYPE));
+    SAY("error %d type %d", number(client, SOL_SOCKET, SO_ERROR),
+        number(client, SOL_SOCKET, SO_TYPE));
     CALL(dial(client, &target));
     close(accept(listener, 0, 0));
     close(client);
@@ -310,7 +311,11 @@ static void epolls(void) {
         e.events = EPOLLIN;
         epoll_ctl(other, EPOLL_CTL_ADD, client, &e);
         if (mode == 1) epoll_wait(ep, got, 4, 0);
-        if (mode == 2) { e.events = EPOLLOUT | EPOLLONESHOT; e.data.u64 = 9; epoll_ctl(ep, EPOLL_CTL_MOD, client, &e); }
+        if (mode == 2) {
+            e.events = EPOLLOUT | EPOLLONESHOT;
+            e.data.u64 = 9;
+            epoll_ctl(ep, EPOLL_CTL_MOD, client, &e);
+        }
         CALL(dial(client, &target));
         int server = accept(listener, 0, 0);
         int count = epoll_wait(ep, got, 4, 2000);
@@ -350,7 +355,7 @@ static void twins(void) {
     close(server);
 }
 
-/* More epoll instances and more duplicates than any program has, most of them made by other calls. */
+/* More epoll instances and more duplicates than any program has, most made by other calls. */
 static void crowds(void) {
     enum { EPOLLS = 100, TWINS = 40 };
     int ep[EPOLLS], twin[TWINS], sum = 0, client = tcp();
@@ -416,7 +421,12 @@ static void inherited(void) {
     fcntl(client, F_SETFD, 0);
     sprintf(number, "%d", client);
     fflush(stdout);
-    if (!fork()) { putenv("INHERITED=1"); setenv("FD", number, 1); execv("/proc/self/exe", arguments); _exit(9); }
+    if (!fork()) {
+        putenv("INHERITED=1");
+        setenv("FD", number, 1);
+        execv("/proc/self/exe", arguments);
+        _exit(9);
+    }
     wait(0);
     close(client);
 }
@@ -426,7 +436,8 @@ static void inheritor(void) {
     int client = atoi(getenv("FD")), server;
     CALL(dial(client, &target));
     server = accept(listener, 0, 0);
-    SAY("nodelay %d priority %d", number(client, IPPROTO_TCP, TCP_NODELAY), number(client, SOL_SOCKET, SO_PRIORITY));
+    SAY("nodelay %d priority %d", number(client, IPPROTO_TCP, TCP_NODELAY),
+        number(client, SOL_SOCKET, SO_PRIORITY));
     CALL(write(client, "x", 1));
     close(client); close(server);
 }
@@ -577,7 +588,8 @@ static void bulk(void) {
         ssize_t put;
         while (at < SIZE) {
             if (way < 2) {
-                struct iovec v[2] = { { data + at, (SIZE - at) / 2 }, { data + at + (SIZE - at) / 2, SIZE - at - (SIZE - at) / 2 } };
+                size_t half = (SIZE - at) / 2;
+                struct iovec v[2] = { { data + at, half }, { data + at + half, SIZE - at - half } };
                 if ((put = writev(from, v, 2)) < 0) break;
                 at += put;
             } else if (sendfile(from, fileno(file), &at, SIZE - at) < 0) break;
@@ -612,7 +624,8 @@ static void six(void) {
     CALL(getpeername(client, (void *)&b, &lb));
     SAY("%d %s", la, inet_ntop(AF_INET6, &a.sin6_addr, text, sizeof text));
     SAY("%d %s", lb, inet_ntop(AF_INET6, &b.sin6_addr, text, sizeof text));
-    SAY("domain %d only %d", number(client, SOL_SOCKET, SO_DOMAIN), number(client, IPPROTO_IPV6, IPV6_V6ONLY));
+    SAY("domain %d only %d", number(client, SOL_SOCKET, SO_DOMAIN),
+        number(client, IPPROTO_IPV6, IPV6_V6ONLY));
     close(client); close(server);
 }
 

@@ -34,7 +34,8 @@ static const char *topic;
 static int listener;
 static struct sockaddr_in target;
 
-#define SAY(...) do { printf("%s: ", topic); printf(__VA_ARGS__); putchar('\n'); fflush(stdout); } while (0)
+#define SAY(...) \
+    do { printf("%s: ", topic); printf(__VA_ARGS__); putchar('\n'); fflush(stdout); } while (0)
 #define CALL(expression) do { errno = 0; long r_ = (long)(expression); int e_ = errno; \
     SAY("%s = %ld %s", #expression, r_, r_ == -1 ? strerrorname_np(e_) : ""); } while (0)
 

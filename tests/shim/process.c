@@ -168,7 +168,10 @@ static void interrupts(void) {
     CALL(recv(client, buffer, 10, 0));
     long sent = 0, put;
     for (int quiet = 0; quiet < 5; quiet++) {
-        while ((put = send(client, buffer, sizeof buffer, MSG_DONTWAIT)) > 0) { sent += put; quiet = 0; }
+        while ((put = send(client, buffer, sizeof buffer, MSG_DONTWAIT)) > 0) {
+            sent += put;
+            quiet = 0;
+        }
         nap(20);
     }
     ring_in(ring, 0, 150);

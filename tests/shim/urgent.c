@@ -236,7 +236,8 @@ static void bulk(void) {
             ssize_t now = recv(to, bytes, marked ? 1 : sizeof bytes, 0);
             if (now <= 0) break;
             if (marked) mark = got;
-            for (int i = 0; i < now; i++) wrong += bytes[i] != (char)((got + i) * 7 + (got + i) / 1000);
+            for (int i = 0; i < now; i++)
+                wrong += bytes[i] != (char)((got + i) * 7 + (got + i) / 1000);
             got += now;
         }
         waitpid(child, 0, 0);
@@ -247,7 +248,8 @@ static void bulk(void) {
 
 int main(int count, char **given) {
     const struct topic topics[] = {
-        { "out", out }, { "in", in }, { "first", first }, { "signals", signals }, { "waits", waits }, { "bulk", bulk },
+        { "out", out }, { "in", in }, { "first", first },
+        { "signals", signals }, { "waits", waits }, { "bulk", bulk },
         { 0 },
     };
     return run_topics(topics, count, given);

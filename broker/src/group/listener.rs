@@ -141,7 +141,8 @@ mod tests {
 
     #[test]
     fn a_listener_for_every_address_counts_and_an_exact_one_comes_first() {
-        let any = "   1: 00000000:9C41 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000 0 77 1";
+        let any = "   1: 00000000:9C41 00000000:0000 0A 00000000:00000000 00:00000000 00000000  \
+            1000 0 77 1";
         let any = parse(any).unwrap();
         assert_eq!((any.address.port(), any.uid, any.inode), (40_001, 1000, 77));
         let exact = Listening { address: "10.0.0.1:40001".parse().unwrap(), uid: 5, inode: 1 };

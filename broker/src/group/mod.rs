@@ -1,6 +1,6 @@
-//! Sessions that belong together (PROTOCOL.md R90–R94): what a server announces in the stream of one
-//! session, the *lead*, is carried out here: a route for a connection that the app will make, or a
-//! connection to a listener of the app.
+//! Sessions that belong together (PROTOCOL.md R90–R94): what a server announces in the stream of
+//! one session, the *lead*, is carried out here: a route for a connection that the app will make,
+//! or a connection to a listener of the app.
 //!
 //! Nothing here knows why an app has several connections.
 

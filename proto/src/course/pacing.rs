@@ -387,7 +387,8 @@ impl<L> Pacing<L> {
             pace.probe_every
         } else {
             // From the usual pace to the slowest within another such time.
-            let part = (age - pace.outage_old).as_secs_f64() / pace.outage_old.as_secs_f64();
+            let more = age.saturating_sub(pace.outage_old);
+            let part = more.as_secs_f64() / pace.outage_old.as_secs_f64();
             pace.probe_every.mul_f64((1.0 + 20.0 * part).min(1e3)).min(pace.probe_every_max)
         }
     }

@@ -2,10 +2,11 @@
 //! that wait for them stand still.
 //!
 //! The broker writes the file, every shim that holds a session maps it. When nothing is paused, a
-//! shim reads one word of it after a wait has expired, and nothing before. All times are milliseconds
-//! of `CLOCK_MONOTONIC`, which is the clock that waits run on; 0 stands for "not". All words are
-//! native `u64`s. The first [`HEAD_WORDS`] words are the [`Head`]; [`SLOTS`] lines of [`LINE_WORDS`]
-//! words follow, one for a session, in a place near the one that its cookie names ([`places`]).
+//! shim reads one word of it after a wait has expired, and nothing before. All times are
+//! milliseconds of `CLOCK_MONOTONIC`, which is the clock that waits run on; 0 stands for "not". All
+//! words are native `u64`s. The first [`HEAD_WORDS`] words are the [`Head`]; [`SLOTS`] lines of
+//! [`LINE_WORDS`] words follow, one for a session, in a place near the one that its cookie names
+//! ([`places`]).
 //!
 //! [`Wait`] is the rule: a time-out does not run while every session that a call waits for is
 //! without a link. The rule for a set of descriptors has four points.
@@ -34,8 +35,8 @@ pub const ENDED_AT: usize = 2;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"stpause\x01");
 
-/// How long an answer may be late before its link is doubted, beyond the heartbeat: a slow round trip
-/// and the time between two publications.
+/// How long an answer may be late before its link is doubted, beyond the heartbeat: a slow round
+/// trip and the time between two publications.
 const LATE_MS: u64 = 500;
 /// How often a wait in a pause looks whether the pause is over.
 pub const LOOK_EVERY_MS: u64 = 100;
@@ -155,8 +156,8 @@ impl Line {
         self.until_ms = 0;
     }
 
-    /// A link is attached again. The bytes that were asked for come later, so the pause goes on until
-    /// [`Line::resume`], but not beyond `until`.
+    /// A link is attached again. The bytes that were asked for come later, so the pause goes on
+    /// until [`Line::resume`], but not beyond `until`.
     pub fn attach(&mut self, until_ms: u64) {
         if self.since_ms != 0 {
             self.until_ms = until_ms;
@@ -173,8 +174,8 @@ impl Line {
     }
 
     /// Whether something should have been heard of the link by now. The broker has not declared it
-    /// lost yet, but programs' time-outs may be shorter than its patience. A broker that has stopped
-    /// itself is not waited for.
+    /// lost yet, but programs' time-outs may be shorter than its patience. A broker that has
+    /// stopped itself is not waited for.
     #[must_use]
     pub fn is_doubted(&self, head: &Head, now_ms: u64) -> bool {
         let busy = now_ms.saturating_sub(self.moved_ms) < head.busy_for_ms;

@@ -24,8 +24,8 @@ pub const FILE_BYTES_MAX: usize = 8 << 20;
 pub const ENTRIES_MAX: usize = 65_536;
 
 /// The pool of virtual IPv4 addresses unless configured otherwise: the range of RFC 2544, which no
-/// network forwards to a stranger. Nothing on this machine listens there, as servers on `0.0.0.0` do
-/// on all of 127/8, and no program takes it for this machine, as OpenSSH does with 127/8.
+/// network forwards to a stranger. Nothing on this machine listens there, as servers on `0.0.0.0`
+/// do on all of 127/8, and no program takes it for this machine, as OpenSSH does with 127/8.
 pub const VIRTUAL_V4: (Ipv4Addr, u8) = (Ipv4Addr::new(198, 18, 0, 0), 15);
 /// The pool of virtual IPv6 addresses unless configured otherwise.
 pub const VIRTUAL_V6: (Ipv6Addr, u8) =

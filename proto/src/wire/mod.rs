@@ -47,6 +47,7 @@ use frame::{Raw, kind, take};
 
 /// One decoded frame.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[expect(clippy::large_enum_variant, reason = "lives on the stack while one record is read")]
 pub enum Frame<'a> {
     /// Opens a session, or brings one over.
     Connect(Connect<'a>),
@@ -163,6 +164,7 @@ impl<'a> Iterator for Frames<'a> {
 
 /// How a link at a server begins (R2).
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[expect(clippy::large_enum_variant, reason = "lives on the stack while one record is read")]
 pub enum First<'a> {
     /// A session begins or comes over.
     Connect(Connect<'a>),

@@ -1,4 +1,5 @@
-//! Reading and sending. The bytes are the kernel's business; only ends, errors and addresses differ.
+//! Reading and sending. The bytes are the kernel's business; only ends, errors and addresses
+//! differ.
 
 use core::ffi::{c_int, c_uint, c_void};
 use core::ptr;
@@ -16,8 +17,8 @@ use crate::raw::{copy_in, errno};
 
 const PANICKED: Bypass = Bypass::Panicked;
 
-/// Makes a call on a socket again whose `SO_RCVTIMEO` or `SO_SNDTIMEO`, by name, has run out while its
-/// session had no link.
+/// Makes a call on a socket again whose `SO_RCVTIMEO` or `SO_SNDTIMEO`, by name, has run out while
+/// its session had no link.
 #[inline]
 fn patient(fd: c_int, option: c_int, flags: c_int, mut call: impl FnMut() -> isize) -> isize {
     let mut result = call();
@@ -141,8 +142,9 @@ unsafe fn discard(fd: c_int, wanted: usize, flags: c_int) -> isize {
 
 hook! {
     /// Receives, with the size of the buffer checked.
-    [__recv_chk] (fd: c_int, at: *mut c_void, length: usize, size: usize, flags: c_int) -> isize, real
-    => {
+    [__recv_chk] (
+        fd: c_int, at: *mut c_void, length: usize, size: usize, flags: c_int
+    ) -> isize, real => {
         if discards(fd, flags) {
             // SAFETY: none of the caller's memory is touched.
             let result = unsafe { discard(fd, length, flags) };
@@ -168,7 +170,9 @@ hook! {
             return result;
         }
         // SAFETY: the caller's own arguments.
-        let result = patient(fd, READING, flags, || unsafe { real(fd, at, length, flags, from, from_length) });
+        let result = patient(fd, READING, flags, || unsafe {
+            real(fd, at, length, flags, from, from_length)
+        });
         // SAFETY: the kernel has filled both when it received something.
         unsafe { hide_sender(fd, result, from, from_length) };
         read_result(fd, result, length > 0)
@@ -189,7 +193,9 @@ hook! {
             return result;
         }
         // SAFETY: the caller's own arguments.
-        let result = patient(fd, READING, flags, || unsafe { real(fd, at, length, size, flags, from, from_length) });
+        let result = patient(fd, READING, flags, || unsafe {
+            real(fd, at, length, size, flags, from, from_length)
+        });
         // SAFETY: the kernel has filled both when it received something.
         unsafe { hide_sender(fd, result, from, from_length) };
         read_result(fd, result, length > 0)

@@ -1,5 +1,6 @@
-//! poll, select, epoll_wait and their kin, and the clock. The original call comes first, so whatever
-//! is ready ends the wait at once; only one that has expired is looked at ([`crate::ops::wait`]).
+//! poll, select, epoll_wait and their kin, and the clock. The original call comes first, so
+//! whatever is ready ends the wait at once; only one that has expired is looked at
+//! ([`crate::ops::wait`]).
 
 use core::ffi::{c_int, c_void};
 use core::ptr;
@@ -10,8 +11,8 @@ use super::hook;
 use crate::guard::decide;
 use crate::ops::wait::{self, BIT_WORDS, Bits, Pausing, Set};
 
-/// Makes a call again as long as its time-out stands still. `call` takes milliseconds and gives what
-/// the call gave; 0 is "expired".
+/// Makes a call again as long as its time-out stands still. `call` takes milliseconds and gives
+/// what the call gave; 0 is "expired".
 #[inline]
 fn while_paused(
     result: c_int,
@@ -124,7 +125,8 @@ hook! {
 }
 
 hook! {
-    /// Waits for events of descriptors, with other signals let in and the size of the array checked.
+    /// Waits for events of descriptors, with other signals let in and the size of the array
+    /// checked.
     [__ppoll_chk] (
         fds: *mut pollfd, count: nfds_t, timeout: *const timespec, mask: *const sigset_t,
         size: usize

@@ -102,8 +102,8 @@ pub fn socket_state(cookie: Cookie) -> Option<SocketState> {
     })
 }
 
-/// The errno for a connect that the kernel says was reset: without a word of the broker's, nobody is
-/// there.
+/// The errno for a connect that the kernel says was reset: without a word of the broker's, nobody
+/// is there.
 pub fn refused_errno(cookie: Cookie) -> Errno {
     match socket_state(cookie) {
         Some(SocketState::Refused(errno) | SocketState::Reset(errno)) => errno,

@@ -1,9 +1,9 @@
 //! Connecting: whether a session takes the connection, and how it is made to look like TCP's.
 //!
-//! The program's socket is replaced by a Unix socket to the broker whose send buffer holds filler. As
-//! long as that lies unread, the socket is not writable, which is what a connect that is under way
-//! looks like to poll, select and epoll; and a blocking connect is a blocking send of the byte that
-//! ends the filler, so that the kernel itself does time-outs, signals and restarts.
+//! The program's socket is replaced by a Unix socket to the broker whose send buffer holds filler.
+//! As long as that lies unread, the socket is not writable, which is what a connect that is under
+//! way looks like to poll, select and epoll; and a blocking connect is a blocking send of the byte
+//! that ends the filler, so that the kernel itself does time-outs, signals and restarts.
 
 use core::cell::Cell;
 use core::ffi::c_int;

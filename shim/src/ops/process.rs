@@ -2,9 +2,9 @@
 //!
 //! A connect has to carry over all that the program did to its socket: options, other descriptors
 //! of it, epoll registrations. Asking the kernel for all of that costs a hundred system calls, and
-//! most programs have done nothing of it. So hooks on the calls that can do it leave a note here, in
-//! plain static memory: the notes are copied by fork, gone after exec (where [`look_around`] looks
-//! once at what was inherited), and only hints, which the connect checks against the kernel.
+//! most programs have done nothing of it. So hooks on the calls that can do it leave a note here,
+//! in plain static memory: the notes are copied by fork, gone after exec (where [`look_around`]
+//! looks once at what was inherited), and only hints, which the connect checks against the kernel.
 
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};

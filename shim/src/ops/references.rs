@@ -1,8 +1,8 @@
 //! What else refers to a socket that is about to be replaced: other descriptors of it, and the
 //! epoll instances it is registered in.
 //!
-//! [`super::process`] knows whether there can be any. Only then `/proc` is read, and only as much of
-//! it as is needed. Whatever cannot be carried over is an error: the connect then goes to the
+//! [`super::process`] knows whether there can be any. Only then `/proc` is read, and only as much
+//! of it as is needed. Whatever cannot be carried over is an error: the connect then goes to the
 //! kernel, and the broker is told why.
 
 use super::process;

@@ -75,8 +75,8 @@ pub fn in_family(
     }
 }
 
-/// The host name behind an address in the kernel's form. The system's resolver must not be asked for
-/// a virtual address: it knows nothing of it, and the question would leave this machine.
+/// The host name behind an address in the kernel's form. The system's resolver must not be asked
+/// for a virtual address: it knows nothing of it, and the question would leave this machine.
 pub fn name_of(address: &[u8]) -> Outcome<Option<Host>> {
     let Some(address) = from_kernel(address) else { return Outcome::Bypass(Bypass::OtherFamily) };
     match map::destination(&address) {

@@ -137,8 +137,8 @@ pub fn after_send(fd: Fd) -> Outcome<isize> {
     }
 }
 
-/// Whether a send failed with `errno` only because it names an address, which a connected TCP socket
-/// would ignore.
+/// Whether a send failed with `errno` only because it names an address, which a connected TCP
+/// socket would ignore.
 pub fn ignores_address(fd: Fd, errno: Errno) -> bool {
     errno == libc::EISCONN && ours(fd).is_some()
 }

@@ -1,7 +1,7 @@
 //! Putting a session's socket in the place of the program's TCP socket, and back.
 //!
-//! All that the program has done to its socket so far has to hold for the new one: file status flags,
-//! close-on-exec, who gets signals, options, epoll registrations, other descriptors of it.
+//! All that the program has done to its socket so far has to hold for the new one: file status
+//! flags, close-on-exec, who gets signals, options, epoll registrations, other descriptors of it.
 
 use core::ffi::{c_int, c_long};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -155,8 +155,8 @@ pub fn has_other_source(fd: Fd, destination: &SocketAddr) -> Result<bool> {
     Ok(!free && source_for(destination).to_canonical() != now.to_canonical())
 }
 
-/// Binds the program's TCP socket to the address that the kernel would choose and to a free port, so
-/// that `getsockname` tells the truth. Says the address, and whether the program had bound it.
+/// Binds the program's TCP socket to the address that the kernel would choose and to a free port,
+/// so that `getsockname` tells the truth. Says the address, and whether the program had bound it.
 pub fn reserve(tcp: Fd, destination: &SocketAddr, why: Match) -> Result<(SocketAddr, bool)> {
     let now = raw::getsockname(tcp)?;
     let now = from_kernel(now.as_bytes()).ok_or(libc::EAFNOSUPPORT)?;

@@ -153,7 +153,7 @@ fn plain(argument: &str) -> Option<SocketAddr> {
 
 fn extended(argument: &str) -> Option<SocketAddr> {
     let argument = argument.trim();
-    let divider = argument.chars().next().filter(|c| c.is_ascii_graphic())?;
+    let divider = argument.chars().next().filter(char::is_ascii_graphic)?;
     let inside = argument.strip_prefix([divider])?.strip_suffix([divider])?;
     let mut fields = inside.split(divider);
     let (family, host, port) = (fields.next()?, fields.next()?, fields.next()?);
