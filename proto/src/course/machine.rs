@@ -3,7 +3,9 @@
 use core::time::Duration;
 use std::collections::VecDeque;
 
-use super::action::{self, Action, Around, CannotMove, Dial, GapWhy, Measured, Relay, Seek, Target};
+use super::action::{
+    self, Action, Around, CannotMove, Dial, GapWhy, Measured, Relay, Seek, Target,
+};
 use super::change::{Change, Move, Question, Turn};
 use super::decide::{self, PATIENCE, numbers, way_name};
 use super::search::{AppError, Deadlines, GaveUp, NoServer};
