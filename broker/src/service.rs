@@ -1,16 +1,15 @@
 //! A service as the broker runs it: the ways to its servers, and what they are called.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use stp_net::link::{LinkOptions, Tls};
 use stp_proto::course::{FailureKind, Pace, Standing};
+use stp_proto::liveness::Heard;
 use stp_proto::rise::Exits;
 use stp_proto::select::Rank;
-use stp_proto::time::Instant;
 
 use crate::clock::now;
 use crate::config;
@@ -30,32 +29,6 @@ pub struct Server {
     pub exits: Mutex<Exits>,
     /// The name from the configuration; without one what the server said, or its address.
     name: Mutex<Name>,
-}
-
-/// Signs of life of a server, on any link to it. Only links count that have lasted: a new one says
-/// nothing of whether the old ones still work.
-#[derive(Default)]
-pub struct Heard(AtomicU64);
-
-/// As long as a link is silent before it is given up: one that is older was there before.
-const LASTED: Duration = Duration::from_secs(3);
-/// Shorter than a link is silent before its peer is asked.
-const LATELY: Duration = Duration::from_millis(500);
-
-impl Heard {
-    /// Something came on a link that was attached at that time.
-    pub fn note(&self, now: Instant, attached: Instant) {
-        if now - attached >= LASTED {
-            self.0.store(now.0, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether something came just now.
-    #[must_use]
-    pub fn lately(&self, now: Instant) -> bool {
-        let heard = Instant(self.0.load(Ordering::Relaxed));
-        heard > Instant(0) && now - heard < LATELY
-    }
 }
 
 struct Name {
@@ -180,23 +153,5 @@ impl Service {
             })
         });
         json!({ "name": self.name, "servers": servers.collect::<Vec<_>>() })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_links_that_have_lasted_speak_for_the_others() {
-        let heard = Heard::default();
-        let at = |ms: u64| Instant(1_000_000 + ms * 1_000);
-        assert!(!heard.lately(at(0)), "nothing was heard");
-        heard.note(at(1_000), at(0));
-        assert!(!heard.lately(at(1_000)), "the link is new");
-        heard.note(at(1_000), at(500));
-        heard.note(at(6_000), at(0));
-        assert!(heard.lately(at(6_400)));
-        assert!(!heard.lately(at(6_500)), "too long ago");
     }
 }

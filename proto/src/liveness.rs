@@ -6,6 +6,7 @@
 //! the peer's kernel, and the peer's machine still speaks on other links. This module says when to
 //! look, and what counts.
 
+use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 
 use crate::session::LinkId;
@@ -71,9 +72,50 @@ impl Liveness {
     }
 }
 
+/// A link that is older than this was there before the others became silent: it is as long as a
+/// link is silent before it is given up.
+const LASTED: Duration = Duration::from_secs(3);
+/// A machine that was heard this short a time ago lives. It is shorter than a link is silent before
+/// its peer is asked.
+const LATELY: Duration = Duration::from_millis(500);
+
+/// Signs of life of a peer's machine, on any link to it. Only links that have lasted count: a new
+/// one says nothing of whether the old ones still work. Shared by all sessions that go there.
+#[derive(Debug, Default)]
+pub struct Heard(AtomicU64);
+
+impl Heard {
+    /// Something came on a link that was attached at that time.
+    pub fn note(&self, now: Instant, attached: Instant) {
+        if now - attached >= LASTED {
+            self.0.store(now.0, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether something came just now.
+    #[must_use]
+    pub fn lately(&self, now: Instant) -> bool {
+        let heard = Instant(self.0.load(Ordering::Relaxed));
+        heard > Instant(0) && now - heard < LATELY
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_links_that_have_lasted_speak_for_the_others() {
+        let heard = Heard::default();
+        let at = |ms: u64| Instant(1_000_000 + ms * 1_000);
+        assert!(!heard.lately(at(0)), "nothing was heard");
+        heard.note(at(1_000), at(0));
+        assert!(!heard.lately(at(1_000)), "the link is new");
+        heard.note(at(1_000), at(500));
+        heard.note(at(6_000), at(0));
+        assert!(heard.lately(at(6_400)));
+        assert!(!heard.lately(at(6_500)), "too long ago");
+    }
 
     const LINK: LinkId = LinkId(3);
     const START: Instant = Instant(1_000_000);
