@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use stp_net::link::Link;
 use stp_proto::liveness::Liveness;
+use stp_proto::mutant;
 use stp_proto::rate::RecentRate;
 use stp_proto::session::{Detach, Event, Input, LinkId, Output, Session, ShutNear};
 use stp_proto::time::Instant;
@@ -206,6 +207,11 @@ impl<N: Near, F: Far> Driver<N, F> {
         self.links.iter().count()
     }
 
+    /// The link that came up last.
+    pub fn newest_link(&self) -> Option<&F::Link> {
+        self.links.newest()
+    }
+
     /// Takes what is ready, and does everything that follows from it. What is not ready wakes the
     /// waker of `cx` when it is.
     pub fn turn(&mut self, now: Instant, cx: &mut Context<'_>) -> Turn {
@@ -239,7 +245,8 @@ impl<N: Near, F: Far> Driver<N, F> {
     fn ended(&self) -> Option<String> {
         let reason = self.closed.as_ref()?;
         let unsent = self.links.iter().any(|(_, link)| link.unsent() > 0);
-        (self.session.undelivered() == 0 && !unsent).then(|| reason.clone())
+        let delivered = mutant!(EndUndelivered, self.session.undelivered() == 0, true);
+        (delivered && !unsent).then(|| reason.clone())
     }
 
     /// Drains what the session wants done; returns until when there is nothing more.
@@ -333,6 +340,7 @@ impl<N: Near, F: Far> Driver<N, F> {
     }
 
     fn act(&mut self, now: Instant, act: Act) {
+        mutant!(ActDropped => return);
         match act {
             Act::Nothing => {}
             Act::Retry => self.session.handle_input(now, Input::Retry),
@@ -351,7 +359,7 @@ impl<N: Near, F: Far> Driver<N, F> {
         cx: &mut Context<'_>,
         wake: &mut Wake<F::Link, F::Found>,
     ) {
-        let paused = self.session.paused();
+        let paused = mutant!(PausedRead, self.session.paused(), None);
         wake.writable = self.links.poll_ready(cx, paused, &mut wake.readable);
         if self.near_open && self.session.send_room() > 0 {
             wake.near_readable = self.near.poll_readable(now, cx).is_ready();
@@ -395,6 +403,7 @@ impl<N: Near, F: Far> Driver<N, F> {
             }
             Some(Err(failed)) => {
                 tracing::debug!(why = %failed.why, "dial failed");
+                mutant!(DialFailedUntold => return);
                 self.session.handle_input(now, Input::DialFailed);
                 self.act(now, failed.then);
             }
@@ -419,6 +428,7 @@ impl<N: Near, F: Far> Driver<N, F> {
         if self.retry_at.take_if(|at| *at <= now).is_some() {
             self.session.handle_input(now, Input::Retry);
         }
+        mutant!(DeadlineUntold => return);
         self.session.handle_input(now, Input::Timeout);
     }
 
@@ -432,7 +442,7 @@ impl<N: Near, F: Far> Driver<N, F> {
         {
             alive |= self.liveness.acked(now, look.link, info.bytes_acked);
         }
-        if alive {
+        if mutant!(SlowIsDead, alive, false) {
             self.session.handle_input(now, Input::LinkAlive { link: look.link });
         }
     }
@@ -475,7 +485,8 @@ impl<N: Near, F: Far> Driver<N, F> {
         }
         for record in records.iter() {
             // The session has let go of the link: the rest is for the next one on it (R52).
-            if attached && self.session.link().is_none() {
+            let let_go = attached && self.session.link().is_none();
+            if mutant!(NextWordsRead, let_go, false) {
                 self.next_words.push(record.to_vec());
                 continue;
             }
@@ -506,6 +517,7 @@ impl<N: Near, F: Far> Driver<N, F> {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => {
                 tracing::debug!(%error, "near side takes no more");
+                mutant!(GoneUntold => return);
                 let gone = if error.kind() == ErrorKind::BrokenPipe {
                     Input::NearGone
                 } else {
@@ -520,7 +532,10 @@ impl<N: Near, F: Far> Driver<N, F> {
     fn pull(&mut self, now: Instant) {
         let over = match self.near.pull(now, &mut self.session) {
             Ok(Pulled::Bytes(_)) => return,
-            Ok(Pulled::Fin) => Input::NearFin,
+            Ok(Pulled::Fin) => {
+                mutant!(FinUntold => return);
+                Input::NearFin
+            }
             Ok(Pulled::Gone) => Input::NearGone,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return,
             Err(error) => {

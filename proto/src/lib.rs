@@ -11,7 +11,7 @@ pub mod handle;
 pub mod liveness;
 pub mod local;
 pub mod lookup;
-mod mutant;
+pub mod mutant;
 pub mod name;
 pub mod pass;
 pub mod rate;

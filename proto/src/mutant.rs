@@ -1,6 +1,7 @@
-//! Deliberate mistakes, to see whether the model checker notices them (feature `model`, which is
-//! never on in what is shipped). Without the feature `mutant!(Name, right, wrong)` is just `right`,
-//! and `mutant!(Name => wrong)` is nothing at all.
+//! Deliberate mistakes, to see whether the tests notice them (feature `model`, which is never on in
+//! what is shipped): mistakes in the rules of the session for the model checker, and mistakes in
+//! what drives sessions for the simulation. Without the feature `mutant!(Name, right, wrong)` is
+//! `right` and nothing else, and `mutant!(Name => wrong)` is nothing at all.
 
 #[cfg(feature = "model")]
 mod chosen {
@@ -11,21 +12,29 @@ mod chosen {
     }
 
     macro_rules! mutants {
-        ($($name:ident: $mistake:literal,)*) => {
-            /// A mistake in the rules.
+        (
+            rules { $($name:ident: $mistake:literal,)* }
+            drivers { $($driver:ident: $driven:literal,)* }
+        ) => {
+            /// A mistake.
             #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
             pub enum Mutant {
                 $(#[doc = $mistake] $name,)*
+                $(#[doc = $driven] $driver,)*
             }
 
             impl Mutant {
-                /// All of them.
-                pub const ALL: &[Mutant] = &[$(Mutant::$name,)*];
+                /// Those in the rules of the session.
+                pub const RULES: &[Mutant] = &[$(Mutant::$name,)*];
+
+                /// Those in the driver, the choice of servers and the HTTP service.
+                pub const DRIVERS: &[Mutant] = &[$(Mutant::$driver,)*];
 
                 /// What is done wrong.
                 pub fn mistake(self) -> &'static str {
                     match self {
                         $(Mutant::$name => $mistake,)*
+                        $(Mutant::$driver => $driven,)*
                     }
                 }
             }
@@ -33,6 +42,7 @@ mod chosen {
     }
 
     mutants! {
+        rules {
         NoEpochCheck: "a RESUME with an old epoch is accepted",
         SameEpoch: "an attempt does not take a new epoch",
         ConnectAnyEpoch: "a repeated CONNECT with an old epoch is accepted",
@@ -75,6 +85,29 @@ mod chosen {
         UrgentNotAgain: "an urgent byte is not announced again with its DATA",
         UrgentDropped: "an urgent byte that came loses its mark with the link",
         DenyAndClose: "a link is closed at once after a denial, which may not arrive",
+        }
+        drivers {
+        FinUntold: "the near side's end of stream is not told to the session",
+        GoneUntold: "a near side that takes no more is not told to the session",
+        EndUndelivered: "a session is dropped before its near side has everything",
+        DeadlineUntold: "a session is not told that its deadline has passed",
+        DialFailedUntold: "a session is not told that a dial failed",
+        ActDropped: "what the far side wants done is not done",
+        PausedRead: "a link is read while another server is asked",
+        NextWordsRead: "what came for the next session on a link is given to the last one",
+        SlowIsDead: "a slow link is given up, though its bytes are acknowledged",
+        GraceUnbounded: "a home that is silent is waited for without end",
+        LeftAgain: "the server that a user wants to leave is chosen again",
+        ListIgnored: "a server that is overloaded is asked again at once",
+        RefusalForgotten: "a server that cannot have a session is asked for ever",
+        NeverGivesUp: "a new session tries for ever where every server refuses",
+        CoolDownIgnored: "a session moves again for the sake of speed at once",
+        MeasuredIgnored: "a session leaves a slow server for one that is as slow",
+        RelayUnused: "a session bound to its home is not led there through a relay",
+        NeverStraight: "a session that is led through a relay stays there",
+        NoProber: "a server that was out of reach is not tried again",
+        SeamSkipped: "the answer of another replica is joined without being compared",
+        }
     }
 
     impl Mutant {
@@ -83,7 +116,9 @@ mod chosen {
             CHOSEN.set(mutant);
         }
 
-        pub(crate) fn is_set(self) -> bool {
+        /// Whether it is the mistake that is made on this thread.
+        #[must_use]
+        pub fn is_set(self) -> bool {
             CHOSEN.get() == Some(self)
         }
     }
@@ -92,7 +127,9 @@ mod chosen {
 #[cfg(feature = "model")]
 pub use chosen::Mutant;
 
+/// What is right, or what is wrong if that mistake is made.
 #[cfg(feature = "model")]
+#[macro_export]
 macro_rules! mutant {
     ($name:ident, $right:expr, $wrong:expr) => {
         if $crate::mutant::Mutant::$name.is_set() { $wrong } else { $right }
@@ -104,7 +141,9 @@ macro_rules! mutant {
     };
 }
 
+/// What is right.
 #[cfg(not(feature = "model"))]
+#[macro_export]
 macro_rules! mutant {
     ($name:ident, $right:expr, $wrong:expr) => {
         $right

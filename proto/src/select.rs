@@ -10,6 +10,7 @@ use core::fmt;
 use core::time::Duration;
 use std::collections::BTreeMap;
 
+use crate::mutant::mutant;
 use crate::time::Instant;
 use crate::wire::{DenyReason, ResumeDenial};
 
@@ -355,6 +356,7 @@ impl Choice {
 
     /// A server refused. Those that are to be avoided by all sessions are for the caller to list.
     pub fn refuse(&mut self, now: Instant, server: Rank, why: Rejection) -> Next {
+        mutant!(RefusalForgotten => return Next::Another);
         self.asked.insert(server, why);
         match why.meaning() {
             Meaning::List(_) => {}
@@ -463,7 +465,10 @@ pub fn leave_home_at(
     match home {
         View::Refuses => other_answered,
         View::Silent if other_was_away => (since + GRACE).max(other_answered + GRACE),
-        View::Silent => (since + grace).max(other_answered),
+        View::Silent => {
+            let waited = mutant!(GraceUnbounded, since + grace, Instant(u64::MAX));
+            waited.max(other_answered)
+        }
     }
 }
 

@@ -124,7 +124,7 @@ fn every_mistake_in_the_rules_is_caught() {
     println!(
         "| mutant | mistake | caught by | run | states | trace | s |\n|---|---|---|---|---|---|---|"
     );
-    for mutant in Mutant::ALL {
+    for mutant in Mutant::RULES {
         let Some((run, report)) = hunt(*mutant) else {
             println!("| {mutant:?} | {} | NOT CAUGHT | | | | |", mutant.mistake());
             missed.push(*mutant);

@@ -5,6 +5,7 @@ use core::time::Duration;
 
 use super::search::{AppError, Candidate, Deadlines, Wanted};
 use super::standing::Ways;
+use crate::mutant::mutant;
 use crate::rise::Way;
 use crate::select::{Choice, Rank, Want};
 use crate::session::{Attempt, LostCause};
@@ -176,6 +177,7 @@ impl Seek {
         let mut home = self.choice.home();
         let candidate = |rank: Rank| {
             let waits = established && Some(rank) != home;
+            let waits = mutant!(ListIgnored, waits, false);
             let not_before = around.listed_until(now, rank).filter(|_| waits);
             Candidate { rank, not_before }
         };
@@ -184,7 +186,7 @@ impl Seek {
             order.rotate_left(1);
             home = None;
         }
-        if let Some(leave) = self.leave
+        if let Some(leave) = mutant!(LeftAgain, self.leave, None)
             && order.len() > 1
         {
             order.retain(|candidate| candidate.rank != leave);
@@ -217,7 +219,7 @@ impl Seek {
     /// Whether only its home can go on with the session, so that it may be led there by a relay.
     #[must_use]
     pub fn is_bound_to_home(&self) -> bool {
-        self.want == Want::Resume { transferable: false }
+        mutant!(RelayUnused, self.want == Want::Resume { transferable: false }, false)
     }
 }
 

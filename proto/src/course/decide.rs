@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use super::action::{Around, Measured, Relay};
+use crate::mutant::mutant;
 use crate::rise::{self, Margin, Way};
 use crate::select::Rank;
 
@@ -24,7 +25,10 @@ pub(super) fn servers(
         let told = format!("{} {}", name(other.to), numbers(other.way));
         // A server that must be left is left for one whose echo was lost as well, at last.
         let fits = match for_speed {
-            true => rise::better(here.way, other.way, &Margin::default()),
+            true => {
+                let better = rise::better(here.way, other.way, &Margin::default());
+                mutant!(MeasuredIgnored, better, Ok(()))
+            }
             false => Ok(()),
         };
         match fits {

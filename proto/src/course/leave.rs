@@ -7,6 +7,7 @@ use super::action::{Action, Around, CannotMove, GapWhy, Measured, Relay, stays};
 use super::change::{Change, Move, Question, Turn};
 use super::decide::{self, PATIENCE, numbers, way_name};
 use super::machine::Course;
+use crate::mutant::mutant;
 use crate::rise::{Margin, NotBetter, Way, straight_again};
 use crate::select::Rank;
 use crate::session::WhyNot;
@@ -58,6 +59,7 @@ impl Course {
             Change::Deciding(Question { reason, text, by_user: false, ways_only })
         };
         let cooling = self.cool.left(now).filter(|_| for_speed).map(|left| left.as_secs() + 1);
+        let cooling = mutant!(CoolDownIgnored, cooling, None);
         match (transferable, cooling) {
             (Ok(()), Some(left)) => {
                 let why = format!("moved lately: no move for another {left} s");
@@ -188,6 +190,7 @@ impl Course {
         if self.via.is_none() || !self.attached {
             return Vec::new();
         }
+        mutant!(NeverStraight => return Vec::new());
         let name = way_name(around, self.via);
         let said = format!("{name} {}, straight {}", numbers(present), numbers(straight));
         match straight_again(present, straight, &Margin::default()) {

@@ -15,6 +15,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
 use super::standing::{Failure, FailureKind, Standing};
+use crate::mutant::mutant;
 use crate::time::Instant;
 
 /// The numbers of a [`Pacing`].
@@ -317,7 +318,9 @@ impl<L> Pacing<L> {
     /// Says what is to be done next.
     pub fn poll(&mut self, now: Instant) -> Pulse {
         self.notice_silence(now);
-        let wants_probes = self.waiting > 0 && !self.standing.is_open();
+        let away = !self.standing.is_open();
+        mutant!(NoProber => if away { return Pulse::Wait(None) });
+        let wants_probes = self.waiting > 0 && away;
         if !wants_probes && self.prober.take().is_some() {
             self.abandon(|dial| dial.purpose == Purpose::Probe);
         }

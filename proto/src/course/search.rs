@@ -8,6 +8,7 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 
 use super::standing::{FailureKind, Standing, Ways};
+use crate::mutant::mutant;
 use crate::select::{self, REFUSED_KNOWN_MAX, REFUSED_MAX, REFUSED_NEW_MAX, Rank, View};
 use crate::time::Instant;
 
@@ -319,6 +320,7 @@ impl Search {
             let (error, end) = (AppError::Unreachable, NoServer::NobodyLeft);
             return Some(GaveUp { end, error, why });
         }
+        mutant!(NeverGivesUp => return None);
         if let Some(give_up_at) = wanted.give_up_at {
             let refused = self.all_refuse_since(ways);
             if refused.is_some_and(|since| now >= since + self.refused_max(ways)) {

@@ -1,5 +1,6 @@
 //! Joining the body of another answer to the one the app has part of.
 
+use crate::mutant::mutant;
 use crate::replay::{NoReplay, NoReplayKind};
 use crate::seam::{Seam, SeamMismatch, Verifier};
 
@@ -49,12 +50,17 @@ impl Splice {
             return Ok(SpliceStep::More);
         }
         let Some(check) = &mut self.check else { return Ok(SpliceStep::Joined(skipped)) };
-        let compared = check.push(&bytes[skipped..]).map_err(differs)?;
+        let rest = &bytes[skipped..];
+        let missing = usize::try_from(check.missing()).unwrap_or(usize::MAX);
+        let compared = check.push(rest);
+        let compared = mutant!(SeamSkipped, compared, Ok(missing.min(rest.len())));
+        let compared = compared.map_err(differs)?;
         if check.missing() > 0 {
             return Ok(SpliceStep::More);
         }
         let seam = check.continued();
-        self.check.take().map_or(Ok(()), Verifier::finish).map_err(differs)?;
+        let same = self.check.take().map_or(Ok(()), Verifier::finish);
+        mutant!(SeamSkipped, same, Ok(())).map_err(differs)?;
         self.seam = Some(seam);
         Ok(SpliceStep::Joined(skipped + compared))
     }
