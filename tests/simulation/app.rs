@@ -4,10 +4,11 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::rc::Rc;
 
+use stp_drive::Pulled;
 use stp_proto::session::{Event, Session, ShutNear};
 use stp_proto::time::Instant;
 
-use crate::near::{Pulled, copy};
+use crate::near::copy;
 use crate::origin::Origin;
 use crate::plan::{Pace, Plan};
 use crate::random::{Random, pattern, pattern_at, urgent_at};
@@ -142,20 +143,20 @@ impl App {
         read.into_iter().chain(write).filter(|at| *at > now).min()
     }
 
-    pub fn pull(&mut self, now: Instant, session: &mut Session) -> Pulled {
+    pub fn pull(&mut self, now: Instant, session: &mut Session) -> io::Result<Pulled> {
         if self.aborts {
             self.told_end = true;
-            return Pulled::Reset;
+            return Err(io::ErrorKind::ConnectionReset.into());
         }
         if self.quits {
             self.told_end = true;
-            return Pulled::Gone;
+            return Ok(Pulled::Gone);
         }
         if !self.established || self.told_end || session.send_room() == 0 {
-            return Pulled::Nothing;
+            return Err(io::ErrorKind::WouldBlock.into());
         }
         if self.write_at > Instant::default() && now < self.write_at + self.write.pause {
-            return Pulled::Nothing;
+            return Err(io::ErrorKind::WouldBlock.into());
         }
         let burst = self.write.burst;
         let task = &mut self.task;
@@ -169,7 +170,7 @@ impl App {
             {
                 session.mark_urgent();
             }
-            return Pulled::Bytes;
+            return Ok(Pulled::Bytes(count));
         }
         let written = match &self.task {
             Task::Exchanges { requests, asked, written, .. } => {
@@ -183,10 +184,10 @@ impl App {
                 Leave::FinAfter | Leave::Close => self.has_all(),
             };
         if !done {
-            return Pulled::Nothing;
+            return Err(io::ErrorKind::WouldBlock.into());
         }
         self.told_end = true;
-        if self.leave == Leave::Close { Pulled::Gone } else { Pulled::Fin }
+        Ok(if self.leave == Leave::Close { Pulled::Gone } else { Pulled::Fin })
     }
 
     /// Takes bytes.

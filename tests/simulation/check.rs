@@ -5,8 +5,8 @@ use stp_proto::session::{ClosedWhy, Event, Session, code};
 use stp_proto::state::State;
 use stp_proto::time::Instant;
 
-use crate::drive::End;
-use crate::near::Near;
+use crate::ends::End;
+use crate::net::SERVER;
 use crate::plan::{Kind, Replica, Work};
 use crate::world::{Who, World};
 
@@ -18,25 +18,29 @@ pub const HOLD_S: u64 = 80 * 3600;
 /// What is remembered of an end from one step to the next.
 #[derive(Default)]
 pub struct Watch {
-    pub frames: u64,
     /// Received when it was suspended.
     halted: Option<u64>,
-    /// The server of the newest ticket, and what that covers.
-    ticket: Option<(stp_proto::handle::Handle, u64)>,
     received: u64,
     /// A record came after the first.
     pub heard: bool,
 }
 
-impl Watch {
+/// The tickets that a session was given.
+#[derive(Default)]
+pub struct Tickets {
+    /// The server of the newest one, and what that covers.
+    newest: Option<(stp_proto::handle::Handle, u64)>,
+}
+
+impl Tickets {
     /// Tickets come in order, and cover what was sent.
     pub fn event(&mut self, session: &Session, event: &Event) {
         if let Event::TicketStored { covers, .. } = event {
             let server = session.handles().1;
-            let last = self.ticket.filter(|(same, _)| *same == server);
+            let last = self.newest.filter(|(same, _)| *same == server);
             assert!(last.is_none_or(|(_, last)| *covers >= last), "tickets in order");
             assert!(*covers <= session.positions().max, "a ticket covers what was sent");
-            self.ticket = Some((server, *covers));
+            self.newest = Some((server, *covers));
         }
     }
 }
@@ -44,7 +48,11 @@ impl Watch {
 impl World {
     /// What holds for one end whenever it rests.
     pub fn check_end(&mut self, who: Who, end: &mut End) {
-        let session = &end.session;
+        if let Some(text) = end.driver.near().violation() {
+            panic!("{who:?}: {text}");
+        }
+        let links = end.driver.links();
+        let session = end.driver.session();
         let p = session.positions();
         let limits = session.limits();
         assert!(p.delivered <= p.received && p.acked <= p.received, "{who:?}: {p:?}");
@@ -59,16 +67,13 @@ impl World {
         assert!(session.link().is_some() || session.state() != State::Active);
         // R65: the initiator may have one beside the attached one.
         let most = if session.role().dialing == Dialing::Dialer { 2 } else { 1 };
-        assert!(end.links.len() <= most, "{who:?} holds links {:?}", end.links);
+        assert!(links <= most, "{who:?} holds {links} links");
         if session.state() == State::Suspended {
             let received = *end.watch.halted.get_or_insert(p.received);
             assert_eq!(received, p.received, "{who:?} is suspended and receives");
-            assert!(end.links.is_empty(), "{who:?} is suspended and has a link");
+            assert_eq!(links, 0, "{who:?} is suspended and has a link");
         } else {
             end.watch.halted = None;
-        }
-        if let Some(text) = end.near.violation() {
-            panic!("{who:?}: {text}");
         }
         if session.state() == State::Closed {
             return;
@@ -83,38 +88,47 @@ impl World {
 
     /// What holds between the two ends of a session.
     pub fn check_pair(&mut self, number: u64) {
-        let Some(broker) = &self.broker.seat(number).end else { return };
-        let handles = broker.session.handles();
-        let (b, cuts) = (broker.session.positions(), *broker.session.cuts());
-        if broker.session.state() == State::Closed {
+        let Some(broker) = self.end(Who::Broker(number)) else { return };
+        let broker = broker.session();
+        let handles = broker.handles();
+        let (b, cuts) = (broker.positions(), *broker.cuts());
+        if broker.state() == State::Closed {
             return;
         }
-        let ends = self.servers.iter().flat_map(|server| server.ends.values().flatten());
-        let mut same = ends.filter(|end| end.session.handles() == handles);
+        let ends = self.ends.iter().filter(|(who, _)| who.side() == SERVER);
+        let sessions = ends.filter_map(|(_, end)| end.as_ref().map(End::session));
+        let mut same = sessions.filter(|session| session.handles() == handles);
         let Some(server) = same.next() else { return };
         assert!(same.next().is_none(), "two servers hold session {handles:?}");
-        if server.session.state() == State::Closed {
+        if server.state() == State::Closed {
             return;
         }
-        let s = server.session.positions();
+        let s = server.positions();
         let told = b.received <= s.max && s.received <= b.max;
         let freed = b.una <= s.received && s.una <= b.received;
         let heard = b.heard <= s.received && s.heard <= b.received;
         assert!(told && freed && heard, "the ends disagree: {b:?} and {s:?}");
         let (acked, pending) = cuts.offer();
-        let shared = server.session.cuts().common(acked, pending);
-        assert!(shared.is_some(), "no shared cut: {cuts:?} and {:?}", server.session.cuts());
+        let shared = server.cuts().common(acked, pending);
+        assert!(shared.is_some(), "no shared cut: {cuts:?} and {:?}", server.cuts());
     }
 
     /// A session has ended: in its goal, or as the rules allow.
-    pub fn check_outcome(&mut self, number: u64, end: &End) {
-        let Near::App(app) = &end.near else { panic!("a broker's near side is an app") };
-        let seat = self.broker.seat(number);
-        seat.over = true;
-        seat.goal = app.reached_goal();
-        let (facts, work) = (seat.facts.clone(), seat.work);
-        let goal = seat.goal;
-        let p = end.session.positions();
+    pub fn check_outcome(&mut self, number: u64, mut end: End) {
+        let closed = end.closed();
+        let established = end.session().is_established();
+        let p = end.session().positions();
+        let app = end.driver.near().app().expect("a broker's near side is an app");
+        if let Some(text) = app.violation.take() {
+            panic!("session {number}: {text}");
+        }
+        let goal = app.reached_goal();
+        let (facts, work) = {
+            let mut broker = self.broker();
+            let seat = broker.seat(number);
+            (seat.over, seat.goal) = (true, goal);
+            (seat.facts.clone(), seat.work)
+        };
         self.counts.bytes += p.delivered + p.end;
         if goal {
             self.counts.goals += 1;
@@ -123,23 +137,21 @@ impl World {
         }
         let all = app.has_all();
         let outcome = format!(
-            "session {number} ({work:?}) ended {:?}, gave up {:?}, told {:?}; {}; {facts:?}",
-            end.closed,
-            end.gave_up,
-            end.shut,
+            "session {number} ({work:?}) ended {closed:?}, told {:?}; {}; {facts:?}",
+            app.shut,
             app.progress()
         );
+        let hung_up = app.hung_up;
         self.say(|_| outcome.clone());
-        let short = app.hung_up && self.may_be_cut_short(number);
+        let short = hung_up && self.may_be_cut_short(number);
         let left = facts.app_aborted || facts.app_quit || short;
-        let established = end.session.is_established();
-        let allowed = match end.closed {
+        let allowed = match closed {
             _ if goal => true,
             _ if facts.gave_up.is_some() => self.may_give_up(number, established),
             Some(ClosedWhy::Clean) => left || all || self.may_be_cut_short(number),
             None => false,
             Some(ClosedWhy::ResetHere { code } | ClosedWhy::ResetByPeer { code }) => {
-                let here = matches!(end.closed, Some(ClosedWhy::ResetHere { .. }));
+                let here = matches!(closed, Some(ClosedWhy::ResetHere { .. }));
                 match code {
                     code::NEAR_RESET if here => facts.app_aborted,
                     code::NEAR_RESET => self.may_be_cut_short(number),
@@ -163,7 +175,8 @@ impl World {
         let many = self.servers.len() > 1;
         let origin = self.plan.has(Kind::Origin);
         let short = self.short_hold();
-        let seat = self.broker.seat(number);
+        let mut broker = self.broker();
+        let seat = broker.seat(number);
         let facts = &seat.facts;
         match seat.work {
             _ if !established || short => true,
@@ -176,7 +189,8 @@ impl World {
     fn may_be_cut_short(&mut self, number: u64) -> bool {
         let many = self.servers.len() > 1;
         let origin = self.servers.iter().any(|server| server.origin.troubles.get() > 0);
-        let seat = self.broker.seat(number);
+        let mut broker = self.broker();
+        let seat = broker.seat(number);
         match seat.work {
             Work::Tcp => false,
             Work::Http { .. } if origin => true,
@@ -190,17 +204,20 @@ impl World {
         let right = self.plan.replicas.iter().all(|replica| *replica == Replica::Right);
         let origin = self.servers.iter().any(|server| server.origin.troubles.get() > 0);
         let many = self.servers.len() > 1;
-        let unheard = self.broker.seat(number).facts.unheard;
+        let (facts, work) = {
+            let mut broker = self.broker();
+            let seat = broker.seat(number);
+            (seat.facts.clone(), seat.work)
+        };
+        let unheard = facts.unheard;
         if unheard || self.short_hold() || self.plan.has(Kind::Origin) || origin {
             return false;
         }
-        let seat = self.broker.seat(number);
-        if !established && (seat.facts.unreachable || !self.plan.faults.is_empty()) {
+        if !established && (facts.unreachable || !self.plan.faults.is_empty()) {
             return false;
         }
-        let seat = self.broker.seat(number);
-        let died = seat.facts.deaths > 0;
-        match seat.work {
+        let died = facts.deaths > 0;
+        match work {
             Work::Tcp => !died,
             Work::Http { safe: true } => (right && !expires) || (!died && !many),
             Work::Http { safe: false } => !died && !many,
@@ -209,7 +226,7 @@ impl World {
 
     /// Whether every app's session is over.
     pub fn all_over(&self) -> bool {
-        self.broker.seats.iter().all(|seat| seat.over)
+        self.broker.borrow().seats.iter().all(|seat| seat.over)
     }
 
     /// Runs a seed to its end.
@@ -224,42 +241,39 @@ impl World {
             }
             assert!(self.counts.steps < 3_000_000, "too many steps: {}", self.hanging());
         }
+        (self.counts.decided, self.counts.cooled, self.counts.led) = {
+            let broker = self.broker();
+            (broker.decided, broker.cooled, broker.led)
+        };
         self.counts.virtual_time = core::time::Duration::from_micros(self.now.0);
         if let Some(names) = &self.names {
             self.counts.answers = names.directory.answers;
             self.counts.lapses = names.directory.lapses;
         }
         let deadline = Instant(self.now.0 + HOLD_S * 1_000_000);
-        while self.servers.iter().any(|server| !server.ends.is_empty()) {
+        while !self.ends.is_empty() {
             assert!(self.step() && self.now < deadline, "a server keeps: {}", self.hanging());
             assert!(self.counts.steps < 3_000_000, "too many steps: {}", self.hanging());
         }
     }
 
-    fn hanging(&self) -> String {
+    fn hanging(&mut self) -> String {
         let mut text = String::new();
-        for (number, seat) in self.broker.seats.iter().enumerate().filter(|(_, seat)| !seat.over) {
-            let Some(end) = &seat.end else { continue };
-            let Near::App(app) = &end.near else { continue };
+        let all: Vec<Who> = self.ends.keys().copied().collect();
+        for who in all {
+            let looking = match who {
+                Who::Broker(number) => self.broker().seat(number).looking.describe(),
+                Who::Server(..) => "",
+            };
+            let Some(end) = self.end_mut(who) else { continue };
+            let progress = end.driver.near().app().map(|app| app.progress());
+            let (closed, session) = (end.closed(), end.session());
             text += &format!(
-                "{:?} searches {} {:?} {}, {:?}; ",
-                seat.work,
-                self.broker.searches(number),
-                end.session.state(),
-                app.progress(),
-                end.session.positions()
+                "{who:?} {looking} {:?} {progress:?} closed {closed:?} undelivered {} {:?}; ",
+                session.state(),
+                session.undelivered(),
+                session.positions(),
             );
-        }
-        for (number, server) in self.servers.iter().enumerate() {
-            for end in server.ends.values().flatten() {
-                text += &format!(
-                    "server {number}: {:?} {:?} closed {:?} undelivered {}; ",
-                    end.session.state(),
-                    end.session.positions(),
-                    end.closed,
-                    end.session.undelivered()
-                );
-            }
         }
         text
     }

@@ -1,6 +1,6 @@
 //! The directory: the shipped Session Name Server, with its shipped store, over a disk that may be
-//! full, in virtual time. Servers announce themselves, the owner of an endpoint renews its lease and
-//! tells when it moves, the broker looks names up and watches them.
+//! full, in virtual time. Servers announce themselves, the owner of an endpoint renews its lease
+//! and tells when it moves, the broker looks names up and watches them.
 //!
 //! What must hold: who was told that something is done finds it there, whatever happens to the
 //! directory, until its lease has run out; and nobody is told of a place whose lease has.

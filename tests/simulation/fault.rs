@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use stp_proto::session::Input;
+use stp_drive::Command;
 use stp_proto::wire::TransferReason;
 
 use crate::disk::Full;
-use crate::near::Near;
 use crate::net::{BROKER, ConnId, Owner, SERVER};
 use crate::opening::EPOCH_S;
 use crate::plan::Kind;
@@ -43,13 +42,14 @@ impl World {
                 }
                 origin.breaks.set(origin.breaks.get() + 1);
                 origin.troubles.set(origin.troubles.get() + 1);
-                self.poke(server);
+                self.poke_all(server);
             }
             Kind::Burden => self.burden(server),
             Kind::Impatience => {
-                let number = self.random.below(self.broker.seats.len() as u64);
-                let input = if self.random.one_in(2) { Input::Retry } else { Input::PathChanged };
-                self.input(Who::Broker(number), input);
+                let number = self.random.below(self.sessions().end);
+                let retry = self.random.one_in(2);
+                let command = if retry { Command::Retry } else { Command::PathChanged };
+                self.tell_end(Who::Broker(number), command);
             }
             Kind::Directory => self.directory_fault(),
             Kind::Disk => {
@@ -57,6 +57,12 @@ impl World {
                 self.fill_disk(Some(full));
                 let pause = self.random.millis(100, 1_800_000);
                 self.after(pause, Ev::DiskFreed);
+            }
+            Kind::UserMove => {
+                let number = self.random.below(self.sessions().end);
+                let offered = self.broker().seat(number).ranks.len();
+                let to = (offered > 0 && self.random.one_in(2)).then(|| self.random.index(offered));
+                self.move_by_user(number, to);
             }
             Kind::Suspend => {}
         }
@@ -81,15 +87,14 @@ impl World {
     }
 
     /// Every session of a server looks at its service.
-    fn poke(&mut self, server: usize) {
-        let numbers: Vec<u64> = self.servers[server].ends.keys().copied().collect();
-        for number in numbers {
-            self.at(self.now, Ev::Wake(Who::Server(server, number)));
+    fn poke_all(&mut self, server: usize) {
+        for who in self.sessions_of(server) {
+            self.poke(who);
         }
     }
 
     fn some_conns(&mut self) -> Vec<ConnId> {
-        let mut all = self.net.to(None);
+        let mut all = self.net().to(None);
         if !all.is_empty() && self.random.one_in(3) {
             let one = self.random.index(all.len());
             all = vec![all[one]];
@@ -116,14 +121,14 @@ impl World {
     fn break_conn(&mut self, conn: ConnId, after: [Option<Duration>; 2]) {
         for side in [BROKER, SERVER] {
             let way = 1 - side;
-            let Some(after) = after[side] else {
-                if let Some(known) = self.net.conns.get_mut(&conn) {
-                    known.ways[way].dead = true;
+            let mut net = self.net();
+            match after[side] {
+                Some(after) => net.break_towards(conn, side, after),
+                None => {
+                    if let Some(known) = net.conns.get_mut(&conn) {
+                        known.ways[way].dead = true;
+                    }
                 }
-                continue;
-            };
-            if let Some(at) = self.net.break_towards(self.now, conn, side, after) {
-                self.at(at, Ev::Arrive(conn, way));
             }
         }
     }
@@ -131,7 +136,7 @@ impl World {
     fn silence(&mut self) {
         let which = self.random.below(3);
         for conn in self.some_conns() {
-            if let Some(known) = self.net.conns.get_mut(&conn) {
+            if let Some(known) = self.net().conns.get_mut(&conn) {
                 known.ways[BROKER].dead |= which != 1;
                 known.ways[SERVER].dead |= which != 0;
             }
@@ -146,15 +151,20 @@ impl World {
             if !all && rank != server {
                 continue;
             }
-            self.net.down_until[rank] = self.net.down_until[rank].max(self.now + pause);
-            for conn in self.net.to(Some(rank)) {
-                if let Some(known) = self.net.conns.get_mut(&conn) {
+            let until = self.now + pause;
+            let mut net = self.net();
+            net.down_until[rank] = net.down_until[rank].max(until);
+            for conn in net.to(Some(rank)) {
+                if let Some(known) = net.conns.get_mut(&conn)
+                    && known.path == rank
+                {
                     for way in &mut known.ways {
                         way.frozen = true;
                         way.dead |= !survive;
                     }
                 }
             }
+            drop(net);
             self.after(pause, Ev::Thaw(rank));
         }
         if all && let Some(names) = &mut self.names {
@@ -168,7 +178,7 @@ impl World {
         let until = self.now + self.random.millis(1_000, 600_000);
         for rank in 0..self.servers.len() {
             if all || rank == server {
-                self.net.slow_until[rank] = (until, more);
+                self.net().slow_until[rank] = (until, more);
             }
         }
     }
@@ -184,23 +194,22 @@ impl World {
 
     /// What was frozen goes on.
     pub fn thaw(&mut self, server: usize) {
-        if !self.net.is_up(self.now, server) {
-            return;
-        }
-        for (conn, way, at) in self.net.thaw(self.now, server) {
-            self.at(at, Ev::Arrive(conn, way));
+        let mut net = self.net();
+        if net.is_up(self.now, server) {
+            net.thaw(server);
         }
     }
 
     fn change_address(&mut self) {
-        self.net.address += 1;
+        self.net().address += 1;
         let after = if self.random.one_in(3) { Some(Duration::ZERO) } else { None };
-        for conn in self.net.to(None) {
+        let all = self.net().to(None);
+        for conn in all {
             self.break_conn(conn, [after, None]);
         }
         if self.random.one_in(2) {
             let pause = self.random.millis(10, 60_000);
-            for until in &mut self.net.down_until {
+            for until in &mut self.net().down_until {
                 *until = (*until).max(self.now + pause);
             }
         }
@@ -215,8 +224,13 @@ impl World {
         if let Some(names) = &mut self.names {
             names.moved(server);
         }
-        self.net.down_until[server] = self.net.down_until[server].max(self.now + pause);
-        for conn in self.net.to(Some(server)) {
+        let until = self.now + pause;
+        let all = {
+            let mut net = self.net();
+            net.down_until[server] = net.down_until[server].max(until);
+            net.to(Some(server))
+        };
+        for conn in all {
             self.break_conn(conn, [None, None]);
         }
     }
@@ -225,22 +239,33 @@ impl World {
         if !self.servers[server].alive {
             return;
         }
-        // The process dies, or its machine.
         let loses_power = self.random.one_in(2);
+        self.kill(server, loses_power);
+        let pause = self.random.millis(100, 600_000);
+        self.after(pause, Ev::Restart(server));
+    }
+
+    /// A server's process dies, or its machine.
+    pub fn kill(&mut self, server: usize, loses_power: bool) {
         self.servers[server].die();
         self.servers[server].gone = loses_power;
-        for seat in &mut self.broker.seats {
+        for seat in &mut self.broker().seats {
             seat.facts.deaths += 1;
         }
         let told = (!loses_power).then_some(Duration::ZERO);
-        for conn in self.net.to(Some(server)) {
-            if let Some(known) = self.net.conns.get_mut(&conn) {
+        let all = self.net().to(Some(server));
+        for conn in all {
+            if let Some(known) = self.net().conns.get_mut(&conn)
+                && known.server == server
+            {
                 known.owner[SERVER] = Owner::Nobody;
             }
             self.break_conn(conn, [told, None]);
         }
-        let pause = self.random.millis(100, 600_000);
-        self.after(pause, Ev::Restart(server));
+        // Its links are nobody's by now: nothing is sent any more.
+        for who in self.sessions_of(server) {
+            self.ends.remove(&who);
+        }
     }
 
     pub fn restart(&mut self, server: usize) {
@@ -251,23 +276,22 @@ impl World {
 
     fn app_fault(&mut self, kind: Kind) {
         let now = self.now;
-        let number = self.random.below(self.broker.seats.len() as u64);
+        let number = self.random.below(self.sessions().end);
         let (pause, aborts) = (self.random.millis(100, 3_600_000), self.random.one_in(2));
-        let seat = self.broker.seat(number);
-        let Some(end) = &mut seat.end else { return };
-        let Near::App(app) = &mut end.near else { return };
+        let who = Who::Broker(number);
+        let Some(app) = self.end_mut(who).and_then(|end| end.driver.near().app()) else { return };
         match kind {
             Kind::Stall => app.stalled_until = now + pause,
             _ if aborts => {
                 app.aborts = true;
-                seat.facts.app_aborted = true;
+                self.broker().seat(number).facts.app_aborted = true;
             }
             _ => {
                 app.quits = true;
-                seat.facts.app_quit = true;
+                self.broker().seat(number).facts.app_quit = true;
             }
         }
-        self.run_end(Who::Broker(number));
+        self.poke(who);
     }
 
     /// A machine sleeps: nothing happens there, and then its clock has leapt.
@@ -276,25 +300,26 @@ impl World {
         if self.random.one_in(3) {
             self.servers[server].asleep_until = until;
         } else {
-            self.broker.asleep_until = until;
+            self.broker().asleep_until = until;
         }
     }
 
     fn burden(&mut self, server: usize) {
         if self.random.one_in(2) {
             self.servers[server].full_until = self.now + self.random.millis(100, 60_000);
-            for seat in &mut self.broker.seats {
+            for seat in &mut self.broker().seats {
                 seat.facts.unreachable = true;
             }
             return;
         }
-        let numbers: Vec<u64> = self.servers[server].ends.keys().copied().collect();
-        for number in numbers {
-            let who = Who::Server(server, number);
-            if let Some(end) = self.slot(who).and_then(Option::as_mut) {
-                end.session.request_transfer(TransferReason::Overloaded, "please leave");
-            }
-            self.run_end(who);
+        self.ask_to_leave(server);
+    }
+
+    /// A server wants to be left by all its sessions.
+    pub fn ask_to_leave(&mut self, server: usize) {
+        for who in self.sessions_of(server) {
+            let (reason, text) = (TransferReason::Overloaded, "please leave".to_owned());
+            self.tell_end(who, Command::AskTransfer { reason, text });
         }
     }
 
@@ -303,15 +328,15 @@ impl World {
         self.say(|_| "MEND".to_owned());
         self.mended = true;
         let now = self.now;
-        self.broker.asleep_until = now;
+        self.broker().asleep_until = now;
         self.plan.late = Duration::ZERO;
         for server in 0..self.servers.len() {
             self.servers[server].asleep_until = now;
             self.servers[server].full_until = now;
             self.servers[server].clock.set(EPOCH_S);
-            self.net.slow_until[server] = Default::default();
+            self.net().slow_until[server] = Default::default();
             self.servers[server].origin.down_until.set(now);
-            self.net.down_until[server] = now;
+            self.net().down_until[server] = now;
             self.restart(server);
             self.thaw(server);
         }
@@ -320,19 +345,13 @@ impl World {
             names.directory.down_until = now;
             self.directory_back();
         }
-        for number in 0..self.broker.seats.len() as u64 {
-            if let Some(end) = &mut self.broker.seat(number).end
-                && let Near::App(app) = &mut end.near
-            {
+        let all: Vec<Who> = self.ends.keys().copied().collect();
+        for who in all {
+            if let Some(app) = self.end_mut(who).and_then(|end| end.driver.near().app()) {
                 app.hurry();
             }
-            self.input(Who::Broker(number), Input::Resume);
-        }
-        for server in 0..self.servers.len() {
-            let numbers: Vec<u64> = self.servers[server].ends.keys().copied().collect();
-            for number in numbers {
-                self.input(Who::Server(server, number), Input::Resume);
-            }
+            self.poke(who);
+            self.tell_end(who, Command::Resume);
         }
     }
 }

@@ -5,12 +5,13 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::rc::Rc;
 use std::time::Duration;
 
+use stp_drive::Pulled;
 use stp_proto::replay::http::{Ask, Down, Ending, Flow, Observer, Plan, Up};
 use stp_proto::replay::{Again, Exchange, Policy};
 use stp_proto::session::{Event, Session, ShutNear, TicketOffer};
 use stp_proto::time::Instant;
 
-use crate::near::{Pulled, copy};
+use crate::near::copy;
 use crate::opening::{Beginning, JoinError, Mint, join};
 use crate::origin::{Origin, Upstream};
 
@@ -481,7 +482,7 @@ impl Http {
                 }
             }
         }
-        if total == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(Pulled::Bytes) }
+        if total == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(Pulled::Bytes(total)) }
     }
 
     pub fn push(

@@ -1,6 +1,6 @@
-//! A broker's cores, servers' cores, their apps and services, and the directory, in one virtual clock
-//! under random faults: the shipped session, choice, observer, plans, claims, name server and store,
-//! driven as the daemons drive them.
+//! Sessions between a broker and servers, their apps and services, and the directory, in one
+//! virtual clock under random faults. What decides and what drives sessions is shipped code; the
+//! README beside this says what is simulated.
 //!
 //! `STP_SEED=n` runs one seed and prints its trace, `STP_SEEDS=n` says how many are run (from
 //! `STP_FIRST` on; `scripts/simulate`). Everything a run does follows from its seed.
@@ -10,9 +10,13 @@ mod broker;
 mod check;
 mod directory;
 mod disk;
-mod drive;
+mod ends;
+mod far;
 mod fault;
 mod http;
+mod link;
+#[cfg(feature = "model")]
+mod mutants;
 mod names;
 mod near;
 mod net;
@@ -20,9 +24,10 @@ mod opening;
 mod origin;
 mod plan;
 mod random;
-mod reach;
-mod search;
+mod scenario;
 mod server;
+mod trace;
+mod ways;
 mod work;
 mod world;
 
@@ -45,7 +50,8 @@ fn number(name: &str) -> Option<u64> {
 }
 
 fn run(seed: u64, loud: bool) -> Counts {
-    let mut world = World::new(seed, loud);
+    trace::set_loud(loud);
+    let mut world = World::new(seed);
     world.run();
     world.counts
 }
@@ -111,6 +117,10 @@ impl Counts {
         self.resets += other.resets;
         self.resumed += other.resumed;
         self.moved += other.moved;
+        self.decided += other.decided;
+        self.cooled += other.cooled;
+        self.led += other.led;
+        self.full += other.full;
         self.bytes += other.bytes;
         self.answers += other.answers;
         self.lapses += other.lapses;
@@ -135,7 +145,8 @@ fn sessions_survive_what_may_happen() {
     let hours = sum.virtual_time.as_secs() / 3600;
     eprintln!(
         "{seeds} seeds in {:.1} s ({:.0} a second): {hours} virtual hours, {} steps, {} faults, \
-         {} sessions ({} reached their goal, {} ended otherwise), {} resumed, {} moved, {} MB; \
+         {} sessions ({} reached their goal, {} ended otherwise), {} resumed, {} moved \
+         ({} for speed, {} times not so soon again), {} led through relays, {} MB; \
          the directory answered {} times, {} leases ran out, servers were followed {} times",
         took.as_secs_f64(),
         seeds as f64 / took.max(Duration::from_millis(1)).as_secs_f64(),
@@ -146,6 +157,9 @@ fn sessions_survive_what_may_happen() {
         sum.resets,
         sum.resumed,
         sum.moved,
+        sum.decided,
+        sum.cooled,
+        sum.led,
         sum.bytes / 1_000_000,
         sum.answers,
         sum.lapses,

@@ -157,7 +157,7 @@ impl World {
     }
 
     fn place(&mut self, asker: Asker) -> SocketAddr {
-        let address = self.net.address;
+        let address = self.net().address;
         match asker {
             Asker::Broker => {
                 let [high, low] = u16::try_from(address % 60_000).expect("less").to_be_bytes();
@@ -172,8 +172,8 @@ impl World {
     fn delivery(&mut self, asker: Asker) -> Option<Instant> {
         let until = match asker {
             Asker::Broker => Instant::default(),
-            Asker::Server(server) => self.net.down_until[server],
-            Asker::Owner => self.net.down_until[0],
+            Asker::Server(server) => self.net().down_until[server],
+            Asker::Owner => self.net().down_until[0],
         };
         let until = until.max(self.names().directory.down_until);
         let delay = self.random.millis(1, 100);
@@ -398,7 +398,7 @@ impl World {
     /// The service behind an app's name, before its session begins; false if it has to wait.
     pub fn resolve(&mut self, number: u64) -> bool {
         let now = self.now;
-        let service = service_of(self.broker.seat(number).work);
+        let service = service_of(self.broker().seat(number).work);
         let known = &mut self.names().known[service];
         if known.kept.as_ref().is_some_and(|kept| now - kept.at < kept.fresh) {
             return true;
@@ -414,7 +414,7 @@ impl World {
     /// Who offers the service of a session that begins now.
     pub fn offered(&mut self, number: u64) -> Option<Vec<Rank>> {
         self.names.as_ref()?;
-        let service = service_of(self.broker.seat(number).work);
+        let service = service_of(self.broker().seat(number).work);
         let known = &mut self.names().known[service];
         let ranks = known.kept.as_ref()?.servers.iter().map(|(rank, _)| *rank).collect();
         if !std::mem::replace(&mut known.following, true) {
@@ -453,10 +453,10 @@ impl World {
         let servers: Vec<(Rank, SocketAddr)> =
             found.places.iter().map(|place| (rank(place.key), place.address)).collect();
         for (rank, address) in &servers {
-            let reach = &mut self.broker.reaches[*rank];
-            if reach.address.replace(*address).is_some_and(|old| old != *address) {
+            let old = self.broker().servers.list[*rank].address.replace(*address);
+            if old.is_some_and(|old| old != *address) {
                 self.counts.followed += 1;
-                self.path_changed(*rank);
+                self.broker().server_moved(*rank);
             }
         }
         let (at, fresh) = (self.now, Duration::from_secs(found.fresh_s.into()));
@@ -466,9 +466,9 @@ impl World {
     /// Time to watch a service, or to look whether it is watched still.
     pub fn follow(&mut self, service: usize) {
         let uses = |seat: &crate::broker::Seat| {
-            service_of(seat.work) == service && seat.end.is_some() && !seat.over
+            service_of(seat.work) == service && seat.begun && !seat.over
         };
-        if !self.broker.seats.iter().any(uses) {
+        if !self.broker.borrow().seats.iter().any(uses) {
             self.names().known[service].following = false;
             return;
         }

@@ -1,7 +1,9 @@
 //! The near sides of sessions: the app at the broker, the services at the servers.
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
+use std::task::{Context, Poll};
 
+use stp_drive::{Near, Pulled};
 use stp_proto::session::{Event, Session, ShutNear};
 use stp_proto::time::Instant;
 
@@ -10,83 +12,130 @@ use crate::http::Http;
 use crate::plan::Pace;
 use crate::random::{pattern, pattern_at, urgent_at};
 
-/// What a pull found.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub enum Pulled {
-    Nothing,
-    Bytes,
-    Fin,
-    Gone,
-    Reset,
-}
-
-/// A near side.
-pub enum Near {
+/// What a near side is.
+pub enum Kind {
     App(Box<App>),
     Http(Box<Http>),
     Tcp(Box<Tcp>),
 }
 
-impl Near {
-    pub fn pull(&mut self, now: Instant, session: &mut Session) -> Pulled {
-        match self {
-            Near::App(app) => app.pull(now, session),
-            Near::Http(http) => match http.pull(now, session) {
-                Ok(pulled) => pulled,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Pulled::Nothing,
-                Err(_) => Pulled::Reset,
-            },
-            Near::Tcp(tcp) => tcp.pull(now, session),
+/// A near side, and whether it may make progress, as a kernel would say.
+pub struct NearSide {
+    pub kind: Kind,
+    readable: bool,
+    writable: bool,
+    wake_at: Option<Instant>,
+}
+
+impl NearSide {
+    pub fn new(kind: Kind) -> NearSide {
+        NearSide { kind, readable: true, writable: true, wake_at: None }
+    }
+
+    /// Something has happened to it from outside.
+    pub fn poke(&mut self) {
+        (self.readable, self.writable) = (true, true);
+    }
+
+    pub fn app(&mut self) -> Option<&mut App> {
+        match &mut self.kind {
+            Kind::App(app) => Some(app),
+            Kind::Http(_) | Kind::Tcp(_) => None,
         }
     }
 
-    pub fn push(
+    pub fn violation(&mut self) -> Option<String> {
+        match &mut self.kind {
+            Kind::App(app) => app.violation.take(),
+            Kind::Tcp(tcp) => tcp.violation.take(),
+            Kind::Http(_) => None,
+        }
+    }
+
+    fn look_at_clock(&mut self, now: Instant) {
+        if self.wake_at.take_if(|at| *at <= now).is_some() {
+            self.poke();
+        }
+    }
+
+    fn rest(&mut self, now: Instant, session: &Session) {
+        self.wake_at = match &self.kind {
+            Kind::App(app) => app.wake_at(session, now),
+            Kind::Http(http) => http.wake_at(session, now),
+            Kind::Tcp(tcp) => tcp.wake_at(session, now),
+        };
+    }
+}
+
+fn would_block<T>(result: &io::Result<T>) -> bool {
+    result.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+}
+
+fn ready(is_ready: bool) -> Poll<()> {
+    if is_ready { Poll::Ready(()) } else { Poll::Pending }
+}
+
+impl Near for NearSide {
+    fn poll_readable(&mut self, now: Instant, _cx: &mut Context<'_>) -> Poll<()> {
+        self.look_at_clock(now);
+        ready(self.readable)
+    }
+
+    fn poll_writable(&mut self, now: Instant, _cx: &mut Context<'_>) -> Poll<()> {
+        self.look_at_clock(now);
+        ready(self.writable)
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.wake_at
+    }
+
+    fn pull(&mut self, now: Instant, session: &mut Session) -> io::Result<Pulled> {
+        let pulled = match &mut self.kind {
+            Kind::App(app) => app.pull(now, session),
+            Kind::Http(http) => http.pull(now, session),
+            Kind::Tcp(tcp) => tcp.pull(now, session),
+        };
+        self.readable = !would_block(&pulled);
+        self.rest(now, session);
+        pulled
+    }
+
+    fn push(
         &mut self,
         now: Instant,
         session: &mut Session,
         arrived: &[&[u8]],
     ) -> io::Result<usize> {
-        match self {
-            Near::App(app) => {
-                session.deliver_marked(now, arrived, |slices, urgent| app.take(now, slices, urgent))
-            }
-            Near::Http(http) => http.push(now, session, arrived),
-            Near::Tcp(tcp) => {
-                session.deliver_marked(now, arrived, |slices, urgent| tcp.take(now, slices, urgent))
-            }
-        }
+        let pushed =
+            match &mut self.kind {
+                Kind::App(app) => session
+                    .deliver_marked(now, arrived, |slices, urgent| app.take(now, slices, urgent)),
+                Kind::Http(http) => http.push(now, session, arrived),
+                Kind::Tcp(tcp) => session
+                    .deliver_marked(now, arrived, |slices, urgent| tcp.take(now, slices, urgent)),
+            };
+        (self.readable, self.writable) = (true, !would_block(&pushed));
+        self.rest(now, session);
+        pushed
     }
 
-    pub fn shut(&mut self, now: Instant, how: ShutNear) {
-        match self {
-            Near::App(app) => app.shut(how),
-            Near::Http(http) => http.shut(now, how),
-            Near::Tcp(tcp) => tcp.shut(how),
+    fn shut(&mut self, now: Instant, how: ShutNear) {
+        match &mut self.kind {
+            Kind::App(app) => app.shut(how),
+            Kind::Http(http) => http.shut(now, how),
+            Kind::Tcp(tcp) => tcp.shut(how),
         }
+        self.poke();
     }
 
-    pub fn event(&mut self, now: Instant, session: &mut Session, event: &Event) {
-        match self {
-            Near::App(app) => app.event(event),
-            Near::Http(http) => http.event(now, session, event),
-            Near::Tcp(_) => (),
+    fn event(&mut self, now: Instant, session: &mut Session, event: &Event) {
+        match &mut self.kind {
+            Kind::App(app) => app.event(event),
+            Kind::Http(http) => http.event(now, session, event),
+            Kind::Tcp(_) => (),
         }
-    }
-
-    pub fn wake_at(&self, session: &Session, now: Instant) -> Option<Instant> {
-        match self {
-            Near::App(app) => app.wake_at(session, now),
-            Near::Http(http) => http.wake_at(session, now),
-            Near::Tcp(tcp) => tcp.wake_at(session, now),
-        }
-    }
-
-    pub fn violation(&mut self) -> Option<String> {
-        match self {
-            Near::App(app) => app.violation.take(),
-            Near::Tcp(tcp) => tcp.violation.take(),
-            Near::Http(_) => None,
-        }
+        self.poke();
     }
 }
 
@@ -127,9 +176,9 @@ impl Tcp {
         last > Instant::default() && now < last + self.pace.pause
     }
 
-    fn pull(&mut self, now: Instant, session: &mut Session) -> Pulled {
+    fn pull(&mut self, now: Instant, session: &mut Session) -> io::Result<Pulled> {
         if self.told_end || session.send_room() == 0 || self.is_paused(now, self.write_at) {
-            return Pulled::Nothing;
+            return Err(ErrorKind::WouldBlock.into());
         }
         let (down, written, burst) = (self.down, &mut self.written, self.pace.burst);
         let filled = session.fill(now, |slices| {
@@ -143,19 +192,20 @@ impl Tcp {
             }
             Ok(count)
         });
-        if filled.expect("a pattern does not fail") > 0 {
+        let filled = filled.expect("a pattern does not fail");
+        if filled > 0 {
             self.write_at = now;
             if urgent_at(self.down.0, self.written - 1) {
                 session.mark_urgent();
             }
-            return Pulled::Bytes;
+            return Ok(Pulled::Bytes(filled));
         }
         let may_end = self.written == self.down.1 && (!self.waits || self.shut.is_some());
         if !may_end {
-            return Pulled::Nothing;
+            return Err(ErrorKind::WouldBlock.into());
         }
         self.told_end = true;
-        Pulled::Fin
+        Ok(Pulled::Fin)
     }
 
     fn take(&mut self, now: Instant, slices: &[IoSlice<'_>], urgent: bool) -> io::Result<usize> {

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use stp_proto::course::Deadlines;
 use stp_proto::replay::Policy;
 use stp_proto::session::Limits;
 
@@ -47,10 +48,12 @@ pub enum Kind {
     Directory,
     /// The directory's disk is full for a while.
     Disk,
+    /// A user moves a session.
+    UserMove,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 18] = [
+    pub const ALL: [Kind; 19] = [
         Kind::Cut,
         Kind::Silence,
         Kind::Outage,
@@ -69,6 +72,7 @@ impl Kind {
         Kind::Impatience,
         Kind::Directory,
         Kind::Disk,
+        Kind::UserMove,
     ];
 }
 
@@ -139,6 +143,8 @@ pub struct Plan {
     /// Faults happen until then; then everything is mended.
     pub active: Duration,
     pub broker: Limits,
+    /// How long a session whose home is gone waits for it.
+    pub deadlines: Deadlines,
     pub server: Limits,
     pub wires: Wires,
     pub replicas: Vec<Replica>,
@@ -223,6 +229,8 @@ impl Plan {
             active,
             names: names.then_some(lease_s),
             broker,
+            // Longer than any outage: what ends sessions is looked at by a scenario.
+            deadlines: Deadlines { gone: Duration::from_secs(86_400), ..Deadlines::default() },
             server,
             wires,
             replicas,

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use stp_drive::{Command, FIRST_LINK, Start};
 use stp_proto::handle::Handle;
-use stp_proto::session::{ClosedWhy, Event, Input, LinkId, Session, StartAt, code};
+use stp_proto::session::{ClosedWhy, Session, StartAt, code};
 use stp_proto::ticket::Holder;
 use stp_proto::time::Instant;
 use stp_proto::wire::{
@@ -15,8 +16,10 @@ use stp_proto::wire::{
     encode_resume_denied, first_frame,
 };
 
-use crate::drive::End;
-use crate::near::{Near, Tcp};
+use crate::ends::End;
+use crate::far::{Far, Place as FarPlace, Tombs};
+use crate::link::SimLink;
+use crate::near::{Kind, NearSide, Tcp};
 use crate::net::{ConnId, Owner, SERVER};
 use crate::opening::{self, EPOCH_S, Mint};
 use crate::origin::{Ledger, Origin};
@@ -38,9 +41,8 @@ enum Place {
 /// A server.
 pub struct Server {
     pub origin: Rc<Origin>,
-    pub ends: BTreeMap<u64, Option<End>>,
     places: BTreeMap<Handle, Place>,
-    tombs: BTreeMap<(Handle, Handle), (u32, ResumeDenial)>,
+    tombs: Tombs,
     next: u64,
     /// The process runs.
     pub alive: bool,
@@ -74,9 +76,8 @@ impl Server {
             };
             Server {
                 origin: Rc::new(origin),
-                ends: BTreeMap::new(),
                 places: BTreeMap::new(),
-                tombs: BTreeMap::new(),
+                tombs: Tombs::default(),
                 next: 0,
                 alive: true,
                 gone: false,
@@ -91,9 +92,8 @@ impl Server {
 
     /// Dies: nothing of its memory is left.
     pub fn die(&mut self) {
-        self.ends.clear();
         self.places.clear();
-        self.tombs.clear();
+        self.tombs.borrow_mut().clear();
         self.alive = false;
         self.generation += 1;
     }
@@ -111,11 +111,11 @@ impl World {
             Ok(First::Resume(resume)) => {
                 let number = self.running(server, resume.initiator, Some(resume.acceptor));
                 if let Some(number) = number {
-                    return self.attach(Who::Server(server, number), conn, &record);
+                    return self.attach(Who::Server(server, number), conn, record);
                 }
-                let tomb = self.servers[server].tombs.get(&(resume.initiator, resume.acceptor));
-                let unknown = (resume.epoch, ResumeDenial::Unknown);
-                let (seen, why) = tomb.copied().unwrap_or(unknown);
+                let key = (resume.initiator, resume.acceptor);
+                let tomb = self.servers[server].tombs.borrow().get(&key).copied();
+                let (seen, why) = tomb.unwrap_or((resume.epoch, ResumeDenial::Unknown));
                 self.say(|_| format!("server {server} denies: {why}"));
                 let mut frame = Vec::new();
                 encode_resume_denied(seen, why, &mut frame);
@@ -124,8 +124,8 @@ impl World {
             Ok(First::Reset(reset)) => {
                 let own = (!reset.acceptor.is_none()).then_some(reset.acceptor);
                 if let Some(number) = self.running(server, reset.initiator, own) {
-                    let input = Input::Abort { code: reset.code };
-                    self.input(Who::Server(server, number), input);
+                    let abort = Command::Abort { code: reset.code };
+                    self.tell_end(Who::Server(server, number), abort);
                 }
                 let mut frame = Vec::new();
                 encode_done(&mut frame);
@@ -136,44 +136,27 @@ impl World {
     }
 
     fn running(&self, server: usize, handle: Handle, own: Option<Handle>) -> Option<u64> {
-        let server = &self.servers[server];
-        let Some(Place::Running(number, _)) = server.places.get(&handle) else { return None };
-        let end = server.ends.get(number)?.as_ref()?;
-        own.is_none_or(|own| end.session.handles().1 == own).then_some(*number)
+        let places = &self.servers[server].places;
+        let Some(Place::Running(number, _)) = places.get(&handle) else { return None };
+        let end = self.end(Who::Server(server, *number))?;
+        own.is_none_or(|own| end.session().handles().1 == own).then_some(*number)
     }
 
     fn answer(&mut self, conn: ConnId, frame: &[u8]) {
-        if let Some(at) = self.net.send(self.now, conn, SERVER, frame) {
-            self.at(at, Ev::Arrive(conn, SERVER));
-        }
-        self.close(conn, SERVER, false);
+        let mut net = self.net();
+        net.send(conn, SERVER, frame);
+        net.close(conn, SERVER, false);
     }
 
     /// Hands a link to a session that runs.
-    fn attach(&mut self, who: Who, conn: ConnId, record: &[u8]) {
-        let now = self.now;
-        let Some(link) = self.hand_over(who, conn) else { return };
-        let Some(end) = self.slot(who).and_then(Option::as_mut) else { return };
-        if let Ok(First::Connect(connect)) = first_frame(record) {
-            if !end.session.reaccept(now, link, &connect) {
-                end.links.retain(|(other, _)| *other != link);
-                self.close(conn, SERVER, true);
-            }
-        } else {
-            let mut arrived = Vec::new();
-            let result = end.session.handle_record(now, link, record, &mut arrived);
-            assert!(arrived.is_empty(), "a RESUME holds no data");
-            if let Err(blame) = result {
-                panic!("{who:?} blames its peer: {blame}");
-            }
-        }
-        self.run_end(who);
+    fn attach(&mut self, who: Who, conn: ConnId, record: Vec<u8>) {
+        let Who::Server(_, number) = who else { return };
+        let link = Box::new(SimLink::new(&self.wire(), conn, SERVER, number));
+        self.tell_end(who, Command::Attach { link, record });
     }
 
     fn connect(&mut self, server: usize, conn: ConnId, handle: Handle, new: bool, record: &[u8]) {
-        if let Some(known) = self.net.conns.get_mut(&conn) {
-            known.owner[SERVER] = Owner::Parked;
-        }
+        self.net().give(conn, SERVER, Owner::Parked);
         match self.servers[server].places.get_mut(&handle) {
             Some(Place::Opening(waiting)) => {
                 waiting.push((conn, record.to_vec()));
@@ -181,7 +164,7 @@ impl World {
             }
             Some(Place::Running(number, _)) if new => {
                 let who = Who::Server(server, *number);
-                return self.attach(who, conn, record);
+                return self.attach(who, conn, record.to_vec());
             }
             Some(Place::Running(..)) => {}
             None => {
@@ -213,6 +196,7 @@ impl World {
                     self.servers[server].places.remove(&handle);
                 }
                 let busy = why == DenyReason::Overloaded;
+                self.counts.full += u64::from(busy);
                 let after = if busy { RETRY_AFTER } else { Duration::ZERO };
                 let mut frame = Vec::new();
                 encode_connect_denied(handle, why, after, &text, &mut frame);
@@ -228,12 +212,12 @@ impl World {
         &mut self,
         server: usize,
         connect: &Connect<'_>,
-    ) -> Result<(Near, StartAt, bool), opening::Denial> {
+    ) -> Result<(Kind, StartAt, bool), opening::Denial> {
         let now = self.now;
         if now < self.servers[server].full_until {
             return Err((DenyReason::Overloaded, "full".to_owned()));
         }
-        let script = self.broker.seat_of(connect.handle).map(|seat| seat.script.clone());
+        let script = self.broker().seat_of(connect.handle).map(|seat| seat.script.clone());
         let request = match &connect.mode {
             ConnectMode::New | ConnectMode::Relay(_) => None,
             ConnectMode::Transfer(request) => Some(request),
@@ -244,7 +228,7 @@ impl World {
                     return Err((DenyReason::Unsafe, "tcp".to_owned()));
                 }
                 let tcp = Tcp::new(up, down, waits, self.plan.origin);
-                Ok((Near::Tcp(Box::new(tcp)), StartAt::default(), false))
+                Ok((Kind::Tcp(Box::new(tcp)), StartAt::default(), false))
             }
             Script::Http => {
                 let holder = Holder {
@@ -258,7 +242,7 @@ impl World {
                 let policy = self.plan.policy;
                 let origin = Rc::clone(&self.servers[server].origin);
                 let (http, at) = opening::open(now, &origin, request, mint, policy)?;
-                Ok((Near::Http(Box::new(http)), at, true))
+                Ok((Kind::Http(Box::new(http)), at, true))
             }
         }
     }
@@ -268,7 +252,7 @@ impl World {
         server: usize,
         conn: ConnId,
         connect: &Connect<'_>,
-        near: Near,
+        near: Kind,
         at: StartAt,
         holds: bool,
     ) {
@@ -276,50 +260,43 @@ impl World {
         if let Some(Place::Running(_, epoch)) = place
             && *epoch > connect.epoch
         {
-            return self.close(conn, SERVER, false);
+            return self.net().close(conn, SERVER, false);
         }
         let own = Handle(self.random.handle());
         let limits = self.plan.server.clone();
         let name = ["a", "b", "c"][server];
-        let first = LinkId(0);
-        let mut session = Session::accept(self.now, limits, first, own, connect, at, name);
+        let mut session = Session::accept(self.now, limits, FIRST_LINK, own, connect, at, name);
         if holds {
             session.hold_acks();
         }
         let here = &mut self.servers[server];
         here.next += 1;
         let number = here.next;
-        here.ends.insert(number, Some(End::new(session, near)));
+        let far = Far::new(FarPlace::Server(Rc::clone(&here.tombs)), &self.net);
         let old = here.places.insert(connect.handle, Place::Running(number, connect.epoch));
         self.say(|_| format!("server {server} accepts session {number} at {at:?}"));
         let who = Who::Server(server, number);
-        match self.hand_over(who, conn) {
-            Some(link) => assert_eq!(link, first),
-            None => self.input(who, Input::LinkLost { link: first }),
-        }
+        let link = Box::new(SimLink::new(&self.net, conn, SERVER, number));
+        let end = End::new(session, NearSide::new(near), far, Start::Link(link));
+        self.ends.insert(who, Some(end));
         self.run_end(who);
         if let Some(Place::Running(old, _)) = old {
-            self.input(Who::Server(server, old), Input::Abort { code: code::MOVED });
-        }
-    }
-
-    /// Remembers how a session ended.
-    pub fn bury(&mut self, server: usize, end: &End, event: &Event) {
-        let handles = end.session.handles();
-        let Event::Closed { why } = event else { return };
-        if let Some(epitaph) = end.session.epitaph() {
-            self.servers[server].tombs.insert(handles, epitaph);
-        }
-        let seat = self.broker.seats.iter_mut().find(|seat| seat.handle == handles.0);
-        if let (Some(seat), false) = (seat, end.watch.heard) {
-            seat.facts.unheard |= *why == ClosedWhy::ResetHere { code: code::HOLD };
+            self.tell_end(Who::Server(server, old), Command::Abort { code: code::MOVED });
         }
     }
 
     /// A server drops a session.
-    pub fn server_session_over(&mut self, server: usize, number: u64) {
-        let here = &mut self.servers[server];
-        here.ends.remove(&number);
-        here.places.retain(|_, place| !matches!(place, Place::Running(n, _) if *n == number));
+    pub fn server_session_over(&mut self, server: usize, number: u64, end: &mut End) {
+        let places = &mut self.servers[server].places;
+        places.retain(|_, place| !matches!(place, Place::Running(n, _) if *n == number));
+        let unheard = end.closed() == Some(ClosedWhy::ResetHere { code: code::HOLD });
+        if unheard && !end.watch.heard {
+            let handle = end.session().handles().0;
+            let mut broker = self.broker();
+            let seat = broker.seats.iter_mut().find(|seat| seat.handle == handle);
+            if let Some(seat) = seat {
+                seat.facts.unheard = true;
+            }
+        }
     }
 }

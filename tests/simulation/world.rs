@@ -1,17 +1,21 @@
 //! The simulated world: one virtual clock and a queue of what will happen.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell, RefMut};
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use stp_proto::session::Input;
+use stp_drive::Command;
+use stp_proto::course::{FailureKind, Relay};
+use stp_proto::select::Rank;
 use stp_proto::time::Instant;
 
 use crate::broker::Broker;
 use crate::directory::Asker;
+use crate::ends::End;
+use crate::link::Wire;
 use crate::names::Names;
 use crate::net::{BROKER, ConnId, Net, SERVER};
 use crate::origin::Ledger;
@@ -35,10 +39,9 @@ impl Who {
         }
     }
 
-    pub fn number(self) -> u64 {
-        match self {
-            Who::Broker(number) | Who::Server(_, number) => number,
-        }
+    /// The session with this number at one side of a connection to this server.
+    pub fn at(side: usize, server: usize, number: u64) -> Who {
+        if side == BROKER { Who::Broker(number) } else { Who::Server(server, number) }
     }
 }
 
@@ -50,11 +53,23 @@ pub enum Ev {
     /// An app begins.
     Start(u64),
     Search(u64),
-    /// An attempt to make a link: it reaches the server, it is answered, it was silent for long.
+    /// A dial reaches the server, it is answered, it has taken too long.
     Syn(u64),
     Dialed(u64, bool),
-    Silent(u64),
-    Probe(usize),
+    DialOver(u64),
+    /// The broker looks whether links to a server are to be dialed.
+    Pace(Rank),
+    /// Servers are measured: for a session's first choice, for a decision to leave (its number),
+    /// and the ways to a session's home.
+    MeasureFirst(u64, u64, Vec<Rank>),
+    Measure(u64, u64, Vec<Rank>),
+    MeasureWays(u64, u64, Rank),
+    /// The answers have come.
+    MeasuredFirst(u64, u64, Vec<(Rank, Option<Duration>)>),
+    Measured(u64, u64, Vec<(Rank, Option<Duration>)>),
+    MeasuredWays(u64, u64, Vec<(Option<Relay>, Option<Duration>)>),
+    /// A session that is led through a relay looks at the straight way.
+    Look(u64),
     /// A server opens the service of a session.
     Open(usize, u32, ConnId, Vec<u8>),
     Fault(Kind),
@@ -98,6 +113,12 @@ pub struct Counts {
     pub resets: u64,
     pub resumed: u64,
     pub moved: u64,
+    /// Decisions to leave for the sake of speed, those that a cool-down put off, links through
+    /// relays, and denials because a server was full.
+    pub decided: u64,
+    pub cooled: u64,
+    pub led: u64,
+    pub full: u64,
     pub bytes: u64,
     /// Of the directory: requests answered, leases that ran out, servers found elsewhere.
     pub answers: u64,
@@ -108,40 +129,50 @@ pub struct Counts {
 /// Everything.
 pub struct World {
     pub now: Instant,
+    /// The same, for those who cannot be told.
+    pub clock: Rc<Cell<Instant>>,
     queue: BinaryHeap<Reverse<(Instant, u64, u64)>>,
-    events: std::collections::BTreeMap<u64, Ev>,
+    events: BTreeMap<u64, Ev>,
     sequence: u64,
     pub random: Random,
     pub plan: Plan,
-    pub net: Net,
-    pub broker: Broker,
+    pub net: Wire,
+    pub broker: Rc<RefCell<Broker>>,
+    /// The sessions' ends; an empty place while one takes its turns.
+    pub ends: BTreeMap<Who, Option<End>>,
     pub servers: Vec<Server>,
     pub ledger: Rc<RefCell<Ledger>>,
     /// The directory, and who asks it.
     pub names: Option<Names>,
     pub mended: bool,
     pub counts: Counts,
-    /// The trace is printed.
-    pub loud: bool,
 }
 
 impl World {
-    pub fn new(seed: u64, loud: bool) -> World {
+    pub fn new(seed: u64) -> World {
         let mut random = Random::new(seed);
         let plan = Plan::draw(&mut random);
+        World::with(plan, random)
+    }
+
+    /// A world that is as this plan says.
+    pub fn with(plan: Plan, mut random: Random) -> World {
         let net_random = Random::new(random.next());
         let net = Net::new(plan.wires.clone(), plan.packed, net_random);
+        let net = Rc::new(RefCell::new(net));
         let ledger = Rc::new(RefCell::new(Ledger::default()));
         let servers = Server::all(&plan, &mut random, &ledger);
-        let broker = Broker::new(&plan, &mut random, &servers, &ledger);
+        let broker = Broker::new(&plan, &mut random, &servers, &ledger, &net);
         let mut world = World {
             now: Instant(1_000_000),
+            clock: Rc::new(Cell::new(Instant(1_000_000))),
             queue: BinaryHeap::new(),
-            events: std::collections::BTreeMap::new(),
+            events: BTreeMap::new(),
             sequence: 0,
             random,
             net,
-            broker,
+            broker: Rc::new(RefCell::new(broker)),
+            ends: BTreeMap::new(),
             servers,
             ledger,
             names: plan
@@ -149,7 +180,6 @@ impl World {
                 .map(|lease_s| Names::new(Instant(1_000_000), plan.replicas.len(), lease_s)),
             mended: false,
             counts: Counts::default(),
-            loud,
             plan,
         };
         world.say(|world| format!("{:#?}", world.plan));
@@ -158,7 +188,7 @@ impl World {
     }
 
     fn begin(&mut self) {
-        for number in 0..self.broker.seats.len() as u64 {
+        for number in self.sessions() {
             let after = if number == 0 { Duration::ZERO } else { self.random.millis(1, 20_000) };
             self.at(self.now + after, Ev::Start(number));
         }
@@ -190,18 +220,61 @@ impl World {
         self.at(self.now + pause, event);
     }
 
-    #[expect(clippy::print_stderr, reason = "the trace is what is asked for")]
     pub fn say(&self, text: impl FnOnce(&World) -> String) {
-        if self.loud {
-            let ms = self.now.0 / 1000;
-            eprintln!("{:>8}.{:03} {}", ms / 1000, ms % 1000, text(self));
+        crate::trace::say(self.now, || text(self));
+    }
+
+    /// The network.
+    pub fn net(&self) -> RefMut<'_, Net> {
+        self.net.borrow_mut()
+    }
+
+    /// The network, for links.
+    pub fn wire(&self) -> Wire {
+        Rc::clone(&self.net)
+    }
+
+    /// The apps' sessions, by number.
+    pub fn sessions(&self) -> std::ops::Range<u64> {
+        0..self.broker.borrow().seats.len() as u64
+    }
+
+    /// The broker, which has looked at the clock.
+    pub fn broker(&self) -> RefMut<'_, Broker> {
+        let mut broker = self.broker.borrow_mut();
+        broker.now = self.now;
+        broker
+    }
+
+    /// What the network and the broker want to happen is taken into the queue.
+    fn take_wishes(&mut self) {
+        let (arrivals, roomy) = {
+            let mut net = self.net();
+            (std::mem::take(&mut net.arrivals), std::mem::take(&mut net.roomy))
+        };
+        for (at, conn, way) in arrivals {
+            self.at(at, Ev::Arrive(conn, way));
         }
+        for (conn, way) in roomy {
+            self.use_room(conn, way);
+        }
+        let todo = std::mem::take(&mut self.broker.borrow_mut().todo);
+        for (at, event) in todo {
+            self.at(at, event);
+        }
+    }
+
+    /// When something happens next.
+    pub fn next_at(&self) -> Option<Instant> {
+        self.queue.peek().map(|Reverse((at, ..))| *at)
     }
 
     /// One event; false when nothing is left to happen.
     pub fn step(&mut self) -> bool {
         let Some(Reverse((at, _, id))) = self.queue.pop() else { return false };
         self.now = self.now.max(at);
+        self.net().now = self.now;
+        self.clock.set(self.now);
         let event = self.events.remove(&id).expect("queued events are kept");
         if let Some(awake) = self.sleeps(&event) {
             self.at(awake, event);
@@ -209,6 +282,7 @@ impl World {
         }
         self.counts.steps += 1;
         self.happen(event);
+        self.take_wishes();
         if let Some(text) = self.ledger.borrow_mut().violation.take() {
             panic!("{text}");
         }
@@ -217,18 +291,21 @@ impl World {
 
     /// When the machine wakes at which this would happen, if it sleeps.
     fn sleeps(&self, event: &Ev) -> Option<Instant> {
-        let broker = self.broker.asleep_until;
+        let broker = self.broker.borrow().asleep_until;
         let server = |server: usize| self.servers[server].asleep_until;
         let until = match event {
-            Ev::Arrive(conn, way) => match self.net.conns.get(conn) {
+            Ev::Arrive(conn, way) => match self.net().conns.get(conn) {
                 Some(conn) if *way == BROKER => server(conn.server),
                 Some(_) => broker,
                 None => return None,
             },
             Ev::Wake(Who::Server(at, _)) | Ev::Resume(Who::Server(at, _)) => server(*at),
             Ev::Open(at, ..) => server(*at),
-            Ev::Wake(_) | Ev::Start(_) | Ev::Search(_) | Ev::Dialed(..) | Ev::Silent(_) => broker,
-            Ev::Probe(_) | Ev::Resume(_) | Ev::Noticed | Ev::Leave(..) => broker,
+            Ev::Wake(_) | Ev::Start(_) | Ev::Search(_) | Ev::Dialed(..) => broker,
+            Ev::DialOver(_) | Ev::Pace(_) | Ev::MeasureFirst(..) | Ev::Measure(..) => broker,
+            Ev::MeasureWays(..) | Ev::MeasuredFirst(..) | Ev::Measured(..) => broker,
+            Ev::MeasuredWays(..) | Ev::Look(_) => broker,
+            Ev::Resume(_) | Ev::Noticed | Ev::Leave(..) => broker,
             Ev::Tell(asker)
             | Ev::Called(asker, _)
             | Ev::LineLost(asker, _)
@@ -250,16 +327,27 @@ impl World {
             Ev::Arrive(conn, way) => self.arrive(conn, way),
             Ev::Wake(who) => self.wake(who),
             Ev::Start(number) => self.start(number),
-            Ev::Search(number) => self.search(number),
+            Ev::Search(number) => self.broker().look(number),
             Ev::Syn(attempt) => self.syn(attempt),
             Ev::Dialed(attempt, taken) => self.dialed(attempt, taken),
-            Ev::Silent(attempt) => self.silent(attempt),
-            Ev::Probe(rank) => self.probe(rank),
+            Ev::DialOver(id) => self.broker().dialed(id, Err(FailureKind::Silent)),
+            Ev::Pace(rank) => self.broker().pace(rank),
+            Ev::MeasureFirst(..) | Ev::Measure(..) | Ev::MeasureWays(..) => self.measuring(event),
+            Ev::MeasuredFirst(number, dial, ways) => {
+                self.broker().measured_first(number, dial, &ways);
+            }
+            Ev::Measured(number, question, ways) => {
+                self.broker().measured(number, question, &ways);
+            }
+            Ev::MeasuredWays(number, question, ways) => {
+                self.broker().measured_ways(number, question, &ways);
+            }
+            Ev::Look(number) => self.look_straight(number),
             Ev::Open(server, generation, conn, record) => {
                 self.open(server, generation, conn, &record);
             }
             Ev::Fault(kind) => self.fault(kind),
-            Ev::Resume(who) => self.input(who, Input::Resume),
+            Ev::Resume(who) => self.tell_end(who, Command::Resume),
             Ev::Restart(server) => self.restart(server),
             Ev::Thaw(server) => self.thaw(server),
             Ev::Noticed => self.noticed(),
