@@ -384,8 +384,11 @@ impl Broker {
                 Action::Doubt(to, cause) => {
                     self.doubt(to.via.map_or(ranks[to.rank], rank_of), cause);
                 }
+                Action::Log { what, cause } => {
+                    let leaves = what == "leaves its server";
+                    self.decided += u64::from(leaves && cause.starts_with("congested"));
+                }
                 Action::Note { what, cause } => {
-                    self.decided += u64::from(what == "leaves" && cause.starts_with("congested"));
                     self.cooled += u64::from(what == "stays" && cause.contains("lately"));
                 }
                 Action::NoteLink { .. } => {}
