@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::app::{AppInfo, AppSocket, Listener, PassedConnect, Request};
 use crate::broker::Broker;
-use crate::config;
+use crate::config::{self, OtherNamespaces};
 use crate::entry::{App, Entry, Order};
 use crate::far::SessionFar;
 use crate::group::awaited::{Member, Reach};
@@ -27,6 +27,8 @@ use crate::near::AppNear;
 use crate::routes::host_name;
 use crate::service::Service;
 
+const ELSEWHERE: &str = "the program runs in another network namespace than the broker, and \
+     other_namespaces is not \"serve\"";
 /// Commands that may wait for a session's loop, and orders for its far side.
 const INBOX_MAX: usize = 16;
 
@@ -89,7 +91,11 @@ pub async fn serve(broker: &Arc<Broker>, listener: &mut Listener) {
         match request {
             Request::Open(socket) => door.open(socket),
             Request::Resolve(request) => {
-                let resolved = door.resolve(&request.host, request.port);
+                let resolved = if request.is_elsewhere && !door.serves_elsewhere() {
+                    Resolved::NotRouted
+                } else {
+                    door.resolve(&request.host, request.port)
+                };
                 if resolved == Resolved::Unknown {
                     let door = door.clone();
                     tokio::spawn(async move {
@@ -142,8 +148,17 @@ impl Door {
         }
     }
 
+    /// Whether programs in other network namespaces than the broker's are served. A namespace is a
+    /// border: what its programs may reach is for whoever made it to say.
+    fn serves_elsewhere(&self) -> bool {
+        self.0.config.other_namespaces == OtherNamespaces::Serve
+    }
+
     /// An app connects.
     fn open(&self, socket: AppSocket) {
+        if socket.info().is_elsewhere && !self.serves_elsewhere() {
+            return self.turn_away(socket, None, Errno::ENETUNREACH, ELSEWHERE);
+        }
         let to = socket.open().destination;
         let ip = to.ip().to_canonical();
         let host = {

@@ -84,6 +84,8 @@ pub struct Broker {
     pub started: Instant,
     /// Where the shims learn which sessions have no link.
     pub pauses: OnceLock<Arc<Pauses>>,
+    /// What went wrong at its start, and is wrong for as long as it runs.
+    pub warnings: Mutex<Vec<String>>,
     /// Virtual addresses and the names they stand for.
     pub(crate) virtual_addresses: Mutex<VirtualAddresses>,
     /// Connections that were announced and have not been made.
@@ -133,6 +135,7 @@ impl Broker {
             app_counters,
             started: Instant::now(),
             pauses: OnceLock::new(),
+            warnings: Mutex::default(),
             virtual_addresses: Mutex::new(names.expect("the configuration was checked")),
             awaited: Mutex::default(),
             to_reach: ToReach::default(),

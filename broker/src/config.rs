@@ -23,6 +23,17 @@ const BUFFER_MAX: usize = 1 << 30;
 const TIME_MIN: Duration = Duration::from_millis(100);
 const WARM_LINKS_MAX: usize = 64;
 
+/// What becomes of programs in other network namespaces than the broker's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OtherNamespaces {
+    /// They are not served: a namespace without a network stays without one.
+    #[default]
+    Refuse,
+    /// They are served as all others.
+    Serve,
+}
+
 /// What programs do when the broker is not running.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -102,6 +113,8 @@ pub struct Config {
     pub key_file: Option<PathBuf>,
     /// What programs do when the broker is not running.
     pub when_absent: WhenAbsent,
+    /// What becomes of programs in other network namespaces.
+    pub other_namespaces: OtherNamespaces,
     /// The pool of virtual IPv4 addresses.
     pub virtual_ipv4: Prefix,
     /// The pool of virtual IPv6 addresses.
@@ -161,6 +174,8 @@ struct File {
     key_file: Option<PathBuf>,
     #[serde(default)]
     when_absent: WhenAbsent,
+    #[serde(default)]
+    other_namespaces: OtherNamespaces,
     #[serde(default)]
     virtual_ipv4: Option<FromText<Prefix>>,
     #[serde(default)]
@@ -397,6 +412,7 @@ fn check(loaded: Loaded<File>) -> Result<Config, ConfigError> {
         status: file.status.clone().unwrap_or(StatusAddr::Off),
         key_file: file.key_file.clone(),
         when_absent: file.when_absent,
+        other_namespaces: file.other_namespaces,
         virtual_ipv4,
         virtual_ipv6,
         congestion: stp_net::link::congestion(file.congestion.clone()),

@@ -186,10 +186,19 @@ async fn serve_status(
     let own = StatusAddr::Unix(dir.join(STATUS_FILE));
     let mut tasks = Vec::new();
     for at in [&own, at] {
-        let server = StatusServer::bind(at).await;
-        let Some(server) = server.with_context(|| format!("cannot show the status at {at}"))?
-        else {
-            continue;
+        let bound = StatusServer::bind(at).await;
+        let bound = bound.with_context(|| format!("cannot show the status at {at}"));
+        let server = match bound {
+            Ok(Some(server)) => server,
+            Ok(None) => continue,
+            // The programs are served all the same, and `session status` has its own socket.
+            Err(error) if *at != own => {
+                let text = format!("{error:#}");
+                tracing::warn!("{text}");
+                broker.warnings.lock().push(text);
+                continue;
+            }
+            Err(error) => return Err(error),
         };
         tracing::info!("status at {}", server.addr());
         let (source, token) = (Arc::new(Status(Arc::clone(broker))), Some(token.clone()));

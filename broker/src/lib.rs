@@ -34,4 +34,5 @@ pub mod routes;
 pub mod search;
 pub mod service;
 pub mod status;
+pub mod trouble;
 pub mod virtual_addresses;

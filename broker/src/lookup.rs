@@ -181,6 +181,12 @@ impl Directory {
         all
     }
 
+    /// Why the last look-up came to nothing, if it did.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().clone()
+    }
+
     /// For the status. No ticket, no secret.
     #[must_use]
     pub fn status(&self) -> Value {

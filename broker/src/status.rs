@@ -10,6 +10,7 @@ use stp_proto::course::PaceCounts;
 use crate::broker::Broker;
 use crate::command;
 use crate::service::Server;
+use crate::trouble;
 
 /// The broker's status; reads only what was published.
 pub struct Status(pub Arc<Broker>);
@@ -26,6 +27,7 @@ impl Source for Status {
                 "config": broker.config.file.display().to_string(),
                 "status": broker.config.status.to_string(),
             },
+            "trouble": trouble::list(broker),
             "gateway": broker.directory.status(),
             "services": services(broker),
             "routes": routes(broker),
@@ -89,6 +91,7 @@ impl Source for Status {
         ended.truncate(20);
         page("Sessions")
             .text(&about)
+            .text(&troubles(broker))
             .heading("Sessions")
             .table(&SESSION_HEAD, &sessions.iter().map(session_row).collect::<Vec<_>>())
             .heading("What happened to them")
@@ -154,6 +157,14 @@ fn servers(broker: &Broker) -> Vec<(String, bool, usize)> {
         (name, reach.is_open(), reach.warm_links())
     };
     broker.all_servers().iter().map(server).collect()
+}
+
+/// One line for the page.
+fn troubles(broker: &Broker) -> String {
+    match trouble::list(broker) {
+        all if all.is_empty() => "No trouble.".to_owned(),
+        all => format!("Trouble: {}.", all.join("; ")),
+    }
 }
 
 const SESSION_HEAD: [&str; 8] =

@@ -48,11 +48,17 @@ fn page(status: &Value) -> String {
         sessions.len(),
         if sessions.len() == 1 { "" } else { "s" },
     );
+    text += &trouble(&list(&status["trouble"]));
     text += &servers(&list(&status["services"]));
     text += &session_table(&sessions);
     text += &events(&sessions);
     text += &ended(&list(&status["ended"]));
     text
+}
+
+/// What is wrong now, one line each.
+fn trouble(all: &[Value]) -> String {
+    all.iter().map(|one| format!("trouble: {}\n", word(one))).collect()
 }
 
 fn servers(services: &[Value]) -> String {

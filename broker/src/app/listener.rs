@@ -108,6 +108,7 @@ impl Listener {
             states: SocketStates::default(),
             speechless: Arc::new(Semaphore::new(SPEECHLESS_MAX)),
             uid: rustix::process::geteuid().as_raw(),
+            network: network(std::process::id().cast_signed()),
         };
         let accepting = tokio::spawn(porter.accept(listener));
         Ok(Listener { requests, counters, accepting, path, _lock: lock })
@@ -165,6 +166,8 @@ struct Porter {
     states: SocketStates,
     speechless: Arc<Semaphore>,
     uid: u32,
+    /// The broker's own network namespace.
+    network: Option<PathBuf>,
 }
 
 impl Porter {
@@ -215,7 +218,14 @@ impl Porter {
     fn known(&self, stream: &UnixStream) -> Option<AppInfo> {
         let peer = stream.peer_cred().ok()?;
         let (uid, pid) = (peer.uid(), peer.pid().unwrap_or(0));
-        (uid == self.uid || uid == 0).then(|| AppInfo { pid, uid, comm: comm(pid) })
+        let is_elsewhere =
+            || self.network.is_some() && network(pid).is_some_and(|its| Some(its) != self.network);
+        (uid == self.uid || uid == 0).then(|| AppInfo {
+            pid,
+            uid,
+            comm: comm(pid),
+            is_elsewhere: is_elsewhere(),
+        })
     }
 
     async fn open(&self, stream: UnixStream, open: Open, info: AppInfo, tcp: Option<OwnedFd>) {
@@ -235,7 +245,8 @@ impl Porter {
                 count(&self.counters.resolved);
                 let (reply, answer) = oneshot::channel();
                 let host = resolve.host.to_owned();
-                let request = ResolveRequest { host, port: resolve.port, reply };
+                let is_elsewhere = info.is_elsewhere;
+                let request = ResolveRequest { host, port: resolve.port, is_elsewhere, reply };
                 let resolved = self.ask(Request::Resolve(request), answer).await;
                 Reply::Resolved(resolved.unwrap_or(Resolved::TryAgain))
             }
@@ -273,6 +284,11 @@ impl Porter {
         self.sender.send(request).await.ok()?;
         timeout(ANSWER, answer).await.ok()?.ok()
     }
+}
+
+/// The network namespace of a process, as the kernel calls it; none if it may not be known.
+fn network(pid: i32) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/ns/net")).ok()
 }
 
 /// The first message of a connection, read without touching what follows it.

@@ -55,6 +55,8 @@ pub struct AppInfo {
     pub uid: u32,
     /// The kernel's short name for it; empty when it had ended already.
     pub comm: String,
+    /// It runs in another network namespace than the broker.
+    pub is_elsewhere: bool,
 }
 
 /// The broker's end of what an app believes to be a TCP connection.
