@@ -49,11 +49,6 @@ impl Fault {
         }
     }
 
-    /// Whether the server is left.
-    pub fn leaves_server(self) -> bool {
-        matches!(self, Fault::Server | Fault::Silent | Fault::Drain)
-    }
-
     /// Lets it happen.
     pub fn happen(self, scene: &Scene, world: &mut World) -> Result<()> {
         match self {

@@ -58,21 +58,10 @@ fn nobody_is_made_to_connect_elsewhere() {
 }
 
 #[test]
-fn curl_on_ipv6() {
+fn ipv6_with_epsv_and_eprt() {
     play("ftp-ipv6", |scene| {
         let world = World::lay(scene, 5, "")?;
-        for (number, arguments) in [&["-6"][..], &["-6", "-P", "-"]].iter().enumerate() {
-            let got = scene.path(&format!("got-{number}"));
-            let url = format!("ftp://{HOST}/big");
-            let plan = Plan::new("curl").called(&format!("curl-{number}"));
-            let plan = world.broker.with_shim(plan.args(arguments))?;
-            let plan = plan.args(&["-sS", "--fail", "-o"]).arg(&got).arg(&url);
-            let namespace = &world.topology.hosts[CLIENT].namespace;
-            plan.run(scene, Some(namespace), CLIENT_MAX)?.ok()?;
-            let sum = stp_tests::file::sha256(&got)?;
-            ensure!(sum == world.payload.sha256, "wrong bytes by {arguments:?}");
-        }
-        Ok(())
+        session(scene, &world, &["ipv6", "0"])
     });
 }
 

@@ -7,6 +7,9 @@ import sys
 import time
 
 host, what, seconds = sys.argv[1:4]
+if what == "ipv6":
+    # ftplib takes the first address that works, which is the IPv4 one.
+    host = socket.getaddrinfo(host, 21, socket.AF_INET6, socket.SOCK_STREAM)[0][4][0]
 ftp = ftplib.FTP(host, timeout=60)
 ftp.login()
 
@@ -41,6 +44,14 @@ elif what == "abort":
     except ftplib.all_errors as error:
         assert str(error)[0] in "24", error
     assert len(ftp.nlst("names")) == 2000
+    ftp.quit()
+elif what == "ipv6":
+    assert ftp.af == socket.AF_INET6
+    big = whole("RETR big")
+    ftp.set_pasv(False)
+    assert whole("RETR big") == big and len(big) == 5_000_000
+    assert len(ftp.nlst("names")) == 2000
+    ftp.storbinary("STOR in/put6", io.BytesIO(big))
     ftp.quit()
 elif what == "bounce":
     # A listener of another process, and one that is nobody's.

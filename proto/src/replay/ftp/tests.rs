@@ -223,6 +223,19 @@ fn abort_beside_a_transfer_has_an_answer_of_its_own() {
 }
 
 #[test]
+fn the_answer_to_abort_waits_for_what_became_of_the_data() {
+    let mut control = logged_in();
+    started(&mut control, "RETR big");
+    assert_eq!(say(&mut control, "ABOR"), "S:ABOR\r\n");
+    let token = token(&control);
+    control.server(b"426 cut\r\n225 nothing to abort\r\n");
+    assert_eq!(text(&mut control), "Failed\n");
+    control.data(token, DataNews::ClientGone);
+    assert_eq!(text(&mut control), "C:426 cut\r\nC:225 nothing to abort\r\n");
+    assert_eq!(say(&mut control, "NOOP"), "S:NOOP\r\n");
+}
+
+#[test]
 fn commands_that_come_early_wait_and_only_so_many_do() {
     let mut control = begun();
     let many = b"NOOP\r\n".repeat(40);

@@ -142,6 +142,8 @@ struct Run {
     news: Option<DataNews>,
     /// ABOR, once it has come.
     abort: Option<Command>,
+    /// The server's answer to that, if it came before what became of the data.
+    aborted: Option<Reply>,
 }
 
 /// What the server has said of a transfer.

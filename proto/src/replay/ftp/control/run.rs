@@ -48,7 +48,7 @@ impl Control {
     fn enter_run(&mut self, running: Running, covers: u64, said: Said) {
         self.covers = self.covers.max(covers);
         self.again = false;
-        self.phase = Phase::Running(Run { running, said, news: None, abort: None });
+        self.phase = Phase::Running(Run { running, said, news: None, abort: None, aborted: None });
     }
 
     /// A transfer that was under way at the server that was left.
@@ -73,6 +73,9 @@ impl Control {
     pub(super) fn said(&mut self, said: Said) {
         let Phase::Running(run) = &mut self.phase else { return };
         if run.said != Said::Nothing {
+            if let (Said::Last(reply), Some(_)) = (said, &run.abort) {
+                run.aborted.get_or_insert(reply);
+            }
             return;
         }
         let verdict = match (&said, run.running.transfer) {
@@ -136,6 +139,10 @@ impl Control {
         let asked = run.said != Said::Gone && self.server == Server::Up;
         self.answer(reply, announcement);
         match run.abort {
+            Some(abort) if run.aborted.is_some() => {
+                let reply = run.aborted.map(|reply| reply.bytes).unwrap_or_default();
+                self.finish(&abort, reply);
+            }
             Some(abort) if asked => self.phase = Phase::Asked(abort),
             Some(abort) => self.finish(&abort, Reply::new(226, "Abort successful.").bytes),
             None => self.next(),
