@@ -1,6 +1,6 @@
 /* What a connect costs, for scripts/bench: nanoseconds of one that does little by itself (of a
- * datagram socket) and of a TCP connection that is made and closed, the best of many rounds. With an
- * argument: nanoseconds of starting this program. */
+ * datagram socket) and of a TCP connection that is made and closed, the best of many rounds. With
+ * an argument: nanoseconds of starting this program. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <spawn.h>

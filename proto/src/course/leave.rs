@@ -8,7 +8,7 @@ use super::change::{Change, Move, Question, Turn};
 use super::decide::{self, PATIENCE, numbers, way_name};
 use super::machine::Course;
 use crate::mutant::mutant;
-use crate::rise::{Margin, NotBetter, Way, straight_again};
+use crate::rise::{Margin, Way, straight_again};
 use crate::select::Rank;
 use crate::session::WhyNot;
 use crate::time::Instant;

@@ -3,14 +3,12 @@
 use core::time::Duration;
 use std::collections::VecDeque;
 
-use super::action::{
-    self, Action, Around, CannotMove, Dial, GapWhy, Measured, Relay, Seek, Target,
-};
-use super::change::{Change, Move, Question, Turn};
-use super::decide::{self, PATIENCE, numbers, way_name};
+use super::action::{self, Action, Around, Dial, GapWhy, Relay, Seek, Target};
+use super::change::{Change, Move};
+use super::decide::way_name;
 use super::search::{AppError, Deadlines, GaveUp, NoServer};
 use super::standing::{FailureKind, Standing};
-use crate::rise::{CoolDown, Margin, NotBetter, Way, straight_again};
+use crate::rise::{CoolDown, NotBetter};
 use crate::select::{Choice, Meaning, Next, Rank, Rejection, Want};
 use crate::session::{Attempt, LostCause, WhyNot};
 use crate::time::Instant;

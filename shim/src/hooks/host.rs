@@ -39,8 +39,8 @@ unsafe fn host_text(name: *const c_char, family: c_int) -> Result<Option<Text>, 
 /// The name behind `text` in an answer, in the place of its address.
 ///
 /// # Safety
-/// `found` is null or an answer of the real function; `copy` has room for the name, lives as long as
-/// the answer, and is nobody else's.
+/// `found` is null or an answer of the real function; `copy` has room for the name, lives as long
+/// as the answer, and is nobody else's.
 unsafe fn name_answer(found: *mut hostent, name: *const c_char, copy: *mut c_char) {
     if !found.is_null() {
         // SAFETY: as promised; a name of ours ends in NUL.
