@@ -1,7 +1,6 @@
 //! A service as the broker runs it: the ways to its servers, and what they are called.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};

@@ -1,7 +1,6 @@
 //! The course: one session's way through the servers of its service.
 
 use core::time::Duration;
-use std::collections::VecDeque;
 
 use super::action::{self, Action, Around, Dial, GapWhy, Relay, Seek, Target};
 use super::change::{Change, Move};
