@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use stp_proto::lookup::{FilePath, GRANT_MAX, Grant, GrantFor};
 use stp_proto::replay::{Exchange, http};
+use stp_proto::scope::Scope;
 use stp_proto::ticket::{CLAIMS_MAX, Claims, Holder};
 
 use super::{Draw, bounded};
@@ -59,6 +60,11 @@ fn exchange(draw: &mut Draw<'_>) -> Exchange {
 
 fn grant(draw: &mut Draw<'_>) {
     let path = FilePath::new(&format!("/{}", draw.text(200)));
+    let path = path.map(|path| path.as_str().to_owned());
+    let scope = if draw.bool() { path.map(Scope::Path) } else { path.map(Scope::Tree) };
+    if let Some(scope) = &scope {
+        let _any_answer_will_do = scope.allows(&draw.bytes(2_000));
+    }
     let (audience, user, service) = (draw.text(40), draw.text(64), draw.text(255));
     let client = draw.array();
     let address: Option<IpAddr> = draw.bool().then(|| draw.ip());
@@ -66,7 +72,8 @@ fn grant(draw: &mut Draw<'_>) {
         audience: &audience,
         user: &user,
         service: &service,
-        path: path.as_ref().map(|path| (path, 7)),
+        scope,
+        byte: 7,
         client: &client,
         address,
     };
