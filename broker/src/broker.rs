@@ -232,7 +232,10 @@ impl Broker {
         if let Some(host) = &entry.host {
             self.virtual_addresses.lock().unused(self.now(), host);
         }
-        let reason = entry.gave_up().map_or(reason, |(_, why)| why).to_owned();
+        let mut reason = entry.gave_up().map_or(reason, |(_, why)| why).to_owned();
+        if let Some(said) = entry.service_said() {
+            reason += &format!("; its server said: {said}");
+        }
         let positions = entry.status.snapshot().positions;
         self.counters.ended.fetch_add(1, Ordering::Relaxed);
         self.counters.bytes_in.fetch_add(positions.dlv, Ordering::Relaxed);

@@ -59,6 +59,9 @@ pub struct View {
     pub attached: bool,
 }
 
+/// What may be on its way to a session when its server says that the service gives no more.
+const ON_THE_WAY_MAX: u64 = 16 << 20;
+
 /// A session as its broker lists it.
 pub struct Entry {
     /// Its number.
@@ -93,6 +96,8 @@ pub struct Entry {
     pause: OnceLock<Pause>,
     /// What the app is told, and why, if the broker has given up.
     gave_up: OnceLock<(i32, String)>,
+    /// Why its service gives no more, as its server said, and what had been received then.
+    service_said: Mutex<Option<(u64, String)>>,
 }
 
 impl Entry {
@@ -125,7 +130,23 @@ impl Entry {
             view: Mutex::default(),
             pause: OnceLock::new(),
             gave_up: OnceLock::new(),
+            service_said: Mutex::default(),
         }
+    }
+
+    /// Its server says why the service gives no more.
+    pub fn note_service(&self, received: u64, text: &str) {
+        *self.service_said.lock() = Some((received, text.to_owned()));
+    }
+
+    /// Why its service gave no more than it has received, if its server said so lately. What the
+    /// service had sent before may still have been on its way.
+    #[must_use]
+    pub fn service_said(&self) -> Option<String> {
+        let received = self.status.snapshot().positions.rcv;
+        let said = self.service_said.lock();
+        let near = |at: u64| received.saturating_sub(at) <= ON_THE_WAY_MAX;
+        said.as_ref().filter(|(at, _)| near(*at)).map(|(_, text)| text.clone())
     }
 
     /// Adds something that happened to the session's history.

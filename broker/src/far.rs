@@ -397,6 +397,9 @@ impl Far for SessionFar {
                 if session.is_moving() {
                     return Act::Nothing;
                 }
+                if *reason == TransferReason::ServiceFailed {
+                    self.entry().note_service(session.positions().received, text);
+                }
                 // R94: its members go first; its server asks again.
                 if group::has_members_at(self.entry(), self.course.home()) {
                     let received = session.positions().received;

@@ -71,6 +71,7 @@ impl<N: Near, F: Far> Driver<N, F> {
                 .last_checkpoint()
                 .map(|cut| format!("sent {} received {}", cut.sent, cut.received)),
             transferable: self.session.transferable(),
+            fixed: self.session.why_fixed().map(|why| format!("cannot go on elsewhere: {why}")),
         });
         self.published =
             Published { at: now, delivered: at.delivered, taken: at.end, stale: false };

@@ -81,6 +81,9 @@ pub struct Snapshot {
     /// Whether the session could go on at another server now, or why not.
     #[serde(serialize_with = "yes_or_why_not")]
     pub transferable: Result<(), WhyNot>,
+    /// Why it cannot go on at another server, as its server has said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fixed: Option<String>,
 }
 
 impl Default for Snapshot {
@@ -98,6 +101,7 @@ impl Default for Snapshot {
             link: None,
             last_checkpoint: None,
             transferable: Err(WhyNot::NotEstablished),
+            fixed: None,
         }
     }
 }

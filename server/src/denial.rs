@@ -6,7 +6,7 @@ use stp_proto::replay::{self, NoReplayKind};
 use stp_proto::ticket::TicketError;
 use stp_proto::wire::DenyReason;
 
-use crate::service::replay::JoinError;
+use crate::service::join::JoinError;
 use crate::ticket::BadTicket;
 
 /// A denial: for the broker's decision, and for a person.
@@ -61,6 +61,7 @@ impl From<replay::NoReplay> for Denial {
             NoReplayKind::Mismatch => DenyReason::Mismatch,
             NoReplayKind::Seam => DenyReason::Seam,
             NoReplayKind::NotHere => DenyReason::NotHere,
+            NoReplayKind::Busy => DenyReason::Overloaded,
             NoReplayKind::Unsafe => DenyReason::Unsafe,
         };
         Self::new(why, denial.text)
@@ -81,8 +82,10 @@ impl From<BadTicket> for Denial {
 impl From<JoinError> for Denial {
     fn from(error: JoinError) -> Self {
         match error {
-            JoinError::Service { source, .. } => Self::unreachable(&source),
-            JoinError::Refused(denial) => denial.into(),
+            JoinError::Down(source)
+            | JoinError::Broken(source)
+            | JoinError::Service { source, .. } => Self::unreachable(&source),
+            JoinError::Busy(why) | JoinError::Refused(why) => why.into(),
         }
     }
 }

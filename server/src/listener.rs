@@ -36,7 +36,7 @@ use crate::registry::{Ended, Entry, Key, Occupant, Registry, Running};
 use crate::relays::Relays;
 use crate::service::ftp::Groups;
 use crate::standing::Standing;
-use crate::ticket::random_handle;
+use crate::ticket::{Seal, random_handle};
 
 /// Commands that may wait for a session's loop.
 const INBOX: usize = 16;

@@ -75,27 +75,40 @@ impl Cluster {
     }
 }
 
-impl Mint {
+/// Seals and opens the tickets of one session.
+pub trait Seal {
     /// Only what was granted may be asked for.
-    pub fn restrict(&mut self, granted: Option<Granted>) {
-        self.granted = granted;
-    }
+    fn restrict(&mut self, granted: Option<Granted>);
 
     /// What the gateway has granted.
-    #[must_use]
-    pub fn granted(&self) -> Option<&Granted> {
-        self.granted.as_ref()
-    }
+    fn granted(&self) -> Option<&Granted>;
 
     /// What may be asked for, if that is not the whole service.
-    #[must_use]
-    pub fn scope(&self) -> Option<&Scope> {
-        self.granted.as_ref()?.scope.as_ref()
+    fn scope(&self) -> Option<&Scope> {
+        self.granted()?.scope.as_ref()
     }
 
     /// Seals a ticket for these positions; empty if the exchange does not fit into one.
-    #[must_use]
-    pub fn seal(&self, (up, down): (u64, u64), exchange: Exchange) -> Vec<u8> {
+    fn seal(&self, at: (u64, u64), exchange: Exchange) -> Vec<u8>;
+
+    /// Opens a ticket of this session and checks it against the request's positions: the app's
+    /// side has `have` down bytes, and will send again from up byte `up_from`.
+    ///
+    /// # Errors
+    /// When the ticket is not good for that.
+    fn open(&self, ticket: &[u8], have: u64, up_from: u64) -> Result<Claims, BadTicket>;
+}
+
+impl Seal for Mint {
+    fn restrict(&mut self, granted: Option<Granted>) {
+        self.granted = granted;
+    }
+
+    fn granted(&self) -> Option<&Granted> {
+        self.granted.as_ref()
+    }
+
+    fn seal(&self, (up, down): (u64, u64), exchange: Exchange) -> Vec<u8> {
         let times = (unix_now(), self.cluster.life.as_secs());
         let mut claims = Claims::new(&self.holder, random_handle(), times, (up, down), exchange);
         claims.granted.clone_from(&self.granted);
@@ -108,9 +121,7 @@ impl Mint {
         }
     }
 
-    /// Opens a ticket of this session and checks it against the request's positions: the app's
-    /// side has `have` down bytes, and will send again from up byte `up_from`.
-    pub fn open(&self, ticket: &[u8], have: u64, up_from: u64) -> Result<Claims, BadTicket> {
+    fn open(&self, ticket: &[u8], have: u64, up_from: u64) -> Result<Claims, BadTicket> {
         let client = PublicKey(self.holder.client);
         let claims = Claims::decode(&seal::open(&self.cluster.key(), ticket, &client)?)?;
         claims.check(&self.holder, unix_now(), (have, up_from))?;

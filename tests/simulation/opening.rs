@@ -51,6 +51,7 @@ fn denied(refusal: NoReplay) -> Denial {
         NoReplayKind::Mismatch => DenyReason::Mismatch,
         NoReplayKind::Seam => DenyReason::Seam,
         NoReplayKind::NotHere => DenyReason::NotHere,
+        NoReplayKind::Busy => DenyReason::Overloaded,
         NoReplayKind::Unsafe => DenyReason::Unsafe,
     };
     (why, refusal.text)
@@ -112,7 +113,7 @@ pub fn join(now: Instant, origin: &Rc<Origin>, ask: &Ask) -> Result<Joined, Join
             }
         }
     }
-    let left = usize::try_from(splice.left).unwrap_or(usize::MAX);
+    let left = usize::try_from(splice.left.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
     assert!(held.len() <= left || splice.excess > 0, "the origin sends what it says");
     held.truncate(left);
     let reusable = splice.keep_alive && splice.excess == 0;

@@ -9,6 +9,8 @@ pub enum NoReplayKind {
     Seam,
     /// The replica does not hold the file.
     NotHere,
+    /// The replica's service cannot answer now.
+    Busy,
     /// It cannot be continued without doing something twice.
     Unsafe,
 }

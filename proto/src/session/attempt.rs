@@ -109,7 +109,8 @@ impl Session {
         self.links.trying = Some((link, attempt));
         let patience = match attempt {
             Attempt::Resume => self.limits.attempt_timeout,
-            Attempt::Connect | Attempt::Transfer => self.limits.connect_timeout,
+            Attempt::Connect => self.limits.connect_timeout,
+            Attempt::Transfer => self.transfer_patience(),
         };
         self.clock.set(Timer::Attempt, now + patience);
         let control = match attempt {

@@ -87,7 +87,7 @@ impl Session {
         }));
         self.send.pin(covers);
         self.clock.stop(Timer::Retry);
-        self.clock.set(Timer::Attempt, now + self.limits.connect_timeout);
+        self.clock.set(Timer::Attempt, now + self.transfer_patience());
         self.outbox.frame(link, Control::Encoded(connect));
     }
 

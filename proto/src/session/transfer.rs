@@ -1,5 +1,7 @@
 //! Tickets and the way to another server (R60 to R64).
 
+use core::time::Duration;
+
 use super::journal::HeldTicket;
 use super::outbox::Control;
 use super::{Event, PeerMisbehaved, Session, TicketOffer, WhyNot};
@@ -10,6 +12,9 @@ use crate::state::State;
 use crate::wire::{
     FEATURE_PASS, PASS_MAX, TICKET_MAX, TicketFrame, TransferReason, TransferRequest,
 };
+
+/// A server compares at least this many bytes a microsecond (50 MB a second), or is too slow.
+const COMPARED_PER_US_MIN: u64 = 50;
 
 impl Session {
     /// Acceptor: from now on acknowledgements move only by tickets and `release_acks` (R60).
@@ -119,6 +124,20 @@ impl Session {
             epoch: self.epoch,
             seam: self.seam.as_deref().filter(reached).map(Seam::proof),
         }
+    }
+
+    /// How long another server may take for its answer: it compares the whole prefix first.
+    pub(super) fn transfer_patience(&self) -> Duration {
+        let prefix = self.seam.as_ref().map_or(0, |seam| seam.position() - seam.from());
+        self.limits.connect_timeout + Duration::from_micros(prefix / COMPARED_PER_US_MIN)
+    }
+
+    /// Initiator: why the server said that the session cannot go on elsewhere, if it said so.
+    pub fn why_fixed(&self) -> Option<String> {
+        let held = self.held.as_ref().filter(|held| !held.transferable)?;
+        let text = String::from_utf8_lossy(&held.ticket);
+        let clean: String = text.chars().filter(|c| !c.is_control()).take(200).collect();
+        (!clean.is_empty()).then_some(clean)
     }
 
     /// Initiator: whether a transfer is possible now (R64).

@@ -18,7 +18,7 @@ pub struct TicketFrame<'a> {
     pub seam_from: u64,
     /// False: the session cannot be taken elsewhere from here on.
     pub transferable: bool,
-    /// The sealed bytes; may be empty when not transferable.
+    /// The sealed bytes; when not transferable, why not, in words, or nothing.
     pub ticket: &'a [u8],
 }
 

@@ -16,6 +16,9 @@ pub enum TransferReason {
     /// The server is about to stop.
     #[error("draining")]
     Draining,
+    /// The service behind the server gives no more.
+    #[error("the service gives no more")]
+    ServiceFailed,
     /// An operator asked.
     #[error("asked by the operator")]
     Operator,
@@ -36,6 +39,7 @@ impl TransferReason {
             TransferReason::Operator => 4,
             TransferReason::NobodyBetter => 5,
             TransferReason::NotTransferable => 6,
+            TransferReason::ServiceFailed => 7,
         }
     }
 
@@ -47,6 +51,7 @@ impl TransferReason {
             4 => TransferReason::Operator,
             5 => TransferReason::NobodyBetter,
             6 => TransferReason::NotTransferable,
+            7 => TransferReason::ServiceFailed,
             _ => return None,
         })
     }

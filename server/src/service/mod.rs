@@ -4,12 +4,11 @@
 //! of its connect), and then moved into the session's loop, which reads and writes it only when
 //! the session has room: back-pressure needs nothing else.
 
-pub mod beginning;
-pub mod buffer;
 pub mod ftp;
 pub mod http;
+pub mod join;
 pub mod origin;
-pub mod replay;
+pub mod takeover;
 pub mod tcp;
 pub mod upstream;
 
@@ -20,12 +19,14 @@ use stp_drive::{Near, Pulled};
 use stp_proto::session::{Event, Session, ShutNear};
 use stp_proto::time::Instant;
 
+use crate::ticket::Mint;
+
 /// The service of one session.
 pub enum Service {
     /// Any protocol; cannot be continued elsewhere.
     Tcp(tcp::Tcp),
     /// HTTP/1: a real server, or the embedded origin.
-    Http(Box<http::Http>),
+    Http(Box<http::Http<upstream::Target, Mint>>),
     /// The control connection of an FTP login.
     Ftp(Box<ftp::Control>),
     /// A data connection of one.

@@ -1,9 +1,14 @@
 //! The stream behind a service: a TCP connection to a real server, or one end of a private socket
 //! pair whose other end is the embedded origin.
+//!
+//! What a service needs of a stream is the trait [`Stream`], and where streams come from is
+//! [`Streams`], so that a simulation runs the same services over streams of its own.
 
+use std::future::Future;
 use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -17,7 +22,45 @@ use super::origin::Origin;
 /// A service that does not accept a connection in this time is down.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
+/// A stream to a service, read and written without waiting.
+pub trait Stream {
+    /// Ready when [`Stream::try_read`] may make progress.
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Ready when [`Stream::try_write`] may make progress.
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Reads what is there; 0 is the end of the stream.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is nothing now; anything else means that the stream is gone.
+    fn try_read(&self, slices: &mut [IoSliceMut<'_>]) -> io::Result<usize>;
+
+    /// Writes what fits.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing fits now; anything else means that the stream is gone.
+    fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Ends what is sent; what comes can still be read.
+    fn shut_write(&self);
+
+    /// Makes the coming close abortive: the service sees a reset.
+    fn reset_on_close(&self);
+}
+
 /// Where the streams of a service come from.
+pub trait Streams {
+    /// What comes.
+    type Stream: Stream;
+    /// A stream that is being opened.
+    type Opening: Future<Output = io::Result<Self::Stream>> + Unpin;
+
+    /// Begins to open a stream.
+    fn open(&self) -> Self::Opening;
+}
+
+/// Where the streams of a service of this server come from.
 #[derive(Debug, Clone)]
 pub enum Target {
     /// A server at this address.
@@ -28,7 +71,7 @@ pub enum Target {
 
 impl Target {
     /// Opens a stream.
-    pub async fn open(&self) -> io::Result<Upstream> {
+    pub async fn connect(&self) -> io::Result<Upstream> {
         match self {
             Self::Address(address) => {
                 let socket =
@@ -47,6 +90,16 @@ impl Target {
                 Ok(Upstream::Pair(ours))
             }
         }
+    }
+}
+
+impl Streams for Target {
+    type Stream = Upstream;
+    type Opening = Pin<Box<dyn Future<Output = io::Result<Upstream>> + Send>>;
+
+    fn open(&self) -> Self::Opening {
+        let target = self.clone();
+        Box::pin(async move { target.connect().await })
     }
 }
 
@@ -121,30 +174,6 @@ impl Upstream {
         }
     }
 
-    /// Waits, then reads once.
-    pub async fn read(&self, bytes: &mut [u8]) -> io::Result<usize> {
-        loop {
-            std::future::poll_fn(|cx| self.poll_readable(cx)).await;
-            match self.try_read(&mut [IoSliceMut::new(bytes)]) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                done => return done,
-            }
-        }
-    }
-
-    /// Writes everything.
-    pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            std::future::poll_fn(|cx| self.poll_writable(cx)).await;
-            match self.try_write(&[IoSlice::new(bytes)]) {
-                Ok(written) => bytes = &bytes[written..],
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
     /// Ends what is sent; what comes can still be read.
     pub fn shut_write(&self) {
         use std::net::Shutdown;
@@ -164,5 +193,31 @@ impl Upstream {
         {
             tracing::trace!(%error, "the service has gone already");
         }
+    }
+}
+
+impl Stream for Upstream {
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        Self::poll_readable(self, cx)
+    }
+
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        Self::poll_writable(self, cx)
+    }
+
+    fn try_read(&self, slices: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        Self::try_read(self, slices)
+    }
+
+    fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        Self::try_write(self, slices)
+    }
+
+    fn shut_write(&self) {
+        Self::shut_write(self);
+    }
+
+    fn reset_on_close(&self) {
+        Self::reset_on_close(self);
     }
 }

@@ -11,7 +11,15 @@ pub enum Exchange {
         /// The server has closed, or is about to: no other request will be answered.
         close: bool,
     },
-    /// A response is under way whose request may be repeated and whose length is known.
+    /// Nothing but interim heads (1xx) has been answered to a request that may be repeated.
+    Interim {
+        /// The interim head that begins at `head_at`, to its empty line.
+        #[serde(with = "latin")]
+        interim: Vec<u8>,
+        /// Down position of its first byte.
+        head_at: u64,
+    },
+    /// A response is under way whose request may be repeated.
     Response {
         /// The request head, to its empty line. There is no request body.
         #[serde(with = "latin")]
@@ -24,18 +32,41 @@ pub enum Exchange {
     },
 }
 
-/// Heads are nearly all ASCII: as text they take less room in JSON than as base64.
+/// Heads are nearly all ASCII: as text they take less room in JSON than as base64. Long ones are
+/// compressed; what marks those cannot begin a head.
 mod latin {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD_NO_PAD;
+    use serde::de::Error;
+
     use super::{Deserialize, Deserializer, Serializer};
+    use crate::replay::http::HEAD_MAX;
+
+    /// Begins the text of a compressed head: no method and no version begins so.
+    const MARK: &str = "~z:";
+    /// Longer heads are compressed.
+    const LONG: usize = 1_024;
+    /// How hard is tried: a ticket is made every few seconds.
+    const LEVEL: u8 = 6;
 
     pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        if bytes.len() > LONG {
+            let packed = miniz_oxide::deflate::compress_to_vec(bytes, LEVEL);
+            let packed = STANDARD_NO_PAD.encode(packed);
+            return serializer.collect_str(&format_args!("{MARK}{packed}"));
+        }
         let text: String = bytes.iter().map(|&byte| char::from(byte)).collect();
         serializer.serialize_str(&text)
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
         let text = String::deserialize(deserializer)?;
+        if let Some(packed) = text.strip_prefix(MARK) {
+            let packed = STANDARD_NO_PAD.decode(packed).map_err(D::Error::custom)?;
+            return miniz_oxide::inflate::decompress_to_vec_with_limit(&packed, HEAD_MAX + 1)
+                .map_err(D::Error::custom);
+        }
         let bytes = text.chars().map(|character| u8::try_from(u32::from(character)).ok());
-        bytes.collect::<Option<_>>().ok_or_else(|| serde::de::Error::custom("not Latin-1"))
+        bytes.collect::<Option<_>>().ok_or_else(|| D::Error::custom("not Latin-1"))
     }
 }

@@ -5,13 +5,11 @@
 
 use super::body::Framing;
 
-/// Request head and response head together may be this long if a ticket is to carry them.
-pub const HEADS_MAX: usize = 14 * 1024;
-
 /// A longer head is not followed: the stream is opaque from there on.
 pub const HEAD_MAX: usize = 64 * 1024;
 
-const HEADERS_MAX: usize = 128;
+/// A head with more fields is not followed.
+const HEADERS_MAX: usize = 256;
 
 /// Why a head cannot be followed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -104,7 +102,11 @@ impl ResponseHead {
     pub fn parse(bytes: &[u8], to: &RequestHead) -> Result<Option<(Self, usize)>, HeadError> {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut response = httparse::Response::new(&mut headers);
-        let httparse::Status::Complete(length) = response.parse(bytes)? else { return Ok(None) };
+        let parsed = lenient().parse_response(&mut response, bytes)?;
+        let httparse::Status::Complete(length) = parsed else { return Ok(None) };
+        if framing_lines(&bytes[..length]) != framing_fields(response.headers) {
+            return Err(HeadError::Ambiguous("a line about the length cannot be read"));
+        }
         let status = response.code.unwrap_or_default();
         let fields = Fields::read(response.headers)?;
         let bodiless = to.head || status < 200 || matches!(status, 204 | 304);
@@ -135,6 +137,42 @@ impl ResponseHead {
     pub fn strong_etag(&self) -> Option<&str> {
         self.etag.as_deref().filter(|tag| tag.len() > 2 && tag.starts_with('"'))
     }
+}
+
+/// Response heads are read as leniently as common clients read them: folded lines, blanks before a
+/// colon, lines that are no fields. Nothing but the length of the body is decided by a field.
+fn lenient() -> httparse::ParserConfig {
+    let mut config = httparse::ParserConfig::default();
+    config
+        .allow_spaces_after_header_name_in_responses(true)
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .allow_multiple_spaces_in_response_status_delimiters(true)
+        .ignore_invalid_headers_in_responses(true);
+    config
+}
+
+const FRAMING: [&str; 2] = ["content-length", "transfer-encoding"];
+
+/// Lines that speak of the length of the body, whether they can be read or not.
+fn framing_lines(head: &[u8]) -> usize {
+    let about = |line: &&[u8]| {
+        let line = line.trim_ascii_start();
+        FRAMING.iter().any(|name| {
+            line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name.as_bytes()))
+        })
+    };
+    head.split(|byte| matches!(byte, b'\n' | b'\r')).filter(about).count()
+}
+
+/// Fields that tell the length of the body.
+fn framing_fields(headers: &[httparse::Header<'_>]) -> usize {
+    let about = |header: &&httparse::Header<'_>| {
+        FRAMING.iter().any(|name| {
+            let start = header.name.get(..name.len());
+            start.is_some_and(|start| start.eq_ignore_ascii_case(name))
+        })
+    };
+    headers.iter().filter(about).count()
 }
 
 /// `Content-Range: bytes first-last/total`.
@@ -282,6 +320,30 @@ mod tests {
         let text = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n";
         let (head, _) = ResponseHead::parse(text, &head).unwrap().unwrap();
         assert_eq!((head.framing, head.length), (Framing::Empty, Some(7)));
+    }
+
+    #[test]
+    fn odd_heads_are_read_as_clients_read_them_unless_the_length_is_in_question() {
+        let framing = |text: &str| {
+            response(&format!("HTTP/1.1 200 OK\r\n{text}\r\n")).map(|head| head.framing)
+        };
+        for odd in [
+            "Set-Cookie: a=b;\r\n path=/\r\n",
+            "Content-Type : text/html\r\n",
+            "this is no field\r\n",
+            "Bad Name: x\r\n",
+        ] {
+            let text = format!("{odd}Content-Length: 7\r\n");
+            assert_eq!(framing(&text), Ok(Framing::Length(7)), "{odd:?}");
+        }
+        for wrong in [
+            "Content-Length: 7\r\n Content-Length: 8\r\n",
+            "Content-Length: 7\r\nContent-Length\r\n",
+            "Content-Length: 7\r\nTransfer-Encoding\x0b: chunked\r\n",
+            "Content-Length:\r\n 7\r\nX: y\r\nContent-Length bytes: 9\r\n",
+        ] {
+            assert!(framing(wrong).is_err(), "{wrong:?}: {:?}", framing(wrong));
+        }
     }
 
     #[test]

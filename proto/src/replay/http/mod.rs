@@ -11,7 +11,9 @@
 mod body;
 mod exchange;
 mod head;
+mod machine;
 mod observer;
+mod pieces;
 mod plan;
 mod scan;
 mod splice;
@@ -21,7 +23,9 @@ mod tests;
 
 pub use body::{Body, Framing};
 pub use exchange::Exchange;
-pub use head::{ContentRange, HEAD_MAX, HEADS_MAX, HeadError, RequestHead, ResponseHead};
+pub use head::{ContentRange, HEAD_MAX, HeadError, RequestHead, ResponseHead};
+pub use machine::{Action, Beginning, Ended, Failure, How, Joined, Machine, Next, Offer, Wants};
 pub use observer::{Down, Ending, Flow, Observer, Up};
+pub use pieces::{Waiting, copy};
 pub use plan::{Ask, Judged, Plan};
 pub use splice::{Splice, SpliceStep};

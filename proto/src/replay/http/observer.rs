@@ -6,7 +6,7 @@
 
 use super::body::{Body, Framing};
 use super::exchange::Exchange;
-use super::head::{HEAD_MAX, HEADS_MAX, RequestHead, ResponseHead};
+use super::head::{HEAD_MAX, RequestHead, ResponseHead};
 use super::scan::{Scan, Scanned};
 use crate::seam::{BLOCK, Seam, SeamProof};
 
@@ -163,11 +163,11 @@ impl Observer {
             return None;
         }
         let passed = down.checked_sub(observer.body_at())?;
-        let length = match observer.response.head.as_ref()?.framing {
-            Framing::Length(length) => length,
-            _ => 0,
+        observer.response.body = match observer.response.head.as_ref()?.framing {
+            Framing::Length(length) => Body::new(Framing::Length(length.checked_sub(passed)?)),
+            Framing::Close => Body::new(Framing::Close),
+            _ => Body::new(Framing::Empty),
         };
-        observer.response.body = Body::new(Framing::Length(length.checked_sub(passed)?));
         observer.seam = seam.or(observer.seam.take());
         observer.held = false;
         observer.down = down;
@@ -397,9 +397,11 @@ impl Observer {
 
     fn continuable_with(&self, head: &ResponseHead) -> bool {
         self.request.head.as_ref().is_some_and(RequestHead::repeatable)
-            && matches!(head.framing, Framing::Empty | Framing::Length(_))
-            && (head.status != 206 || head.range.is_some())
-            && self.request.raw.len() + self.response.raw.len() <= HEADS_MAX
+            && match head.framing {
+                Framing::Empty | Framing::Length(_) => head.status != 206 || head.range.is_some(),
+                Framing::Close => head.status != 206,
+                Framing::Chunked => false,
+            }
     }
 
     /// The server closed its side; what does that mean?
@@ -410,7 +412,7 @@ impl Observer {
         }
         let repeatable = self.request.head.as_ref().is_some_and(RequestHead::repeatable);
         if self.response.head.is_none() {
-            let untouched = self.response.raw.is_empty() && !self.interim;
+            let untouched = self.response.raw.is_empty();
             return if repeatable && untouched { Ending::Unanswered } else { Ending::Lost };
         }
         if self.response.body.until_close() {
@@ -420,6 +422,46 @@ impl Observer {
         } else {
             Ending::Lost
         }
+    }
+
+    /// The rest of the response comes from another answer, which says how much of it there is:
+    /// none, if it ends with its stream.
+    pub fn joined(&mut self, left: Option<u64>) {
+        let until_close = self.ends_with_the_stream();
+        if let Some(left) = left.filter(|_| until_close) {
+            self.response.body = Body::new(Framing::Length(left));
+            self.finish();
+        }
+    }
+
+    /// The response under way ends, for the app, with the stream.
+    #[must_use]
+    pub fn ends_with_the_stream(&self) -> bool {
+        self.response.head.as_ref().is_some_and(|head| head.framing == Framing::Close)
+    }
+
+    /// Nothing but interim heads has been answered.
+    #[must_use]
+    pub fn only_interim(&self) -> bool {
+        self.interim && self.response.head.is_none()
+    }
+
+    /// Why the exchange under way cannot be continued on another server, if it cannot.
+    #[must_use]
+    pub fn why_not(&self) -> String {
+        let word = self.request.raw.split(|byte| *byte == b' ').next().unwrap_or_default();
+        let method = String::from_utf8_lossy(&word[..word.len().min(16)]);
+        let why = match (self.opaque, &self.request.head, &self.response.head) {
+            (Some(why), ..) => why,
+            (None, Some(request), _) if !request.safe => {
+                return format!("{method}, which is never sent twice");
+            }
+            (None, Some(request), _) if !request.repeatable() => "a request with a body",
+            (None, _, Some(head)) if head.framing == Framing::Chunked => "a body in chunks",
+            (None, _, Some(head)) if head.status == 206 => "a response of several ranges",
+            _ => "heads too long for a ticket",
+        };
+        why.to_owned()
     }
 
     /// The head of the request under way, once it is whole.
@@ -459,7 +501,7 @@ impl Observer {
                 response: self.response.raw.clone(),
                 head_at: self.response.at,
             })
-        } else if self.interim || self.unsafe_request() {
+        } else if self.unsafe_request() {
             None
         } else {
             Some(Exchange::Idle { close: self.closing })

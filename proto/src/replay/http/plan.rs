@@ -51,12 +51,14 @@ pub struct Ask {
     pub request: Vec<u8>,
     /// What the app lacks of the response head.
     pub head_rest: Vec<u8>,
+    /// The exchange that goes on.
+    pub exchange: Exchange,
     question: RequestHead,
     original: ResponseHead,
     /// Where the body lies in the file.
     first: u64,
-    /// Length of the body.
-    length: u64,
+    /// Length of the body; none if it ends with the stream.
+    length: Option<u64>,
     /// Body bytes the app has.
     have: u64,
     proof: Option<SeamProof>,
@@ -80,6 +82,7 @@ impl Plan {
                 );
                 return Err(NoReplay::new(NoReplayKind::Unsafe, text));
             }
+            Exchange::Interim { interim, head_at } => return interim_rest(interim, *head_at, have),
             Exchange::Idle { close: true } => return Ok(Self::Closed),
             Exchange::Idle { close: false } => return Ok(Self::Fresh),
             Exchange::Response { request, response, head_at } => (request, response, *head_at),
@@ -106,22 +109,46 @@ impl Plan {
         let head_rest = response[passed_head..].to_vec();
         let body_have = passed - u64::try_from(passed_head).unwrap_or(passed);
         let body = match original.framing {
-            Framing::Empty => 0,
-            Framing::Length(length) => length,
+            Framing::Empty => Some(0),
+            Framing::Length(length) => Some(length),
+            Framing::Close if !partial => None,
             Framing::Chunked | Framing::Close => return Err(broken()),
         };
-        if body_have > body {
+        if let Some(body) = body.filter(|body| body_have > *body) {
             return Err(mismatch(format!("received {body_have} bytes of a body of {body}")));
         }
-        if body_have == body {
+        if body == Some(body_have) {
             let close = !(question.keep_alive && original.keep_alive);
             return Ok(Self::Complete { head_rest, close });
         }
         let response_length = u64::try_from(response.len()).unwrap_or(u64::MAX);
         let body_at = head_at.checked_add(response_length).ok_or_else(broken)?;
         let proof = sound(proof, body_at, have)?;
-        let ask = Ask::new(request, question, original, (body, body_have), proof, policy)?;
-        Ok(Self::Ask(Box::new(Ask { head_rest, ..ask })))
+        let parts = (question, original, head_rest);
+        let ask = Ask::new(exchange.clone(), parts, (body, body_have), proof, policy)?;
+        Ok(Self::Ask(Box::new(ask)))
+    }
+
+    /// A stream to the service is needed to carry it out, and nothing is asked on it yet.
+    #[must_use]
+    pub fn needs_stream(&self) -> bool {
+        match self {
+            Self::Fresh | Self::Again { .. } => true,
+            Self::Complete { close, .. } => !close,
+            Self::Closed | Self::Ask(_) => false,
+        }
+    }
+}
+
+/// The app has part of an interim head: it gets the rest, and the request is sent again.
+fn interim_rest(interim: &[u8], head_at: u64, have: u64) -> Result<Plan, NoReplay> {
+    let passed = have.checked_sub(head_at).and_then(|passed| usize::try_from(passed).ok());
+    match passed.and_then(|passed| interim.get(passed..)) {
+        Some(rest) => Ok(Plan::Complete { head_rest: rest.to_vec(), close: false }),
+        None => {
+            let text = format!("received {have}, but all that is known is a 1xx at {head_at}");
+            Err(NoReplay::new(NoReplayKind::Unsafe, text))
+        }
     }
 }
 
@@ -142,25 +169,40 @@ fn sound(proof: Option<SeamProof>, body_at: u64, have: u64) -> Result<Option<Sea
 
 impl Ask {
     fn new(
-        request: &[u8],
-        question: RequestHead,
-        original: ResponseHead,
-        (length, have): (u64, u64),
+        exchange: Exchange,
+        (question, original, head_rest): (RequestHead, ResponseHead, Vec<u8>),
+        (length, have): (Option<u64>, u64),
         proof: Option<SeamProof>,
         policy: Policy,
     ) -> Result<Self, NoReplay> {
         let first = original.range.map_or(0, |range| range.first);
-        let spans = original.range.is_none_or(|range| range.last - range.first + 1 == length);
+        let spans = original.range.is_none_or(|range| Some(range.last - range.first + 1) == length);
         if !spans {
             return Err(mismatch("the range of the response is not as long as its body"));
         }
+        let Exchange::Response { request, .. } = &exchange else {
+            return Err(mismatch("no response is under way"));
+        };
         let request = match original.status {
-            206 => rewrite(request, &format!("Range: bytes={first}-{}\r\n", first + (length - 1))),
+            206 => {
+                let last = first + length.unwrap_or(1).saturating_sub(1);
+                rewrite(request, &format!("Range: bytes={first}-{last}\r\n"))
+            }
             200 => rewrite(request, ""),
             _ => request.to_vec(),
         };
-        let head_rest = Vec::new();
-        Ok(Self { request, head_rest, question, original, first, length, have, proof, policy })
+        Ok(Self {
+            request,
+            head_rest,
+            exchange,
+            question,
+            original,
+            first,
+            length,
+            have,
+            proof,
+            policy,
+        })
     }
 
     /// Judges the head of the replica's answer.
@@ -184,13 +226,12 @@ impl Ask {
 
     fn splice(&self, answer: &ResponseHead) -> Result<Splice, NoReplay> {
         let original = &self.original;
-        let whole = match original.range {
-            Some(range) => range.total,
-            None => Some(self.length),
+        let body = match (answer.framing, self.length) {
+            (Framing::Length(body), _) => Some(body),
+            (Framing::Close, None) => None,
+            _ => return Err(self.not_this(answer, "without a length")),
         };
-        let Framing::Length(body) = answer.framing else {
-            return Err(self.not_this(answer, "without a length"));
-        };
+        let whole = original.range.map_or(self.length, |range| range.total);
         // Where the answer's body lies in the original's file.
         let begin = match (answer.status, answer.range) {
             (206, Some(range)) => self.begin_of(range, body, whole, answer)?,
@@ -198,14 +239,11 @@ impl Ask {
             (status, None) if status == original.status && status != 206 => 0,
             _ => return Err(self.not_this(answer, "which does not fit")),
         };
-        if answer.status != 206 && whole.is_some_and(|whole| whole != body) {
-            let text = format!("length {body}, not {}", whole.unwrap_or(0));
+        if answer.status != 206 && whole.is_some() && whole != body {
+            let text = format!("length {}, not {}", body.unwrap_or(0), whole.unwrap_or(0));
             return Err(NoReplay::new(NoReplayKind::Seam, text));
         }
-        let end = self.first + self.length;
-        if begin.checked_add(body).is_none_or(|reach| reach < end) {
-            return Err(mismatch(format!("the answer ends at {}, not {end}", begin + body)));
-        }
+        let (left, excess) = self.rest(begin, body)?;
         if answer.encoding != original.encoding {
             return Err(mismatch("another content encoding"));
         }
@@ -215,20 +253,35 @@ impl Ask {
             return Err(mismatch(text));
         };
         let check = self.proof.clone().map(Verifier::new);
-        let excess = begin + body - end;
-        Ok(Splice::new(
-            skip,
-            check,
-            (self.length - self.have, excess),
-            answer.keep_alive && self.question.keep_alive,
-        ))
+        let keep_alive = answer.keep_alive && self.question.keep_alive;
+        Ok(Splice::new(skip, check, (left, excess), keep_alive))
+    }
+
+    /// How much of an answer's body that begins at `begin` is for the app (none: until the stream
+    /// ends), and how many bytes behind that it must not see.
+    fn rest(&self, begin: u64, body: Option<u64>) -> Result<(Option<u64>, u64), NoReplay> {
+        let Some(length) = self.length else {
+            // A file of any length that begins with what the app has.
+            let Some(body) = body else { return Ok((None, 0)) };
+            let left = body.checked_sub(self.have).ok_or_else(|| {
+                let text = format!("length {body}, but {} bytes were received", self.have);
+                NoReplay::new(NoReplayKind::Seam, text)
+            })?;
+            return Ok((Some(left), 0));
+        };
+        let end = self.first + length;
+        let reach = body.and_then(|body| begin.checked_add(body)).unwrap_or(0);
+        match reach.checked_sub(end) {
+            Some(excess) => Ok((Some(length - self.have), excess)),
+            None => Err(mismatch(format!("the answer ends at {reach}, not {end}"))),
+        }
     }
 
     /// A 206 must be the range asked for, of a file of the same length.
     fn begin_of(
         &self,
         range: ContentRange,
-        body: u64,
+        body: Option<u64>,
         whole: Option<u64>,
         answer: &ResponseHead,
     ) -> Result<u64, NoReplay> {
@@ -236,11 +289,9 @@ impl Ask {
             let text = format!("total length {:?}, not {whole:?}", range.total);
             return Err(NoReplay::new(NoReplayKind::Seam, text));
         }
-        let asked = (self.first, self.first + self.length - 1);
-        if self.original.status != 206
-            || (range.first, range.last) != asked
-            || body != asked.1 - asked.0 + 1
-        {
+        let asked = (self.first, self.first + self.length.unwrap_or(1).saturating_sub(1));
+        let fits = (range.first, range.last) == asked && body == self.length;
+        if self.original.status != 206 || !fits {
             return Err(self.not_this(answer, "for another range"));
         }
         Ok(range.first)
@@ -268,6 +319,7 @@ impl Ask {
     fn not_this(&self, answer: &ResponseHead, what: &str) -> NoReplay {
         let kind = match answer.status {
             403 | 404 | 410 => NoReplayKind::NotHere,
+            408 | 429 | 500..=599 => NoReplayKind::Busy,
             _ => NoReplayKind::Mismatch,
         };
         let (got, had) = (answer.status, self.original.status);

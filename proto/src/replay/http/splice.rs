@@ -21,8 +21,8 @@ pub struct Splice {
     skip: u64,
     check: Option<Verifier>,
     seam: Option<Seam>,
-    /// Body bytes for the app behind the seam.
-    pub left: u64,
+    /// Body bytes for the app behind the seam; none: until the stream ends.
+    pub left: Option<u64>,
     /// Bytes of the answer behind those, which the app must not see.
     pub excess: u64,
     /// The connection can carry another request afterwards.
@@ -36,7 +36,7 @@ impl Splice {
     pub(super) fn new(
         skip: u64,
         check: Option<Verifier>,
-        (left, excess): (u64, u64),
+        (left, excess): (Option<u64>, u64),
         keep_alive: bool,
     ) -> Self {
         Self { skip, check, seam: None, left, excess, keep_alive }

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::service::replay::JoinError;
+use crate::service::join::JoinError;
 
 /// A connection is there after this time, or the server is down.
 const CONNECT_MAX: Duration = Duration::from_secs(10);

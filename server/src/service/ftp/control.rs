@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use stp_drive::{Near, Pulled};
 use stp_net::key::PublicKey;
 use stp_proto::replay::Exchange;
+use stp_proto::replay::http::{Waiting, copy};
 use stp_proto::replay::ftp::{self, Answer, Verdict};
 use stp_proto::session::{Event, Session, ShutNear, TicketOffer, code};
 use stp_proto::time::Instant;
@@ -16,8 +17,7 @@ use tokio::sync::mpsc;
 
 use super::Groups;
 use super::task::{Current, Out, Task};
-use crate::service::buffer::{Waiting, copy};
-use crate::ticket::Mint;
+use crate::ticket::{Mint, Seal};
 
 /// Replies that may wait for room.
 const OUT_MAX: usize = 8;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use stp_drive::{Near, Pulled};
+use stp_proto::replay::http::{Waiting, copy};
 use stp_proto::replay::ftp::{self, DataNews, DataState, Reply, Transfer, Verdict};
 use stp_proto::replay::{Again, Exchange};
 use stp_proto::seam::{BLOCK, Seam};
@@ -19,10 +20,9 @@ use stp_proto::time::Instant;
 
 use super::Slot;
 use super::resume::{Resumed, resume_patiently};
-use crate::service::buffer::{Waiting, copy};
-use crate::service::replay::JoinError;
+use crate::service::join::JoinError;
 use crate::service::upstream::Upstream;
-use crate::ticket::Mint;
+use crate::ticket::{Mint, Seal};
 
 type Resuming = Pin<Box<dyn Future<Output = Result<Resumed, JoinError>> + Send>>;
 type Finishing = Pin<Box<dyn Future<Output = Result<Reply, JoinError>> + Send>>;

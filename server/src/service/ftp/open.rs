@@ -15,7 +15,7 @@ use super::resume::resume;
 use super::{Control, Data, Groups};
 use crate::denial::Denial;
 use crate::service::Service;
-use crate::ticket::{Mint, random_handle};
+use crate::ticket::{Mint, Seal, random_handle};
 
 /// Who asks, and what is known of the connection at the app.
 pub struct Asked {

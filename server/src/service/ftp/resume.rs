@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::connection::Connection;
-use crate::service::replay::JoinError;
+use crate::service::join::JoinError;
 
 /// This long between two pieces of the data.
 const SILENCE_MAX: Duration = Duration::from_secs(20);

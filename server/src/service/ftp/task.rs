@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::connection::{Connection, connect};
 use super::slot::Begun;
 use super::{Groups, Slot};
-use crate::service::replay::JoinError;
+use crate::service::join::JoinError;
 
 /// A server that is down is asked again for this long.
 const PATIENCE: Duration = Duration::from_secs(60);

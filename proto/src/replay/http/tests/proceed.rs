@@ -111,7 +111,10 @@ impl Part {
         assert!(joined, "all of the answer was fed");
         let excess = usize::try_from(splice.excess).unwrap();
         rest.truncate(rest.len() - excess);
-        assert_eq!(rest.len() - ask.head_rest.len(), usize::try_from(splice.left).unwrap());
+        assert_eq!(
+            rest.len() - ask.head_rest.len(),
+            usize::try_from(splice.left.unwrap()).unwrap()
+        );
         if let Some(seam) = splice.take_seam() {
             assert_eq!(Some(seam.proof()), self.proof(have), "the digest goes on");
         }
@@ -284,7 +287,7 @@ fn errors_and_other_answers_are_refused() {
     for (status, kind) in [
         ("404 Not Found", NoReplayKind::NotHere),
         ("403 Forbidden", NoReplayKind::NotHere),
-        ("503 Busy", NoReplayKind::Mismatch),
+        ("503 Busy", NoReplayKind::Busy),
         ("416 Range", NoReplayKind::Mismatch),
         ("301 Moved", NoReplayKind::Mismatch),
         ("204 Nothing", NoReplayKind::Mismatch),

@@ -30,7 +30,7 @@ impl Waiting {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// So many bytes are through. An empty queue keeps no memory.
+    /// The first `count` bytes are through. An empty queue keeps no memory.
     pub fn advance(&mut self, count: usize) {
         self.gone += count;
         if self.gone >= self.bytes.len() {
@@ -54,7 +54,7 @@ impl From<Vec<u8>> for Waiting {
 }
 
 /// The pieces behind the first `taken` bytes.
-pub fn beyond<'a>(slices: &'a [IoSlice<'_>], mut taken: usize) -> Vec<&'a [u8]> {
+pub(super) fn beyond<'a>(slices: &'a [IoSlice<'_>], mut taken: usize) -> Vec<&'a [u8]> {
     let mut pieces = Vec::with_capacity(slices.len().min(PIECES_MAX));
     for slice in slices {
         let skipped = taken.min(slice.len());
@@ -67,7 +67,7 @@ pub fn beyond<'a>(slices: &'a [IoSlice<'_>], mut taken: usize) -> Vec<&'a [u8]> 
 }
 
 /// The first `most` bytes of these pieces.
-pub fn at_most<'a>(pieces: &[&'a [u8]], mut most: usize) -> Vec<IoSlice<'a>> {
+pub(super) fn at_most<'a>(pieces: &[&'a [u8]], mut most: usize) -> Vec<IoSlice<'a>> {
     let mut slices = Vec::with_capacity(pieces.len());
     for piece in pieces {
         let length = piece.len().min(most);
@@ -78,6 +78,7 @@ pub fn at_most<'a>(pieces: &[&'a [u8]], mut most: usize) -> Vec<IoSlice<'a>> {
 }
 
 /// Copies what fits.
+#[must_use]
 pub fn copy(mut bytes: &[u8], slices: &mut [IoSliceMut<'_>]) -> usize {
     let mut copied = 0;
     for slice in slices {

@@ -1,0 +1,197 @@
+//! From the service to the app.
+
+use super::{App, Carries, Failure, How, Machine, Next, Out, Service, Want};
+use crate::replay::http::observer::{Down, Ending, Flow};
+use crate::time::Instant;
+
+/// How a stream of the service ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// In order.
+    Closed,
+    /// By a reset or an error, for this reason.
+    Broken(String),
+}
+
+impl Machine {
+    /// What comes next for the app's side.
+    pub fn next(&mut self) -> Next {
+        loop {
+            if !self.out.is_empty() {
+                return Next::Give;
+            }
+            if let Some(interim) = self.interim.take() {
+                let offer = self.offer_for_interim(&interim);
+                self.out.push(&interim);
+                match offer {
+                    Some(offer) => return Next::Ticket(offer),
+                    None => continue,
+                }
+            }
+            if self.observer.holds_head() {
+                if let Some(offer) = self.offer_for_head() {
+                    return Next::Ticket(offer);
+                }
+                let head = self.observer.release_head();
+                self.head_released();
+                self.out.push(&head);
+                self.settle();
+                continue;
+            }
+            if let Some(offer) = self.offer_due() {
+                return Next::Ticket(offer);
+            }
+            if !self.ahead.is_empty() {
+                let ahead = self.ahead.take();
+                self.feed(&ahead);
+                continue;
+            }
+            return self.next_of_service();
+        }
+    }
+
+    fn next_of_service(&mut self) -> Next {
+        if let Some(text) = self.trouble.as_ref().and_then(|trouble| trouble.wants_to_tell()) {
+            return Next::Leave(text.to_owned());
+        }
+        match &self.out_state {
+            Out::Told => return Next::Wait,
+            Out::Ends { how, early } => {
+                let (how, early) = (how.clone(), *early);
+                if early && let Some(offer) = self.disclaim() {
+                    return Next::Ticket(offer);
+                }
+                return Next::End(how);
+            }
+            Out::Goes if self.finished() => return Next::End(How::Fin),
+            Out::Goes => {}
+        }
+        if !matches!(self.service, Service::Open { .. }) {
+            return Next::Wait;
+        }
+        match self.observer.down_flow() {
+            Flow::Head => Next::Read,
+            Flow::Wait => Next::Wait,
+            Flow::Body(most) => Next::Pass(most),
+            Flow::Opaque => Next::Pass(u64::MAX),
+        }
+    }
+
+    /// Something is there for the app's side without reading from the service.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        matches!(self.out_state, Out::Ends { .. })
+            || !self.out.is_empty()
+            || !self.ahead.is_empty()
+            || self.interim.is_some()
+            || self.observer.holds_head()
+            || self.tickets.is_due()
+            || self.trouble.as_ref().is_some_and(|trouble| trouble.wants_to_tell().is_some())
+            || (self.finished() && !self.is_over())
+    }
+
+    /// What is to be given to the app's side.
+    #[must_use]
+    pub fn out(&self) -> &[u8] {
+        self.out.rest()
+    }
+
+    /// This much of it was given.
+    pub fn given(&mut self, count: usize) {
+        self.out.advance(count);
+    }
+
+    /// Takes bytes of the service, until something has to happen first; the rest is kept.
+    pub fn feed(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() && !self.observer.holds_head() && self.interim.is_none() {
+            let last = self.service == Service::None
+                || matches!(self.service, Service::Open { carries: Carries::Last, .. });
+            if self.observer.idle() && last {
+                // The rest of an answer that was longer than needed.
+                return;
+            }
+            let head = self.observer.down_flow() == Flow::Head;
+            let (taken, event) = self.observer.down(bytes);
+            match event {
+                Down::More if head => {}
+                Down::More => self.out.push(&bytes[..taken]),
+                Down::Head => {}
+                Down::Interim => self.interim = Some(self.observer.take_held_down()),
+                Down::Opaque if head => {
+                    let held = self.observer.take_held_down();
+                    self.out.push(&held);
+                }
+                Down::Opaque => self.out.push(&bytes[..taken]),
+            }
+            bytes = &bytes[taken..];
+            self.settle();
+        }
+        if !bytes.is_empty() {
+            self.ahead = bytes.to_vec().into();
+        }
+    }
+
+    /// These bytes went from the service straight to the app's side, as [`Next::Pass`] said.
+    pub fn passed(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            bytes = &bytes[self.observer.down(bytes).0..];
+        }
+        self.settle();
+    }
+
+    /// The service ended its stream.
+    pub fn service_ended(&mut self, now: Instant, ended: Ended) {
+        let used = matches!(self.service, Service::Open { carries: Carries::Another, .. });
+        self.service = Service::None;
+        let broken = matches!(ended, Ended::Broken(_));
+        match self.observer.ending() {
+            // A body that ends with its stream does not end by a reset.
+            Ending::Fair if broken && self.is_continuable() => self.ask_for_the_rest(now),
+            // A service may close when its client has ended its side. Plain TCP shows that too.
+            Ending::Cut if self.app == App::Ended => self.end_short(),
+            Ending::Cut => self.ask_for_the_rest(now),
+            Ending::Unanswered if used || self.observer.only_interim() => self.ask_once_more(now),
+            Ending::Fair | Ending::Unanswered | Ending::Lost => {
+                let early = !(self.app == App::Ended && self.observer.idle());
+                let held = self.observer.take_held_down();
+                self.out.push(&held);
+                let how = match ended {
+                    Ended::Closed => How::Fin,
+                    Ended::Broken(why) => How::Failed(why),
+                };
+                self.out_state = Out::Ends { how, early };
+            }
+        }
+    }
+
+    /// A response was cut and nobody has the rest: the app gets what came of it, then the end of
+    /// the stream, which is short of what the head promised.
+    pub(super) fn end_short(&mut self) {
+        self.service = Service::None;
+        let how = if self.observer.ends_with_the_stream() {
+            // Its end would look like that of the whole.
+            How::Failed("the rest of a body that ends with its stream is missing".to_owned())
+        } else {
+            How::Fin
+        };
+        self.out_state = Out::Ends { how, early: true };
+    }
+
+    /// A response is under way that can be continued.
+    fn is_continuable(&self) -> bool {
+        self.app == App::Sends
+            && self.observer.response_under_way()
+            && self.observer.exchange().is_some()
+    }
+
+    /// A request was not answered, and may be sent again.
+    fn ask_once_more(&mut self, now: Instant) {
+        match self.again.ask(self.observer.positions().1) {
+            Some(pause) => {
+                self.unsent = self.observer.request_head().to_vec().into();
+                self.service = Service::Wanted(Want::Request, now + pause);
+            }
+            None => self.failed(now, Failure::Refused("it gives no answer".to_owned())),
+        }
+    }
+}

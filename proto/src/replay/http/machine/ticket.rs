@@ -1,0 +1,146 @@
+//! When a ticket goes out, and what it says.
+
+use core::time::Duration;
+
+use super::Machine;
+use crate::replay::http::exchange::Exchange;
+use crate::time::Instant;
+
+/// A ticket is refreshed at most this often.
+const REFRESH: Duration = Duration::from_secs(5);
+
+/// A ticket to be sent before the byte at its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// Down position before whose byte it is sent.
+    pub at: u64,
+    /// Up position that it covers.
+    pub covers: u64,
+    /// First down position that can be compared on a replica.
+    pub seam_from: u64,
+    /// What it says, or why the session cannot be continued from here on.
+    pub exchange: Result<Exchange, String>,
+}
+
+/// What the broker has for the exchange under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    /// No ticket of this exchange.
+    Nothing,
+    /// A ticket with which it can be continued.
+    Ticket,
+    /// The word that it cannot be continued.
+    Disclaimer,
+}
+
+/// The tickets of one session.
+#[derive(Debug)]
+pub(super) struct Tickets {
+    /// The server can make them.
+    made: bool,
+    held: Held,
+    /// The response head that is held back has had its ticket.
+    before_head: bool,
+    /// An exchange without a ticket is over: one is due.
+    due: bool,
+    refreshed: Instant,
+}
+
+impl Tickets {
+    pub fn new(made: bool, ticketed: bool) -> Self {
+        let held = if ticketed { Held::Ticket } else { Held::Nothing };
+        Self { made, held, before_head: false, due: false, refreshed: Instant::default() }
+    }
+
+    /// One is due.
+    pub fn is_due(&self) -> bool {
+        self.due
+    }
+
+    pub fn exchange_ended(&mut self) {
+        self.due |= self.held != Held::Ticket;
+        self.held = Held::Nothing;
+    }
+}
+
+impl Machine {
+    /// A ticket for the present moment, if one can be made. All that was observed has been given.
+    fn offer(&self) -> Option<Offer> {
+        let exchange = self.observer.exchange().filter(|_| self.tickets.made)?;
+        let (covers, at) = (self.observer.covers(), self.observer.positions().1);
+        let seam_from = self.observer.seam_from();
+        Some(Offer { at, covers, seam_from, exchange: Ok(exchange) })
+    }
+
+    /// The ticket that goes before a response head, once.
+    pub(super) fn offer_for_head(&mut self) -> Option<Offer> {
+        let told = std::mem::replace(&mut self.tickets.before_head, true);
+        if told { None } else { self.offer() }
+    }
+
+    /// The ticket that goes before an interim head.
+    pub(super) fn offer_for_interim(&self, interim: &[u8]) -> Option<Offer> {
+        if !self.tickets.made || self.observer.unsafe_request() {
+            return None;
+        }
+        let length = u64::try_from(interim.len()).unwrap_or(u64::MAX);
+        let at = self.observer.positions().1.saturating_sub(length);
+        let exchange = Exchange::Interim { interim: interim.to_vec(), head_at: at };
+        let covers = self.observer.covers();
+        Some(Offer { at, covers, seam_from: at, exchange: Ok(exchange) })
+    }
+
+    /// The head is let go.
+    pub(super) fn head_released(&mut self) {
+        self.tickets.before_head = false;
+    }
+
+    /// A ticket after an exchange that had none.
+    pub(super) fn offer_due(&mut self) -> Option<Offer> {
+        std::mem::take(&mut self.tickets.due).then(|| self.offer()).flatten()
+    }
+
+    /// The word that the session cannot be continued from here on, if the other end does not have
+    /// it yet.
+    pub(super) fn disclaim(&mut self) -> Option<Offer> {
+        if !self.tickets.made || self.tickets.held == Held::Disclaimer {
+            return None;
+        }
+        self.tickets.held = Held::Disclaimer;
+        let at = self.observer.positions().1;
+        let (covers, exchange) = (self.observer.covers(), Err(self.observer.why_not()));
+        Some(Offer { at, covers, seam_from: at, exchange })
+    }
+
+    /// A ticket was offered. `made`: it could be sealed. If it could not, the answer is to be
+    /// offered instead.
+    pub fn offered(&mut self, now: Instant, made: bool) -> Option<Offer> {
+        if !made {
+            return self.disclaim();
+        }
+        let under_way = self.observer.response_under_way();
+        self.tickets.held = if under_way { Held::Ticket } else { Held::Nothing };
+        self.tickets.refreshed = now;
+        None
+    }
+
+    /// Something was acknowledged: says what is to be offered now.
+    pub fn acknowledged(&mut self, now: Instant) -> Option<Offer> {
+        if self.is_over() || !self.out.is_empty() || self.observer.holds_head() {
+            return None;
+        }
+        let Some(offer) = self.offer() else { return self.disclaim() };
+        let old = now.since(self.tickets.refreshed) >= REFRESH;
+        (old && self.observer.response_under_way()).then_some(offer)
+    }
+
+    /// After bytes were taken of the app: up to which up position they need not be kept, because
+    /// they may not be repeated anyway, and what is to be offered for that.
+    pub fn unrepeatable(&mut self) -> Option<(u64, Option<Offer>)> {
+        let released = self.observer.unsafe_request() || self.observer.opaque().is_some();
+        if self.is_over() || !self.tickets.made || !released {
+            return None;
+        }
+        Some((self.observer.covers(), self.disclaim()))
+    }
+}

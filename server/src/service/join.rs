@@ -1,0 +1,258 @@
+//! Going on with a response: asks the service for it again on a fresh stream, and compares the
+//! answer with what the app has, before the first byte of it reaches the app's side.
+//!
+//! What is asked and what fits is decided by [`stp_proto::replay::http`]; here is the waiting. It
+//! is done by polling, with the time as an argument, so that a simulation can run it.
+
+use std::future::Future;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use stp_proto::replay::http::{Ask, Failure, HEAD_MAX, Joined, Judged, Splice, SpliceStep};
+use stp_proto::replay::{NoReplay, NoReplayKind};
+use stp_proto::time::Instant;
+
+use super::upstream::{Stream, Streams};
+
+/// The service must accept a connection, and then answer and go on, within this time.
+const SILENCE_MAX: Duration = Duration::from_secs(20);
+/// Bodies are compared in pieces of this size.
+const PIECE: usize = 256 * 1024;
+/// So many pieces are compared before others have their turn.
+const PIECES_AT_ONCE: usize = 8;
+
+/// Why a stream could not be brought to the byte that the app has.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// The service cannot be reached now.
+    #[error("its service cannot be reached: {0}")]
+    Down(io::Error),
+    /// Something that was tried with it failed.
+    #[error("{action} the service: {source}")]
+    Service {
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The service was asked, and broke off.
+    #[error("its service broke off: {0}")]
+    Broken(io::Error),
+    /// The service said that it cannot answer now.
+    #[error("{0}")]
+    Busy(NoReplay),
+    /// It answers, but not so that it can be joined.
+    #[error(transparent)]
+    Refused(#[from] NoReplay),
+}
+
+impl From<JoinError> for Failure {
+    fn from(error: JoinError) -> Self {
+        let text = error.to_string();
+        match error {
+            JoinError::Down(_) => Self::Down(text),
+            JoinError::Service { .. } | JoinError::Broken(_) | JoinError::Busy(_) => Self::Busy(text),
+            JoinError::Refused(_) => Self::Refused(text),
+        }
+    }
+}
+
+/// A response that is being joined.
+pub struct Join<S: Streams> {
+    ask: Ask,
+    phase: Phase<S>,
+    /// When the service has been silent for too long.
+    until: Instant,
+}
+
+enum Phase<S: Streams> {
+    Opening(S::Opening),
+    /// This much of the request was written.
+    Asking(S::Stream, usize),
+    /// The head of the answer, as far as it has come.
+    Judging(S::Stream, Vec<u8>),
+    Comparing(S::Stream, Box<Splice>, Vec<u8>),
+    Done,
+}
+
+/// What polling came upon.
+type Outcome<S> = Poll<Result<(<S as Streams>::Stream, Joined), JoinError>>;
+
+impl<S: Streams> Join<S> {
+    /// Begins to ask.
+    pub fn new(now: Instant, streams: &S, ask: Ask) -> Self {
+        Self { ask, phase: Phase::Opening(streams.open()), until: now + SILENCE_MAX }
+    }
+
+    /// What is asked.
+    pub fn into_ask(self) -> Ask {
+        self.ask
+    }
+
+    /// When it must be polled again even if nothing wakes it.
+    pub fn due(&self) -> Instant {
+        self.until
+    }
+
+    /// Goes on. Not to be called again after it is ready.
+    pub fn poll(&mut self, now: Instant, cx: &mut Context<'_>) -> Outcome<S> {
+        for _ in 0..PIECES_AT_ONCE {
+            match self.step(now, cx) {
+                Step::Went => self.until = now + SILENCE_MAX,
+                Step::Waits if now < self.until => return Poll::Pending,
+                Step::Waits => {
+                    let error = io::ErrorKind::TimedOut.into();
+                    let opening = matches!(self.phase, Phase::Opening(_));
+                    return Poll::Ready(Err(if opening {
+                        JoinError::Down(error)
+                    } else {
+                        JoinError::Broken(error)
+                    }));
+                }
+                Step::Done(outcome) => return Poll::Ready(outcome.map(|done| *done)),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn step(&mut self, now: Instant, cx: &mut Context<'_>) -> Step<S> {
+        let _ = now;
+        match std::mem::replace(&mut self.phase, Phase::Done) {
+            Phase::Opening(mut opening) => match Pin::new(&mut opening).poll(cx) {
+                Poll::Pending => self.wait(Phase::Opening(opening)),
+                Poll::Ready(Ok(stream)) => self.go_on(Phase::Asking(stream, 0)),
+                Poll::Ready(Err(error)) => Step::Done(Err(JoinError::Down(error))),
+            },
+            Phase::Asking(stream, sent) => self.ask(stream, sent, cx),
+            Phase::Judging(stream, held) => self.judge(stream, held, cx),
+            Phase::Comparing(stream, splice, held) => self.compare(stream, splice, held, cx),
+            Phase::Done => Step::Waits,
+        }
+    }
+
+    fn wait(&mut self, phase: Phase<S>) -> Step<S> {
+        self.phase = phase;
+        Step::Waits
+    }
+
+    fn go_on(&mut self, phase: Phase<S>) -> Step<S> {
+        self.phase = phase;
+        Step::Went
+    }
+
+    fn ask(&mut self, stream: S::Stream, sent: usize, cx: &mut Context<'_>) -> Step<S> {
+        if sent == self.ask.request.len() {
+            return self.go_on(Phase::Judging(stream, Vec::new()));
+        }
+        match stream.try_write(&[IoSlice::new(&self.ask.request[sent..])]) {
+            Ok(count) => self.go_on(Phase::Asking(stream, sent + count)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                match stream.poll_writable(cx) {
+                    Poll::Ready(()) => self.go_on(Phase::Asking(stream, sent)),
+                    Poll::Pending => self.wait(Phase::Asking(stream, sent)),
+                }
+            }
+            Err(error) => Step::Done(Err(JoinError::Broken(error))),
+        }
+    }
+
+    fn judge(&mut self, stream: S::Stream, mut held: Vec<u8>, cx: &mut Context<'_>) -> Step<S> {
+        match self.ask.judge(&held) {
+            Ok(Judged::Partial) => match read_more(&stream, &mut held, HEAD_MAX, cx) {
+                Read::Some => self.go_on(Phase::Judging(stream, held)),
+                Read::Nothing => self.wait(Phase::Judging(stream, held)),
+                Read::End(error) => Step::Done(Err(JoinError::Broken(error))),
+            },
+            Ok(Judged::Interim(length)) => {
+                held.drain(..length);
+                self.go_on(Phase::Judging(stream, held))
+            }
+            Ok(Judged::Splice(length, mut splice)) => {
+                held.drain(..length);
+                match splice.feed(&held) {
+                    Ok(step) => self.compared(stream, splice, held, step),
+                    Err(why) => Step::Done(Err(why.into())),
+                }
+            }
+            Err(why) if why.kind == NoReplayKind::Busy => Step::Done(Err(JoinError::Busy(why))),
+            Err(why) => Step::Done(Err(why.into())),
+        }
+    }
+
+    fn compare(
+        &mut self,
+        stream: S::Stream,
+        mut splice: Box<Splice>,
+        mut held: Vec<u8>,
+        cx: &mut Context<'_>,
+    ) -> Step<S> {
+        held.clear();
+        match read_more(&stream, &mut held, PIECE, cx) {
+            Read::Some => match splice.feed(&held) {
+                Ok(step) => self.compared(stream, splice, held, step),
+                Err(why) => Step::Done(Err(why.into())),
+            },
+            Read::Nothing => self.wait(Phase::Comparing(stream, splice, held)),
+            Read::End(error) => Step::Done(Err(JoinError::Broken(error))),
+        }
+    }
+
+    fn compared(
+        &mut self,
+        stream: S::Stream,
+        mut splice: Box<Splice>,
+        mut held: Vec<u8>,
+        step: SpliceStep,
+    ) -> Step<S> {
+        let SpliceStep::Joined(needed) = step else {
+            return self.go_on(Phase::Comparing(stream, splice, held));
+        };
+        held.drain(..needed);
+        let most = splice.left.unwrap_or(u64::MAX);
+        let left = usize::try_from(most).unwrap_or(usize::MAX);
+        if held.len() > left && splice.excess == 0 {
+            let text = "the service sent more than it said";
+            return Step::Done(Err(NoReplay::new(NoReplayKind::Mismatch, text).into()));
+        }
+        held.truncate(left);
+        let reusable = splice.keep_alive && splice.excess == 0;
+        let joined = Joined { ahead: held, seam: splice.take_seam(), left: splice.left, reusable };
+        Step::Done(Ok(Box::new((stream, joined))))
+    }
+}
+
+/// What one step of a [`Join`] came upon.
+enum Step<S: Streams> {
+    Went,
+    Waits,
+    Done(Result<Box<(S::Stream, Joined)>, JoinError>),
+}
+
+/// What reading came upon.
+enum Read {
+    Some,
+    Nothing,
+    End(io::Error),
+}
+
+fn read_more<S: Stream>(stream: &S, held: &mut Vec<u8>, most: usize, cx: &mut Context<'_>) -> Read {
+    let start = held.len();
+    held.resize(start + most.min(PIECE), 0);
+    let read = loop {
+        let read = stream.try_read(&mut [IoSliceMut::new(&mut held[start..])]);
+        let blocked = read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        if !blocked || stream.poll_readable(cx).is_pending() {
+            break read;
+        }
+    };
+    held.truncate(start + *read.as_ref().unwrap_or(&0));
+    match read {
+        Ok(0) => Read::End(io::ErrorKind::UnexpectedEof.into()),
+        Ok(_) => Read::Some,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Read::Nothing,
+        Err(error) => Read::End(error),
+    }
+}

@@ -1,0 +1,177 @@
+//! nginx, Apache, lighttpd and Python's http.server as the services: what goes on between them, and
+//! what does not.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use stp_tests::loopback::Running;
+
+use crate::bed::{Bed, code, content, start, until, until_open};
+
+const LONG: Duration = Duration::from_secs(90);
+const SIZE: usize = 12_000_000;
+
+const KINDS: [&str; 4] = ["nginx", "apache2", "lighttpd", "python3"];
+
+/// A daemon of this kind that serves `root` at a port.
+fn serve(kind: &str, bed: &Bed, root: &Path, port: u16) -> Running {
+    let dir = bed.path(&format!("{kind}-{port}"));
+    std::fs::create_dir(&dir).expect("ours");
+    let (config, log) = (dir.join("conf"), dir.join("log"));
+    let (here, root) = (dir.display(), root.display());
+    let mut text = String::new();
+    let mut command = Command::new(kind);
+    match kind {
+        "nginx" => {
+            write!(
+                text,
+                "user root; daemon off; master_process off; pid {here}/pid; error_log {here}/err;\n\
+                 events {{}} http {{ access_log off; client_body_temp_path {here}/1;\n\
+                 proxy_temp_path {here}/2; fastcgi_temp_path {here}/3; uwsgi_temp_path {here}/4;\n\
+                 scgi_temp_path {here}/5; server {{ listen 127.0.0.1:{port}; root {root}; }} }}\n"
+            )
+            .unwrap();
+            command.arg("-p").arg(&dir).arg("-c").arg(&config).args(["-e", "stderr"]);
+        }
+        "apache2" => {
+            write!(
+                text,
+                "ServerRoot /etc/apache2\nServerName x\nListen 127.0.0.1:{port}\n\
+                 PidFile {here}/pid\nErrorLog {here}/err\nMutex file:{here}\n\
+                 LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so\n\
+                 LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so\n\
+                 User www-data\nGroup www-data\n\
+                 DocumentRoot {root}\n<Directory {root}>\nRequire all granted\n</Directory>\n"
+            )
+            .unwrap();
+            command.args(["-X", "-f"]).arg(&config);
+        }
+        "lighttpd" => {
+            write!(
+                text,
+                "server.document-root = \"{root}\"\nserver.port = {port}\n\
+                 server.bind = \"127.0.0.1\"\nserver.errorlog = \"{here}/err\"\n"
+            )
+            .unwrap();
+            command.arg("-D").arg("-f").arg(&config);
+        }
+        _ => {
+            let (port, root) = (port.to_string(), root.to_string());
+            command.args(["-m", "http.server", &port, "--bind", "127.0.0.1", "-d", &root]);
+        }
+    }
+    std::fs::write(&config, text).expect("ours");
+    let running = start(&mut command, &log);
+    until_open(port);
+    running
+}
+
+/// A folder that everybody can read, with the file `f`.
+fn folder(bed: &Bed, name: &str, bytes: &[u8]) -> std::path::PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let open = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("ours");
+    };
+    open(bed.dir.path(), 0o755);
+    let root = bed.path(name);
+    std::fs::create_dir(&root).expect("ours");
+    open(&root, 0o755);
+    std::fs::write(root.join("f"), bytes).expect("ours");
+    open(&root.join("f"), 0o644);
+    stamp(&root.join("f"));
+    root
+}
+
+/// Gives a file the date that all have.
+fn stamp(path: &Path) {
+    let file = std::fs::File::options().write(true).open(path).expect("ours");
+    let date = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    file.set_modified(date).expect("ours");
+}
+
+/// Kills the server that a download runs at when half of it is there; says which that was.
+fn kill_at_half(bed: &mut Bed) -> usize {
+    until("half of the file", || (bed.got("got").len() > SIZE / 3).then_some(()));
+    let status = bed.status();
+    let server = status["sessions"][0]["server"].as_str().expect("a server").to_owned();
+    let place = usize::from(server.starts_with('b'));
+    bed.kill(place);
+    place
+}
+
+#[test]
+fn a_download_goes_on_at_another_kind_of_server() {
+    for (one, other) in [(0, 0), (0, 1), (1, 2), (2, 3), (3, 0)] {
+        let mut bed = Bed::new(&[]);
+        let file = content(20, SIZE);
+        let roots = [folder(&bed, "r1", &file), folder(&bed, "r2", &file)];
+        let _daemons = [(one, 0), (other, 1)]
+            .map(|(kind, place)| serve(KINDS[kind], &bed, &roots[place], bed.ports[place]));
+        let curl = bed.curl("/f", "got", &["--limit-rate", "6M"]);
+        kill_at_half(&mut bed);
+        let kinds = (KINDS[one], KINDS[other]);
+        assert_eq!(code(curl, LONG), 0, "{kinds:?}: {}", bed.said());
+        assert!(bed.got("got") == file, "{kinds:?}");
+    }
+}
+
+#[test]
+fn two_builds_of_one_size_and_date_are_never_mixed() {
+    for kind in KINDS {
+        let mut bed = Bed::new(&[]);
+        let mut files = [content(21, SIZE), content(21, SIZE)];
+        files[1][10] ^= 1;
+        files[1][SIZE - 1] ^= 1;
+        let roots = [folder(&bed, "r1", &files[0]), folder(&bed, "r2", &files[1])];
+        let _daemons = [0, 1].map(|place| serve(kind, &bed, &roots[place], bed.ports[place]));
+        let curl = bed.curl("/f", "got", &["--limit-rate", "6M"]);
+        let place = kill_at_half(&mut bed);
+        let (ended, got) = (code(curl, LONG), bed.got("got"));
+        assert!(ended != 0 && files[place].starts_with(&got), "{kind}: {ended}");
+    }
+}
+
+#[test]
+fn a_service_that_dies_for_good_is_left_for_another() {
+    for kind in KINDS {
+        let bed = Bed::new(&[]);
+        let file = content(22, SIZE);
+        let roots = [folder(&bed, "r1", &file), folder(&bed, "r2", &file)];
+        let mut daemons =
+            [0, 1].map(|place| Some(serve(kind, &bed, &roots[place], bed.ports[place])));
+        let curl = bed.curl("/f", "got", &["--limit-rate", "6M"]);
+        until("half of the file", || (bed.got("got").len() > SIZE / 3).then_some(()));
+        let status = bed.status();
+        let server = status["sessions"][0]["server"].as_str().expect("a server").to_owned();
+        let place = usize::from(server.starts_with('b'));
+        drop(daemons[place].take().expect("it runs"));
+        assert_eq!(code(curl, LONG), 0, "{kind}: {}", bed.said());
+        assert!(bed.got("got") == file, "{kind}");
+    }
+}
+
+#[test]
+fn a_new_build_in_the_files_place_and_a_reload_are_no_mixture() {
+    let bed = Bed::new(&[]);
+    let old = content(23, SIZE);
+    let mut new = old.clone();
+    new[10] ^= 1;
+    new[SIZE - 1] ^= 1;
+    let root = folder(&bed, "r1", &old);
+    let daemon = serve("nginx", &bed, &root, bed.ports[0]);
+    let curl = bed.curl("/f", "got", &["--limit-rate", "4M"]);
+    until("half of the file", || (bed.got("got").len() > SIZE / 3).then_some(()));
+    std::fs::write(root.join("n"), &new).expect("ours");
+    stamp(&root.join("n"));
+    std::fs::rename(root.join("n"), root.join("f")).expect("ours");
+    // What a reload with a short worker_shutdown_timeout does to a download.
+    drop(daemon);
+    let _again = {
+        std::fs::remove_dir_all(bed.path(&format!("nginx-{}", bed.ports[0]))).expect("ours");
+        serve("nginx", &bed, &root, bed.ports[0])
+    };
+    let (ended, got) = (code(curl, LONG), bed.got("got"));
+    assert!(ended != 0 && old.starts_with(&got), "{ended}: {}", bed.said());
+}
