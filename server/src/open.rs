@@ -115,11 +115,7 @@ async fn open_ftp(
 }
 
 /// Whether a session that comes over may go on with what its ticket says was granted.
-fn admit(
-    config: &ServiceConfig,
-    claims: &Claims,
-    revocations: &Revocations,
-) -> Result<(), Denial> {
+fn admit(config: &ServiceConfig, claims: &Claims, revocations: &Revocations) -> Result<(), Denial> {
     if config.tickets && claims.granted.is_none() {
         let text = "this service is for those with a ticket of the gateway";
         return Err(Denial::new(DenyReason::Unauthorized, text));

@@ -53,7 +53,9 @@ impl From<JoinError> for Failure {
         let text = error.to_string();
         match error {
             JoinError::Down(_) => Self::Down(text),
-            JoinError::Service { .. } | JoinError::Broken(_) | JoinError::Busy(_) => Self::Busy(text),
+            JoinError::Service { .. } | JoinError::Broken(_) | JoinError::Busy(_) => {
+                Self::Busy(text)
+            }
             JoinError::Refused(_) => Self::Refused(text),
         }
     }

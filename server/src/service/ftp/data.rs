@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use stp_drive::{Near, Pulled};
-use stp_proto::replay::http::{Waiting, copy};
 use stp_proto::replay::ftp::{self, DataNews, DataState, Reply, Transfer, Verdict};
+use stp_proto::replay::http::{Waiting, copy};
 use stp_proto::replay::{Again, Exchange};
 use stp_proto::seam::{BLOCK, Seam};
 use stp_proto::session::{ClosedWhy, Event, Session, ShutNear, TicketOffer, code};
