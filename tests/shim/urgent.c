@@ -1,5 +1,6 @@
 /* What a program sees of urgent data: as sender and as receiver, out of line and in line. Nothing
- * is said of whether a socket with an urgent byte alone is readable: there a Unix socket differs. */
+ * is said of whether a socket with an urgent byte alone is readable: there a Unix socket
+ * differs. */
 #include "probe.h"
 
 /* Waits for the mark; says whether it came. */

@@ -1,5 +1,5 @@
-//! The replayable service: the rules of `server/src/service/http.rs` over simulated connections to a
-//! simulated file server. The observer is the shipped one.
+//! The replayable service: the rules of `server/src/service/http.rs` over simulated connections to
+//! a simulated file server. The observer is the shipped one.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::rc::Rc;

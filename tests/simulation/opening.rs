@@ -1,5 +1,6 @@
 //! Opening the replayable service of a session: a new one, or one that comes from another server
-//! (`server/src/open.rs`, `server/src/service/replay.rs`). Plan, splice and claims are the shipped ones.
+//! (`server/src/open.rs`, `server/src/service/replay.rs`). Plan, splice and claims are the shipped
+//! ones.
 
 use std::cell::Cell;
 use std::io::{IoSlice, IoSliceMut};

@@ -1,5 +1,5 @@
-//! The real HTTP server behind a session's server (nginx in life): files, ranges, validators, chunks,
-//! uploads. It closes idle connections, breaks off responses nobody reads, and can be down.
+//! The real HTTP server behind a session's server (nginx in life): files, ranges, validators,
+//! chunks, uploads. It closes idle connections, breaks off responses nobody reads, and can be down.
 //!
 //! What is checked here: no request that may not be repeated begins twice anywhere, and every
 //! body that comes is the one the app sent.
@@ -117,7 +117,25 @@ fn wish(head: &str) -> Wish<'_> {
     wish
 }
 
+fn chunks(body: &[u8], out: &mut Vec<u8>) {
+    for piece in body.chunks(3000) {
+        out.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+        out.extend_from_slice(piece);
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"0\r\n\r\n");
+}
+
 impl Origin {
+    /// The field with the validator, if there is one.
+    fn tag(&self, strong: &str) -> String {
+        match self.validator {
+            Validator::Strong => format!("ETag: {strong}\r\n"),
+            Validator::Weak => format!("ETag: W/{strong}\r\n"),
+            Validator::Modified => String::new(),
+        }
+    }
+
     /// The whole answer to a request, and whether the connection ends behind it.
     pub fn render(&self, head: &[u8]) -> (Vec<u8>, bool) {
         let end = head.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or(head.len());
@@ -136,7 +154,8 @@ impl Origin {
             Replica::OtherLength => (self.content, self.files[file % self.files.len()] + 3),
             Replica::Empty => {
                 let text = format!(
-                    "HTTP/1.1 404 Not Found\r\nServer: {name}\r\n{connection}Content-Length: 5\r\n\r\n"
+                    "HTTP/1.1 404 Not Found\r\nServer: {name}\r\n{connection}\
+                     Content-Length: 5\r\n\r\n"
                 );
                 out = text.into_bytes();
                 if !bodiless {
@@ -146,12 +165,8 @@ impl Origin {
             }
         };
         let wrong = if self.replica == Replica::Right { "right" } else { "other" };
-        let tag = match self.validator {
-            Validator::Strong => format!("ETag: \"{wrong}-{file}\"\r\n"),
-            Validator::Weak => format!("ETag: W/\"{wrong}-{file}\"\r\n"),
-            Validator::Modified => String::new(),
-        };
         let strong = format!("\"{wrong}-{file}\"");
+        let tag = self.tag(&strong);
         let modified = if wrong == "right" { "Mon, 01 Jun" } else { "Tue, 02 Jun" };
         let common = format!("Server: {name}\r\n{connection}{tag}Last-Modified: {modified}\r\n");
         let seed = content * 1000 + file as u64;
@@ -189,14 +204,7 @@ impl Origin {
         out = format!("HTTP/1.1 {status}\r\n{common}{framing}{range}\r\n").into_bytes();
         match kind {
             _ if bodiless => {}
-            b'c' => {
-                for piece in body.chunks(3000) {
-                    out.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
-                    out.extend_from_slice(piece);
-                    out.extend_from_slice(b"\r\n");
-                }
-                out.extend_from_slice(b"0\r\n\r\n");
-            }
+            b'c' => chunks(&body, &mut out),
             _ => out.extend_from_slice(&body),
         }
         (out, close)
