@@ -21,6 +21,7 @@ pub mod distance;
 pub mod entry;
 pub mod far;
 pub mod group;
+pub mod lacking;
 pub mod lookup;
 pub mod map;
 pub mod measure;

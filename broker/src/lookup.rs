@@ -30,6 +30,7 @@ use stp_proto::name::Name;
 use tokio::sync::watch;
 
 use crate::config::{self, DirectoryConfig, GatewayConfig};
+use crate::lacking::{Lacking, lacking};
 use crate::service::{Maker, Server, Service};
 
 /// Numbers of services that are not in the configuration.
@@ -75,17 +76,6 @@ impl KnownService {
     }
 }
 
-/// Why nothing was found.
-#[derive(Clone, Debug)]
-pub struct Lacking {
-    /// What an app is told.
-    pub errno: Errno,
-    /// What a person is told.
-    pub why: String,
-    /// It does not exist, as far as can be known.
-    pub unknown: bool,
-}
-
 /// Names, files and servers that the directory knows.
 pub struct Directory {
     config: DirectoryConfig,
@@ -109,34 +99,6 @@ fn must_log_in_again(error: &AskError) -> bool {
         AskError::Lost(_) => true,
         AskError::Refused(refused) => refused.why == Refusal::NotLoggedIn,
         _ => false,
-    }
-}
-
-fn lacking(errno: Errno, why: impl Into<String>) -> Lacking {
-    Lacking { errno, why: why.into(), unknown: false }
-}
-
-impl From<AskError> for Lacking {
-    fn from(error: AskError) -> Lacking {
-        let unknown = matches!(&error, AskError::Refused(r) if r.why == Refusal::NotFound);
-        let errno = match &error {
-            AskError::Refused(refused) => match refused.why {
-                Refusal::NoServer => Errno::ECONNREFUSED,
-                Refusal::NotLoggedIn | Refusal::LoginRefused => Errno::EACCES,
-                _ => Errno::EHOSTUNREACH,
-            },
-            _ => Errno::EHOSTUNREACH,
-        };
-        Lacking { errno, why: format!("directory: {error}"), unknown }
-    }
-}
-
-impl From<LoginError> for Lacking {
-    fn from(error: LoginError) -> Lacking {
-        match error {
-            LoginError::Ask(error) => error.into(),
-            other => lacking(Errno::EHOSTUNREACH, format!("directory: {other}")),
-        }
     }
 }
 
