@@ -18,7 +18,7 @@ use stp_proto::seam::{BLOCK, Seam};
 use stp_proto::session::{ClosedWhy, Event, Session, ShutNear, TicketOffer, code};
 use stp_proto::time::Instant;
 
-use super::Slot;
+use super::{Groups, Slot};
 use super::resume::{Resumed, resume_patiently};
 use crate::service::join::JoinError;
 use crate::service::upstream::Upstream;
@@ -31,6 +31,7 @@ type Finishing = Pin<Box<dyn Future<Output = Result<Reply, JoinError>> + Send>>;
 pub struct Data {
     address: SocketAddr,
     slot: Arc<Slot>,
+    groups: Arc<Groups>,
     mint: Option<Mint>,
     /// What is transferred, once that is known.
     state: Option<DataState>,
@@ -53,11 +54,17 @@ pub struct Data {
 
 impl Data {
     /// A data connection of which nothing is known yet.
-    pub fn new(address: SocketAddr, slot: Arc<Slot>, mint: Option<Mint>) -> Self {
+    pub fn new(
+        address: SocketAddr,
+        slot: Arc<Slot>,
+        groups: Arc<Groups>,
+        mint: Option<Mint>,
+    ) -> Self {
         slot.arrive();
         Self {
             address,
             slot,
+            groups,
             mint,
             state: None,
             ticketed: false,
@@ -396,6 +403,7 @@ impl Drop for Data {
             source.reset_on_close();
         }
         self.tell(DataNews::ClientGone);
+        self.groups.keep(Arc::clone(&self.slot));
     }
 }
 

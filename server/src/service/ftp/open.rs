@@ -141,7 +141,7 @@ impl Asked {
                 })?,
                 Some(_) => self.groups.slot(self.client, token),
             };
-            let data = Data::new(self.address, slot, mint);
+            let data = Data::new(self.address, slot, self.groups, mint);
             return Ok((Service::FtpData(Box::new(data)), StartAt::default()));
         };
         let Exchange::Data(state) = ticket.exchange else {
@@ -158,7 +158,7 @@ impl Asked {
         }
         let resumed = resume(self.address, &state, proof).await?;
         let slot = self.groups.slot(self.client, token);
-        let data = Data::new(self.address, slot, mint).resumed(state, resumed);
+        let data = Data::new(self.address, slot, self.groups, mint).resumed(state, resumed);
         let at = StartAt { up: ticket.covers, down: ticket.have };
         Ok((Service::FtpData(Box::new(data)), at))
     }

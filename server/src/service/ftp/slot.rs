@@ -1,8 +1,9 @@
 //! Where a control connection and one of its data connections meet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use stp_net::key::PublicKey;
@@ -11,14 +12,23 @@ use stp_proto::replay::ftp::{DataNews, DataState, Verdict};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
+/// What became of a data connection is kept so long for a control connection that comes later: both
+/// may be on their way here from another server.
+const KEPT: Duration = Duration::from_secs(120);
+/// And of so many at most.
+const KEPT_MAX: usize = 1_024;
+
 /// The data connections that are agreed upon or under way, by client and token.
 #[derive(Debug, Default)]
-pub struct Groups(Mutex<BTreeMap<(PublicKey, Handle), Weak<Slot>>>);
+pub struct Groups {
+    slots: Mutex<BTreeMap<(PublicKey, Handle), Weak<Slot>>>,
+    ended: Mutex<VecDeque<(Instant, Arc<Slot>)>>,
+}
 
 impl Groups {
     /// The meeting place of this token; it exists as long as somebody holds it.
     pub fn slot(&self, client: PublicKey, token: Handle) -> Arc<Slot> {
-        let mut slots = self.0.lock();
+        let mut slots = self.slots.lock();
         if let Some(slot) = slots.get(&(client, token)).and_then(Weak::upgrade) {
             return slot;
         }
@@ -28,9 +38,19 @@ impl Groups {
         slot
     }
 
+    /// A data session has ended: what became of it stays known for a while.
+    pub fn keep(&self, slot: Arc<Slot>) {
+        let mut ended = self.ended.lock();
+        let now = Instant::now();
+        while ended.len() >= KEPT_MAX || ended.front().is_some_and(|(at, _)| now - *at > KEPT) {
+            ended.pop_front();
+        }
+        ended.push_back((now, slot));
+    }
+
     /// The same, if somebody holds it.
     pub fn find(&self, client: PublicKey, token: Handle) -> Option<Arc<Slot>> {
-        self.0.lock().get(&(client, token)).and_then(Weak::upgrade)
+        self.slots.lock().get(&(client, token)).and_then(Weak::upgrade)
     }
 }
 
