@@ -18,8 +18,8 @@ use stp_proto::seam::{BLOCK, Seam};
 use stp_proto::session::{ClosedWhy, Event, Session, ShutNear, TicketOffer, code};
 use stp_proto::time::Instant;
 
-use super::{Groups, Slot};
 use super::resume::{Resumed, resume_patiently};
+use super::{Groups, Slot};
 use crate::service::join::JoinError;
 use crate::service::upstream::Upstream;
 use crate::ticket::{Mint, Seal};
