@@ -51,9 +51,11 @@ impl Splice {
         }
         let Some(check) = &mut self.check else { return Ok(SpliceStep::Joined(skipped)) };
         let rest = &bytes[skipped..];
-        let missing = usize::try_from(check.missing()).unwrap_or(usize::MAX);
-        let compared = check.push(rest);
-        let compared = mutant!(SeamSkipped, compared, Ok(missing.min(rest.len())));
+        let compared = mutant!(SeamSkipped, check.push(rest), {
+            let missing = usize::try_from(check.missing()).unwrap_or(usize::MAX);
+            let _differs = check.push(rest);
+            Ok(missing.min(rest.len()))
+        });
         let compared = compared.map_err(differs)?;
         if check.missing() > 0 {
             return Ok(SpliceStep::More);
