@@ -33,7 +33,6 @@ pub const ALL: &[Scenario] = &[
 ];
 
 fn plan(work: Work) -> Plan {
-    let calm = Plan::draw(&mut Random::new(0));
     Plan {
         deadlines: Deadlines::default(),
         faults: Vec::new(),
@@ -62,7 +61,6 @@ fn plan(work: Work) -> Plan {
         size: 10_000,
         think: Duration::from_millis(100),
         names: None,
-        ..calm
     }
 }
 
