@@ -107,6 +107,9 @@ mod chosen {
         NeverStraight: "a session that is led through a relay stays there",
         NoProber: "a server that was out of reach is not tried again",
         SeamSkipped: "the answer of another replica is joined without being compared",
+        AckBeforeTicket: "what the app sent is acknowledged before a ticket covers it",
+        GuardSkipped: "a request that may have been executed before is sent again",
+        NoTicketForHead: "no ticket goes before a response head",
         }
     }
 

@@ -7,8 +7,8 @@ use stp_proto::wire::TransferReason;
 
 use crate::disk::Full;
 use crate::net::{BROKER, ConnId, Owner, SERVER};
-use crate::opening::EPOCH_S;
 use crate::plan::Kind;
+use crate::service::EPOCH_S;
 use crate::world::{Ev, Who, World};
 
 impl World {

@@ -8,20 +8,22 @@ use stp_proto::session::{Event, Session, ShutNear};
 use stp_proto::time::Instant;
 
 use crate::app::App;
-use crate::http::Http;
 use crate::plan::Pace;
 use crate::random::{pattern, pattern_at, urgent_at};
+use crate::service::{Connections, SimHttp};
 
 /// What a near side is.
 pub enum Kind {
     App(Box<App>),
-    Http(Box<Http>),
+    /// The shipped HTTP service.
+    Http(Box<SimHttp>, Connections),
     Tcp(Box<Tcp>),
 }
 
-/// A near side, and whether it may make progress, as a kernel would say.
+/// A near side. An app and a service that is only played are ready as a kernel would say: until
+/// they have blocked, and again when something has happened or their time has come.
 pub struct NearSide {
-    pub kind: Kind,
+    kind: Kind,
     readable: bool,
     writable: bool,
     wake_at: Option<Instant>,
@@ -40,7 +42,7 @@ impl NearSide {
     pub fn app(&mut self) -> Option<&mut App> {
         match &mut self.kind {
             Kind::App(app) => Some(app),
-            Kind::Http(_) | Kind::Tcp(_) => None,
+            Kind::Http(..) | Kind::Tcp(_) => None,
         }
     }
 
@@ -48,7 +50,7 @@ impl NearSide {
         match &mut self.kind {
             Kind::App(app) => app.violation.take(),
             Kind::Tcp(tcp) => tcp.violation.take(),
-            Kind::Http(_) => None,
+            Kind::Http(..) => None,
         }
     }
 
@@ -61,7 +63,7 @@ impl NearSide {
     fn rest(&mut self, now: Instant, session: &Session) {
         self.wake_at = match &self.kind {
             Kind::App(app) => app.wake_at(session, now),
-            Kind::Http(http) => http.wake_at(session, now),
+            Kind::Http(..) => None,
             Kind::Tcp(tcp) => tcp.wake_at(session, now),
         };
     }
@@ -76,24 +78,33 @@ fn ready(is_ready: bool) -> Poll<()> {
 }
 
 impl Near for NearSide {
-    fn poll_readable(&mut self, now: Instant, _cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_readable(&mut self, now: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        if let Kind::Http(http, _) = &mut self.kind {
+            return http.poll_readable(now, cx);
+        }
         self.look_at_clock(now);
         ready(self.readable)
     }
 
-    fn poll_writable(&mut self, now: Instant, _cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_writable(&mut self, now: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        if let Kind::Http(http, _) = &mut self.kind {
+            return http.poll_writable(now, cx);
+        }
         self.look_at_clock(now);
         ready(self.writable)
     }
 
     fn due(&self) -> Option<Instant> {
-        self.wake_at
+        match &self.kind {
+            Kind::Http(http, connections) => http.due().into_iter().chain(connections.due()).min(),
+            Kind::App(_) | Kind::Tcp(_) => self.wake_at,
+        }
     }
 
     fn pull(&mut self, now: Instant, session: &mut Session) -> io::Result<Pulled> {
         let pulled = match &mut self.kind {
             Kind::App(app) => app.pull(now, session),
-            Kind::Http(http) => http.pull(now, session),
+            Kind::Http(http, _) => http.pull(now, session),
             Kind::Tcp(tcp) => tcp.pull(now, session),
         };
         self.readable = !would_block(&pulled);
@@ -111,7 +122,7 @@ impl Near for NearSide {
             match &mut self.kind {
                 Kind::App(app) => session
                     .deliver_marked(now, arrived, |slices, urgent| app.take(now, slices, urgent)),
-                Kind::Http(http) => http.push(now, session, arrived),
+                Kind::Http(http, _) => http.push(now, session, arrived),
                 Kind::Tcp(tcp) => session
                     .deliver_marked(now, arrived, |slices, urgent| tcp.take(now, slices, urgent)),
             };
@@ -123,7 +134,7 @@ impl Near for NearSide {
     fn shut(&mut self, now: Instant, how: ShutNear) {
         match &mut self.kind {
             Kind::App(app) => app.shut(how),
-            Kind::Http(http) => http.shut(now, how),
+            Kind::Http(http, _) => http.shut(now, how),
             Kind::Tcp(tcp) => tcp.shut(how),
         }
         self.poke();
@@ -132,7 +143,7 @@ impl Near for NearSide {
     fn event(&mut self, now: Instant, session: &mut Session, event: &Event) {
         match &mut self.kind {
             Kind::App(app) => app.event(event),
-            Kind::Http(http) => http.event(now, session, event),
+            Kind::Http(http, _) => http.event(now, session, event),
             Kind::Tcp(_) => (),
         }
         self.poke();

@@ -136,6 +136,12 @@ impl Origin {
         }
     }
 
+    /// How long it takes to accept a connection.
+    pub fn accepts_after(&self) -> Duration {
+        let mut random = self.random.borrow_mut();
+        if random.one_in(2) { random.millis(1, 2_000) } else { Duration::ZERO }
+    }
+
     /// The whole answer to a request, and whether the connection ends behind it.
     pub fn render(&self, head: &[u8]) -> (Vec<u8>, bool) {
         let end = head.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or(head.len());
@@ -346,20 +352,10 @@ impl Upstream {
 
     pub fn try_read(&mut self, now: Instant, slices: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         self.age(now);
-        let burst = self.origin.pace.burst;
+        let most = self.origin.pace.burst;
         if self.left() > 0 && now < self.read_at + self.origin.pace.pause {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        self.read(now, slices, burst)
-    }
-
-    /// Reads without regard to its pace.
-    pub fn read(
-        &mut self,
-        now: Instant,
-        slices: &mut [IoSliceMut<'_>],
-        most: usize,
-    ) -> io::Result<usize> {
         if self.left() == 0 {
             return match (self.broken, self.last) {
                 (true, _) => Err(io::ErrorKind::ConnectionReset.into()),

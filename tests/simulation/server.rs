@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use stp_drive::{Command, FIRST_LINK, Start};
@@ -16,17 +17,22 @@ use stp_proto::wire::{
     encode_resume_denied, first_frame,
 };
 
+use stp_server::denial::Denial;
+
 use crate::ends::End;
 use crate::far::{Far, Place as FarPlace, Tombs};
 use crate::link::SimLink;
 use crate::near::{Kind, NearSide, Tcp};
 use crate::net::{ConnId, Owner, SERVER};
-use crate::opening::{self, EPOCH_S, Mint};
 use crate::origin::{Ledger, Origin};
 use crate::plan::Plan;
 use crate::random::Random;
+use crate::service::{Connections, EPOCH_S, Mint, SimTakeover};
 use crate::work::Script;
 use crate::world::{Ev, Who, World};
+
+/// A service that is open, where the session begins, and whether acknowledgements wait.
+type Opened = (Kind, StartAt, bool);
 
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
@@ -43,6 +49,8 @@ pub struct Server {
     pub origin: Rc<Origin>,
     places: BTreeMap<Handle, Place>,
     tombs: Tombs,
+    /// Services that are being opened, by the connection of their CONNECT.
+    opening: BTreeMap<ConnId, (SimTakeover, Connections)>,
     next: u64,
     /// The process runs.
     pub alive: bool,
@@ -77,6 +85,7 @@ impl Server {
             Server {
                 origin: Rc::new(origin),
                 places: BTreeMap::new(),
+                opening: BTreeMap::new(),
                 tombs: Tombs::default(),
                 next: 0,
                 alive: true,
@@ -93,6 +102,7 @@ impl Server {
     /// Dies: nothing of its memory is left.
     pub fn die(&mut self) {
         self.places.clear();
+        self.opening.clear();
         self.tombs.borrow_mut().clear();
         self.alive = false;
         self.generation += 1;
@@ -177,20 +187,33 @@ impl World {
         self.after(pause, Ev::Open(server, generation, conn, record.to_vec()));
     }
 
-    /// The service of a session was opened, or not.
+    /// The service of a session is being opened.
     pub fn open(&mut self, server: usize, generation: u32, conn: ConnId, record: &[u8]) {
         if self.servers[server].generation != generation {
             return;
         }
         let Ok(First::Connect(connect)) = first_frame(record) else { return };
         let handle = connect.handle;
+        let opened = match self.open_service(server, conn, &connect) {
+            Poll::Ready(opened) => opened,
+            Poll::Pending => {
+                let next = self.servers[server].opening.get(&conn);
+                let due = next.and_then(|(takeover, connections)| {
+                    takeover.due().into_iter().chain(connections.due()).min()
+                });
+                let soon = self.now + Duration::from_millis(1);
+                let at = due.unwrap_or(soon).max(soon);
+                return self.at(at, Ev::Open(server, generation, conn, record.to_vec()));
+            }
+        };
+        self.servers[server].opening.remove(&conn);
         let waiting = match self.servers[server].places.get_mut(&handle) {
             Some(Place::Opening(waiting)) => Some(std::mem::take(waiting)),
             Some(Place::Running(..)) | None => None,
         };
-        match self.open_service(server, &connect) {
+        match opened {
             Ok((near, at, holds)) => self.accept(server, conn, &connect, near, at, holds),
-            Err((why, text)) => {
+            Err(Denial { why, text }) => {
                 self.say(|_| format!("server {server} refuses: {why}, {text}"));
                 if waiting.is_some() {
                     self.servers[server].places.remove(&handle);
@@ -211,40 +234,66 @@ impl World {
     fn open_service(
         &mut self,
         server: usize,
+        conn: ConnId,
         connect: &Connect<'_>,
-    ) -> Result<(Kind, StartAt, bool), opening::Denial> {
+    ) -> Poll<Result<Opened, Denial>> {
         let now = self.now;
-        if now < self.servers[server].full_until {
-            return Err((DenyReason::Overloaded, "full".to_owned()));
-        }
-        let script = self.broker().seat_of(connect.handle).map(|seat| seat.script.clone());
-        let request = match &connect.mode {
-            ConnectMode::New | ConnectMode::Relay(_) => None,
-            ConnectMode::Transfer(request) => Some(request),
-        };
-        match script.ok_or((DenyReason::Internal, "an unknown handle".to_owned()))? {
-            Script::Tcp { up, down, waits } => {
-                if request.is_some_and(|request| request.up_sent > 0 || request.down > 0) {
-                    return Err((DenyReason::Unsafe, "tcp".to_owned()));
+        if !self.servers[server].opening.contains_key(&conn) {
+            if now < self.servers[server].full_until {
+                return Poll::Ready(Err(Denial::new(DenyReason::Overloaded, "full")));
+            }
+            let script = self.broker().seat_of(connect.handle).map(|seat| seat.script.clone());
+            let request = match &connect.mode {
+                ConnectMode::New | ConnectMode::Relay(_) => None,
+                ConnectMode::Transfer(request) => Some(request),
+            };
+            match script {
+                None => {
+                    let unknown = Denial::new(DenyReason::Internal, "an unknown handle");
+                    return Poll::Ready(Err(unknown));
                 }
-                let tcp = Tcp::new(up, down, waits, self.plan.origin);
-                Ok((Kind::Tcp(Box::new(tcp)), StartAt::default(), false))
-            }
-            Script::Http => {
-                let holder = Holder {
-                    audience: "cluster".to_owned(),
-                    service: connect.service.to_owned(),
-                    client: [7; 32],
-                    handle: connect.handle,
-                };
-                let clock = Rc::clone(&self.servers[server].clock);
-                let mint = Mint { holder, life: self.plan.ticket_life, clock };
-                let policy = self.plan.policy;
-                let origin = Rc::clone(&self.servers[server].origin);
-                let (http, at) = opening::open(now, &origin, request, mint, policy)?;
-                Ok((Kind::Http(Box::new(http)), at, true))
+                Some(Script::Tcp { up, down, waits }) => {
+                    if request.is_some_and(|request| request.up_sent > 0 || request.down > 0) {
+                        return Poll::Ready(Err(Denial::new(DenyReason::Unsafe, "tcp")));
+                    }
+                    let tcp = Tcp::new(up, down, waits, self.plan.origin);
+                    let near = Kind::Tcp(Box::new(tcp));
+                    return Poll::Ready(Ok((near, StartAt::default(), false)));
+                }
+                Some(Script::Http) => {
+                    let (mint, connections) = self.http(server, connect);
+                    let policy = self.plan.policy;
+                    let streams = connections.clone();
+                    let takeover = SimTakeover::new(now, streams, policy, Some(mint), request)?;
+                    self.servers[server].opening.insert(conn, (takeover, connections));
+                }
             }
         }
+        let (takeover, connections) =
+            self.servers[server].opening.get_mut(&conn).expect("it is being opened");
+        let mut cx = Context::from_waker(Waker::noop());
+        takeover
+            .poll(now, &mut cx)
+            .map_ok(|(http, at)| (Kind::Http(Box::new(http), connections.clone()), at, true))
+    }
+
+    /// What the HTTP service of a session makes tickets with, and reaches.
+    fn http(&self, server: usize, connect: &Connect<'_>) -> (Mint, Connections) {
+        let here = &self.servers[server];
+        let holder = Holder {
+            audience: "cluster".to_owned(),
+            service: connect.service.to_owned(),
+            client: [7; 32],
+            handle: connect.handle,
+        };
+        let mint = Mint {
+            holder,
+            life: self.plan.ticket_life,
+            clock: Rc::clone(&here.clock),
+            now: Rc::clone(&self.clock),
+            path: None,
+        };
+        (mint, Connections::new(&here.origin, &self.clock))
     }
 
     fn accept(

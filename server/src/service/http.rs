@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use stp_drive::{Near, Pulled};
+use stp_proto::mutant;
 use stp_proto::replay::Exchange;
 use stp_proto::replay::http::{
     Action, Ended, Failure, How, Joined, Machine, Next, Offer, Wants, copy,
@@ -292,6 +293,7 @@ impl<S: Streams, M: Seal> Near for Http<S, M> {
                 0 => Err(io::ErrorKind::WouldBlock.into()),
                 taken => Ok(taken),
             });
+        mutant!(AckBeforeTicket => session.release_acks(session.positions().received));
         if let Some((covers, offer)) = self.machine.unrepeatable() {
             if let Some(offer) = offer {
                 self.offer(now, session, offer);

@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use super::Machine;
+use crate::mutant::mutant;
 use crate::replay::http::exchange::Exchange;
 use crate::time::Instant;
 
@@ -74,6 +75,7 @@ impl Machine {
 
     /// The ticket that goes before a response head, once.
     pub(super) fn offer_for_head(&mut self) -> Option<Offer> {
+        mutant!(NoTicketForHead => return None);
         let told = std::mem::replace(&mut self.tickets.before_head, true);
         if told { None } else { self.offer() }
     }

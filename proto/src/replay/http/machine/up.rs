@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice};
 
 use super::{App, Machine, Out, Service, Want};
+use crate::mutant::mutant;
 use crate::replay::http::observer::{Flow, Up};
 use crate::replay::http::pieces::{at_most, beyond};
 use crate::time::Instant;
@@ -83,6 +84,7 @@ impl Machine {
     }
 
     fn request(&mut self, begin: u64, repeatable: bool) {
+        let repeatable = mutant!(GuardSkipped, repeatable, true);
         if begin < self.guard && !repeatable {
             self.fail("a request that may not be repeated may have been executed before");
             return;
