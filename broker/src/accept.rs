@@ -6,17 +6,20 @@ use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 use serde_json::json;
-use stp_drive::{Command, Near, SessionStatus, Start};
+use stp_drive::{Near, SessionStatus, Start};
 use stp_proto::handle::Handle;
 use stp_proto::local::wire::Resolved;
 use stp_proto::name::Name;
 use stp_proto::session::{self, Session};
 use stp_proto::wire::Belongs;
+use stp_server::within::Within;
 use tokio::sync::mpsc;
 
+use crate::any_link::Command;
 use crate::app::{AppInfo, AppSocket, Listener, PassedConnect, Request};
 use crate::broker::Broker;
 use crate::config::{self, OtherNamespaces};
+use crate::direct::{Direct, DirectFar, Notes};
 use crate::entry::{App, Entry, Order};
 use crate::far::SessionFar;
 use crate::group::awaited::{Member, Reach};
@@ -342,10 +345,17 @@ impl Door {
         let Begun { entry, session, commands, ordered } = begun;
         let broker = Arc::clone(&self.0);
         tokio::spawn(async move {
-            let far = SessionFar::new(Arc::clone(&broker), Arc::clone(&entry), ordered);
             let status = Arc::clone(&entry.status);
             let mut listed = Listed { broker, entry, reason: None };
-            let reason = stp_drive::run(session, near, far, commands, Start::Dial, status).await;
+            let (broker, entry) = (Arc::clone(&listed.broker), Arc::clone(&listed.entry));
+            let reason = if let Some(direct) = direct(&entry) {
+                let within = Within::new(direct, limits(&broker.config.limits));
+                let far = DirectFar::new(broker, entry, within);
+                stp_drive::run(session, near, far, commands, Start::Dial, status).await
+            } else {
+                let far = SessionFar::new(broker, entry, ordered);
+                stp_drive::run(session, near, far, commands, Start::Dial, status).await
+            };
             listed.reason = Some(reason);
         });
     }
@@ -364,6 +374,14 @@ pub(crate) fn limits(config: &config::Limits) -> session::Limits {
         hold: config.hold,
         ..session::Limits::default()
     }
+}
+
+/// Where the broker's own server goes for this session, if it is one of its own.
+fn direct(entry: &Arc<Entry>) -> Option<Direct> {
+    let direct = entry.service.direct.as_ref()?;
+    let host = entry.host.clone().unwrap_or_else(|| entry.peer.ip().to_canonical().to_string());
+    let notes = Box::new(Notes(Arc::clone(entry)));
+    Some(Direct::new(host, entry.peer.port(), direct.mirrors.clone(), notes))
 }
 
 fn destination(host: Option<&str>, to: SocketAddr) -> String {

@@ -11,7 +11,6 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use stp_drive::Command;
 use stp_net::link::{LinkOptions, Tls};
 use stp_net::status::Feed;
 use stp_proto::course::{Pace, Relay};
@@ -20,6 +19,7 @@ use stp_proto::local::wire::Resolved;
 use stp_proto::select::{Overloaded, Rank, Rejection};
 use stp_proto::session::{Attempt, code};
 
+use crate::any_link::Command;
 use crate::app::{Counters as AppCounters, publish_routes};
 use crate::config::Config;
 use crate::entry::Entry;

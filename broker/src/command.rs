@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use stp_drive::Command;
 use stp_net::status::ActError;
 use stp_proto::select::Rank;
 use stp_proto::session::code;
 use tokio::sync::oneshot;
 
+use crate::any_link::Command;
 use crate::broker::Broker;
 use crate::entry::{Entry, Order};
 use crate::service::Server;

@@ -15,7 +15,8 @@ use stp_net::status::StatusAddr;
 use stp_proto::local::routes::{VIRTUAL_V4, VIRTUAL_V6};
 use stp_proto::name::Name;
 
-use crate::routes::{Pattern, Prefix, Route, Routes};
+use crate::direct::Mirror;
+use crate::routes::{Hosts, Pattern, Prefix, Route, Routes};
 use crate::virtual_addresses::VirtualAddresses;
 
 const BUFFER_MIN: usize = 64 << 10;
@@ -72,9 +73,33 @@ pub struct Server {
 pub struct Service {
     /// `service.object@domain`.
     pub name: String,
-    /// Where it can be had.
+    /// Where it can be had. A `direct` service has no servers.
     pub servers: Vec<Server>,
+    /// The broker itself goes to the app's destination, over HTTP.
+    pub direct: Option<Direct>,
 }
+
+/// A service without a far end: the broker's own server asks the app's destination.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Direct {
+    /// Origins that hold the same files, for when the app's own destination gives no more.
+    pub mirrors: Vec<Mirror>,
+}
+
+/// What stands in place of a file's name for [`DEFAULT`].
+pub const BUILT_IN: &str = "(built in)";
+
+/// What a broker without a configuration file does: every plain HTTP destination is asked directly.
+pub const DEFAULT: &str = "\
+[[service]]
+kind = \"direct\"
+[[route]]
+to = \"*:80\"
+service = \"http.direct@localhost\"
+";
+
+/// What a `direct` service is called unless it has a name.
+const DIRECT_NAME: &str = "http.direct@localhost";
 
 /// Bounds and times.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -217,9 +242,24 @@ enum Places {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileService {
-    name: String,
+    name: Option<String>,
+    #[serde(default)]
+    kind: Kind,
     #[serde(default)]
     server: Vec<FileServer>,
+    #[serde(default)]
+    mirrors: Vec<FromText<Mirror>>,
+}
+
+/// What is at the far end of a service's sessions.
+#[derive(Copy, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    /// STP servers.
+    #[default]
+    Servers,
+    /// Nothing: the broker asks the app's destination itself.
+    Direct,
 }
 
 #[derive(Deserialize)]
@@ -240,6 +280,41 @@ struct FileRoute {
     every_port: bool,
     #[serde(default)]
     freeze: Freeze,
+    /// Addresses that `to` holds and that are not routed.
+    #[serde(default)]
+    except: Vec<FromText<Exception>>,
+}
+
+/// Addresses that a route leaves out: a prefix, or `localhost`.
+struct Exception(Vec<Prefix>);
+
+impl FromStr for Exception {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Exception, String> {
+        if text == "localhost" {
+            return Ok(Exception(LOCALHOST.iter().map(|text| constant(text)).collect()));
+        }
+        text.parse().map(|prefix| Exception(vec![prefix]))
+    }
+}
+
+/// This machine itself.
+const LOCALHOST: [&str; 2] = ["127.0.0.0/8", "::1"];
+/// What `*` leaves out besides: this machine, this network's neighbours, many hosts at once.
+const NOT_ANY: [&str; 8] = [
+    "127.0.0.0/8",
+    "::1",
+    "0.0.0.0/8",
+    "::",
+    "169.254.0.0/16",
+    "fe80::/10",
+    "224.0.0.0/3",
+    "ff00::/8",
+];
+
+fn constant(text: &str) -> Prefix {
+    text.parse().expect("a constant prefix is right")
 }
 
 #[derive(Deserialize, Default)]
@@ -272,6 +347,16 @@ where
 
 struct OneOrMore(Vec<Pattern>);
 
+/// The patterns that a text stands for: one, but `*:80` is every host on the network.
+fn destinations(text: &str) -> Result<Vec<Pattern>, String> {
+    let Some(port) = text.strip_prefix("*:") else { return Ok(vec![text.parse()?]) };
+    let Pattern { port, .. } = format!("host:{port}").parse()?;
+    let except: Vec<Prefix> = NOT_ANY.iter().map(|text| constant(text)).collect();
+    let every = ["0.0.0.0/0", "::/0"].map(constant);
+    let nets = every.iter().flat_map(|every| every.without(&except));
+    Ok(nets.map(|net| Pattern { hosts: Hosts::Net(net), port }).collect())
+}
+
 impl<'de> Deserialize<'de> for OneOrMore {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor;
@@ -281,15 +366,15 @@ impl<'de> Deserialize<'de> for OneOrMore {
                 f.write_str("a destination such as \"mirror.example.org:80\", or a list of them")
             }
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<OneOrMore, E> {
-                text.parse().map(|one| OneOrMore(vec![one])).map_err(E::custom)
+                destinations(text).map(OneOrMore).map_err(E::custom)
             }
             fn visit_seq<A: serde::de::SeqAccess<'de>>(
                 self,
                 mut seq: A,
             ) -> Result<OneOrMore, A::Error> {
                 let mut all = Vec::new();
-                while let Some(FromText(pattern)) = seq.next_element::<FromText<Pattern>>()? {
-                    all.push(pattern);
+                while let Some(text) = seq.next_element::<String>()? {
+                    all.extend(destinations(&text).map_err(serde::de::Error::custom)?);
                 }
                 Ok(OneOrMore(all))
             }
@@ -446,8 +531,12 @@ fn directory(loaded: &Loaded<File>) -> Result<DirectoryConfig, ConfigError> {
 fn services(loaded: &Loaded<File>) -> Result<Vec<Service>, ConfigError> {
     let mut services: Vec<Service> = Vec::new();
     for (i, service) in loaded.config.service.iter().enumerate() {
-        let name = &service.name;
+        let direct = service.kind == Kind::Direct;
         let name_key = format!("service[{i}].name");
+        let default = direct.then(|| DIRECT_NAME.to_owned());
+        let Some(name) = &service.name.clone().or(default) else {
+            return Err(loaded.error(&name_key, "a service needs a name"));
+        };
         name.parse::<Name>().map_err(|e| {
             let what = format!("\"{name}\" is no service name like www.mirror@example.org: {e}");
             loaded.error(&name_key, what)
@@ -456,12 +545,22 @@ fn services(loaded: &Loaded<File>) -> Result<Vec<Service>, ConfigError> {
             let what = format!("the service \"{name}\" is there twice");
             return Err(loaded.error(&name_key, what));
         }
-        if service.server.is_empty() {
+        if service.server.is_empty() && !direct {
             let what = format!("the service \"{name}\" has no [[service.server]]");
             return Err(loaded.error(&name_key, what));
         }
+        if direct && !service.server.is_empty() {
+            let what = "a direct service has no servers: remove them, or kind = \"direct\"";
+            return Err(loaded.error(&format!("service[{i}].server"), what));
+        }
+        if !direct && !service.mirrors.is_empty() {
+            let what = "only a service with kind = \"direct\" has mirrors";
+            return Err(loaded.error(&format!("service[{i}].mirrors"), what));
+        }
         let servers = servers(loaded, &format!("service[{i}].server"), &service.server)?;
-        services.push(Service { name: name.clone(), servers });
+        let mirrors = service.mirrors.iter().map(|mirror| mirror.0.clone()).collect();
+        let direct = direct.then_some(Direct { mirrors });
+        services.push(Service { name: name.clone(), servers, direct });
     }
     Ok(services)
 }
@@ -496,6 +595,7 @@ fn routes(loaded: &Loaded<File>, services: &[Service]) -> Result<Routes, ConfigE
         };
         if let Some(wide) = route.to.0.iter().find(|to| to.port.is_none())
             && !route.every_port
+            && services[service].direct.is_none()
         {
             let what = format!(
                 "{wide} leads every port to the one port of {name}: name the port that is meant, \
@@ -503,11 +603,24 @@ fn routes(loaded: &Loaded<File>, services: &[Service]) -> Result<Routes, ConfigE
             );
             return Err(loaded.error(&format!("route[{i}].to"), what));
         }
-        routes.extend(route.to.0.iter().map(|to| Route {
-            to: to.clone(),
-            service,
-            freezes: route.freeze == Freeze::Waits,
-        }));
+        let except: Vec<Prefix> = route.except.iter().flat_map(|one| one.0.0.clone()).collect();
+        let freezes = route.freeze == Freeze::Waits;
+        for to in &route.to.0 {
+            match to.hosts {
+                Hosts::Net(net) => {
+                    let left = net.without(&except).into_iter();
+                    let to = |net| Pattern { hosts: Hosts::Net(net), port: to.port };
+                    routes.extend(left.map(|net| Route { to: to(net), service, freezes }));
+                }
+                Hosts::Name(_) | Hosts::Below(_) if except.is_empty() => {
+                    routes.push(Route { to: to.clone(), service, freezes });
+                }
+                Hosts::Name(_) | Hosts::Below(_) => {
+                    let what = format!("addresses cannot be left out of the name {to}");
+                    return Err(loaded.error(&format!("route[{i}].except"), what));
+                }
+            }
+        }
     }
     Ok(Routes::new(routes))
 }
@@ -588,6 +701,47 @@ mod tests {
             let place = format!("broker.toml:{line}: ");
             assert!(error.starts_with(&place), "{text}\n-> {error}");
             assert!(error.contains(key), "{text}\n-> {error}");
+        }
+    }
+
+    #[test]
+    fn without_a_file_every_host_is_asked_directly_but_not_this_machine() {
+        let config = parse(Path::new(BUILT_IN), DEFAULT).expect("the built-in text is right");
+        assert_eq!(config.services[0].direct, Some(Direct::default()));
+        let routed = |ip: &str, port| {
+            config.routes.find(None, ip.parse().expect("an address"), port).is_some()
+        };
+        assert!(routed("192.0.2.7", 80) && routed("10.1.2.3", 80) && routed("2001:db8::1", 80));
+        assert!(!routed("192.0.2.7", 443));
+        for here in ["127.0.0.1", "127.9.9.9", "::1", "0.0.0.0", "169.254.1.1", "fe80::1"] {
+            assert!(!routed(here, 80), "{here}");
+        }
+    }
+
+    #[test]
+    fn a_route_may_leave_addresses_out() {
+        let text = "[[service]]\nkind = \"direct\"\nname = \"a.b@c.org\"\n\
+                    mirrors = [\"http://m.org/x\"]\n[[route]]\nto = [\"*:*\", \"10.0.0.0/8:22\"]\n\
+                    except = [\"10.1.0.0/16\", \"localhost\"]\nservice = \"a.b@c.org\"\n";
+        let config = parse(Path::new("broker.toml"), text).expect("a good file");
+        let routed = |ip: &str, port| {
+            config.routes.find(None, ip.parse().expect("an address"), port).is_some()
+        };
+        assert!(routed("10.2.0.1", 22) && routed("192.0.2.1", 9));
+        assert!(!routed("10.1.0.1", 22) && !routed("10.1.0.1", 80) && !routed("127.0.0.1", 9));
+        let name = text.replace("*:*", "host.org:80");
+        assert!(error(&name).contains("except"), "{}", error(&name));
+        for (wrong, line) in [
+            (
+                "[[service]]\nkind = \"direct\"\n[[service.server]]\naddress = \"192.0.2.1:1\"\nkey = \"KEY\"\n",
+                3,
+            ),
+            ("[[service]]\nkind = \"direct\"\nmirrors = [\"ftp://a\"]\n", 3),
+            ("[[service]]\nkind = \"indirect\"\n", 2),
+            ("[[service]]\nserver = []\n", 1),
+        ] {
+            let error = error(&wrong.replace("KEY", KEY));
+            assert!(error.starts_with(&format!("broker.toml:{line}: ")), "{wrong}\n-> {error}");
         }
     }
 

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Parser;
 use stp_net::key::Identity;
 use stp_net::link::Tls;
@@ -62,6 +62,8 @@ const AFTER: &str = "\
 Configuration is looked for in: --config, $SESSION_CONFIG,
   $XDG_CONFIG_HOME/session/broker.toml (or ~/.config/session/broker.toml),
   /etc/session/broker.toml
+Without one, every host is asked directly over plain HTTP (port 80), and what is
+downloaded goes on after the path, the address or the host's connection was lost.
 
 Example:
   [[service]]
@@ -95,8 +97,8 @@ fn go(args: &Args) -> anyhow::Result<()> {
         let key = identity(config.as_ref().and_then(|config| config.key_file.as_deref()))?;
         return say(&format!("{}\n", key.public_key()));
     }
-    let file = config_file(args)?;
-    let config = config::load(&file)?;
+    let config = configuration(args)?;
+    let file = config.file.clone();
     let map = map::build(&config, &[]).with_context(|| file.display().to_string())?;
     if args.check {
         return say(&format!(
@@ -257,17 +259,15 @@ fn raise_file_limit() {
     let _as_it_was = setrlimit(Resource::Nofile, limit);
 }
 
-fn config_file(args: &Args) -> anyhow::Result<PathBuf> {
-    if let Some(file) = &args.config {
-        return Ok(file.canonicalize().unwrap_or_else(|_| file.clone()));
-    }
-    match found_config() {
-        Some(file) => Ok(file),
-        None => {
-            let places = config_candidates();
-            let places: Vec<String> = places.iter().map(|p| p.display().to_string()).collect();
-            bail!("no configuration: there is no {}; see --help", places.join(" and no "))
-        }
+/// The configuration that was named or found, or else the built-in one.
+fn configuration(args: &Args) -> anyhow::Result<Config> {
+    let file = match &args.config {
+        Some(file) => Some(file.canonicalize().unwrap_or_else(|_| file.clone())),
+        None => found_config(),
+    };
+    match file {
+        Some(file) => Ok(config::load(&file)?),
+        None => Ok(config::parse(Path::new(config::BUILT_IN), config::DEFAULT)?),
     }
 }
 

@@ -8,13 +8,15 @@ use std::time::Instant;
 use nix::errno::Errno;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use stp_drive::{Command, History, SessionStatus};
+use stp_drive::{History, SessionStatus};
 use stp_proto::course::{AppError, CannotMove, GapWhy};
 use stp_proto::handle::Handle;
 use stp_proto::select::Rank;
 use stp_proto::time;
+use stp_server::within;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::any_link::Command;
 use crate::pauses::Pause;
 use crate::service::{Server, Service};
 
@@ -202,6 +204,9 @@ impl Entry {
     /// The server that holds it, by name.
     #[must_use]
     pub fn server(&self) -> Option<String> {
+        if self.service.direct.is_some() {
+            return Some(within::NAME.to_owned());
+        }
         self.view.lock().server.map(|rank| self.service.server_name(rank))
     }
 

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use stp_drive::{Act, DialFailed, Dialed, Far, path_sample};
-use stp_net::link::{Link, TcpInfo};
+use stp_net::link::TcpInfo;
 use stp_proto::course::{Action, Course, Deadlines, Denial, Measured, Relay, Target};
 use stp_proto::rise::{RiseWatch, Rule, Way};
 use stp_proto::select::{Rank, Rejection, Want};
@@ -21,6 +21,7 @@ use stp_proto::time::Instant;
 use stp_proto::wire::{Announcement, Close, ResetFrame, TransferReason};
 use tokio::sync::mpsc;
 
+use crate::any_link::AnyLink;
 use crate::around::Surroundings;
 use crate::broker::Broker;
 use crate::dial::{self, Found};
@@ -327,7 +328,7 @@ impl SessionFar {
 pub type Dialing = Boxed<Found>;
 
 impl Far for SessionFar {
-    type Link = Link;
+    type Link = AnyLink;
     type Found = Found;
     type Dialing = Dialing;
 
@@ -362,14 +363,14 @@ impl Far for SessionFar {
         _now: Instant,
         session: &mut Session,
         found: Found,
-    ) -> Result<Dialed<Link>, DialFailed> {
+    ) -> Result<Dialed<AnyLink>, DialFailed> {
         let established = session.is_established();
         let (why, actions) = match found {
             Found::Link(target, link) => {
                 self.local = Some(link.local_addr());
                 let same = self.course.handle_found(target, established);
                 self.publish();
-                return Ok((*link, if same { Peer::Same } else { Peer::Other }));
+                return Ok((AnyLink::Secured(*link), if same { Peer::Same } else { Peer::Other }));
             }
             Found::Unreached(rank) => {
                 let why = format!("{} could not be reached", self.server(rank).name());
@@ -449,7 +450,8 @@ impl Far for SessionFar {
         Poll::Pending
     }
 
-    fn reuse(&mut self, _now: Instant, link: Link, first: Option<Vec<u8>>) {
+    fn reuse(&mut self, _now: Instant, link: AnyLink, first: Option<Vec<u8>>) {
+        let AnyLink::Secured(link) = link else { return };
         // A server speaks only when asked; one that does not is no good for another session.
         if first.is_some() {
             return;

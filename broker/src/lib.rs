@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod accept;
+pub mod any_link;
 pub mod app;
 pub mod around;
 pub mod broker;
@@ -17,6 +18,7 @@ pub mod config;
 pub mod daemon;
 pub mod dial;
 pub mod dialer;
+pub mod direct;
 pub mod distance;
 pub mod entry;
 pub mod far;

@@ -229,7 +229,7 @@ impl Directory {
         let (service, number, is_new) = match same {
             Some(kept) => (kept.service, kept.number, false),
             None => {
-                let config = config::Service { name: name.to_string(), servers };
+                let config = config::Service { name: name.to_string(), servers, direct: None };
                 let number = self.next_number.fetch_add(1, Ordering::Relaxed);
                 (self.maker.lock().service(&config), number, true)
             }
@@ -556,7 +556,7 @@ const NO_GATEWAY: &str = "no [gateway] in the broker's configuration: add addres
 impl Directory {
     fn keep_file(&self, host: &str, located: &stp_lookup::Referral) {
         let Sources { servers, grant, life, .. } = Sources::of_gateway(located);
-        let config = config::Service { name: located.service.to_string(), servers };
+        let config = config::Service { name: located.service.to_string(), servers, direct: None };
         let service = self.maker.lock().service(&config);
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         let (at, date) = (Instant::now(), SystemTime::now());

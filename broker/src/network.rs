@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use stp_drive::Command;
 use stp_net::paths::{PathWatch, is_here};
 use stp_proto::course::GapWhy;
 use stp_proto::time;
 
+use crate::any_link::Command;
 use crate::broker::Broker;
 use crate::clock::now;
 use crate::entry::{Entry, Order, View};
@@ -106,6 +106,10 @@ async fn handle_change(broker: &Broker, progress: &mut Progress) {
     let mut others = Vec::new();
     let mut rebound = 0;
     for entry in sessions {
+        // Their streams to origins are looked at by the broker's own server.
+        if entry.service.direct.is_some() {
+            continue;
+        }
         let View { local, attached, .. } = entry.view.lock().clone();
         match local {
             Some(local) if attached && is_ours(&mut here, local.ip()) => {

@@ -65,6 +65,35 @@ impl Prefix {
         false
     }
 
+    /// The prefixes that together hold every address of this one that is in none of `others`, in
+    /// ascending order.
+    #[must_use]
+    pub fn without(self, others: &[Prefix]) -> Vec<Prefix> {
+        let holds =
+            |outer: &Prefix, inner: &Prefix| outer.len <= inner.len && outer.contains(inner.addr);
+        if others.iter().any(|other| holds(other, &self)) {
+            return Vec::new();
+        }
+        if !others.iter().any(|other| holds(&self, other)) {
+            return vec![self];
+        }
+        self.halves().into_iter().flat_map(|half| half.without(others)).collect()
+    }
+
+    /// The two prefixes that are one bit longer. Must not be called on a single address.
+    fn halves(self) -> [Prefix; 2] {
+        let len = self.len + 1;
+        let second = match self.addr {
+            IpAddr::V4(v4) => {
+                IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() | (1 << (32 - u32::from(len)))))
+            }
+            IpAddr::V6(v6) => {
+                IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() | (1 << (128 - u32::from(len)))))
+            }
+        };
+        [Prefix { len, ..self }, Prefix { addr: second, len }]
+    }
+
     /// Whether an address lies inside. `::ffff:a.b.c.d` is a.b.c.d.
     #[must_use]
     pub fn contains(&self, ip: IpAddr) -> bool {

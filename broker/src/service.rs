@@ -69,7 +69,7 @@ impl Maker {
     /// A service; nothing is dialed yet.
     pub fn service(&mut self, config: &config::Service) -> Arc<Service> {
         let servers = config.servers.iter().map(|server| self.server(server)).collect();
-        Arc::new(Service { name: config.name.clone(), servers })
+        Arc::new(Service { name: config.name.clone(), servers, direct: config.direct.clone() })
     }
 
     /// A server; one that is known already is the same.
@@ -110,6 +110,8 @@ pub struct Service {
     pub name: String,
     /// Its servers, best first.
     pub servers: Vec<Arc<Server>>,
+    /// The broker's own server asks the app's destination; there are no other servers.
+    pub direct: Option<config::Direct>,
 }
 
 impl Service {

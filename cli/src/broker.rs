@@ -169,7 +169,6 @@ pub fn ensure(run: &Run) -> anyhow::Result<()> {
         warn_of_other_config(run, &status);
         return Ok(());
     }
-    check_config(run)?;
     let program = places::broker_program()?;
     let log = match &run.broker_log {
         Some(path) => path.clone(),
@@ -192,35 +191,6 @@ fn warn_of_other_config(run: &Run, status: &Value) {
         );
     }
 }
-
-fn check_config(run: &Run) -> anyhow::Result<()> {
-    if run.config.is_some() {
-        return Ok(());
-    }
-    let places = places::config_candidates();
-    if places.iter().any(|path| path.is_file()) {
-        return Ok(());
-    }
-    let places: Vec<String> = places.iter().map(|path| path.display().to_string()).collect();
-    bail!(
-        "no configuration for the broker: there is no {}\n\n\
-         It says which destinations become sessions, and where their servers are. For example:\n\n\
-         {EXAMPLE}\n\
-         Write it there, or name another file with --config.",
-        places.join(" and no ")
-    );
-}
-
-const EXAMPLE: &str = r#"    [[service]]
-    name = "www.mirror@example.org"
-    [[service.server]]
-    address = "192.0.2.1:4433"
-    key = "ed25519:..."            # printed by: stp-server --config FILE --print-key
-
-    [[route]]
-    to = "mirror.example.org:80"
-    service = "www.mirror@example.org"
-"#;
 
 fn default_log() -> anyhow::Result<PathBuf> {
     let dir = here::session_dir()?;

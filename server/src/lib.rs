@@ -23,3 +23,4 @@ pub mod service;
 pub mod standing;
 pub mod status;
 pub mod ticket;
+pub mod within;

@@ -6,6 +6,7 @@ mod baseline;
 mod choice;
 mod congestion;
 mod crowd;
+mod direct;
 mod download;
 mod hostile;
 mod names;

@@ -30,7 +30,7 @@ pub use pool::ROOM;
 pub use record::RECORD_MAX;
 pub use secured::{Link, LinkError, Records};
 pub use socket::{Bind, LinkOptions, congestion};
-pub use tcp_info::TcpInfo;
+pub use tcp_info::{TcpInfo, sample as tcp_info_of};
 pub use tls::Tls;
 
 #[cfg(test)]

@@ -39,13 +39,20 @@ pub struct TcpInfo {
     pub bytes_sent: u64,
     /// Bytes sent again.
     pub bytes_retrans: u64,
+    /// Questions whether the peer still lives that it has not answered, one after the other.
+    pub probes: u8,
+    /// How often the oldest unacknowledged segment was sent again, without an answer.
+    pub timeouts: u8,
 }
 
 /// Long enough for every field read below.
 const LENGTH: usize = 256;
 
 /// Asks the kernel.
-pub(super) fn sample(socket: BorrowedFd<'_>) -> io::Result<TcpInfo> {
+///
+/// # Errors
+/// What the system says.
+pub fn sample(socket: BorrowedFd<'_>) -> io::Result<TcpInfo> {
     let mut raw = [0_u8; LENGTH];
     let mut length = libc::socklen_t::try_from(size_of_val(&raw)).expect("256 fits");
     // SAFETY: the descriptor is open while it is borrowed; `raw` is `length` writable bytes of
@@ -86,6 +93,8 @@ fn parse(raw: &[u8; LENGTH]) -> TcpInfo {
         delivery_rate: u64_at(160),
         bytes_sent: u64_at(200),
         bytes_retrans: u64_at(208),
+        probes: raw[3],
+        timeouts: raw[2],
     }
 }
 
@@ -107,7 +116,7 @@ mod tests {
             tcpi_rtt at 68, tcpi_rttvar at 72, tcpi_snd_cwnd at 80, tcpi_total_retrans at 100,
             tcpi_bytes_acked at 120, tcpi_bytes_received at 128, tcpi_notsent_bytes at 144,
             tcpi_min_rtt at 148, tcpi_delivery_rate at 160, tcpi_bytes_sent at 200,
-            tcpi_bytes_retrans at 208,
+            tcpi_bytes_retrans at 208, tcpi_probes at 3, tcpi_retransmits at 2,
         );
     }
 }

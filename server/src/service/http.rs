@@ -7,6 +7,7 @@ use std::future::Future;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use stp_drive::{Near, Pulled};
 use stp_proto::mutant;
@@ -26,6 +27,9 @@ use crate::ticket::Seal;
 /// What must be looked at byte by byte is read in pieces of this size.
 const PIECE: usize = 16 * 1024;
 
+/// How often a stream that is watched is looked at while a response is under way.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
 /// What is being brought up to the service.
 enum Opening<S: Streams> {
     Stream(S::Opening),
@@ -40,13 +44,15 @@ pub struct Http<S: Streams, M> {
     machine: Machine,
     stream: Option<S::Stream>,
     opening: Option<Opening<S>>,
+    /// When the stream is to be looked at next.
+    look_at: Option<Instant>,
 }
 
 impl<S: Streams, M: Seal> Http<S, M> {
     /// Goes on as the machine says, on this stream if it has one.
     #[must_use]
     pub fn new(streams: S, mint: Option<M>, machine: Machine, stream: Option<S::Stream>) -> Self {
-        Self { streams, mint, machine, stream, opening: None }
+        Self { streams, mint, machine, stream, opening: None, look_at: None }
     }
 
     /// Acknowledgements wait for tickets.
@@ -55,8 +61,32 @@ impl<S: Streams, M: Seal> Http<S, M> {
         self.mint.is_some()
     }
 
+    /// A service that cannot be reached is tried again for this long.
+    pub fn bear(&mut self, patience: Duration) {
+        self.machine.bear(patience);
+    }
+
+    /// Whether a stream that has lost its path is given up for a new one.
+    fn watches(&self) -> bool {
+        self.stream.as_ref().is_some_and(Stream::is_watched) && self.machine.would_ask_again()
+    }
+
+    /// Looks whether the stream has lost its path.
+    fn look(&mut self, now: Instant) {
+        if !self.watches() || self.look_at.is_some_and(|at| at > now) {
+            return;
+        }
+        self.look_at = Some(now + LOOK_EVERY);
+        if let Some(why) = self.stream.as_ref().and_then(Stream::lost) {
+            tracing::info!(why, "the stream to the service has lost its path");
+            self.streams.note("lost", &why, self.machine.positions().1);
+            self.machine.path_lost(now);
+        }
+    }
+
     /// Opens what is wanted, and drops what is not.
     fn work(&mut self, now: Instant, cx: &mut Context<'_>) {
+        self.look(now);
         loop {
             self.drop_what_is_over();
             match self.machine.tick(now) {
@@ -94,13 +124,24 @@ impl<S: Streams, M: Seal> Http<S, M> {
             self.opening = None;
             if let Some(failure) = failure {
                 tracing::info!(?failure, "the service gives no more");
-                self.machine.failed(now, failure);
+                self.streams.note("waits", failure.text(), self.machine.positions().1);
+                // Another place for the rest has its chance at once, unless the path is away.
+                if self.streams.another() && !matches!(failure, Failure::Down(_)) {
+                    self.machine.path_lost(now);
+                } else {
+                    self.machine.failed(now, failure);
+                }
             }
         }
         self.flush(cx);
     }
 
-    fn joined(&mut self, stream: S::Stream, joined: Joined) {
+    fn joined(&mut self, stream: S::Stream, mut joined: Joined) {
+        // What the app asks for next is not a mirror's.
+        let place = self.streams.place();
+        joined.reusable &= place.is_none();
+        let from = place.map_or_else(|| "the same origin".to_owned(), |place| place.host);
+        self.streams.note("goes on", &format!("asked again at {from}"), self.machine.positions().1);
         self.stream = Some(stream);
         self.machine.joined(joined);
     }
@@ -244,7 +285,8 @@ impl<S: Streams, M: Seal> Near for Http<S, M> {
             Some(Opening::Rest(join)) => Some(join.due()),
             Some(Opening::Stream(_)) | None => None,
         };
-        join.into_iter().chain(self.machine.due()).min()
+        let look = self.look_at.filter(|_| self.watches());
+        join.into_iter().chain(self.machine.due()).chain(look).min()
     }
 
     fn pull(&mut self, now: Instant, session: &mut Session) -> io::Result<Pulled> {

@@ -48,6 +48,17 @@ pub enum JoinError {
     Refused(#[from] NoReplay),
 }
 
+/// A stream failed that was open: by its path, or by what the service did.
+fn broke(error: io::Error) -> JoinError {
+    match error.kind() {
+        io::ErrorKind::TimedOut
+        | io::ErrorKind::HostUnreachable
+        | io::ErrorKind::NetworkUnreachable
+        | io::ErrorKind::NetworkDown => JoinError::Down(error),
+        _ => JoinError::Broken(error),
+    }
+}
+
 impl From<JoinError> for Failure {
     fn from(error: JoinError) -> Self {
         let text = error.to_string();
@@ -85,7 +96,11 @@ type Outcome<S> = Poll<Result<(<S as Streams>::Stream, Joined), JoinError>>;
 impl<S: Streams> Join<S> {
     /// Begins to ask.
     pub fn new(now: Instant, streams: &S, ask: Ask) -> Self {
-        Self { ask, phase: Phase::Opening(streams.open()), until: now + SILENCE_MAX }
+        let ask = match streams.place() {
+            Some(place) => ask.elsewhere(&place),
+            None => ask,
+        };
+        Self { ask, phase: Phase::Opening(streams.reopen()), until: now + SILENCE_MAX }
     }
 
     /// What is asked.
@@ -105,13 +120,7 @@ impl<S: Streams> Join<S> {
                 Step::Went => self.until = now + SILENCE_MAX,
                 Step::Waits if now < self.until => return Poll::Pending,
                 Step::Waits => {
-                    let error = io::ErrorKind::TimedOut.into();
-                    let opening = matches!(self.phase, Phase::Opening(_));
-                    return Poll::Ready(Err(if opening {
-                        JoinError::Down(error)
-                    } else {
-                        JoinError::Broken(error)
-                    }));
+                    return Poll::Ready(Err(JoinError::Down(io::ErrorKind::TimedOut.into())));
                 }
                 Step::Done(outcome) => return Poll::Ready(outcome.map(|done| *done)),
             }
@@ -157,7 +166,7 @@ impl<S: Streams> Join<S> {
                     Poll::Pending => self.wait(Phase::Asking(stream, sent)),
                 }
             }
-            Err(error) => Step::Done(Err(JoinError::Broken(error))),
+            Err(error) => Step::Done(Err(broke(error))),
         }
     }
 
@@ -166,7 +175,7 @@ impl<S: Streams> Join<S> {
             Ok(Judged::Partial) => match read_more(&stream, &mut held, HEAD_MAX, cx) {
                 Read::Some => self.go_on(Phase::Judging(stream, held)),
                 Read::Nothing => self.wait(Phase::Judging(stream, held)),
-                Read::End(error) => Step::Done(Err(JoinError::Broken(error))),
+                Read::End(error) => Step::Done(Err(broke(error))),
             },
             Ok(Judged::Interim(length)) => {
                 held.drain(..length);
@@ -198,7 +207,7 @@ impl<S: Streams> Join<S> {
                 Err(why) => Step::Done(Err(why.into())),
             },
             Read::Nothing => self.wait(Phase::Comparing(stream, splice, held)),
-            Read::End(error) => Step::Done(Err(JoinError::Broken(error))),
+            Read::End(error) => Step::Done(Err(broke(error))),
         }
     }
 

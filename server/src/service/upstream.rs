@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use stp_net::urgent;
+use stp_proto::replay::http::Place;
 use tokio::io::Interest;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
@@ -47,6 +48,16 @@ pub trait Stream {
 
     /// Makes the coming close abortive: the service sees a reset.
     fn reset_on_close(&self);
+
+    /// Whether [`Stream::lost`] may know something.
+    fn is_watched(&self) -> bool {
+        false
+    }
+
+    /// Why nothing more will come on it, if that is known before the kernel ends it.
+    fn lost(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Where the streams of a service come from.
@@ -58,6 +69,25 @@ pub trait Streams {
 
     /// Begins to open a stream.
     fn open(&self) -> Self::Opening;
+
+    /// Begins to open a stream for the rest of a response: to the place that [`Streams::place`]
+    /// names.
+    fn reopen(&self) -> Self::Opening {
+        self.open()
+    }
+
+    /// Where the rest of a response is asked for, if not where the response came from.
+    fn place(&self) -> Option<Place> {
+        None
+    }
+
+    /// Turns to the next place for the rest of a response. False when all have had their turn.
+    fn another(&self) -> bool {
+        false
+    }
+
+    /// Something happened to the stream at this down position, for this reason.
+    fn note(&self, _what: &'static str, _cause: &str, _at: u64) {}
 }
 
 /// Where the streams of a service of this server come from.

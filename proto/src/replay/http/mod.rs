@@ -27,5 +27,5 @@ pub use head::{ContentRange, HEAD_MAX, HeadError, RequestHead, ResponseHead};
 pub use machine::{Action, Beginning, Ended, Failure, How, Joined, Machine, Next, Offer, Wants};
 pub use observer::{Down, Ending, Flow, Observer, Up};
 pub use pieces::{Waiting, copy};
-pub use plan::{Ask, Judged, Plan};
+pub use plan::{Ask, Judged, Place, Plan};
 pub use splice::{Splice, SpliceStep};

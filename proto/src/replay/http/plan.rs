@@ -205,6 +205,13 @@ impl Ask {
         })
     }
 
+    /// The same question to another origin of the same files. Its answer may go on with this
+    /// response, but nothing else should be asked there.
+    #[must_use]
+    pub fn elsewhere(self, place: &Place) -> Self {
+        Self { request: relocate(&self.request, place), ..self }
+    }
+
     /// Judges the head of the replica's answer.
     ///
     /// `Ok(None)` while the head is not whole (or an interim one has to be dropped: its length is
@@ -340,6 +347,35 @@ pub enum Judged {
     Interim(usize),
     /// A head of this length that fits; its body is to be fed to the splice.
     Splice(usize, Box<Splice>),
+}
+
+/// Another origin of the same files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// What stands in the field `Host`.
+    pub host: String,
+    /// What stands before the path that was asked for; empty or beginning with a slash.
+    pub path: String,
+}
+
+/// The request for the same file at another origin.
+fn relocate(request: &[u8], place: &Place) -> Vec<u8> {
+    let mut relocated = Vec::with_capacity(request.len() + place.path.len() + place.host.len());
+    for (number, line) in request.split_inclusive(|&byte| byte == b'\n').enumerate() {
+        let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
+        match line.iter().position(|&byte| byte == b' ') {
+            Some(space) if number == 0 && line.get(space + 1) == Some(&b'/') => {
+                relocated.extend_from_slice(&line[..=space]);
+                relocated.extend_from_slice(place.path.as_bytes());
+                relocated.extend_from_slice(&line[space + 1..]);
+            }
+            _ if number > 0 && name.eq_ignore_ascii_case(b"host") => {
+                relocated.extend_from_slice(format!("Host: {}\r\n", place.host).as_bytes());
+            }
+            _ => relocated.extend_from_slice(line),
+        }
+    }
+    relocated
 }
 
 /// The request again, with `fields` in place of what makes it conditional or ranged.

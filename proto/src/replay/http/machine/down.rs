@@ -164,6 +164,29 @@ impl Machine {
         }
     }
 
+    /// Whether the service would be asked again if its stream were lost now. Then the stream need
+    /// not be kept in the hope that its path comes back.
+    #[must_use]
+    pub fn would_ask_again(&self) -> bool {
+        self.has_stream()
+            && self.app == App::Sends
+            && matches!(self.observer.ending(), Ending::Cut | Ending::Unanswered)
+    }
+
+    /// The path of the stream is gone, for this reason: the service itself has done nothing wrong.
+    /// To be called only if it [would be asked again](Machine::would_ask_again).
+    pub fn path_lost(&mut self, now: Instant) {
+        let want = match self.observer.ending() {
+            Ending::Cut => Want::Rest,
+            Ending::Unanswered => {
+                self.unsent = self.observer.request_head().to_vec().into();
+                Want::Request
+            }
+            Ending::Fair | Ending::Lost => return,
+        };
+        self.service = Service::Wanted(want, now);
+    }
+
     /// A response was cut and nobody has the rest: the app gets what came of it, then the end of
     /// the stream, which is short of what the head promised.
     pub(super) fn end_short(&mut self) {

@@ -22,6 +22,8 @@ mod up;
 #[cfg(test)]
 mod tests;
 
+use core::time::Duration;
+
 use super::exchange::Exchange;
 use super::observer::Observer;
 use super::pieces::Waiting;
@@ -33,7 +35,7 @@ pub use down::Ended;
 pub use ticket::Offer;
 use ticket::Tickets;
 pub use trouble::Failure;
-use trouble::Trouble;
+use trouble::{PATIENCE, Trouble};
 pub use up::Wants;
 
 /// What the driver must do.
@@ -149,6 +151,8 @@ pub struct Machine {
     tickets: Tickets,
     trouble: Option<Trouble>,
     again: Again,
+    /// A service that cannot be reached is tried again for this long.
+    patience: Duration,
     /// Requests that begin below may have been executed by another server.
     guard: u64,
     /// To the service: heads that are whole.
@@ -271,6 +275,7 @@ impl Machine {
             tickets: Tickets::new(tickets, beginning.ticketed),
             trouble: None,
             again: Again::default(),
+            patience: PATIENCE,
             guard: beginning.guard,
             unsent: beginning.unsent.into(),
             ahead: beginning.ahead.into(),
@@ -364,6 +369,11 @@ impl Machine {
         self.ahead = joined.ahead.into();
         self.observer.joined(joined.left);
         self.settle();
+    }
+
+    /// A service that cannot be reached is tried again for this long.
+    pub fn bear(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     /// The end is told, or the app's side was reset: nothing more is asked of the service.

@@ -6,8 +6,8 @@ use core::time::Duration;
 use super::{How, Machine, Out, Service, Want};
 use crate::time::Instant;
 
-/// A service that cannot be reached is tried again for this long.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// A service that cannot be reached is tried again for this long, unless it is told otherwise.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// The first pause between two tries; each further one is twice as long, up to the most.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
@@ -27,6 +27,15 @@ pub enum Failure {
     Busy(String),
     /// It was asked, and will say the same again.
     Refused(String),
+}
+
+impl Failure {
+    /// What happened, in words.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        let (Self::Down(text) | Self::Busy(text) | Self::Refused(text)) = self;
+        text
+    }
 }
 
 /// What the broker knows of it.
@@ -96,7 +105,7 @@ impl Machine {
         let (pause, leave) = match &failure {
             Failure::Down(_) => {
                 trouble.pause = (trouble.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
-                ((lasts < PATIENCE).then_some(trouble.pause), lasts >= STARTING)
+                ((lasts < self.patience).then_some(trouble.pause), lasts >= STARTING)
             }
             Failure::Busy(_) => (self.again.ask(at), true),
             Failure::Refused(_) => (None, true),

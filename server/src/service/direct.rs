@@ -1,0 +1,294 @@
+//! Streams to an app's own destination, for the server that a broker runs inside itself.
+//!
+//! There is no far end here: the stream goes from this machine to the origin, so it dies with this
+//! machine's address and with the path. What a link notices by its heartbeat is noticed here by the
+//! kernel's own questions (keep-alive) and by looking whether the stream's address is still ours.
+//! While the origin cannot be reached, several attempts are under way at once, so that one of them
+//! gets through soon after the path is back.
+
+use std::future::Future;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use stp_net::link::tcp_info_of;
+use stp_net::paths::is_here;
+use stp_proto::replay::http::Place;
+use tokio::task::JoinSet;
+
+use super::upstream::{Stream, Streams, Target, Upstream};
+
+/// A further attempt is begun after this time: the kernel sends a lost SYN again only after 1 s.
+const ATTEMPT_EVERY: Duration = Duration::from_millis(500);
+/// This many attempts are under way at once at most.
+const ATTEMPTS_MAX: usize = 16;
+/// An origin that accepts no connection in this time cannot be reached. It is tried again.
+const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// The kernel asks a silent origin after this time whether it is there, then every second.
+const ASK_AFTER: Duration = Duration::from_secs(1);
+const ASK_EVERY: Duration = Duration::from_secs(1);
+/// The kernel itself gives the stream up after this many questions: what cannot be asked for again
+/// must be able to wait for its path.
+const ASK_MAX: u32 = 127;
+/// A stream is taken for lost after this many unanswered questions.
+const UNANSWERED: u8 = 2;
+/// A stream is taken for lost when what it sent had to be sent again this often.
+const SENT_AGAIN: u8 = 3;
+
+/// An origin of the files that an app asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Where its tree begins: what stands before the path that the app asks for.
+    pub path: String,
+}
+
+impl std::str::FromStr for Mirror {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Mirror, String> {
+        let wrong =
+            |what: &str| format!("\"{text}\" {what}; write http://host/path or http://host:port");
+        let rest = text.strip_prefix("http://").ok_or_else(|| wrong("is no http URL"))?;
+        let (place, path) = match rest.find('/') {
+            Some(at) => (&rest[..at], rest[at..].trim_end_matches('/')),
+            None => (rest, ""),
+        };
+        let (host, port) = match place.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => {
+                (host, port.parse().map_err(|_| wrong("has no port that is a number"))?)
+            }
+            _ => (place, 80),
+        };
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let sound = |c: char| c.is_ascii_graphic() && !"/?#@\\\"".contains(c);
+        if host.is_empty()
+            || !host.chars().all(sound)
+            || !path.chars().all(|c| c.is_ascii_graphic())
+        {
+            return Err(wrong("names no host"));
+        }
+        Ok(Mirror { host: host.to_owned(), port, path: path.to_owned() })
+    }
+}
+
+/// Where the streams of one session go: the app's destination, and mirrors of it.
+#[derive(Clone, Debug)]
+pub struct Direct(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    host: String,
+    port: u16,
+    mirrors: Vec<Mirror>,
+    /// Which one is asked: 0 is the destination, then the mirrors.
+    at: AtomicUsize,
+    notes: Box<dyn Note>,
+}
+
+/// Takes down what happens to the streams: what, why, and at which byte.
+pub trait Note: Send + Sync {
+    /// Takes it down.
+    fn note(&self, what: &'static str, cause: &str, at: u64);
+}
+
+impl std::fmt::Debug for dyn Note {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Note")
+    }
+}
+
+impl Direct {
+    /// Streams to this destination, and to mirrors when it gives no more.
+    #[must_use]
+    pub fn new(host: String, port: u16, mirrors: Vec<Mirror>, notes: Box<dyn Note>) -> Direct {
+        Direct(Arc::new(Inner { host, port, mirrors, at: AtomicUsize::new(0), notes }))
+    }
+
+    /// The mirror that is asked now; none: the app's own destination.
+    fn mirror(&self) -> Option<&Mirror> {
+        let at = self.0.at.load(Ordering::Relaxed);
+        at.checked_sub(1).and_then(|at| self.0.mirrors.get(at))
+    }
+
+    async fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        let (host, port) = match self.mirror() {
+            None => (&self.0.host, self.0.port),
+            Some(Mirror { host, port, .. }) => (host, *port),
+        };
+        Ok(tokio::net::lookup_host((host.as_str(), port)).await?.collect())
+    }
+
+    /// A stream to whoever of the addresses accepts first.
+    async fn connect(&self) -> io::Result<DirectStream> {
+        let addresses = self.addresses().await?;
+        let mut turns = addresses.iter().cycle();
+        let mut under_way = JoinSet::new();
+        let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        let mut tick = tokio::time::interval(ATTEMPT_EVERY);
+        loop {
+            tokio::select! {
+                _ = tick.tick(), if under_way.len() < ATTEMPTS_MAX => {
+                    let Some(address) = turns.next() else { return Err(last) };
+                    let target = Target::Address(*address);
+                    under_way.spawn(async move { target.connect().await });
+                }
+                Some(connected) = under_way.join_next() => {
+                    match connected.unwrap_or_else(|ended| Err(io::Error::other(ended))) {
+                        Ok(upstream) => return DirectStream::new(upstream),
+                        // Somebody answered, or there is no path: the machine knows when to try
+                        // again.
+                        Err(error) if under_way.is_empty() => return Err(error),
+                        Err(error) => last = error,
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Streams for Direct {
+    type Stream = DirectStream;
+    type Opening = Pin<Box<dyn Future<Output = io::Result<DirectStream>> + Send>>;
+
+    fn open(&self) -> Self::Opening {
+        // Requests go where the app wants them. Only the rest of a response may come from a mirror.
+        self.0.at.store(0, Ordering::Relaxed);
+        self.reopen()
+    }
+
+    fn reopen(&self) -> Self::Opening {
+        let direct = self.clone();
+        Box::pin(async move {
+            let connected = tokio::time::timeout(CONNECT_MAX, direct.connect()).await;
+            connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        })
+    }
+
+    fn place(&self) -> Option<Place> {
+        let Mirror { host, port, path } = self.mirror()?;
+        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        let host = if *port == 80 { host } else { format!("{host}:{port}") };
+        Some(Place { host, path: path.clone() })
+    }
+
+    fn note(&self, what: &'static str, cause: &str, at: u64) {
+        self.0.notes.note(what, cause, at);
+    }
+
+    fn another(&self) -> bool {
+        let count = self.0.mirrors.len() + 1;
+        let at = (self.0.at.load(Ordering::Relaxed) + 1) % count;
+        self.0.at.store(at, Ordering::Relaxed);
+        at != 0
+    }
+}
+
+/// A stream to an origin.
+#[derive(Debug)]
+pub struct DirectStream {
+    upstream: Upstream,
+    local: IpAddr,
+}
+
+impl DirectStream {
+    fn new(upstream: Upstream) -> io::Result<DirectStream> {
+        let Upstream::Tcp(tcp) = upstream else {
+            return Err(io::Error::other("an origin on the network was dialed, not one in memory"));
+        };
+        let keepalive =
+            TcpKeepalive::new().with_time(ASK_AFTER).with_interval(ASK_EVERY).with_retries(ASK_MAX);
+        SockRef::from(&tcp).set_tcp_keepalive(&keepalive)?;
+        Ok(DirectStream { local: tcp.local_addr()?.ip(), upstream: Upstream::Tcp(tcp) })
+    }
+}
+
+impl Stream for DirectStream {
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.upstream.poll_readable(cx)
+    }
+
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.upstream.poll_writable(cx)
+    }
+
+    fn try_read(&self, slices: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.upstream.try_read(slices)
+    }
+
+    fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.upstream.try_write(slices)
+    }
+
+    fn shut_write(&self) {
+        self.upstream.shut_write();
+    }
+
+    fn reset_on_close(&self) {
+        self.upstream.reset_on_close();
+    }
+
+    fn is_watched(&self) -> bool {
+        true
+    }
+
+    fn lost(&self) -> Option<String> {
+        if !is_here(self.local) {
+            return Some(format!("this machine has left the address {}", self.local));
+        }
+        let Upstream::Tcp(tcp) = &self.upstream else { return None };
+        let info = tcp_info_of(tcp.as_fd()).ok()?;
+        if info.probes >= UNANSWERED || info.timeouts >= SENT_AGAIN {
+            return Some("the origin does not answer".to_owned());
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mirror_is_an_http_url() {
+        let mirror =
+            |host: &str, port, path: &str| Mirror { host: host.into(), port, path: path.into() };
+        let good = |text: &str| text.parse::<Mirror>().expect(text);
+        assert_eq!(good("http://a.org"), mirror("a.org", 80, ""));
+        assert_eq!(good("http://a.org:8080/pub/debian/"), mirror("a.org", 8080, "/pub/debian"));
+        assert_eq!(good("http://[2001:db8::1]:81/x"), mirror("2001:db8::1", 81, "/x"));
+        assert_eq!(good("http://[2001:db8::1]"), mirror("2001:db8::1", 80, ""));
+        for bad in
+            ["https://a.org/", "a.org", "http://", "http://:80", "http://a b/", "http://a:x/"]
+        {
+            let error = bad.parse::<Mirror>().expect_err(bad);
+            assert!(error.contains(bad) && error.contains("http://host"), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_mirror_has_its_turn_once() {
+        let mirrors = vec!["http://a/x".parse().unwrap(), "http://b:81".parse().unwrap()];
+        struct Nobody;
+        impl Note for Nobody {
+            fn note(&self, _what: &'static str, _cause: &str, _at: u64) {}
+        }
+        let direct = Direct::new("192.0.2.1".into(), 80, mirrors, Box::new(Nobody));
+        assert_eq!(direct.place(), None);
+        assert!(direct.another());
+        assert_eq!(direct.place(), Some(Place { host: "a".into(), path: "/x".into() }));
+        assert!(direct.another());
+        assert_eq!(direct.place(), Some(Place { host: "b:81".into(), path: "".into() }));
+        assert!(!direct.another(), "all have had their turn");
+        assert_eq!(direct.place(), None);
+    }
+}

@@ -1,0 +1,175 @@
+//! Serving a session whose other end is in the same process: a broker's own server, for
+//! destinations that have no far end.
+//!
+//! It speaks the same protocol as any server, over a link in memory. There are no tickets: both
+//! ends live and die together.
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use stp_drive::{
+    Act, Carrier, Command, DialFailed, Dialed, FIRST_LINK, MemoryLink, Never, SessionStatus, Start,
+};
+use stp_net::clock;
+use stp_proto::replay::Policy;
+use stp_proto::session::{Event, Limits, Session, code};
+use stp_proto::time::Instant;
+use stp_proto::wire::{Connect, First, encode_connect_denied, first_frame};
+use tokio::sync::mpsc;
+
+use crate::denial::Denial;
+use crate::service::direct::Direct;
+use crate::service::takeover::{Opened, Takeover};
+use crate::ticket::{Mint, random_handle};
+
+/// What the app's side is told that this server is called.
+pub const NAME: &str = "this machine";
+
+/// A session that is served in this process, as its other end sees it.
+pub struct Within {
+    direct: Direct,
+    limits: Limits,
+    /// Its loop, once there is one.
+    commands: Option<mpsc::Sender<Command<MemoryLink>>>,
+}
+
+/// A server whose other end is gone has this long to hand the service what it has.
+const REST_MAX: Duration = Duration::from_secs(300);
+
+impl Within {
+    /// A session to this destination. Nothing is opened yet.
+    #[must_use]
+    pub fn new(direct: Direct, limits: Limits) -> Within {
+        Within { direct, limits, commands: None }
+    }
+
+    /// A link to the session. Whoever gets the first one opens it, the others resume it.
+    #[must_use]
+    pub fn link(&mut self) -> MemoryLink {
+        let (ours, theirs) = MemoryLink::pair(NAME);
+        match &self.commands {
+            Some(commands) => drop(tokio::spawn(attach(theirs, commands.clone()))),
+            None => {
+                let (sender, commands) = mpsc::channel(4);
+                let watch = sender.downgrade();
+                self.commands = Some(sender);
+                let served = serve(theirs, commands, self.direct.clone(), self.limits.clone());
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = served => {}
+                        () = abandoned(watch) => {}
+                    }
+                });
+            }
+        }
+        ours
+    }
+}
+
+/// Waits until the other end is gone, and then long enough for what it has sent.
+async fn abandoned(watch: mpsc::WeakSender<Command<MemoryLink>>) {
+    while watch.upgrade().is_some() {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
+    tokio::time::sleep(REST_MAX).await;
+}
+
+/// Hands a further link to the session.
+async fn attach(mut link: MemoryLink, commands: mpsc::Sender<Command<MemoryLink>>) {
+    let Some(record) = first_record(&mut link).await else { return };
+    let command = match first_frame(&record) {
+        Ok(First::Reset(reset)) => Command::Abort { code: reset.code },
+        _ => Command::Attach { link: Box::new(link), record },
+    };
+    // A session that has just ended needs nothing more.
+    let _ = commands.send(command).await;
+}
+
+/// Serves the session that is asked for on `link`, until it ends.
+async fn serve(
+    mut link: MemoryLink,
+    commands: mpsc::Receiver<Command<MemoryLink>>,
+    direct: Direct,
+    limits: Limits,
+) {
+    let Some(record) = first_record(&mut link).await else { return };
+    let Ok(First::Connect(connect)) = first_frame(&record) else {
+        tracing::warn!("a session in memory was not opened first");
+        return;
+    };
+    match open(direct, limits.hold).await {
+        Err(denial) => deny(link, &connect, &denial),
+        Ok((http, at)) => {
+            let own = random_handle();
+            let session = Session::accept(now(), limits, FIRST_LINK, own, &connect, at, NAME);
+            let start = Start::Link(Box::new(link));
+            let status = Arc::<SessionStatus>::default();
+            stp_drive::run(session, http, Far, commands, start, status).await;
+        }
+    }
+}
+
+async fn open(direct: Direct, patience: Duration) -> Result<Opened<Direct, Mint>, Denial> {
+    let mut takeover = Takeover::new(now(), direct, Policy::default(), None, None, &|_| Ok(()))?;
+    let (mut http, at) = poll_fn(|cx| takeover.poll(now(), cx)).await?;
+    http.bear(patience);
+    Ok((http, at))
+}
+
+fn deny(mut link: MemoryLink, connect: &Connect<'_>, denial: &Denial) {
+    let mut frame = Vec::new();
+    encode_connect_denied(connect.handle, denial.why, Duration::ZERO, &denial.text, &mut frame);
+    link.send(&frame);
+    link.linger();
+}
+
+async fn first_record(link: &mut MemoryLink) -> Option<Vec<u8>> {
+    loop {
+        poll_fn(|cx| link.poll_readable(cx)).await;
+        match link.try_read() {
+            Ok(records) => return records.iter().next().map(<[u8]>::to_vec),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+fn now() -> Instant {
+    Instant(clock::now_us())
+}
+
+/// The far side of such a session: links come to it, it dials none.
+struct Far;
+
+impl stp_drive::Far for Far {
+    type Link = MemoryLink;
+    type Found = Result<Dialed<MemoryLink>, DialFailed>;
+    type Dialing = Never<MemoryLink>;
+
+    fn dial(&mut self, _now: Instant, _session: &Session) -> Never<MemoryLink> {
+        std::future::pending()
+    }
+
+    fn dialed(
+        &mut self,
+        _now: Instant,
+        _session: &mut Session,
+        found: Self::Found,
+    ) -> Result<Dialed<MemoryLink>, DialFailed> {
+        found
+    }
+
+    fn event(&mut self, _now: Instant, _session: &mut Session, event: &Event) -> Act {
+        match event {
+            // Nothing breaks a link in memory but the end of the other side.
+            Event::Lost { .. } => {
+                Act::Abort { code: code::NO_SERVER, reason: "the app's side is gone".to_owned() }
+            }
+            _ => Act::Nothing,
+        }
+    }
+
+    fn reuse(&mut self, _now: Instant, _link: MemoryLink, _first: Option<Vec<u8>>) {}
+}

@@ -1,0 +1,163 @@
+//! No far end: the broker's own server asks the origin, on a machine without any configuration and
+//! with mirrors in it. 60 MB at 40 Mbit/s and 40 ms, real curl, real nginx.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use stp_tests::daemon;
+use stp_tests::emulator::Shape;
+use stp_tests::file::{self, Payload};
+use stp_tests::growth::Growth;
+use stp_tests::nginx::Nginx;
+use stp_tests::process::{Plan, Process};
+use stp_tests::scene::{Scene, play};
+use stp_tests::topology::Topology;
+use stp_tests::wait;
+
+const CLIENT: usize = 0;
+/// The whole download, without the fault, and time to spare on a busy machine.
+const DOWNLOAD_MAX: Duration = Duration::from_secs(90);
+
+/// A client with a broker, and two origins with the same file. Programs fall first.
+struct Ground {
+    broker: Process,
+    dir: PathBuf,
+    origins: Vec<Nginx>,
+    topology: Topology,
+    payload: Payload,
+}
+
+impl Ground {
+    /// `config` is the broker's configuration; empty: it has none. `MIRROR` in it is the second
+    /// origin's address.
+    fn lay(scene: &Scene, config: &str) -> Result<Ground> {
+        let topology = Topology::build(&[("client", 1), ("origin", 1), ("mirror", 1)])?;
+        topology.shape(CLIENT, 0, Shape::of(40, 20))?;
+        let payload = Payload::make(60, 1)?;
+        let mut origins = Vec::new();
+        for (place, name) in [(1, "origin"), (2, "mirror")] {
+            let namespace = &topology.hosts[place].namespace;
+            let nginx = Nginx::start(scene, &format!("nginx-{name}"), namespace)?;
+            let folder =
+                if name == "mirror" { nginx.root.join("tree") } else { nginx.root.clone() };
+            std::fs::create_dir_all(&folder)?;
+            payload.link(&folder.join("big"))?;
+            origins.push(nginx);
+        }
+        let (home, dir) = (scene.path("home"), scene.path("session"));
+        std::fs::create_dir_all(&home)?;
+        let mut plan = Plan::new(daemon::programs()?.join("stp-broker"))
+            .called("broker")
+            .alone_in(&home)
+            .env("SESSION_DIR", &dir);
+        if !config.is_empty() {
+            let file = scene.path("broker.toml");
+            std::fs::write(&file, config.replace("MIRROR", &topology.hosts[2].address()))?;
+            plan = plan.arg("--config").arg(file);
+        }
+        let mut broker = plan.start(scene, Some(&topology.hosts[CLIENT].namespace))?;
+        wait::until("the broker", Duration::from_secs(20), || {
+            broker.must_run()?;
+            Ok(dir.join("status.sock").exists().then_some(()))
+        })?;
+        Ok(Ground { broker, dir, origins, topology, payload })
+    }
+
+    fn curl(&self, scene: &Scene, more: &[&str]) -> Result<(Process, Growth, PathBuf)> {
+        let to = scene.path("big");
+        let growth = Growth::watch(&to);
+        let url = format!("http://{}/big", self.topology.hosts[1].address());
+        let curl = Plan::new("curl")
+            .args(&["-sS", "--fail", "-o"])
+            .arg(&to)
+            .args(more)
+            .arg(url)
+            .env("LD_PRELOAD", daemon::shim()?)
+            .env("SESSION_DIR", &self.dir);
+        let client = &self.topology.hosts[CLIENT].namespace;
+        Ok((curl.start(scene, Some(client))?, growth, to))
+    }
+
+    fn must_be_right(&self, curl: Process, path: &std::path::Path) -> Result<()> {
+        curl.end(DOWNLOAD_MAX)?.ok()?;
+        ensure!(file::sha256(path)? == self.payload.sha256, "wrong bytes");
+        Ok(())
+    }
+
+    fn requests(&self, origin: usize) -> Result<usize> {
+        Ok(self.origins[origin].access_log()?.lines().count())
+    }
+}
+
+#[test]
+fn without_any_configuration_a_download_outlives_a_new_address_and_a_long_outage() {
+    play("direct_unconfigured", |scene| {
+        let mut ground = Ground::lay(scene, "")?;
+        let (curl, growth, path) = ground.curl(scene, &[])?;
+        growth.reach(10_000_000, Duration::from_secs(30))?;
+        let at = Instant::now();
+        ground.topology.hosts[CLIENT].replace_address(0)?;
+        growth.grow_after(Instant::now() + Duration::from_millis(1), Duration::from_secs(20))?;
+        growth.reach(20_000_000, Duration::from_secs(30))?;
+        let pause = growth.pause_after(at)?;
+        scene.say(&format!(
+            "new address: {} ms without a byte",
+            (pause.to - pause.from).as_millis()
+        ));
+        let at = Instant::now();
+        ground.topology.cut(CLIENT, 0, true)?;
+        std::thread::sleep(Duration::from_secs(70));
+        ground.topology.cut(CLIENT, 0, false)?;
+        let over = Instant::now();
+        growth.grow_after(over, Duration::from_secs(20))?;
+        ground.must_be_right(curl, &path)?;
+        let pause = growth.pause_after(at)?;
+        let after = pause.to.saturating_duration_since(over);
+        scene.say(&format!("70 s without a path: next byte {} ms after it", after.as_millis()));
+        ensure!(ground.requests(1)? == 0, "nobody named a mirror");
+        ground.broker.must_run()
+    });
+}
+
+#[test]
+fn a_mirror_goes_on_when_the_origin_is_gone() {
+    let config = "[[service]]\nkind = \"direct\"\nmirrors = [\"http://MIRROR/tree\"]\n\
+                  [[route]]\nto = \"*:80\"\nservice = \"http.direct@localhost\"\n";
+    play("direct_mirror", |scene| {
+        let mut ground = Ground::lay(scene, config)?;
+        let (curl, growth, path) = ground.curl(scene, &[])?;
+        growth.reach(10_000_000, Duration::from_secs(30))?;
+        let at = Instant::now();
+        ground.origins.remove(0);
+        scene.say("the origin is gone");
+        ground.must_be_right(curl, &path)?;
+        let pause = growth.pause_after(at)?;
+        scene.say(&format!("{} ms without a byte", (pause.to - pause.from).as_millis()));
+        Ok(())
+    });
+}
+
+#[test]
+fn a_file_that_changes_under_a_download_is_never_mixed() {
+    play("direct_changed", |scene| {
+        let ground = Ground::lay(scene, "")?;
+        let (curl, growth, path) = ground.curl(scene, &[])?;
+        growth.reach(10_000_000, Duration::from_secs(30))?;
+        ground.topology.cut(CLIENT, 0, true)?;
+        let other = ground.origins[0].root.join("other");
+        let mut bytes = std::fs::read(ground.origins[0].root.join("big"))?;
+        bytes[1_000_000] ^= 1;
+        std::fs::write(&other, &bytes)?;
+        std::fs::rename(&other, ground.origins[0].root.join("big"))?;
+        // Until the stream has been given up: the origin's own send buffer holds the old file.
+        std::thread::sleep(Duration::from_secs(6));
+        ground.topology.cut(CLIENT, 0, false)?;
+        let ended = curl.end(DOWNLOAD_MAX)?;
+        ensure!(!ended.status.success(), "curl must learn that the file is not whole");
+        let got = std::fs::read(&path)?;
+        bytes[1_000_000] ^= 1;
+        ensure!(got.len() > 9_000_000 && bytes.starts_with(&got), "bytes of two files");
+        Ok(())
+    });
+}
