@@ -68,7 +68,8 @@ impl Bed {
             let text = format!(
                 "name = {name:?}\nlisten = \"127.0.0.1:{listen}\"\nkey_file = {key:?}\n\
                  cluster = \"l\"\ncluster_key_file = {cluster:?}\nstatus = \"off\"\n\
-                 [[service]]\nname = \"www.m@l.example\"\nkind = \"http\"\nto = \"127.0.0.1:{to}\"\n"
+                 [[service]]\nname = \"www.m@l.example\"\nkind = \"http\"\nto = \
+                     \"127.0.0.1:{to}\"\n"
             );
             std::fs::write(&config, text).expect("ours");
             let mut command = Command::new(bin("stp-server"));
@@ -77,7 +78,8 @@ impl Bed {
             let key = printed.split_whitespace().last().expect("a key");
             write!(
                 broker,
-                "[[service.server]]\nname = {name:?}\naddress = \"127.0.0.1:{listen}\"\nkey = {key:?}\n"
+                "[[service.server]]\nname = {name:?}\naddress = \"127.0.0.1:{listen}\"\nkey = \
+                    {key:?}\n"
             )
             .unwrap();
             let mut command = Command::new(bin("stp-server"));

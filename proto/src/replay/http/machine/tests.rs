@@ -4,7 +4,10 @@ use core::time::Duration;
 use std::io::IoSlice;
 
 use super::*;
+use crate::replay::Policy;
 use crate::replay::http::exchange::Exchange;
+use crate::replay::http::plan::Plan;
+use crate::time::Instant;
 
 const REQUEST: &str = "GET /f HTTP/1.1\r\nHost: x\r\n\r\n";
 const HEAD: &str = "HTTP/1.1 200 OK\r\nETag: \"a\"\r\nContent-Length: 1000\r\n\r\n";

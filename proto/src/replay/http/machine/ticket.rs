@@ -3,66 +3,13 @@
 use core::time::Duration;
 
 use super::Machine;
+use super::tickets::{Held, Offer};
 use crate::mutant::mutant;
 use crate::replay::http::exchange::Exchange;
 use crate::time::Instant;
 
 /// A ticket is refreshed at most this often.
 const REFRESH: Duration = Duration::from_secs(5);
-
-/// A ticket to be sent before the byte at its place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Offer {
-    /// Down position before whose byte it is sent.
-    pub at: u64,
-    /// Up position that it covers.
-    pub covers: u64,
-    /// First down position that can be compared on a replica.
-    pub seam_from: u64,
-    /// What it says, or why the session cannot be continued from here on.
-    pub exchange: Result<Exchange, String>,
-}
-
-/// What the broker has for the exchange under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Held {
-    /// No ticket of this exchange.
-    Nothing,
-    /// A ticket with which it can be continued.
-    Ticket,
-    /// The word that it cannot be continued.
-    Disclaimer,
-}
-
-/// The tickets of one session.
-#[derive(Debug)]
-pub(super) struct Tickets {
-    /// The server can make them.
-    made: bool,
-    held: Held,
-    /// The response head that is held back has had its ticket.
-    before_head: bool,
-    /// An exchange without a ticket is over: one is due.
-    due: bool,
-    refreshed: Instant,
-}
-
-impl Tickets {
-    pub fn new(made: bool, ticketed: bool) -> Self {
-        let held = if ticketed { Held::Ticket } else { Held::Nothing };
-        Self { made, held, before_head: false, due: false, refreshed: Instant::default() }
-    }
-
-    /// One is due.
-    pub fn is_due(&self) -> bool {
-        self.due
-    }
-
-    pub fn exchange_ended(&mut self) {
-        self.due |= self.held != Held::Ticket;
-        self.held = Held::Nothing;
-    }
-}
 
 impl Machine {
     /// A ticket for the present moment, if one can be made. All that was observed has been given.
