@@ -1,7 +1,9 @@
 //! One session's exchanges with its service: what they are made of, how they begin, and where they
 //! stand.
 
-use super::patience::{Failure, Trouble};
+use core::time::Duration;
+
+use super::patience::{Failure, PATIENCE, Trouble};
 use super::tickets::{Offer, Tickets};
 use crate::replay::http::exchange::Exchange;
 use crate::replay::http::observer::Observer;

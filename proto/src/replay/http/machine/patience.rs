@@ -4,6 +4,8 @@ use core::time::Duration;
 
 use crate::time::Instant;
 
+/// A service that cannot be reached is tried again for this long, unless it is told otherwise.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// The broker tells within this time that it stays, or leaves.
 const VERDICT_MAX: Duration = Duration::from_secs(20);
 

@@ -7,8 +7,6 @@ use super::patience::{Failure, Told, Trouble};
 use super::{How, Machine, Out, Service, Want};
 use crate::time::Instant;
 
-/// A service that cannot be reached is tried again for this long, unless it is told otherwise.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// The first pause between two tries; each further one is twice as long, up to the most.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
