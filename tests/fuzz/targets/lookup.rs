@@ -79,7 +79,7 @@ fn addresses(draw: &mut Draw<'_>) -> List<std::net::IpAddr> {
 fn server(draw: &mut Draw<'_>) -> Server {
     Server {
         name: draw.text(TEXT_MAX),
-        addresses: list(draw, Draw::address),
+        addresses: list(draw, |draw| draw.address()),
         key: draw.array(),
         hops: draw.u8(),
     }
@@ -121,7 +121,7 @@ fn ask(draw: &mut Draw<'_>) -> Ask {
         10 => Ask::Unwatch(Unwatch { watch: draw.u32() }),
         11 => Ask::Announce(Announce {
             server: draw.text(TEXT_MAX),
-            addresses: list(draw, Draw::address),
+            addresses: list(draw, |draw| draw.address()),
             services: list(draw, name),
             inventory: draw.array(),
         }),
@@ -150,7 +150,7 @@ fn ask(draw: &mut Draw<'_>) -> Ask {
 }
 
 fn endpoint_found(draw: &mut Draw<'_>) -> EndpointFound {
-    EndpointFound { addresses: list(draw, Draw::ip), owner: draw.array(), fresh_s: draw.u32() }
+    EndpointFound { addresses: list(draw, |draw| draw.ip()), owner: draw.array(), fresh_s: draw.u32() }
 }
 
 fn service_found(draw: &mut Draw<'_>) -> ServiceFound {

@@ -28,7 +28,7 @@ pub fn run(data: &[u8]) {
         keys.push(key);
     }
     tables.read(|held| {
-        let offered: usize = held.offered.values().map(BTreeSet::len).sum();
+        let offered: usize = held.offered.values().map(std::collections::BTreeSet::len).sum();
         let told: usize = held.announced.values().map(|one| one.value.services.len()).sum();
         assert!(offered <= told && held.offered.values().all(|servers| !servers.is_empty()));
         let owned: u32 = held.owned.values().sum();

@@ -11,6 +11,9 @@ impl Control {
     /// The server sent this.
     pub fn server(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
+            if self.phase == Phase::Over {
+                return;
+            }
             if self.phase == Phase::Opaque {
                 self.acts.push_back(Act::Pass(bytes.to_vec()));
                 return;
