@@ -150,7 +150,11 @@ fn ask(draw: &mut Draw<'_>) -> Ask {
 }
 
 fn endpoint_found(draw: &mut Draw<'_>) -> EndpointFound {
-    EndpointFound { addresses: list(draw, |draw| draw.ip()), owner: draw.array(), fresh_s: draw.u32() }
+    EndpointFound {
+        addresses: list(draw, |draw| draw.ip()),
+        owner: draw.array(),
+        fresh_s: draw.u32(),
+    }
 }
 
 fn service_found(draw: &mut Draw<'_>) -> ServiceFound {
