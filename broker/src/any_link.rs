@@ -9,7 +9,7 @@ use stp_net::link::{Link, Records, TcpInfo};
 /// A link of a session.
 pub enum AnyLink {
     /// To a server on the network.
-    Secured(Link),
+    Secured(Box<Link>),
     /// To the server inside this process.
     Within(MemoryLink),
 }
@@ -28,7 +28,7 @@ macro_rules! either {
 
 impl Carrier for AnyLink {
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        either!(self, link => Carrier::poll_readable(link, cx))
+        either!(self, link => link.poll_readable(cx))
     }
 
     fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -64,6 +64,9 @@ impl Carrier for AnyLink {
     }
 
     fn linger(self) {
-        either!(self, link => Carrier::linger(link));
+        match self {
+            AnyLink::Secured(link) => Carrier::linger(*link),
+            AnyLink::Within(link) => Carrier::linger(link),
+        }
     }
 }

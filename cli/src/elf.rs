@@ -251,7 +251,7 @@ impl Elf {
         }
     }
 
-    fn read_64<'d>(data: &'d ReadCache<File>) -> Option<Elf> {
+    fn read_64(data: &ReadCache<File>) -> Option<Elf> {
         let header = FileHeader64::<Endianness>::parse(data).ok()?;
         let endian = header.endian().ok()?;
         let segments = header.program_headers(endian, data).unwrap_or_default();

@@ -392,7 +392,7 @@ mod tests {
         let both = ClusterKey::parse(&format!("# rotation\n{new} # since May\n\n{old}\n"));
         assert_eq!(both.expect("two keys").keys, [[1; 32], [2; 32]]);
         assert!(ClusterKey::parse("# nothing\n").is_err());
-        let error = ClusterKey::parse(&format!("{new}\nshort\n")).expect_err("bad").to_string();
+        let error = ClusterKey::parse(&format!("{new}\nshort\n")).expect_err("bad");
         assert!(error.starts_with("line 2"), "{error}");
     }
 }

@@ -175,7 +175,7 @@ fn front(address: IpAddr, v6_bits: u32) -> IpAddr {
             let bits = v6.to_bits() & (u128::MAX << (128 - v6_bits));
             IpAddr::V6(Ipv6Addr::from_bits(bits))
         }
-        v4 => v4,
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

@@ -36,7 +36,7 @@ async fn gone(network: &mut Option<PathWatch>, address: IpAddr) {
             }
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 struct Announcer {

@@ -180,11 +180,11 @@ impl Sns {
                 Ok(json!(user))
             }
             Order::UserList => Ok(self.tables.read(|held| {
-                let one = |(name, user): (&Box<str>, &Versioned<User>)| {
+                let users = held.users.iter().map(|(name, user)| {
                     let User { tree, services, .. } = &user.value;
                     json!({ "user": name, "tree": tree, "services": services })
-                };
-                held.users.iter().map(one).collect()
+                });
+                users.collect()
             })),
             Order::ServerAllow { server, key, services } => {
                 self.allow_a_server(&server, key, services).await

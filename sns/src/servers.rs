@@ -215,8 +215,8 @@ impl Sns {
         names: &'a BTreeSet<Box<str>>,
     ) -> Vec<(&'a str, &'a record::Announced)> {
         let lease = self.config.limits.server_lease;
-        let announced = |name: &'a Box<str>| Some((&**name, &held.announced.get(name)?.value));
-        let found = names.iter().filter_map(announced);
+        let found =
+            names.iter().filter_map(|name| Some((&**name, &held.announced.get(name)?.value)));
         found.filter(|(name, _)| self.is_alive(&format!("up/{name}"), lease)).collect()
     }
 

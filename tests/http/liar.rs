@@ -9,8 +9,6 @@ use std::time::Duration;
 /// How an answer ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// The stream stays open for another request.
-    Keep,
     /// The stream is closed.
     Close,
     /// The stream is reset.
@@ -91,7 +89,6 @@ fn serve(mut stream: TcpStream, script: &Script, counts: &Mutex<HashMap<String, 
                 return;
             }
             match answer.end {
-                End::Keep => {}
                 End::Close => return,
                 End::Reset => {
                     let socket = nix::sys::socket::sockopt::Linger;

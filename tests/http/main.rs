@@ -3,6 +3,7 @@
 //!
 //! What must hold in every case: what the app gets is a prefix of exactly one server's file, the
 //! end that it sees is one that plain TCP could have shown, and the service is not asked for ever.
+#![expect(clippy::print_stdout, reason = "the figures are what people look at")]
 
 mod bed;
 mod fault;

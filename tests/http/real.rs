@@ -45,7 +45,7 @@ fn serve(kind: &str, bed: &Bed, root: &Path, port: u16) -> Running {
                  User www-data\nGroup www-data\n\
                  DocumentRoot {root}\n<Directory {root}>\nRequire all granted\n</Directory>\n"
             )
-            .unwrap();
+            .expect("a string takes everything");
             command.args(["-X", "-f"]).arg(&config);
         }
         "lighttpd" => {
@@ -54,7 +54,7 @@ fn serve(kind: &str, bed: &Bed, root: &Path, port: u16) -> Running {
                 "server.document-root = \"{root}\"\nserver.port = {port}\n\
                  server.bind = \"127.0.0.1\"\nserver.errorlog = \"{here}/err\"\n"
             )
-            .unwrap();
+            .expect("a string takes everything");
             command.arg("-D").arg("-f").arg(&config);
         }
         _ => {

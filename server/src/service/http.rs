@@ -292,7 +292,7 @@ impl<S: Streams, M: Seal> Near for Http<S, M> {
     fn pull(&mut self, now: Instant, session: &mut Session) -> io::Result<Pulled> {
         let mut total = 0;
         loop {
-            match self.machine.next() {
+            match self.machine.step() {
                 Next::Give => {
                     let out = self.machine.out();
                     let filled = session.fill(now, |slices| Ok(copy(out, slices)))?;

@@ -59,7 +59,7 @@ impl Hostile {
 
 /// The hostile client, and our end of the link.
 async fn hostile_pair() -> (Hostile, Link) {
-    let (listener, addr) = listener().await;
+    let (listener, addr) = listener();
     let (client_tls, server_tls) = (tls(), tls());
     let key = server_tls.public_key();
     let connecting = tokio::task::spawn_blocking(move || Hostile::connect(addr, &client_tls, &key));

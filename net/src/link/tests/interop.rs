@@ -80,7 +80,7 @@ async fn rustls_as_the_server_understands_us_and_we_it() {
 
 #[tokio::test]
 async fn rustls_as_the_client_understands_us_and_we_it() {
-    let (listener, addr) = listener().await;
+    let (listener, addr) = listener();
     let (client_tls, server_tls) = (tls(), tls());
     let key = server_tls.public_key();
     let other = std::thread::spawn(move || {
@@ -100,7 +100,7 @@ async fn rustls_as_the_client_understands_us_and_we_it() {
 
 #[tokio::test]
 async fn a_client_of_another_protocol_is_refused() {
-    let (listener, addr) = listener().await;
+    let (listener, addr) = listener();
     let (client_tls, server_tls) = (tls(), tls());
     let key = server_tls.public_key();
     let other = std::thread::spawn(move || {
@@ -164,7 +164,7 @@ impl ClientCertVerifier for Nobody {
 
 #[tokio::test]
 async fn a_client_whose_key_is_refused_learns_which_key_that_was() {
-    let (listener, addr) = listener().await;
+    let (listener, addr) = listener();
     let (client_tls, server_tls) = (tls(), tls());
     let (key, ours) = (server_tls.public_key(), client_tls.public_key());
     let config = Arc::new(server_tls.server_config_with(Arc::new(Nobody)));

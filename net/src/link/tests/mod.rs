@@ -26,7 +26,7 @@ fn options(timeout_ms: u64) -> LinkOptions {
     LinkOptions { timeout: Duration::from_millis(timeout_ms), ..LinkOptions::default() }
 }
 
-async fn listener() -> (TcpListener, SocketAddr) {
+fn listener() -> (TcpListener, SocketAddr) {
     let listener = listen("127.0.0.1:0".parse().expect("an address")).expect("a free port");
     let addr = listener.local_addr().expect("it is bound");
     (listener, addr)
@@ -34,7 +34,7 @@ async fn listener() -> (TcpListener, SocketAddr) {
 
 /// A client's and a server's end of one link.
 async fn pair() -> (Link, Link) {
-    let (listener, addr) = listener().await;
+    let (listener, addr) = listener();
     pair_through(addr, listener).await
 }
 

@@ -7,7 +7,7 @@ use crate::admission::Denied;
 
 #[tokio::test]
 async fn a_server_with_another_key_is_refused_and_both_keys_are_named() {
-    let (listener, addr) = listener().await;
+    let (listener, addr) = listener();
     let (client_tls, server_tls) = (tls(), tls());
     let expected = tls().public_key();
     let found = server_tls.public_key();
@@ -27,7 +27,7 @@ async fn a_server_with_another_key_is_refused_and_both_keys_are_named() {
 
 #[tokio::test]
 async fn a_port_where_nobody_listens_is_the_paths_fault() {
-    let (listener, addr) = listener().await;
+    let (listener, addr) = listener();
     drop(listener);
     let error = Link::dial(addr, &tls().public_key(), &tls(), &options(5_000)).await;
     let error = error.expect_err("nobody listens");
@@ -37,7 +37,7 @@ async fn a_port_where_nobody_listens_is_the_paths_fault() {
 
 #[tokio::test]
 async fn a_server_that_never_answers_is_left_in_time() {
-    let (_listener, addr) = listener().await;
+    let (_listener, addr) = listener();
     let error = Link::dial(addr, &tls().public_key(), &tls(), &options(50)).await;
     let error = error.expect_err("nobody answers");
     assert_eq!(
@@ -49,7 +49,7 @@ async fn a_server_that_never_answers_is_left_in_time() {
 
 #[tokio::test]
 async fn a_server_of_another_kind_is_shown_by_its_words() {
-    let (listener, addr) = listener().await;
+    let (listener, addr) = listener();
     let other = tokio::spawn(async move {
         let (mut tcp, _) = listener.accept().await?;
         tcp.write_all(b"SSH-2.0-OpenSSH_10.0\r\n").await?;
@@ -64,7 +64,7 @@ async fn a_server_of_another_kind_is_shown_by_its_words() {
 
 #[tokio::test]
 async fn a_server_that_hangs_up_is_the_paths_fault() {
-    let (listener, addr) = listener().await;
+    let (listener, addr) = listener();
     let closing = tokio::spawn(async move { listener.accept().await.map(|_| ()) });
     let error = Link::dial(addr, &tls().public_key(), &tls(), &options(5_000)).await;
     let error = error.expect_err("it hung up");
@@ -76,7 +76,7 @@ async fn a_server_that_hangs_up_is_the_paths_fault() {
 async fn an_interface_that_is_not_there_is_our_own_fault() {
     let bind = Bind { address: None, interface: Some("no-such-if0".into()) };
     let options = LinkOptions { bind: Some(bind), ..options(5_000) };
-    let (_listener, addr) = listener().await;
+    let (_listener, addr) = listener();
     let error = Link::dial(addr, &tls().public_key(), &tls(), &options).await;
     let error = error.expect_err("no such interface");
     assert!(matches!(error, DialError::Local { .. }) && error.blame() == Blame::Local, "{error}");
@@ -84,7 +84,7 @@ async fn an_interface_that_is_not_there_is_our_own_fault() {
 
 #[tokio::test]
 async fn an_unknown_congestion_control_is_no_reason_to_have_no_link() {
-    let (listener, addr) = listener().await;
+    let (listener, addr) = listener();
     let server_tls = tls();
     let key = server_tls.public_key();
     let options = LinkOptions { congestion: Some("warp".into()), ..options(5_000) };
@@ -100,7 +100,7 @@ async fn an_unknown_congestion_control_is_no_reason_to_have_no_link() {
 
 /// Sends `bytes` to an acceptor and tells why it refused.
 async fn stranger(acceptor: &Arc<Acceptor>, bytes: &[u8], stay: bool) -> AcceptError {
-    let (listener, addr) = listener().await;
+    let (listener, addr) = listener();
     let mut tcp = raw(addr).await;
     let (accepted, _) = listener.accept().await.expect("it listens");
     tcp.write_all(bytes).await.expect("it is read or buffered");
@@ -150,7 +150,7 @@ async fn too_many_handshakes_are_refused_at_once() {
 
 #[tokio::test]
 async fn a_hello_altered_anywhere_is_survived() {
-    let (listener, addr) = listener().await;
+    let (listener, addr) = listener();
     let (client_tls, server_tls) = (tls(), tls());
     let key = server_tls.public_key();
     tokio::spawn(

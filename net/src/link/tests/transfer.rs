@@ -122,8 +122,8 @@ async fn relay(front: TcpListener, to: SocketAddr, piece_max: usize, hold: Durat
 
 #[tokio::test]
 async fn records_that_come_right_behind_the_handshake_are_not_lost() {
-    let (behind, behind_addr) = listener().await;
-    let (front, addr) = listener().await;
+    let (behind, behind_addr) = listener();
+    let (front, addr) = listener();
     let (client_tls, server_tls) = (tls(), tls());
     let key = server_tls.public_key();
     // Held back for so long, the last handshake message and the first records come in one piece.
@@ -147,8 +147,8 @@ async fn records_that_come_right_behind_the_handshake_are_not_lost() {
 
 #[tokio::test]
 async fn bytes_that_trickle_in_make_the_same_records() {
-    let (behind, behind_addr) = listener().await;
-    let (front, front_addr) = listener().await;
+    let (behind, behind_addr) = listener();
+    let (front, front_addr) = listener();
     tokio::spawn(relay(front, behind_addr, 61, Duration::ZERO));
     let (mut client, mut server) = pair_through(front_addr, behind).await;
     let wanted: Vec<_> = (0..40).map(|n| noise(n, 1 + n as usize * 97)).collect();

@@ -189,7 +189,7 @@ impl Ask {
                 rewrite(request, &format!("Range: bytes={first}-{last}\r\n"))
             }
             200 => rewrite(request, ""),
-            _ => request.to_vec(),
+            _ => request.clone(),
         };
         Ok(Self {
             request,
