@@ -31,7 +31,8 @@ ARROWS = {
     "shim": {"proto"},
     "drive": {"proto", "net"},
     "lookup": {"proto", "net"},
-    "broker": {"proto", "net", "drive", "lookup"},
+    # The broker serves destinations without a far end by a server of its own.
+    "broker": {"proto", "net", "drive", "lookup", "server"},
     "server": {"proto", "net", "drive", "lookup"},
     "sns": {"proto", "net", "lookup"},
     "cli": {"proto", "net", "lookup"},

@@ -58,8 +58,10 @@ impl Bed {
         let ports = [free_port(), free_port()];
         let mut broker = String::new();
         let status = free_port();
-        write!(broker, "status = \"127.0.0.1:{status}\"\nkey_file = {:?}\n", path("c.key")).expect("a string takes everything");
-        write!(broker, "[[service]]\nname = \"www.m@l.example\"\n").expect("a string takes everything");
+        write!(broker, "status = \"127.0.0.1:{status}\"\nkey_file = {:?}\n", path("c.key"))
+            .expect("a string takes everything");
+        write!(broker, "[[service]]\nname = \"www.m@l.example\"\n")
+            .expect("a string takes everything");
         let mut servers = [None, None];
         for (place, name) in ["a", "b"].into_iter().enumerate() {
             let (listen, config) = (free_port(), path(&format!("{name}.toml")));
@@ -79,7 +81,8 @@ impl Bed {
                 broker,
                 "[[service.server]]\nname = {name:?}\naddress = \"127.0.0.1:{listen}\"\nkey = \
                     {key:?}\n"
-            ).expect("a string takes everything");
+            )
+            .expect("a string takes everything");
             let mut command = Command::new(bin("stp-server"));
             command.arg("--config").arg(&config);
             if place == 1 {
@@ -88,7 +91,8 @@ impl Bed {
             servers[place] = Some(start(&mut command, &path(&format!("{name}.log"))));
             until_open(listen);
         }
-        write!(broker, "[[route]]\nto = \"{HOST}:80\"\nservice = \"www.m@l.example\"\n").expect("a string takes everything");
+        write!(broker, "[[route]]\nto = \"{HOST}:80\"\nservice = \"www.m@l.example\"\n")
+            .expect("a string takes everything");
         std::fs::write(path("broker.toml"), broker).expect("ours");
         let mut command = Command::new(bin("stp-broker"));
         command.arg("--config").arg(path("broker.toml")).env("SESSION_DIR", path("run"));

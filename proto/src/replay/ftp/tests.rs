@@ -307,7 +307,7 @@ fn another_server_goes_on_where_the_ticket_stands() {
     other.data(running, DataNews::Delivered);
     assert_eq!(text(&mut other), "C:226 Transfer complete.\r\n");
     let all = other.login().steps();
-    let verbs: Vec<_> = all.iter().map(|step| step.verb()).collect();
+    let verbs: Vec<_> = all.iter().map(super::login::Step::verb).collect();
     assert_eq!(verbs, ["USER", "PASS", "TYPE", "CWD"]);
     assert!(fresh().restored(&state, answer.covers, 14).is_none(), "more than there is");
 }

@@ -15,7 +15,7 @@ pub enum Ended {
 
 impl Machine {
     /// What comes next for the app's side.
-    pub fn next(&mut self) -> Next {
+    pub fn step(&mut self) -> Next {
         loop {
             if !self.out.is_empty() {
                 return Next::Give;

@@ -64,7 +64,7 @@ impl Bed {
             Ok(slices.iter().map(|slice| slice.len()).sum())
         });
         loop {
-            match self.machine.next() {
+            match self.machine.step() {
                 Next::Give => {
                     let out = self.machine.out().to_vec();
                     self.machine.given(out.len());
@@ -94,13 +94,13 @@ impl Bed {
     /// The service sends this, in pieces.
     fn service(&mut self, mut bytes: &[u8], piece: usize) {
         while !bytes.is_empty() {
-            let most = match self.machine.next() {
+            let most = match self.machine.step() {
                 Next::Read => bytes.len(),
                 Next::Pass(most) => usize::try_from(most).unwrap_or(usize::MAX),
                 other => panic!("{other:?} with {} bytes to come", bytes.len()),
             };
             let (now, later) = bytes.split_at(most.min(piece).min(bytes.len()));
-            if matches!(self.machine.next(), Next::Read) {
+            if matches!(self.machine.step(), Next::Read) {
                 self.machine.feed(now);
             } else {
                 self.machine.passed(now);
@@ -117,7 +117,7 @@ impl Bed {
     }
 
     fn later(&mut self, time: Duration) {
-        self.now = self.now + time;
+        self.now += time;
         self.turn();
     }
 
