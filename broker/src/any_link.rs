@@ -7,9 +7,10 @@ use stp_drive::{Carrier, MemoryLink};
 use stp_net::link::{Link, Records, TcpInfo};
 
 /// A link of a session.
+#[expect(clippy::large_enum_variant, reason = "nearly every session has a secured link")]
 pub enum AnyLink {
     /// To a server on the network.
-    Secured(Box<Link>),
+    Secured(Link),
     /// To the server inside this process.
     Within(MemoryLink),
 }
@@ -28,7 +29,7 @@ macro_rules! either {
 
 impl Carrier for AnyLink {
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        either!(self, link => link.poll_readable(cx))
+        either!(self, link => Carrier::poll_readable(link, cx))
     }
 
     fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -64,9 +65,6 @@ impl Carrier for AnyLink {
     }
 
     fn linger(self) {
-        match self {
-            AnyLink::Secured(link) => Carrier::linger(*link),
-            AnyLink::Within(link) => Carrier::linger(link),
-        }
+        either!(self, link => Carrier::linger(link));
     }
 }

@@ -666,7 +666,8 @@ mod tests {
         assert!(error(&name).contains("except"), "{}", error(&name));
         for (wrong, line) in [
             (
-                "[[service]]\nkind = \"direct\"\n[[service.server]]\naddress = \"192.0.2.1:1\"\nkey = \"KEY\"\n",
+                "[[service]]\nkind = \"direct\"\n[[service.server]]\n\
+                 address = \"192.0.2.1:1\"\nkey = \"KEY\"\n",
                 3,
             ),
             ("[[service]]\nkind = \"direct\"\nmirrors = [\"ftp://a\"]\n", 3),

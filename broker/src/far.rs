@@ -370,7 +370,7 @@ impl Far for SessionFar {
                 self.local = Some(link.local_addr());
                 let same = self.course.handle_found(target, established);
                 self.publish();
-                return Ok((AnyLink::Secured(link), if same { Peer::Same } else { Peer::Other }));
+                return Ok((AnyLink::Secured(*link), if same { Peer::Same } else { Peer::Other }));
             }
             Found::Unreached(rank) => {
                 let why = format!("{} could not be reached", self.server(rank).name());
@@ -466,7 +466,7 @@ impl Far for SessionFar {
         let servers = &self.around.entry.service.servers;
         let last = self.course.last().map(|rank| &servers[rank]);
         if let Some(server) = last.into_iter().chain(servers).find(leads_to) {
-            server.reach.keep(*link);
+            server.reach.keep(link);
         }
     }
 

@@ -67,11 +67,12 @@ impl Client {
 
     /// Whether it can do this at all.
     pub fn can(self, mode: Mode, operation: Operation) -> bool {
-        match (self, mode, operation) {
-            (Client::Busybox, Mode::Active, _) | (Client::Busybox, _, Operation::List) => false,
-            (Client::Wget, _, Operation::Stor) => false,
-            _ => true,
-        }
+        !matches!(
+            (self, mode, operation),
+            (Client::Busybox, Mode::Active, _)
+                | (Client::Busybox, _, Operation::List)
+                | (Client::Wget, _, Operation::Stor)
+        )
     }
 
     /// Whether its exit code says anything.

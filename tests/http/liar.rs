@@ -74,7 +74,7 @@ fn serve(mut stream: TcpStream, script: &Script, counts: &Mutex<HashMap<String, 
     let mut held = Vec::new();
     let mut piece = [0; 8192];
     loop {
-        while let Some(end) = held.windows(4).position(|four| four == b"\r\n\r\n") {
+        if let Some(end) = held.windows(4).position(|four| four == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&held[..end]).into_owned();
             held.drain(..end + 4);
             let path = head.split(' ').nth(1).unwrap_or_default().to_owned();

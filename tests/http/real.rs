@@ -32,7 +32,7 @@ fn serve(kind: &str, bed: &Bed, root: &Path, port: u16) -> Running {
                  proxy_temp_path {here}/2; fastcgi_temp_path {here}/3; uwsgi_temp_path {here}/4;\n\
                  scgi_temp_path {here}/5; server {{ listen 127.0.0.1:{port}; root {root}; }} }}\n"
             )
-            .unwrap();
+            .expect("a string takes everything");
             command.arg("-p").arg(&dir).arg("-c").arg(&config).args(["-e", "stderr"]);
         }
         "apache2" => {

@@ -1,5 +1,10 @@
 //! What is said to and by the directory.
 
+#![expect(
+    clippy::redundant_closure_for_method_calls,
+    reason = "the methods themselves are not general enough in the lifetime of the bytes"
+)]
+
 use std::fmt::Debug;
 
 use stp_proto::lookup::{

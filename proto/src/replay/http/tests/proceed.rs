@@ -302,7 +302,8 @@ fn errors_and_other_answers_are_refused() {
     for head in [
         // Another range, another total, chunks, several ranges, coded, no validator.
         format!(
-            "206 x\r\nContent-Length: {last}\r\nContent-Range: bytes 1-{last}/{total}\r\nETag: \"a\""
+            "206 x\r\nContent-Length: {last}\r\n\
+             Content-Range: bytes 1-{last}/{total}\r\nETag: \"a\""
         ),
         format!(
             "206 x\r\nContent-Length: {total}\r\nContent-Range: bytes 0-{last}/*\r\nETag: \"a\""
