@@ -20,7 +20,7 @@
 //! | P14 | an urgent byte is delivered as such, and no other |
 
 use stp_proto::cut::Phase;
-use stp_proto::session::ClosedWhy;
+use stp_proto::session::{ClosedWhy, Session};
 use stp_proto::state::State;
 use stp_proto::wire::ResumeDenial;
 
@@ -109,7 +109,7 @@ pub fn of_ending(plan: &Plan, broker: &End, server: &End, harmed: bool) -> Optio
         }
     }
     // Once the broker has acknowledged the end of the service's stream, nothing is replayed (D3).
-    let had_all = broker.session.as_ref().is_some_and(|session| session.has_peer_end());
+    let had_all = broker.session.as_ref().is_some_and(Session::has_peer_end);
     let lost = broker.session.is_some() && app.got_reset.is_some() && !app.got_fin && !had_all;
     if plan.replayable && lost && !broker.aborted && !server.aborted {
         return Some("P11 survival: the death of a server ended the session".to_owned());

@@ -5,6 +5,8 @@
 //! `STP_SEED=n` runs one seed and prints its trace, `STP_SEEDS=n` says how many are run (from
 //! `STP_FIRST` on; `scripts/simulate`). Everything a run does follows from its seed.
 
+#![expect(clippy::print_stdout, reason = "the table of mutants is what people look at")]
+
 mod app;
 mod broker;
 mod check;
@@ -94,7 +96,7 @@ fn run_all(first: u64, seeds: u64) -> Sum {
             }
             let result = catch_unwind(AssertUnwindSafe(|| run(seed, false))).map_err(|error| {
                 let text = error.downcast_ref::<String>().cloned();
-                let text = text.or(error.downcast_ref::<&str>().map(|text| text.to_string()));
+                let text = text.or(error.downcast_ref::<&str>().map(ToString::to_string));
                 text.unwrap_or_default()
             });
             sum.lock().expect("no panic").add(seed, result, (seeds, begun));

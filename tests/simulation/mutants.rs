@@ -28,7 +28,12 @@ fn hunt(mutant: Mutant) -> Option<Catch> {
         fails(scenario).map(|why| Catch { by: format!("scenario: {name}"), why })
     });
     let caught = by_scenario.or_else(|| {
-        let seed = |seed| fails(|| drop(run(seed, false))).map(|why| (seed, why));
+        let seed = |seed| {
+            fails(|| {
+                run(seed, false);
+            })
+            .map(|why| (seed, why))
+        };
         let (seed, why) = (0..SEEDS).find_map(seed)?;
         Some(Catch { by: format!("seed {seed}"), why })
     });

@@ -264,7 +264,8 @@ impl World {
                     let (mint, connections) = self.http(server, connect);
                     let policy = self.plan.policy;
                     let streams = connections.clone();
-                    let takeover = SimTakeover::new(now, streams, policy, Some(mint), request)?;
+                    let takeover =
+                        SimTakeover::new(now, streams, policy, Some(mint), request, &|_| Ok(()))?;
                     self.servers[server].opening.insert(conn, (takeover, connections));
                 }
             }
@@ -291,7 +292,7 @@ impl World {
             life: self.plan.ticket_life,
             clock: Rc::clone(&here.clock),
             now: Rc::clone(&self.clock),
-            path: None,
+            granted: None,
         };
         (mint, Connections::new(&here.origin, &self.clock))
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use stp_proto::handle::Handle;
 use stp_proto::replay::Exchange;
-use stp_proto::ticket::{Claims, Holder};
+use stp_proto::ticket::{Claims, Granted, Holder};
 use stp_proto::time::Instant;
 use stp_server::service::http::Http;
 use stp_server::service::takeover::Takeover;
@@ -36,7 +36,7 @@ pub struct Mint {
     /// What the machine's clock showed when the simulation began.
     pub clock: Rc<Cell<u64>>,
     pub now: Rc<Cell<Instant>>,
-    pub path: Option<String>,
+    pub granted: Option<Granted>,
 }
 
 impl Mint {
@@ -47,18 +47,18 @@ impl Mint {
 }
 
 impl Seal for Mint {
-    fn restrict(&mut self, path: Option<String>) {
-        self.path = path;
+    fn restrict(&mut self, granted: Option<Granted>) {
+        self.granted = granted;
     }
 
-    fn path(&self) -> Option<&str> {
-        self.path.as_deref()
+    fn granted(&self) -> Option<&Granted> {
+        self.granted.as_ref()
     }
 
     fn seal(&self, at: (u64, u64), exchange: Exchange) -> Vec<u8> {
         let times = (self.unix(), self.life.as_secs());
         let mut claims = Claims::new(&self.holder, Handle([1; 16]), times, at, exchange);
-        claims.path.clone_from(&self.path);
+        claims.granted.clone_from(&self.granted);
         claims.encode().unwrap_or_default()
     }
 
