@@ -141,6 +141,11 @@ impl Entry {
         *self.service_said.lock() = Some((received, text.to_owned()));
     }
 
+    /// It is at another server now.
+    pub fn forget_service(&self) {
+        *self.service_said.lock() = None;
+    }
+
     /// Why its service gave no more than it has received, if its server said so lately. What the
     /// service had sent before may still have been on its way.
     #[must_use]

@@ -389,6 +389,9 @@ impl Far for SessionFar {
     fn event(&mut self, now: Instant, session: &mut Session, event: &Event) -> Act {
         let actions = match event {
             Event::Attached { attempt, gap, .. } => {
+                if *attempt == Attempt::Transfer {
+                    self.entry().forget_service();
+                }
                 return self.attached(now, session, *attempt, *gap);
             }
             Event::Lost { cause, .. } => return self.lost(now, session, *cause),
