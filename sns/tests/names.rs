@@ -206,7 +206,7 @@ async fn the_daemon_ends_cleanly_and_says_what_is_wrong_with_its_file() {
     let mut daemon = Daemon::start();
     assert!(daemon.get("/status").contains("\"store_works\":true"));
     assert!(daemon.get("/metrics").contains("stp_sns_endpoints 0"));
-    assert!(daemon.get("/").contains("Session Name Server"));
+    assert!(daemon.get("/plain").contains("Session Name Server"));
     assert!(daemon.terminate().success());
     assert!(!daemon.socket.exists());
     let program = env!("CARGO_BIN_EXE_stp-sns");
