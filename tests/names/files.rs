@@ -206,7 +206,7 @@ fn a_wrong_password_leaves_nothing_behind() {
     let arguments = ["login", &account, "--key", &key, "--password-stdin"];
     let refused = world.try_run("session", &arguments, "wrong password");
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success() && said.contains("log-in refused"), "{said}");
+    assert!(!refused.status.success() && said.contains("refuses the log-in"), "{said}");
     assert!(!world.path("config/session/credentials").exists());
     // Not the known key: refused before any password is asked for.
     let wrong = "ed25519:11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";

@@ -117,13 +117,11 @@ fn of_run_and_configuration(mistakes: &mut Mistakes<'_>) {
     mistakes.add("a program whose environment is emptied", scrubbed, 125, &["env -i session run"]);
     let other = finished(&mut run(&["su", "-c", "curl"]));
     mistakes.add("a program of another user", other, 125, &["another user", "turn it round"]);
-    let mut bare = run(&["true"]);
-    bare.env_remove("SESSION_CONFIG").env("XDG_CONFIG_HOME", world.path("empty"));
-    mistakes.add(
-        "no configuration",
-        finished(&mut bare),
-        125,
-        &["no configuration for the broker", "--config"],
+    mistakes.config(
+        "a direct service with servers",
+        "[[service]]\nkind = \"direct\"\n[[service.server]]\naddress = \"192.0.2.1:1\"\n\
+         key = \"ed25519:11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo\"\n",
+        &["wrong.toml:3: service[0].server", "a direct service has no servers"],
     );
     mistakes.config(
         "a key that does not exist",
