@@ -101,7 +101,9 @@ fn hosts_among_the_arguments_are_looked_up_in_the_routes() {
         ("me@127.77.0.1:file", 3, "no route leads to 127.77.0.1"),
         ("www.web.at.example.com.stp", 0, "by a session"),
     ] {
-        let said = doctor(&bed, &["curl", word]);
+        // Only to ssh and its kin is the word before an @ a user.
+        let program = if word.contains('@') { "scp" } else { "curl" };
+        let said = doctor(&bed, &[program, word]);
         assert!(said.code == Some(code) && said.out.contains(says), "{word}: {said:?}");
     }
     let mut absent = Command::new(session_program());
