@@ -9,8 +9,8 @@ use stp_proto::session::Mutant;
 
 use crate::{SEEDS, run, scenario};
 
-/// Mistakes that neither the scenarios nor the first 500 seeds tell from what is right. A world that
-/// does is still to be built, so they are not hunted in vain.
+/// Mistakes that neither the scenarios nor the first 500 seeds tell from what is right. A world
+/// that does is still to be built, so they are not hunted in vain.
 const UNSEEN: [Mutant; 5] = [
     Mutant::EndUndelivered,
     Mutant::PausedRead,
