@@ -265,7 +265,7 @@ fn of_operators(mistakes: &mut Mistakes<'_>) {
     std::fs::copy(world.path("cluster.key"), &key).expect("ours");
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).expect("ours");
     let text = format!(
-        "listen = \"127.0.0.1:1\"\nkey_file = {:?}\ncluster = \"demo\"\ncluster_key_file = \
+        "name = \"a\"\nlisten = \"127.0.0.1:1\"\nkey_file = {:?}\ncluster = \"demo\"\ncluster_key_file = \
             {key:?}\n\
          status = \"off\"\n[[service]]\nname = \"www.m@e.org\"\nkind = \"tcp\"\nto = \
              \"127.0.0.1:80\"\n",
