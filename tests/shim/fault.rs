@@ -82,7 +82,7 @@ fn a_panic_in_any_one_decision_leaves_the_program_running() {
     let log = fs::read_to_string(bed.path().join("one")).expect("a log");
     let met: BTreeSet<_> = log.lines().map(|site| site.replace("tests/../", "")).collect();
     let missed: Vec<_> = decisions().difference(&met).cloned().collect();
-    // Which socket a program makes: no probe reaches that decision under a fault yet.
+    // No probe reaches that decision under a fault yet.
     assert_eq!(missed, ["shim/src/hooks/connect.rs:35"]);
 }
 
