@@ -95,7 +95,6 @@ assert s.recv(100) == b'two\\n'
 ";
 
 #[test]
-#[ignore = "an idle session sends some 120 packets a minute; 76 are meant"]
 fn an_idle_session_costs_only_keep_alives() {
     play("idle", |scene| {
         let minutes: f64 = match std::env::var("STP_IDLE_MINUTES") {

@@ -227,8 +227,12 @@ impl<L> Pacing<L> {
     pub fn age(&mut self, now: Instant, mut alive: impl FnMut(&mut L) -> bool) -> bool {
         let age_max = self.pace.warm_age;
         self.spares.retain_mut(|(link, since)| now - *since < age_max && alive(link));
-        self.filling |= self.used.is_some_and(|used| now - used < age_max);
-        self.filling && self.standing.is_open() && self.spares.len() < self.pace.warm_max
+        // Only what this look finds: a pool that was full must not be filled again after its links
+        // have become too old, when no session has come for `warm_age`.
+        self.filling = self.used.is_some_and(|used| now - used < age_max)
+            && self.standing.is_open()
+            && self.spares.len() < self.pace.warm_max;
+        self.filling
     }
 
     /// Keeps only the links of which `lives` says so.
@@ -548,5 +552,9 @@ mod tests {
         }
         assert_eq!(pacing.poll(at(5)), Pulse::Idle);
         assert_eq!(pacing.spares(), 4);
+        assert!(!pacing.age(at(30_000), |_| true), "there are enough");
+        assert!(!pacing.age(at(60_005), |_| true), "no session came for a minute");
+        assert_eq!(pacing.spares(), 0);
+        assert_eq!(pacing.poll(at(60_006)), Pulse::Idle);
     }
 }
