@@ -261,7 +261,7 @@ fn fetch_all(
     bar.set_position(have);
     bar.reset_eta();
     let mut offer = Some(first);
-    let mut attempts = 0;
+    let (mut attempts, mut told) = (0, String::new());
     while have < size {
         let now = match offer.take() {
             Some(offer) if have == 0 => Ok(offer),
@@ -290,7 +290,12 @@ fn fetch_all(
             return Err(Final::new(Cause::Network, format!("{error:#}")).into());
         }
         let pause = Duration::from_millis(200 << attempts.min(5));
-        say(bar, quiet, &format!("{error:#}; trying again in {pause:?}"));
+        // A cause is told once, however often it is met.
+        let cause = format!("{error:#}");
+        if cause != told {
+            say(bar, quiet, &format!("{cause}; trying again"));
+            told = cause;
+        }
         std::thread::sleep(pause);
     }
     sink.finish()?;

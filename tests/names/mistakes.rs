@@ -18,6 +18,8 @@ aria2; 125 means that the command itself, and not the program it starts, has fai
 | mistake | what is said | exit code |\n\
 |---|---|---|\n";
 
+const SERVERS_GONE: &str = "a file whose servers are gone";
+
 /// A mistake that was made: what it was, how it ended, and what the message must say at least.
 struct Row {
     mistake: &'static str,
@@ -289,7 +291,6 @@ fn of_operators(mistakes: &mut Mistakes<'_>) {
 }
 
 #[test]
-#[ignore = "the table docs/mistakes.md is not written yet: run it once and read what it says"]
 fn every_mistake_is_told_with_what_to_do_and_the_table_is_up_to_date() {
     let tables = "[limits]\nserver_lease = \"2s\"\nattempts = 3\nattempts_per_minute = 6\n";
     let mut world = World::with(Special { tables, ..Special::default() });
@@ -307,12 +308,18 @@ fn every_mistake_is_told_with_what_to_do_and_the_table_is_up_to_date() {
     let url = format!("stp://alice@{}/big.iso", world.sns_address);
     let output = world.try_run("session", &["get", &url, "-o", "x"], "");
     let says = &["not there"];
-    rows.push(Row { mistake: "a file whose servers are gone", output, code: 6, says });
+    rows.push(Row { mistake: SERVERS_GONE, output, code: 6, says });
 
     let (mut table, mut wrong) = (HEAD.to_owned(), String::new());
     for row in &rows {
         let (said, code) = (row.said(), row.output.status.code());
-        writeln!(table, "| {} | {} | {} |", row.mistake, plain(&said, &world), row.code)
+        // What a retry meets on the way depends on how soon the gateway misses the server.
+        let told = if row.mistake == SERVERS_GONE {
+            said.lines().last().unwrap_or_default()
+        } else {
+            &said
+        };
+        writeln!(table, "| {} | {} | {} |", row.mistake, plain(told, &world), row.code)
             .expect("a string");
         let missing: Vec<_> = row.says.iter().filter(|part| !said.contains(**part)).collect();
         if code != Some(row.code) || !missing.is_empty() {

@@ -224,7 +224,12 @@ impl World {
         command.args(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("it was built");
-        child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it reads");
+        let mut stdin = child.stdin.take().expect("piped");
+        // A program that finds a mistake ends without reading; its exit code is what counts.
+        if let Err(error) = stdin.write_all(input.as_bytes()) {
+            assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe, "{name} reads");
+        }
+        drop(stdin);
         child.wait_with_output().expect("it ends")
     }
 

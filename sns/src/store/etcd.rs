@@ -158,10 +158,15 @@ fn unavailable(error: impl std::fmt::Display) -> CommitError {
     CommitError::Unavailable(error.to_string())
 }
 
-/// An error with its causes: "transport error" alone helps nobody.
+/// An error with its causes: "transport error" alone helps nobody. Of a status only the message is
+/// told, since its own text repeats all causes in the notation of a debugger.
 fn told(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
+    let (mut text, mut cause) = match error {
+        Error::GRpcStatus(status) => {
+            (status.message().to_owned(), std::error::Error::source(status))
+        }
+        other => (other.to_string(), std::error::Error::source(other)),
+    };
     while let Some(inner) = cause {
         let inner_text = inner.to_string();
         if !text.contains(&inner_text) {
