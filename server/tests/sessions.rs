@@ -14,7 +14,10 @@ use fixture::{
 use stp_net::key::{Identity, PublicKey};
 use stp_net::link::{Link, LinkOptions, Tls};
 use stp_proto::handle::Handle;
-use stp_proto::wire::{Connect, ConnectMode, DenyReason, Frame, RelayRequest, VERSION, frames};
+use stp_proto::wire::{
+    Belongs, Connect, ConnectMode, DenyReason, Frame, RelayRequest, TransferRequest, VERSION,
+    frames,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
@@ -438,6 +441,14 @@ async fn two_hundred_sessions_are_served_at_once() {
 
 /// Says CONNECT on a link; yes, or why not.
 async fn connect(link: &mut Link, mode: ConnectMode<'_>) -> Result<(), DenyReason> {
+    connect_as(link, mode, Belongs::default()).await
+}
+
+async fn connect_as(
+    link: &mut Link,
+    mode: ConnectMode<'_>,
+    belongs: Belongs,
+) -> Result<(), DenyReason> {
     let mut frame = Vec::new();
     Connect {
         version: VERSION,
@@ -450,7 +461,7 @@ async fn connect(link: &mut Link, mode: ConnectMode<'_>) -> Result<(), DenyReaso
         mode,
         grant: None,
         rate: None,
-        belongs: Default::default(),
+        belongs,
     }
     .encode(&mut frame);
     link.send(&frame);
@@ -465,6 +476,34 @@ async fn connect(link: &mut Link, mode: ConnectMode<'_>) -> Result<(), DenyReaso
             other => panic!("{other:?}"),
         };
     }
+}
+
+/// R92: a new member comes only with a token that its server has announced, to this client; one
+/// that was brought over comes also before its lead.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_was_not_announced_is_refused_unless_it_is_brought_over() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (_keep, key) = cluster_key();
+    let service = port_service("ftp", listener.local_addr().unwrap().port());
+    let server = TestServer::start("home", &key, &service);
+    let (tls, options) = (Tls::new(&Identity::generate()), LinkOptions::default());
+    let member = Belongs { token: Some(Handle([3; 16])), peer: None };
+    let asked = async |mode| {
+        let mut link = Link::dial(server.address, &server.key, &tls, &options).await.unwrap();
+        connect_as(&mut link, mode, member).await
+    };
+    assert_eq!(asked(ConnectMode::New).await, Err(DenyReason::NotHere));
+    let request = TransferRequest {
+        ticket: None,
+        covers: 0,
+        down: 0,
+        up_from: 0,
+        up_sent: 0,
+        up_fin: false,
+        epoch: 1,
+        seam: None,
+    };
+    assert_eq!(asked(ConnectMode::Transfer(request)).await, Ok(()));
 }
 
 /// R81.

@@ -3,8 +3,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use stp_tests::process::Plan;
 use stp_tests::scene::{Scene, play};
+use stp_tests::wait;
 
 use crate::client::{CLIENTS, Client, HOST, Mode, Operation};
 use crate::fault::Fault;
@@ -49,11 +51,44 @@ fn a_client_that_aborts_goes_on() {
     });
 }
 
+/// R93.
 #[test]
 fn nobody_is_made_to_connect_elsewhere() {
     play("ftp-bounce", |scene| {
         let world = World::lay(scene, 1, "")?;
         session(scene, &world, &["bounce", "0"])
+    });
+}
+
+/// R93: what was announced to one program is not for another, and serves once.
+#[test]
+fn another_program_does_not_get_the_data() {
+    play("ftp-steal", |scene| {
+        let world = World::lay(scene, 1, "")?;
+        session(scene, &world, &["steal", "0"])
+    });
+}
+
+/// R94.
+#[test]
+fn all_of_a_login_is_at_one_server() {
+    play("ftp-together", |scene| {
+        let mut world = World::lay(scene, 40, "anon_max_rate=2000000")?;
+        let work = world.start(scene, Client::Curl, Mode::Passive, Operation::Retr, 0)?;
+        wait::until("a part of it", CLIENT_MAX, || {
+            Ok((world.progress(&work) > 4_000_000).then_some(()))
+        })?;
+        let home = world.serving()?;
+        Fault::Server.happen(scene, &mut world)?;
+        wait::until("all of it at the other server", CLIENT_MAX, || {
+            let status = world.broker_status()?;
+            let sessions = status["sessions"].as_array().context("a list")?;
+            ensure!(sessions.len() == 2, "control and data: {status}");
+            ensure!(sessions[0]["group"] == sessions[1]["group"], "one group: {status}");
+            let elsewhere = |one: &Value| one["server"] != World::name(home);
+            Ok(sessions.iter().all(elsewhere).then_some(()))
+        })?;
+        world.outcome(work)?.must_be_good()
     });
 }
 

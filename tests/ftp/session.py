@@ -1,8 +1,9 @@
-"""A longer login with Python's ftplib: HOST idle|abort|bounce SECONDS. Exit code 0: all is well."""
+"""A longer login with Python's ftplib: HOST WHAT SECONDS. Exit code 0: all is well."""
 
 import ftplib
 import io
 import socket
+import subprocess
 import sys
 import time
 
@@ -52,6 +53,28 @@ elif what == "ipv6":
     assert whole("RETR big") == big and len(big) == 5_000_000
     assert len(ftp.nlst("names")) == 2000
     ftp.storbinary("STOR in/put6", io.BytesIO(big))
+    ftp.quit()
+elif what == "steal":
+    # A program of its own, with the same user and the same shim, knocks first.
+    knock = """
+import socket, sys
+try:
+    socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=5)
+except OSError:
+    sys.exit(0)
+sys.exit("another program got the data connection")
+"""
+    place = ftp.makepasv()
+    subprocess.run([sys.executable, "-c", knock, place[0], str(place[1])], check=True)
+    data = socket.create_connection(place, timeout=20)
+    assert ftp.sendcmd("NLST names")[0] == "1"
+    count = len(b"".join(iter(lambda: data.recv(65536), b"")).split())
+    assert count == 2000 and ftp.voidresp()[0] == "2", count
+    try:
+        socket.create_connection(place, timeout=5)
+        raise SystemExit("the port served twice")
+    except OSError:
+        pass
     ftp.quit()
 elif what == "bounce":
     # A listener of another process, and one that is nobody's.

@@ -99,6 +99,11 @@ impl World {
         Ok(Work { process, client, operation, local })
     }
 
+    /// The name of the server at this place.
+    pub fn name(place: usize) -> &'static str {
+        NAMES[place]
+    }
+
     /// The place of the server at which the sessions are.
     pub fn serving(&self) -> Result<usize> {
         let status = self.broker_status()?;

@@ -5,8 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Where rules are kept, and where it is shown.
-const FOLDERS: [&str; 7] =
-    ["proto/src", "net/src", "drive/src", "broker/src", "server/src", "server/tests", "tests/lab"];
+const FOLDERS: [&str; 11] = [
+    "proto/src",
+    "net/src",
+    "drive/src",
+    "broker/src",
+    "server/src",
+    "server/tests",
+    "tests/lab",
+    "tests/ftp",
+    "tests/http",
+    "tests/names",
+    "tests/simulation",
+];
 
 fn root() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -123,6 +123,7 @@ fn has_open(pid: i32, inode: u64) -> bool {
 mod tests {
     use super::*;
 
+    /// R93.
     #[test]
     fn a_listener_of_this_process_is_found_and_another_ports_is_not() {
         let ours = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

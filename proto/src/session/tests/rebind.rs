@@ -133,6 +133,26 @@ fn the_newest_link_evicts_the_old_one_at_the_server() {
     assert_eq!(pair.server().session.link(), Some(LinkId(2)));
 }
 
+/// R27.
+#[test]
+fn only_the_initiator_dials() {
+    let mut pair = Pair::connected(Limits::default());
+    let dials = pair.broker.dials;
+    pair.path = false;
+    pair.cut();
+    // Both have something to say, and neither has a link.
+    pair.broker.write(&stream(1, 1_000));
+    pair.server().write(&stream(2, 1_000));
+    pair.run(Duration::from_secs(120));
+    assert!(pair.broker.dials > dials + 5, "it keeps trying");
+    assert_eq!(pair.server().session.state(), State::ReadyResume);
+    assert_eq!(pair.server().dials, 0);
+    pair.path = true;
+    pair.until(|pair| pair.broker.got.len() == 1_000);
+    pair.run(Duration::from_secs(1));
+    assert_eq!((pair.server().got.len(), pair.server().dials), (1_000, 0));
+}
+
 /// R1.
 #[test]
 fn frames_of_a_detached_link_are_ignored() {
