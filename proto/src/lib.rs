@@ -5,6 +5,7 @@
 #![warn(missing_docs)]
 
 pub mod buffer;
+pub mod chain;
 pub mod course;
 pub mod cut;
 pub mod handle;

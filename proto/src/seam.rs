@@ -61,6 +61,14 @@ impl Seam {
         Seam { from, position: from, block, hasher: Xxh3Default::new(), last: 0, chain: [0; 32] }
     }
 
+    /// The digest of the bytes `from..position`, all of them in whole blocks, of which these are
+    /// the last one's digest and the chain.
+    pub(crate) fn at(from: u64, position: u64, block: u32, known: (u128, [u8; 32])) -> Seam {
+        assert!((position - from).is_multiple_of(u64::from(block)), "whole blocks");
+        let (last, chain) = known;
+        Seam { position, last, chain, ..Seam::new(from, block) }
+    }
+
     /// First position that is digested.
     pub fn from(&self) -> u64 {
         self.from
@@ -169,6 +177,11 @@ impl Verifier {
     /// A check against `proof`.
     pub fn new(proof: SeamProof) -> Verifier {
         let seam = Seam::new(proof.from, proof.block);
+        Verifier { proof, seam }
+    }
+
+    /// A check of which this much is done: `seam` has seen the replica's own bytes.
+    pub(crate) fn beyond(proof: SeamProof, seam: Seam) -> Verifier {
         Verifier { proof, seam }
     }
 

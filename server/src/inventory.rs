@@ -2,7 +2,8 @@
 //!
 //! Reading whole files takes long and blocks, so a thread of its own does it, when asked over a
 //! channel. A file that was read before and has the same size, time and inode is not read again,
-//! not even after a restart: what was found is kept in a file beside the key.
+//! not even after a restart: what was found is kept in a file beside the key. A file that is read
+//! is digested for sessions that come over as well (`service::chains`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -16,6 +17,8 @@ use crossbeam_channel::{Receiver, Sender};
 use serde::{Deserialize, Serialize};
 use stp_proto::lookup::{FileEntry, FilePath};
 use tokio::sync::oneshot;
+
+use crate::service::chains::{Chains, Look as Exact};
 
 /// Files per service; more are left out, and said so.
 const FILES_MAX: usize = 200_000;
@@ -51,6 +54,17 @@ struct Look {
 
 type Cache = BTreeMap<String, (Look, [u8; 32])>;
 
+/// A document root.
+#[derive(Debug, Clone)]
+pub struct Root {
+    /// The service that has it.
+    pub service: String,
+    /// The folder.
+    pub folder: PathBuf,
+    /// Where the digests of its files are kept.
+    pub chains: Arc<Chains>,
+}
+
 /// Asks the thread that looks through document roots.
 #[derive(Debug, Clone)]
 pub struct Looker {
@@ -59,7 +73,7 @@ pub struct Looker {
 
 impl Looker {
     /// Starts the thread over these services' roots; `memory` is where it keeps what it found.
-    pub fn start(roots: Vec<(String, PathBuf)>, memory: PathBuf) -> std::io::Result<Looker> {
+    pub fn start(roots: Vec<Root>, memory: PathBuf) -> std::io::Result<Looker> {
         let (asked, inbox) = crossbeam_channel::bounded(1);
         let run = move || look_for_ever(&roots, &memory, &inbox);
         std::thread::Builder::new().name("inventory".into()).spawn(run)?;
@@ -74,11 +88,7 @@ impl Looker {
     }
 }
 
-fn look_for_ever(
-    roots: &[(String, PathBuf)],
-    memory: &Path,
-    inbox: &Receiver<oneshot::Sender<Arc<Inventory>>>,
-) {
+fn look_for_ever(roots: &[Root], memory: &Path, inbox: &Receiver<oneshot::Sender<Arc<Inventory>>>) {
     let mut cache: Cache = fs::read(memory)
         .ok()
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())
@@ -107,9 +117,9 @@ fn remember(memory: &Path, cache: &Cache) {
 }
 
 /// Looks through all roots.
-fn take(roots: &[(String, PathBuf)], cache: &Cache, seen: &mut Cache) -> Inventory {
+fn take(roots: &[Root], cache: &Cache, seen: &mut Cache) -> Inventory {
     let mut services = BTreeMap::new();
-    for (service, root) in roots {
+    for Root { service, folder: root, chains } in roots {
         let mut found = BTreeSet::new();
         walk(root, root, 0, &mut found);
         let mut files = Vec::new();
@@ -118,7 +128,7 @@ fn take(roots: &[(String, PathBuf)], cache: &Cache, seen: &mut Cache) -> Invento
                 tracing::warn!(service, "more than {FILES_MAX} files: the rest is not told");
                 break;
             }
-            match entry(root, &path, cache, seen) {
+            match entry((root, chains), &path, cache, seen) {
                 Ok(Some(file)) => files.push(file),
                 Ok(None) => {}
                 Err(error) => tracing::debug!(%error, path = %path.display(), "not told"),
@@ -172,7 +182,7 @@ fn walk(root: &Path, folder: &Path, depth: usize, found: &mut BTreeSet<PathBuf>)
 }
 
 fn entry(
-    root: &Path,
+    (root, chains): (&Path, &Arc<Chains>),
     path: &Path,
     cache: &Cache,
     seen: &mut Cache,
@@ -187,7 +197,7 @@ fn entry(
     let sha256 = match known {
         Some(sha256) => sha256,
         None => {
-            let sha256 = hash(path)?;
+            let sha256 = hash(path, chains)?;
             // A file that is being written is told when it is at rest.
             if self::look(&fs::metadata(path)?) != look {
                 return Ok(None);
@@ -209,14 +219,21 @@ fn look(meta: &fs::Metadata) -> Look {
     }
 }
 
-fn hash(path: &Path) -> std::io::Result<[u8; 32]> {
+fn hash(path: &Path, chains: &Arc<Chains>) -> std::io::Result<[u8; 32]> {
     let mut file = File::open(path)?;
+    let exact = Exact::of(&file.metadata()?);
+    let mut digest = exact.and_then(|exact| chains.digest(exact, 0));
     let mut context = Context::new(&SHA256);
     let mut piece = vec![0; PIECE];
     loop {
         match file.read(&mut piece)? {
             0 => break,
-            read => context.update(&piece[..read]),
+            read => {
+                context.update(&piece[..read]);
+                if let Some(digest) = &mut digest {
+                    digest.take(&piece[..read]);
+                }
+            }
         }
     }
     Ok(context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes"))
@@ -228,10 +245,14 @@ mod tests {
 
     const SERVICE: &str = "file.m@example.org";
 
+    fn root_at(folder: PathBuf) -> Root {
+        Root { service: SERVICE.to_owned(), folder, chains: Arc::default() }
+    }
+
     fn look_at(root: &Path, cache: &Cache) -> (Inventory, Cache) {
         let mut seen = Cache::new();
         let root = root.canonicalize().expect("it is there");
-        (take(&[(SERVICE.to_owned(), root)], cache, &mut seen), seen)
+        (take(&[root_at(root)], cache, &mut seen), seen)
     }
 
     #[test]
@@ -268,7 +289,7 @@ mod tests {
         fs::create_dir(&root).expect("ours");
         fs::write(root.join("f"), "x").expect("ours");
         let memory = folder.path().join("memory.json");
-        let roots = vec![(SERVICE.to_owned(), root)];
+        let roots = vec![root_at(root)];
         let first = Looker::start(roots.clone(), memory.clone()).expect("a thread");
         let found = first.look().await.expect("it looks");
         assert!(memory.exists());

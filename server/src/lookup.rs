@@ -3,7 +3,6 @@
 
 use std::convert::Infallible;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,9 +14,10 @@ use stp_net::paths::{PathWatch, is_here};
 use stp_proto::lookup::{Announce, Announced, Ask, Body, Files, LIST_MAX, MESSAGE_MAX};
 use stp_proto::name::Name;
 
-use crate::config::Directory;
-use crate::inventory::{Inventory, Looker};
+use crate::config::{Directory, ServiceConfig};
+use crate::inventory::{Inventory, Looker, Root};
 use crate::listener::Server;
+use crate::service::upstream::Target;
 
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(15);
@@ -54,10 +54,12 @@ pub async fn announce(server: Arc<Server>, tls: Arc<Tls>) {
     let Some(directory) = server.config.directory.clone() else { return };
     server.directory.lock().configured = true;
     let services = &server.config.services;
-    let roots: Vec<(String, PathBuf)> = services
-        .iter()
-        .filter_map(|service| Some((service.name.clone(), service.root.clone()?)))
-        .collect();
+    let root = |service: &ServiceConfig| {
+        let Target::Origin(origin) = &service.target else { return None };
+        let chains = Arc::clone(origin.chains());
+        Some(Root { service: service.name.clone(), folder: service.root.clone()?, chains })
+    };
+    let roots: Vec<Root> = services.iter().filter_map(root).collect();
     let memory = server.config.key_file.with_extension("inventory");
     let looker = match Looker::start(roots, memory) {
         Ok(looker) => looker,

@@ -14,6 +14,7 @@ use stp_proto::replay::http::{Ask, Failure, HEAD_MAX, Joined, Judged, Splice, Sp
 use stp_proto::replay::{NoReplay, NoReplayKind};
 use stp_proto::time::Instant;
 
+use super::chains::Known;
 use super::upstream::{Stream, Streams};
 
 /// The service must accept a connection, and then answer and go on, within this time.
@@ -78,6 +79,8 @@ pub struct Join<S: Streams> {
     phase: Phase<S>,
     /// When the service has been silent for too long.
     until: Instant,
+    /// What was known of the file before it was asked for.
+    known: Option<Known>,
 }
 
 enum Phase<S: Streams> {
@@ -100,7 +103,12 @@ impl<S: Streams> Join<S> {
             Some(place) => ask.elsewhere(&place),
             None => ask,
         };
-        Self { ask, phase: Phase::Opening(streams.reopen()), until: now + SILENCE_MAX }
+        let known = ask.front().and_then(|have| streams.known(&ask.request, have));
+        let ask = match &known {
+            Some(known) => ask.behind(known.number, known.mark),
+            None => ask,
+        };
+        Self { ask, phase: Phase::Opening(streams.reopen()), until: now + SILENCE_MAX, known }
     }
 
     /// What is asked.
@@ -180,6 +188,10 @@ impl<S: Streams> Join<S> {
             Ok(Judged::Interim(length)) => {
                 held.drain(..length);
                 self.go_on(Phase::Judging(stream, held))
+            }
+            Ok(Judged::Splice(..)) if self.known.as_ref().is_some_and(|known| !known.holds()) => {
+                let text = "the file was replaced just now";
+                Step::Done(Err(JoinError::Busy(NoReplay::new(NoReplayKind::Busy, text))))
             }
             Ok(Judged::Splice(length, mut splice)) => {
                 held.drain(..length);

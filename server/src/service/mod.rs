@@ -4,6 +4,7 @@
 //! of its connect), and then moved into the session's loop, which reads and writes it only when
 //! the session has room: back-pressure needs nothing else.
 
+pub mod chains;
 pub mod direct;
 pub mod ftp;
 pub mod http;

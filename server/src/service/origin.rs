@@ -7,6 +7,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, Response, StatusCode, header};
@@ -14,6 +15,8 @@ use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode_str;
 use tokio::net::UnixStream;
 use tower_http::services::ServeDir;
+
+use super::chains::{Chains, Digested, Known, Look};
 
 /// Files are read in pieces of this size.
 const PIECE: usize = 256 * 1024;
@@ -23,6 +26,7 @@ const PIECE: usize = 256 * 1024;
 pub struct Origin {
     root: PathBuf,
     files: ServeDir,
+    chains: Arc<Chains>,
 }
 
 impl Origin {
@@ -33,7 +37,28 @@ impl Origin {
             return Err(io::ErrorKind::NotADirectory.into());
         }
         let files = ServeDir::new(&root).with_buf_chunk_size(PIECE);
-        Ok(Self { root, files })
+        Ok(Self { root, files, chains: Arc::default() })
+    }
+
+    /// What is known of its files.
+    #[must_use]
+    pub fn chains(&self) -> &Arc<Chains> {
+        &self.chains
+    }
+
+    /// What is known of the file that this request asks for and helps to prove its first `have`
+    /// bytes.
+    #[must_use]
+    pub fn known(&self, request: &[u8], have: u64) -> Option<Known> {
+        self.chains.known(&self.file(request)?, have)
+    }
+
+    /// Where the file is that this request asks for; none if it asks for something else.
+    #[must_use]
+    pub fn file(&self, request: &[u8]) -> Option<PathBuf> {
+        let line = request.split(|&byte| byte == b'\r').next()?;
+        let target = std::str::from_utf8(line).ok()?.split(' ').nth(1)?;
+        place(&self.root, target.split('?').next()?)
     }
 
     /// The folder.
@@ -45,9 +70,16 @@ impl Origin {
     /// Speaks HTTP/1 on this stream until it ends.
     pub fn serve(&self, stream: UnixStream) {
         let (root, files) = (self.root.clone(), self.files.clone());
+        let chains = Arc::clone(&self.chains);
         let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
-            let (root, files) = (root.clone(), files.clone());
-            async move { Ok::<_, Infallible>(answer(&root, &files, request.map(Body::new)).await) }
+            let (root, files, chains) = (root.clone(), files.clone(), Arc::clone(&chains));
+            async move {
+                let path = place(&root, request.uri().path());
+                let before = path.as_deref().and_then(Look::at);
+                let answer = answer(&root, &files, request.map(Body::new)).await;
+                let after = path.as_deref().and_then(Look::at);
+                Ok::<_, Infallible>(digested(answer, before.filter(|_| before == after), &chains))
+            }
         });
         tokio::spawn(async move {
             let served = hyper::server::conn::http1::Builder::new()
@@ -76,6 +108,31 @@ async fn answer(root: &Path, files: &ServeDir, mut request: Request<Body>) -> Re
         }
     }
     ask(files, request).await
+}
+
+/// The file that is served under this path, as far as can be said without looking at it.
+fn place(root: &Path, path: &str) -> Option<PathBuf> {
+    let decoded = percent_decode_str(path.trim_start_matches('/')).decode_utf8().ok()?;
+    Some(root.join(&*decoded))
+}
+
+/// The answer, its body digested as it goes out. It is the file that looked like this before and
+/// after it was opened.
+fn digested(answer: Response<Body>, look: Option<Look>, chains: &Arc<Chains>) -> Response<Body> {
+    let begin = match answer.status() {
+        StatusCode::OK => Some(0),
+        StatusCode::PARTIAL_CONTENT => {
+            let range = answer.headers().get(header::CONTENT_RANGE);
+            let range = range.and_then(|range| range.to_str().ok()?.strip_prefix("bytes "));
+            range.and_then(|range| range.split('-').next()?.parse().ok())
+        }
+        _ => None,
+    };
+    let digest = look.zip(begin).and_then(|(look, at)| chains.digest(look, at));
+    match digest {
+        Some(digest) => answer.map(|body| Body::new(Digested::new(body, digest))),
+        None => answer,
+    }
 }
 
 async fn ask(files: &ServeDir, request: Request<Body>) -> Response<Body> {

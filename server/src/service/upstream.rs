@@ -18,6 +18,7 @@ use stp_proto::replay::http::Place;
 use tokio::io::Interest;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
+use super::chains::Known;
 use super::origin::Origin;
 
 /// A service that does not accept a connection in this time is down.
@@ -86,6 +87,12 @@ pub trait Streams {
         false
     }
 
+    /// What is known of the file that this request asks for and helps to prove its first `have`
+    /// bytes. It looks at the file system.
+    fn known(&self, _request: &[u8], _have: u64) -> Option<Known> {
+        None
+    }
+
     /// Something happened to the stream at this down position, for this reason.
     fn note(&self, _what: &'static str, _cause: &str, _at: u64) {}
 }
@@ -130,6 +137,13 @@ impl Streams for Target {
     fn open(&self) -> Self::Opening {
         let target = self.clone();
         Box::pin(async move { target.connect().await })
+    }
+
+    fn known(&self, request: &[u8], have: u64) -> Option<Known> {
+        match self {
+            Self::Address(_) => None,
+            Self::Origin(origin) => origin.known(request, have),
+        }
     }
 }
 

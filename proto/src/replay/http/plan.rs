@@ -11,6 +11,7 @@ use super::body::Framing;
 use super::exchange::Exchange;
 use super::head::{ContentRange, RequestHead, ResponseHead};
 use super::splice::Splice;
+use crate::chain::{self, Mark};
 use crate::replay::{NoReplay, NoReplayKind, Policy};
 use crate::seam::{BLOCK, SeamProof, Verifier};
 
@@ -63,6 +64,8 @@ pub struct Ask {
     have: u64,
     proof: Option<SeamProof>,
     policy: Policy,
+    /// Where the answer begins and the check that goes on from there, if the front is known.
+    known: Option<(u64, Verifier)>,
 }
 
 impl Plan {
@@ -202,7 +205,29 @@ impl Ask {
             have,
             proof,
             policy,
+            known: None,
         })
+    }
+
+    /// How many bytes of the file's front are to be proved; none if it is not its front.
+    #[must_use]
+    pub fn front(&self) -> Option<u64> {
+        let is_front = self.first == 0 && self.length.is_some() && self.proof.is_some();
+        is_front.then_some(self.have)
+    }
+
+    /// The same question for what lies behind a mark of the very file that is to be read: as many
+    /// [`MARK_EVERY`](crate::chain::MARK_EVERY) as `number` says are known.
+    #[must_use]
+    pub fn behind(self, number: u64, mark: Mark) -> Self {
+        let check = self.proof.as_ref().and_then(|proof| chain::verifier(proof, number, mark));
+        let (Some(check), Some(length), Some(_)) = (check, self.length, self.front()) else {
+            return self;
+        };
+        let at = number.saturating_mul(chain::MARK_EVERY);
+        let last = length.saturating_sub(1);
+        let request = rewrite(&self.request, &format!("Range: bytes={at}-{last}\r\n"));
+        Self { request, known: Some((at, check)), ..self }
     }
 
     /// The same question to another origin of the same files. Its answer may go on with this
@@ -239,10 +264,11 @@ impl Ask {
             _ => return Err(self.not_this(answer, "without a length")),
         };
         let whole = original.range.map_or(self.length, |range| range.total);
+        let ranged = original.status == 206 || self.known.is_some();
         // Where the answer's body lies in the original's file.
         let begin = match (answer.status, answer.range) {
             (206, Some(range)) => self.begin_of(range, body, whole, answer)?,
-            (200, None) if original.status == 206 => 0,
+            (200, None) if ranged => 0,
             (status, None) if status == original.status && status != 206 => 0,
             _ => return Err(self.not_this(answer, "which does not fit")),
         };
@@ -255,12 +281,17 @@ impl Ask {
             return Err(mismatch("another content encoding"));
         }
         self.compare(answer)?;
+        let keep_alive = answer.keep_alive && self.question.keep_alive;
+        if let Some((at, check)) = &self.known
+            && *at == begin
+        {
+            return Ok(Splice::new(0, Some(check.clone()), (left, excess), keep_alive));
+        }
         let Some(skip) = self.first.checked_sub(begin) else {
             let text = format!("the answer begins at {begin}, not {}", self.first);
             return Err(mismatch(text));
         };
         let check = self.proof.clone().map(Verifier::new);
-        let keep_alive = answer.keep_alive && self.question.keep_alive;
         Ok(Splice::new(skip, check, (left, excess), keep_alive))
     }
 
@@ -296,9 +327,11 @@ impl Ask {
             let text = format!("total length {:?}, not {whole:?}", range.total);
             return Err(NoReplay::new(NoReplayKind::Seam, text));
         }
-        let asked = (self.first, self.first + self.length.unwrap_or(1).saturating_sub(1));
-        let fits = (range.first, range.last) == asked && body == self.length;
-        if self.original.status != 206 || !fits {
+        let first = self.known.as_ref().map_or(self.first, |(at, _)| *at);
+        let last = self.first + self.length.unwrap_or(1).saturating_sub(1);
+        let spans = last.checked_sub(first).map(|span| span + 1);
+        let ranged = self.original.status == 206 || self.known.is_some();
+        if !ranged || (range.first, range.last) != (first, last) || body != spans {
             return Err(self.not_this(answer, "for another range"));
         }
         Ok(range.first)

@@ -1,4 +1,5 @@
 use super::*;
+use crate::chain::{self, MARK_EVERY};
 use crate::seam::{BLOCK, SeamProof};
 
 /// A replica's HTTP server.
@@ -153,6 +154,40 @@ fn an_equal_replica_continues_at_every_position() {
             }
         }
     }
+}
+
+#[test]
+fn behind_a_mark_of_the_file_only_the_rest_is_asked_for_and_compared() {
+    let length = usize::try_from(MARK_EVERY).unwrap() + BODY;
+    let replica = Replica::new(length);
+    let mark = chain::Chain::default().update(&replica.file).1.expect("a whole one");
+    let part = part(&replica, REQUEST);
+    let have = part.head + MARK_EVERY + 70_000;
+    let ask = |own: &Replica| {
+        let Plan::Ask(ask) = part.plan(have).unwrap() else { panic!("a rest is missing") };
+        assert_eq!(ask.front(), Some(have - part.head));
+        let ask = ask.behind(1, mark);
+        let text = String::from_utf8(ask.request.clone()).unwrap();
+        assert!(text.contains(&format!("Range: bytes={MARK_EVERY}-{}\r\n", length - 1)), "{text}");
+        let answer = own.answer(&ask.request);
+        let Judged::Splice(head, mut splice) = ask.judge(&answer)? else { panic!("a whole head") };
+        let SpliceStep::Joined(needed) = splice.feed(&answer[head..])? else { panic!("it joins") };
+        let seam = splice.take_seam().map(|seam| seam.proof());
+        assert_eq!(seam, part.proof(have), "the digest goes on");
+        assert_eq!(splice.left, Some((length - 70_000) as u64 - MARK_EVERY));
+        Ok::<_, NoReplay>((needed, answer[head + needed..].to_vec()))
+    };
+    let rest = part.whole[usize::try_from(have).unwrap()..].to_vec();
+    assert_eq!(ask(&replica).unwrap(), (70_000, rest.clone()));
+    // Without ranges everything comes, and everything is compared.
+    let whole = Replica { ranges: false, ..replica.clone() };
+    assert_eq!(ask(&whole).unwrap(), (length - rest.len(), rest));
+    let mut other = replica.clone();
+    other.file[usize::try_from(MARK_EVERY).unwrap() + 60_000] ^= 1;
+    assert_eq!(ask(&other).expect_err("it differs").kind, NoReplayKind::Seam);
+    let mut longer = replica.clone();
+    longer.file.push(0);
+    assert_eq!(ask(&longer).expect_err("it is longer").kind, NoReplayKind::Seam);
 }
 
 #[test]
