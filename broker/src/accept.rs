@@ -128,9 +128,10 @@ impl Door {
     fn resolve(&self, host: &str, port: Option<u16>) -> Resolved {
         let Ok(name) = host_name(host) else { return Resolved::NotRouted };
         let nowhere = IpAddr::from([0, 0, 0, 0]);
+        let tables = self.0.tables();
         let routed = match port {
-            Some(port) => self.0.config.routes.find(Some(&name), nowhere, port).is_some(),
-            None => self.0.config.routes.wants_name(&name),
+            Some(port) => tables.config.routes.find(Some(&name), nowhere, port).is_some(),
+            None => tables.config.routes.wants_name(&name),
         };
         if !routed {
             let ours = Name::is_host(name.as_bytes());
@@ -154,7 +155,7 @@ impl Door {
     /// Whether programs in other network namespaces than the broker's are served. A namespace is a
     /// border: what its programs may reach is for whoever made it to say.
     fn serves_elsewhere(&self) -> bool {
-        self.0.config.other_namespaces == OtherNamespaces::Serve
+        self.0.tables().config.other_namespaces == OtherNamespaces::Serve
     }
 
     /// An app connects.
@@ -181,20 +182,20 @@ impl Door {
             let goal = Goal::of(&member.lead);
             return self.begin(socket, goal, host, Some(member));
         }
-        let route = self.0.config.routes.find(host.as_deref(), ip, to.port());
+        let tables = self.0.tables();
+        let route = tables.config.routes.find(host.as_deref(), ip, to.port());
         let refused = match route {
             None if self.is_of_directory(host.as_deref()) => None,
             None => Some((Errno::ECONNREFUSED, "no route for this destination")),
             Some(_) => None,
         };
-        let full = self.0.session_count() >= self.0.config.limits.sessions_max;
+        let full = self.0.session_count() >= tables.config.limits.sessions_max;
         let full = full
             .then_some((Errno::ECONNREFUSED, "there are as many sessions as limits.sessions_max"));
         match (refused.or(full), route) {
             (None, Some(route)) => {
-                let service = Arc::clone(&self.0.services[route.service]);
-                let (number, freezes) = (route.service, route.freezes);
-                let goal = Goal { service, number, grant: None, freezes };
+                let (number, service) = tables.services[route.service].clone();
+                let goal = Goal { service, number, grant: None, freezes: route.freezes };
                 self.begin(socket, goal, host, None);
             }
             (None, None) => {
@@ -326,7 +327,7 @@ impl Door {
             (inbox, orders),
             SessionStatus::told_to(self.0.feed.clone(), id.into()),
         ));
-        let limits = limits(&self.0.config.limits);
+        let limits = limits(&self.0.tables().config.limits);
         let mut session = Session::initiate(self.0.now(), limits, handle, &entry.service.name, "");
         session.belongs(Belongs { token, peer: Some(peer) });
         if let Some(grant) = &grant {
@@ -349,7 +350,7 @@ impl Door {
             let mut listed = Listed { broker, entry, reason: None };
             let (broker, entry) = (Arc::clone(&listed.broker), Arc::clone(&listed.entry));
             let reason = if let Some(direct) = direct(&entry) {
-                let within = Within::new(direct, limits(&broker.config.limits));
+                let within = Within::new(direct, limits(&broker.tables().config.limits));
                 let far = DirectFar::new(broker, entry, within);
                 stp_drive::run(session, near, far, commands, Start::Dial, status).await
             } else {

@@ -5,11 +5,11 @@ use std::fs::File;
 use std::io::Read;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
 use stp_net::link::{LinkOptions, Tls};
 use stp_net::status::Feed;
@@ -18,6 +18,7 @@ use stp_proto::handle::Handle;
 use stp_proto::local::wire::Resolved;
 use stp_proto::select::{Overloaded, Rank, Rejection};
 use stp_proto::session::{Attempt, code};
+use tokio::sync::Notify;
 
 use crate::any_link::Command;
 use crate::app::{Counters as AppCounters, publish_routes};
@@ -29,7 +30,8 @@ use crate::map;
 use crate::pauses::Pauses;
 use crate::reach::News;
 use crate::relays::Relays;
-use crate::service::{Maker, Server, Service};
+use crate::service::{Maker, Server};
+use crate::tables::Tables;
 use crate::virtual_addresses::{Family, VirtualAddresses};
 
 /// Ended sessions kept for the status.
@@ -58,12 +60,15 @@ pub struct Counters {
 
 /// Everything the broker has.
 pub struct Broker {
-    /// The configuration.
-    pub config: Config,
-    /// The services, in the configuration's order.
-    pub services: Vec<Arc<Service>>,
-    /// Every server of theirs once.
-    pub servers: Vec<Arc<Server>>,
+    tables: RwLock<Arc<Tables>>,
+    /// Makes the services of the next tables.
+    pub(crate) maker: Mutex<Maker>,
+    /// Why the configuration could not be read again, if that is so.
+    pub(crate) reload_failed: Mutex<Option<String>>,
+    /// Told when the broker is asked to end.
+    pub(crate) stop: Notify,
+    /// It takes no new sessions, and ends as soon as those it has are reset.
+    pub(crate) ending: AtomicBool,
     /// VirtualAddresses, files and servers that the directory knows.
     pub directory: Arc<Directory>,
     /// What happens to the sessions, as it happens.
@@ -117,15 +122,15 @@ impl Broker {
         let news = News::default();
         let tls = Arc::clone(tls);
         let mut maker = Maker { tls, options, pace, news: Arc::clone(&news), servers: Vec::new() };
-        let services = config.services.iter().map(|service| maker.service(service)).collect();
-        for relay in &config.relays {
-            maker.server(relay);
-        }
+        let of_directory = maker.clone();
         let names = VirtualAddresses::new(config.virtual_ipv4, config.virtual_ipv6);
         Ok(Arc::new(Broker {
-            services,
-            servers: maker.servers.clone(),
-            directory: Directory::new(config.directory.clone(), maker),
+            directory: Directory::new(config.directory.clone(), of_directory),
+            tables: RwLock::new(Arc::new(Tables::new(config, &mut maker, None))),
+            maker: Mutex::new(maker),
+            reload_failed: Mutex::default(),
+            stop: Notify::new(),
+            ending: AtomicBool::new(false),
             feed: Feed::default(),
             relays: Relays::default(),
             news,
@@ -145,8 +150,20 @@ impl Broker {
             ended: Mutex::default(),
             next_id: AtomicU64::new(1),
             random: File::open("/dev/urandom")?,
-            config,
         }))
+    }
+
+    /// What the configuration in use has come to.
+    #[must_use]
+    pub fn tables(&self) -> Arc<Tables> {
+        Arc::clone(&self.tables.read())
+    }
+
+    /// Puts other tables in use, and tells the programs.
+    pub(crate) fn put_in_use(&self, tables: Tables) {
+        let awaited = self.awaited.lock();
+        *self.tables.write() = Arc::new(tables);
+        self.publish(&awaited);
     }
 
     /// The time on the clock that counts sleep.
@@ -275,7 +292,7 @@ impl Broker {
     /// Puts the route map where the programs find it.
     pub(crate) fn publish(&self, awaited: &[Awaited]) {
         let Some(dir) = self.published_in.get() else { return };
-        let written = map::build(&self.config, awaited)
+        let written = map::build(&self.tables().config, awaited)
             .map_err(|error| error.to_string())
             .and_then(|map| publish_routes(dir, &map).map_err(|error| error.to_string()));
         if let Err(error) = written {
@@ -325,7 +342,7 @@ impl Broker {
     /// Every server once, those of the directory as well.
     #[must_use]
     pub fn all_servers(&self) -> Vec<Arc<Server>> {
-        let mut all = self.servers.clone();
+        let mut all = self.tables().servers.clone();
         for server in self.directory.servers() {
             if !all.iter().any(|known| Arc::ptr_eq(known, &server)) {
                 all.push(server);
@@ -338,7 +355,7 @@ impl Broker {
     #[must_use]
     pub fn server_with_key(&self, relay: Relay) -> Option<Arc<Server>> {
         let has_it = |server: &Arc<Server>| server.reach.dialer().key.0 == relay.0;
-        let known = self.servers.iter().find(|server| has_it(server)).cloned();
+        let known = self.tables().servers.iter().find(|server| has_it(server)).cloned();
         known.or_else(|| self.directory.servers().into_iter().find(has_it))
     }
 
@@ -353,6 +370,7 @@ impl Broker {
 
     /// Ends every session: the apps get a reset. Waits a little until they have.
     pub async fn shut_down(&self) {
+        self.ending.store(true, Ordering::Relaxed);
         for entry in self.sessions() {
             let _ended_already = entry.inbox.try_send(Command::Abort { code: code::SHUTDOWN });
         }

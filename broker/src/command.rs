@@ -10,10 +10,13 @@ use tokio::sync::oneshot;
 
 use crate::any_link::Command;
 use crate::broker::Broker;
+use crate::config::found;
 use crate::entry::{Entry, Order};
+use crate::reload;
 use crate::service::Server;
 
-const KNOWN: &str = "there is only files, and sessions/ID/suspend, resume, close and move";
+const KNOWN: &str =
+    "there is only files, reload, stop, and sessions/ID/suspend, resume, close and move";
 
 /// Does what is asked for.
 ///
@@ -23,6 +26,15 @@ pub async fn act(broker: &Broker, path: &str, body: &Value) -> Result<Value, Act
     if path == "files" {
         let address = |host: &str| broker.address(host);
         return broker.directory.offer_file(body, address).await;
+    }
+    if path == "reload" {
+        let read = found::read_again(&broker.tables().config.file);
+        let read = read.map_err(|error| error.to_string());
+        return reload::apply(broker, read).map(|done| done.json()).map_err(ActError::conflict);
+    }
+    if path == "stop" {
+        broker.stop.notify_one();
+        return Ok(json!({ "pid": std::process::id(), "sessions": broker.session_count() }));
     }
     let mut parts = path.split('/');
     let (Some("sessions"), Some(id), Some(action), None) =

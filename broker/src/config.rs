@@ -4,6 +4,7 @@
 //! what is here after [`load`] can be used as it is.
 
 mod destination;
+pub mod found;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -1,11 +1,10 @@
 //! The broker as a process: command line, files, signals.
 
-use std::env;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Parser;
@@ -14,21 +13,25 @@ use stp_net::link::Tls;
 use stp_net::status::{StatusAddr, StatusServer, Token};
 use stp_proto::local::path::ROUTES_FILE;
 use stp_proto::local::routes::Builder;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::accept;
-use crate::app::{self, Listener};
+use crate::app::{self, BindError, Listener};
 use crate::broker::Broker;
-use crate::config::{self, Config, WhenAbsent};
+use crate::config::{Config, WhenAbsent, found};
 use crate::pauses::Pauses;
 use crate::status::Status;
-use crate::{map, network};
+use crate::{map, network, reload};
 
 /// The status socket, in the session directory.
 pub const STATUS_FILE: &str = "status.sock";
 /// The token that actions need, in the session directory.
 pub const TOKEN_FILE: &str = "token";
+
+/// How long a broker that `session run` starts waits for the one before it to end: that one
+/// gives its apps 1 s to see their reset.
+const PREDECESSOR_MAX: Duration = Duration::from_secs(8);
 
 /// The local daemon that holds the sessions of one user's programs.
 #[derive(Debug, Parser)]
@@ -76,7 +79,8 @@ Example:
   to = \"mirror.example.org:80\"   # also *.example.org:80, 10.1.0.0/24:*, [2001:db8::1]:22
   service = \"www.mirror@example.org\"
 
-SIGTERM and SIGINT end it: apps get ECONNRESET.";
+SIGHUP has the configuration read again, as session reload does. SIGTERM and SIGINT
+end it: apps get ECONNRESET.";
 
 /// Everything that `main` does.
 #[must_use]
@@ -92,12 +96,11 @@ pub fn main() -> ExitCode {
 
 fn go(args: &Args) -> anyhow::Result<()> {
     if args.print_key {
-        let file = args.config.clone().or_else(found_config);
-        let config = file.map(|file| config::load(&file)).transpose()?;
-        let key = identity(config.as_ref().and_then(|config| config.key_file.as_deref()))?;
+        let config = found::read(args.config.as_deref())?;
+        let key = identity(config.key_file.as_deref())?;
         return say(&format!("{}\n", key.public_key()));
     }
-    let config = configuration(args)?;
+    let config = found::read(args.config.as_deref())?;
     let file = config.file.clone();
     let map = map::build(&config, &[]).with_context(|| file.display().to_string())?;
     if args.check {
@@ -117,7 +120,8 @@ fn go(args: &Args) -> anyhow::Result<()> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(workers()).enable_all().build()?;
     // On a worker: whatever the main thread runs, every connect would change threads for.
-    let served = runtime.spawn(serve(config, dir, map, args.idle_exit));
+    let patience = if args.background { PREDECESSOR_MAX } else { Duration::ZERO };
+    let served = runtime.spawn(serve(config, (dir, patience), map, args.idle_exit));
     let result = runtime.block_on(served).context("a bug in the broker").flatten();
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
@@ -137,13 +141,13 @@ fn say(text: &str) -> anyhow::Result<()> {
 
 async fn serve(
     config: Config,
-    dir: PathBuf,
+    (dir, patience): (PathBuf, Duration),
     map: Vec<u8>,
     idle_exit: Option<u64>,
 ) -> anyhow::Result<()> {
     let dir = dir.as_path();
     let stop = stop_signal()?;
-    let mut listener = Listener::bind(dir)?;
+    let mut listener = bind(dir, patience).await?;
     let identity = identity(config.key_file.as_deref())?;
     let key = identity.public_key();
     let tls = Tls::new(&identity);
@@ -153,18 +157,20 @@ async fn serve(
     let (stopped, stopping) = watch::channel(false);
     let statuses = serve_status(&broker, dir, &status_at, &stopping).await?;
     let _only_once = broker.published_in.set(dir.to_owned());
-    match Pauses::open(dir, &accept::limits(&broker.config.limits)) {
+    match Pauses::open(dir, &accept::limits(&broker.tables().config.limits)) {
         Ok(pauses) => drop(broker.pauses.set(pauses)),
         Err(error) => tracing::warn!(%error, "programs' time-outs run on without a link"),
     }
     app::publish_routes(dir, &map).with_context(|| dir.join(ROUTES_FILE).display().to_string())?;
     tokio::spawn(network::watch(Arc::clone(&broker)));
-    let file = broker.config.file.display();
-    tracing::info!(dir = %dir.display(), config = %file, %key, "the broker is ready");
+    tokio::spawn(reload_at(signal(SignalKind::hangup())?, Arc::clone(&broker)));
+    let file = broker.tables().config.file.display().to_string();
+    tracing::info!(dir = %dir.display(), config = file, %key, "the broker is ready");
 
     tokio::select! {
         () = accept::serve(&broker, &mut listener) => {}
         name = stop => tracing::info!("{name}: ending"),
+        () = broker.stop.notified() => tracing::info!("asked to stop: ending"),
         () = idle(&broker, idle_exit) => tracing::info!("no session for long enough: ending"),
     }
     withdraw_routes(dir, when_absent);
@@ -175,6 +181,19 @@ async fn serve(
     }
     let _gone_already = std::fs::remove_file(dir.join(STATUS_FILE));
     Ok(())
+}
+
+/// Takes the session directory; waits so long for a broker that is about to end.
+async fn bind(dir: &Path, patience: Duration) -> anyhow::Result<Listener> {
+    let begun = Instant::now();
+    loop {
+        match Listener::bind(dir) {
+            Err(BindError::AlreadyRunning(_)) if begun.elapsed() < patience => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            result => return Ok(result?),
+        }
+    }
 }
 
 /// The status on the socket in the session directory, and where the configuration wants it.
@@ -229,15 +248,21 @@ fn withdraw_routes(dir: &Path, when_absent: WhenAbsent) {
     let _gone_already = std::fs::remove_file(dir.join(ROUTES_FILE));
 }
 
+/// SIGHUP has the configuration read again. What came of it is in the log and in the status.
+async fn reload_at(mut hangup: Signal, broker: Arc<Broker>) {
+    while hangup.recv().await.is_some() {
+        let read = found::read_again(&broker.tables().config.file);
+        let _logged = reload::apply(&broker, read.map_err(|error| error.to_string()));
+    }
+}
+
 fn stop_signal() -> anyhow::Result<impl Future<Output = &'static str>> {
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
-    let mut hup = signal(SignalKind::hangup())?;
     Ok(async move {
         tokio::select! {
             _ = term.recv() => "SIGTERM",
             _ = int.recv() => "SIGINT",
-            _ = hup.recv() => "SIGHUP",
         }
     })
 }
@@ -259,37 +284,10 @@ fn raise_file_limit() {
     let _as_it_was = setrlimit(Resource::Nofile, limit);
 }
 
-/// The configuration that was named or found, or else the built-in one.
-fn configuration(args: &Args) -> anyhow::Result<Config> {
-    let file = match &args.config {
-        Some(file) => Some(file.canonicalize().unwrap_or_else(|_| file.clone())),
-        None => found_config(),
-    };
-    match file {
-        Some(file) => Ok(config::load(&file)?),
-        None => Ok(config::parse(Path::new(config::BUILT_IN), config::DEFAULT)?),
-    }
-}
-
-fn found_config() -> Option<PathBuf> {
-    stp_net::config::find(&config_candidates()).cloned()
-}
-
-fn config_candidates() -> Vec<PathBuf> {
-    let own = xdg("XDG_CONFIG_HOME", ".config").map(|dir| dir.join("session/broker.toml"));
-    own.into_iter().chain(["/etc/session/broker.toml".into()]).collect()
-}
-
-fn xdg(variable: &str, under_home: &str) -> Option<PathBuf> {
-    let given = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
-    let home = || given("HOME").map(|home| PathBuf::from(home).join(under_home));
-    given(variable).map(PathBuf::from).or_else(home)
-}
-
 fn identity(file: Option<&Path>) -> anyhow::Result<Identity> {
     let file = match file {
         Some(file) => file.to_owned(),
-        None => xdg("XDG_STATE_HOME", ".local/state")
+        None => found::xdg("XDG_STATE_HOME", ".local/state")
             .context("no place for this user's key: set HOME, or key_file in the configuration")?
             .join("session/client.key"),
     };

@@ -77,7 +77,7 @@ impl SessionFar {
         entry: Arc<Entry>,
         orders: mpsc::Receiver<Order>,
     ) -> SessionFar {
-        let limits = broker.config.limits;
+        let limits = broker.tables().config.limits;
         let deadlines = Deadlines { refused: limits.refused, gone: limits.gone };
         SessionFar {
             course: Course::new(entry.service.servers.len(), deadlines),
@@ -275,7 +275,7 @@ impl SessionFar {
         }
         (self.link, self.local) = (None, None);
         let silence = match cause {
-            LostCause::Silent => self.broker().config.limits.silence,
+            LostCause::Silent => self.broker().tables().config.limits.silence,
             LostCause::Broken | LostCause::Unanswered | LostCause::Overtaken => Duration::ZERO,
         };
         let actions = self.course.handle_lost(now, cause, silence);

@@ -52,6 +52,7 @@ impl Server {
 }
 
 /// Makes services so that those at the same server share the way there.
+#[derive(Clone)]
 pub struct Maker {
     /// Who we are.
     pub tls: Arc<Tls>,
@@ -115,6 +116,15 @@ pub struct Service {
 }
 
 impl Service {
+    /// Whether it is the same service with the same servers, in the same order.
+    #[must_use]
+    pub fn is_same(&self, other: &Service) -> bool {
+        let pairs = || self.servers.iter().zip(&other.servers);
+        (&self.name, &self.direct) == (&other.name, &other.direct)
+            && self.servers.len() == other.servers.len()
+            && pairs().all(|(one, other)| Arc::ptr_eq(one, other))
+    }
+
     /// What a server is called.
     #[must_use]
     pub fn server_name(&self, rank: Rank) -> String {

@@ -18,14 +18,16 @@ pub struct Status(pub Arc<Broker>);
 impl Source for Status {
     fn status(&self) -> Value {
         let broker = &self.0;
+        let tables = broker.tables();
         let sessions: Vec<Value> = broker.sessions().iter().map(|entry| entry.json()).collect();
         json!({
             "broker": {
                 "pid": std::process::id(),
                 "version": env!("CARGO_PKG_VERSION"),
                 "uptime_s": broker.started.elapsed().as_secs(),
-                "config": broker.config.file.display().to_string(),
-                "status": broker.config.status.to_string(),
+                "config": tables.config.file.display().to_string(),
+                "ending": broker.ending.load(Ordering::Relaxed),
+                "status": tables.config.status.to_string(),
             },
             "trouble": trouble::list(broker),
             "gateway": broker.directory.status(),
@@ -114,16 +116,17 @@ impl Source for Status {
 
 fn services(broker: &Broker) -> Vec<Value> {
     let (now, list) = (broker.now(), broker.overloaded.lock());
-    let numbered = broker.services.iter().cloned().enumerate().chain(broker.directory.services());
+    let numbered = broker.tables().services.clone().into_iter().chain(broker.directory.services());
     numbered.map(|(k, service)| service.status(|rank| list.contains(now, &(k, rank)))).collect()
 }
 
 fn routes(broker: &Broker) -> Vec<Value> {
+    let tables = broker.tables();
     let route = |route: &crate::routes::Route| {
-        let service = &broker.services[route.service].name;
+        let service = &tables.services[route.service].1.name;
         json!({ "to": route.to.to_string(), "service": service })
     };
-    broker.config.routes.iter().map(route).collect()
+    tables.config.routes.iter().map(route).collect()
 }
 
 fn counters(broker: &Broker) -> Vec<(&'static str, &'static str, u64)> {

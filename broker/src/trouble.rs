@@ -1,7 +1,7 @@
 //! What is wrong now, in words for the person who runs the programs: one list, shown on top of the
 //! status.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use stp_proto::course::{FailureKind, Standing};
 
@@ -14,22 +14,29 @@ const AWAY_MIN: Duration = Duration::from_secs(3);
 #[must_use]
 pub fn list(broker: &Broker) -> Vec<String> {
     let mut all = broker.warnings.lock().clone();
-    all.extend(changed(broker));
+    all.extend(of_configuration(broker));
     all.extend(broker.directory.trouble().map(|why| format!("directory: {why}")));
     all.extend(servers(broker));
     all
 }
 
-/// The configuration is not the one that is in use.
-fn changed(broker: &Broker) -> Option<String> {
-    let file = &broker.config.file;
-    let written = std::fs::metadata(file).and_then(|about| about.modified()).ok()?;
-    let read = SystemTime::now().checked_sub(broker.started.elapsed())?;
-    let text = format!(
-        "{} has changed since the broker was started; what it says now is used after a restart",
-        file.display()
-    );
-    (written > read).then_some(text)
+/// The configuration in the file is not the one that is in use.
+fn of_configuration(broker: &Broker) -> Vec<String> {
+    let tables = broker.tables();
+    let file = tables.config.file.display();
+    let mut all = Vec::new();
+    let failed = broker.reload_failed.lock().clone();
+    let is_known = failed.is_some();
+    all.extend(failed.map(|why| format!("{why}; what was read before goes on")));
+    let written = std::fs::metadata(&tables.config.file).and_then(|about| about.modified());
+    if !is_known && written.is_ok_and(|written| written > tables.read) {
+        all.push(format!("{file} has changed since it was read; to use it: session reload"));
+    }
+    if !tables.pending.is_empty() {
+        let keys = tables.pending.join(", ");
+        all.push(format!("{keys}: changed in {file}, and used when the broker starts anew"));
+    }
+    all
 }
 
 /// Servers that were tried and cannot be used.

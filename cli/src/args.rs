@@ -7,6 +7,8 @@ use clap::{Parser, Subcommand};
 use stp_lookup::DirectoryAddress;
 use stp_net::key::PublicKey;
 
+use crate::notify::Notify;
+
 /// Run programs whose TCP connections outlive their links and their servers.
 #[derive(Debug, Parser)]
 #[command(name = "session", version, about, long_about = LONG, after_long_help = AFTER)]
@@ -84,6 +86,14 @@ pub enum Command {
         /// Where to, by name or address [default: the nearest].
         server: Option<String>,
     },
+    /// Have the broker read its configuration again; sessions that run keep their service.
+    Reload,
+    /// End the broker. The next `session run` starts one.
+    Stop {
+        /// Also while there are sessions; their apps get a reset.
+        #[arg(long)]
+        force: bool,
+    },
     /// Log in at a gateway; the password is asked for, and never leaves this machine.
     Login(Login),
     /// Remember the key of a Session Name Server.
@@ -139,6 +149,9 @@ pub struct Run {
     /// Do not tell on stderr why a session of the program could not go on.
     #[arg(long)]
     pub quiet: bool,
+    /// How to tell that the program has been waiting for the network for more than 2 s.
+    #[arg(long, value_name = "HOW", default_value = "title")]
+    pub notify: Notify,
     /// The program and its arguments.
     #[arg(
         required = true,
@@ -155,6 +168,12 @@ pub struct Tell {
     /// Watch; otherwise start a process that does.
     #[arg(long)]
     pub stay: bool,
+    /// How to tell that the program waits for the network.
+    #[arg(long, default_value = "off")]
+    pub notify: Notify,
+    /// Tell nothing when the program has ended.
+    #[arg(long)]
+    pub quiet: bool,
     /// The program's process.
     pub pid: i32,
 }

@@ -16,6 +16,7 @@ use stp_lookup::here;
 
 use crate::args::Run;
 use crate::places;
+use crate::print::print;
 
 /// How long a broker may take to start.
 const START_MAX: Duration = Duration::from_secs(10);
@@ -165,7 +166,7 @@ async fn exchange(
 /// # Errors
 /// When it cannot be started; its own words are passed on.
 pub fn ensure(run: &Run) -> anyhow::Result<()> {
-    if let Ok(status) = status() {
+    if let Ok(status) = status_of_lasting() {
         warn_of_other_config(run, &status);
         return Ok(());
     }
@@ -179,6 +180,73 @@ pub fn ensure(run: &Run) -> anyhow::Result<()> {
     wait_until_ready(&mut child, &log, old)
 }
 
+/// The status of a broker that is not about to end.
+fn status_of_lasting() -> anyhow::Result<Value> {
+    let status = status()?;
+    if status["broker"]["ending"] == true {
+        bail!("the broker that runs is about to end");
+    }
+    Ok(status)
+}
+
+/// Has the configuration read again.
+///
+/// # Errors
+/// When no broker answers, or the configuration cannot be used.
+pub fn reload() -> anyhow::Result<ExitCode> {
+    let (code, answer) = post("/reload", &serde_json::json!({}))?;
+    if !code.is_success() {
+        bail!("{}", answer["error"].as_str().unwrap_or("the broker refuses"));
+    }
+    let (file, count) = (words(&answer["config"]), |key: &str| answer[key].as_u64().unwrap_or(0));
+    let (services, routes) = (count("services"), count("routes"));
+    print(&format!("{file}: in use: {services} service(s), {routes} route(s)\n"))?;
+    let pending: Vec<&str> = answer["after_restart"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    if !pending.is_empty() {
+        eprintln!(
+            "session: changed, and used only when the broker starts anew (session stop): {}",
+            pending.join(", ")
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Ends the broker, and waits until it is gone. Without `force` not while there are sessions.
+///
+/// # Errors
+/// When no broker runs, it has sessions, or it does not end.
+pub fn stop(force: bool) -> anyhow::Result<ExitCode> {
+    let status = status()?;
+    let sessions = status["sessions"].as_array().map_or(0, Vec::len);
+    if sessions > 0 && !force {
+        bail!(
+            "{sessions} session(s) would be reset; `session status` shows them. To end them: \
+             session stop --force"
+        );
+    }
+    let (code, answer) = post("/stop", &serde_json::json!({}))?;
+    if !code.is_success() {
+        bail!("{}", answer["error"].as_str().unwrap_or("the broker refuses"));
+    }
+    let (dir, begun) = (here::session_dir()?, Instant::now());
+    while here::connect(&dir, STATUS_SOCKET).is_ok() {
+        if begun.elapsed() > START_MAX {
+            bail!("the broker (process {}) does not end", answer["pid"]);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn words(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
 fn warn_of_other_config(run: &Run, status: &Value) {
     let Some(wanted) = run.config.as_deref().and_then(|path| path.canonicalize().ok()) else {
         return;
@@ -186,7 +254,7 @@ fn warn_of_other_config(run: &Run, status: &Value) {
     let used = status["broker"]["config"].as_str().unwrap_or_default();
     if Path::new(used) != wanted {
         eprintln!(
-            "session: the broker that runs uses {used}, not {}; stop it first to change that",
+            "session: the broker that runs uses {used}, not {}; to change that: session stop",
             wanted.display()
         );
     }
@@ -218,13 +286,13 @@ fn wait_until_ready(child: &mut Child, log: &Path, old: u64) -> anyhow::Result<(
     let begun = Instant::now();
     let mut pause = Duration::from_millis(5);
     loop {
-        if status().is_ok() {
+        if status_of_lasting().is_ok() {
             return Ok(());
         }
         if let Some(exit) = child.try_wait()? {
             // Another `session run` may have been quicker; its broker answers then.
             std::thread::sleep(Duration::from_millis(300));
-            if status().is_ok() {
+            if status_of_lasting().is_ok() {
                 return Ok(());
             }
             bail!("the broker did not start ({exit}); it says:\n{}", tail(log, old));

@@ -18,6 +18,7 @@ pub mod host;
 pub mod linker;
 pub mod log;
 pub mod login;
+pub mod notify;
 pub mod places;
 mod print;
 pub mod probe;
@@ -68,6 +69,8 @@ fn go(args: Args) -> anyhow::Result<ExitCode> {
         Command::Resume { id } => broker::act(&id, "resume"),
         Command::Close { id } => broker::act(&id, "close"),
         Command::Move { id, server } => broker::move_to(&id, server.as_deref()),
+        Command::Reload => broker::reload(),
+        Command::Stop { force } => broker::stop(force),
         Command::Login(args) => login::login(&args),
         Command::Trust(args) => login::trust(&args),
         Command::Get(args) => get::get(&args),

@@ -9,6 +9,7 @@ use anyhow::bail;
 
 use crate::args::Run;
 use crate::elf::{self, Coverage, Obstacle};
+use crate::notify::Notify;
 use crate::wrapper::{self, Started};
 use crate::{broker, places, tell};
 
@@ -37,8 +38,8 @@ pub fn run(run: &Run) -> anyhow::Result<ExitCode> {
         if !run.no_broker {
             broker::ensure(run)?;
         }
-        if !run.quiet {
-            tell::begin();
+        if !run.quiet || run.notify != Notify::Off {
+            tell::begin(run);
         }
     }
     let error = command.exec();

@@ -8,18 +8,21 @@
 use std::os::fd::OwnedFd;
 use std::process::{Command, ExitCode, Stdio};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use clap::ValueEnum;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::Value;
 
-use crate::args::Tell;
+use crate::args::{Run, Tell};
 use crate::broker;
+use crate::notify::{self, Notifier, Notify};
 
 /// Has the end of this very process watched. Failing at it is no reason not to run a program.
-pub fn begin() {
+pub fn begin(run: &Run) {
     let Ok(own) = std::env::current_exe() else { return };
     let mut starter = Command::new(own);
-    starter.args(["tell", &std::process::id().to_string()]);
+    let pid = i32::try_from(std::process::id()).unwrap_or(0);
+    starter.args(words(false, run.notify, run.quiet, pid));
     starter.stdin(Stdio::null()).stdout(Stdio::null());
     let _ended_at_once = starter.status();
 }
@@ -30,12 +33,19 @@ pub fn tell(args: &Tell) -> ExitCode {
     if !args.stay {
         let Ok(own) = std::env::current_exe() else { return ExitCode::FAILURE };
         let mut watcher = Command::new(own);
-        watcher.args(["tell", "--stay", &args.pid.to_string()]);
+        watcher.args(words(true, args.notify, args.quiet, args.pid));
         watcher.stdin(Stdio::null()).stdout(Stdio::null());
         return if watcher.spawn().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let Ok(program) = pidfd_open(pid, PidfdFlags::empty()) else { return ExitCode::FAILURE };
-    wait_for_end(&program);
+    let mut notifier = Notifier::new(args.notify, args.pid);
+    if args.quiet && notifier.is_none() {
+        return ExitCode::SUCCESS;
+    }
+    wait_for_end(&program, notifier.as_mut());
+    if args.quiet {
+        return ExitCode::SUCCESS;
+    }
     if let Ok(status) = broker::status() {
         for line in lines(&status, args.pid) {
             eprintln!("{line}");
@@ -44,12 +54,29 @@ pub fn tell(args: &Tell) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn wait_for_end(program: &OwnedFd) {
+/// The arguments of the watcher, or of the process that starts it.
+fn words(stay: bool, notify: Notify, quiet: bool, pid: i32) -> Vec<String> {
+    let notify = notify.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned());
+    let mut words = vec!["tell".to_owned(), "--notify".to_owned(), notify];
+    words.extend(stay.then(|| "--stay".to_owned()));
+    words.extend(quiet.then(|| "--quiet".to_owned()));
+    words.push(pid.to_string());
+    words
+}
+
+fn wait_for_end(program: &OwnedFd, mut notifier: Option<&mut Notifier>) {
+    let every = Timespec { tv_sec: notify::EVERY.as_secs().cast_signed(), tv_nsec: 0 };
     loop {
         let mut wanted = [PollFd::new(program, PollFlags::IN)];
-        match poll(&mut wanted, None) {
-            Err(rustix::io::Errno::INTR) => {}
-            Ok(_) | Err(_) => return,
+        match (poll(&mut wanted, notifier.is_some().then_some(&every)), &mut notifier) {
+            (Err(rustix::io::Errno::INTR), _) => {}
+            (Ok(0), Some(notifier)) => notifier.look(),
+            (Ok(_) | Err(_), notifier) => {
+                if let Some(notifier) = notifier {
+                    notifier.end();
+                }
+                return;
+            }
         }
     }
 }

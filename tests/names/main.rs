@@ -6,6 +6,7 @@ mod border;
 mod directories;
 mod files;
 mod mistakes;
+mod operating;
 mod secrets;
 mod sessions;
 mod world;
