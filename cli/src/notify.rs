@@ -194,7 +194,10 @@ mod tests {
     #[test]
     fn only_sessions_of_this_program_that_have_no_link_wait() {
         let own = i32::try_from(std::process::id()).expect("a process");
-        let with = |state: &str, pid: i32| json!({ "sessions": [{ "state": state, "app": { "pid": pid } }] });
+        let with = |state: &str, pid: i32| {
+            let app = json!({ "pid": pid });
+            json!({ "sessions": [{ "state": state, "app": app }] })
+        };
         assert!(waits(&with("ready_resume", own), own));
         assert!(!waits(&with("active", own), own));
         assert!(!waits(&with("suspended", own), own), "that was the user's own wish");

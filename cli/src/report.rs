@@ -108,7 +108,8 @@ pub fn page() -> anyhow::Result<ExitCode> {
     let at = status["broker"]["status"].as_str().unwrap_or("off");
     if at == "off" || at.starts_with("unix:") {
         anyhow::bail!(
-            "the broker shows no page; write status = \"127.0.0.1:7070\" into {}, then: session stop",
+            "the broker shows no page; write status = \"127.0.0.1:7070\" into {}, then say: \
+             session stop",
             status["broker"]["config"].as_str().unwrap_or("its configuration")
         );
     }
