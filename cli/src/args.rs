@@ -7,8 +7,6 @@ use clap::{Parser, Subcommand};
 use stp_lookup::DirectoryAddress;
 use stp_net::key::PublicKey;
 
-use crate::notify::Notify;
-
 /// Run programs whose TCP connections outlive their links and their servers.
 #[derive(Debug, Parser)]
 #[command(name = "session", version, about, long_about = LONG, after_long_help = AFTER)]
@@ -160,6 +158,20 @@ pub struct Run {
         value_name = "CMD"
     )]
     pub command: Vec<OsString>,
+}
+
+/// How a person is told that a program waits for the network.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Notify {
+    /// Not at all.
+    Off,
+    /// The title of the terminal's window, put back when the network is back. The program's own
+    /// output stays as it is.
+    Title,
+    /// A line on the terminal, erased when the network is back: for programs that write nothing.
+    Line,
+    /// A notification of the desktop, by notify-send.
+    Desktop,
 }
 
 /// `session tell`: watches a program, for [`Run`].

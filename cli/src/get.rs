@@ -52,7 +52,7 @@ fn try_get(args: &Get) -> anyhow::Result<()> {
         no_broker: false,
         broker_log: None,
         anyway: false,
-        notify: crate::notify::Notify::Off,
+        notify: crate::args::Notify::Off,
         quiet: false,
         command: Vec::new(),
     };

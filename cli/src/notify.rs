@@ -11,26 +11,13 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, getpgid};
 use serde_json::Value;
 
+use crate::args::Notify;
 use crate::broker;
 
 /// A session without a link for less than this is no news.
 const NEWS: Duration = Duration::from_secs(2);
 /// How often the broker is asked.
 pub const EVERY: Duration = Duration::from_secs(1);
-
-/// How it is told.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Notify {
-    /// Not at all.
-    Off,
-    /// The title of the terminal's window, put back when the network is back. The program's own
-    /// output stays as it is.
-    Title,
-    /// A line on the terminal, erased when the network is back: for programs that write nothing.
-    Line,
-    /// A notification of the desktop, by notify-send.
-    Desktop,
-}
 
 /// What is to be shown.
 #[derive(Debug, PartialEq, Eq)]

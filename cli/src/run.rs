@@ -7,9 +7,8 @@ use std::process::{Command, ExitCode};
 
 use anyhow::bail;
 
-use crate::args::Run;
+use crate::args::{Notify, Run};
 use crate::elf::{self, Coverage, Obstacle};
-use crate::notify::Notify;
 use crate::wrapper::{self, Started};
 use crate::{broker, places, tell};
 

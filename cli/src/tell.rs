@@ -13,9 +13,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::Value;
 
-use crate::args::{Run, Tell};
+use crate::args::{Notify, Run, Tell};
 use crate::broker;
-use crate::notify::{self, Notifier, Notify};
+use crate::notify::{self, Notifier};
 
 /// Has the end of this very process watched. Failing at it is no reason not to run a program.
 pub fn begin(run: &Run) {
