@@ -4,6 +4,7 @@
 //! what is here after [`load`] can be used as it is.
 
 mod destination;
+pub mod doubt;
 pub mod found;
 
 use std::net::SocketAddr;

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use crate::accept;
 use crate::app::{self, BindError, Listener};
 use crate::broker::Broker;
-use crate::config::{Config, WhenAbsent, found};
+use crate::config::{Config, WhenAbsent, doubt, found};
 use crate::pauses::Pauses;
 use crate::status::Status;
 use crate::{map, network, reload};
@@ -104,6 +104,9 @@ fn go(args: &Args) -> anyhow::Result<()> {
     let file = config.file.clone();
     let map = map::build(&config, &[]).with_context(|| file.display().to_string())?;
     if args.check {
+        for doubt in doubt::doubts(&config) {
+            eprintln!("stp-broker: warning: {doubt}");
+        }
         return say(&format!(
             "{}: good: {} service(s), {} route(s)\n",
             file.display(),

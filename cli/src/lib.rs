@@ -26,7 +26,6 @@ pub mod report;
 pub mod run;
 pub mod show;
 pub mod stream;
-pub mod table;
 pub mod tell;
 pub mod top;
 pub mod words;

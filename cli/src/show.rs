@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::args::Status;
 use crate::broker;
 use crate::print::print;
-use crate::table::{Table, bytes, time};
+use stp_net::table::{Table, bytes, time};
 
 /// How many ended sessions are shown.
 const ENDED_SHOWN: usize = 5;

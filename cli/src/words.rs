@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use crate::show::{number, word};
-use crate::table::time;
+use stp_net::table::time;
 
 /// What an event makes of its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

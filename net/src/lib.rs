@@ -19,4 +19,5 @@ pub mod log;
 pub mod paths;
 pub mod seal;
 pub mod status;
+pub mod table;
 pub mod urgent;

@@ -70,6 +70,12 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     stp_net::log::init(arguments.log.as_deref())?;
     let config = config::load(&path)?;
     if arguments.check {
+        if config.key_file.exists() {
+            Identity::load_or_create(&config.key_file)?;
+        }
+        for doubt in config::doubts(&config) {
+            eprintln!("stp-server: warning: {doubt}");
+        }
         say(&format!("{}: no mistakes found", path.display()));
         return Ok(());
     }

@@ -1,6 +1,6 @@
 //! The operator's commands: `stp-sns admin …`, over the daemon's socket.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use clap::Subcommand;
 use serde_json::Value;
 use stp_lookup::Verifier;
 use stp_net::key::PublicKey;
+use stp_net::table::Table;
 use stp_proto::lookup::KdfCost;
 
 use crate::admin::Order;
@@ -151,7 +152,12 @@ pub fn run(socket: &Path, command: Command, as_json: bool) -> anyhow::Result<Str
         Command::Files { service, path } => Order::Files { service, path },
     };
     let done = ask(socket, &order)?;
-    Ok(if as_json { format!("{done:#}\n") } else { lines(&done) })
+    let to_person = std::io::stdout().is_terminal();
+    Ok(match (as_json, table(&done)) {
+        (true, _) => format!("{done:#}\n"),
+        (false, Some(table)) if to_person => table,
+        (false, _) => lines(&done),
+    })
 }
 
 /// Sends an order to the daemon.
@@ -191,9 +197,31 @@ fn record(user: &str, from_stdin: bool) -> anyhow::Result<User> {
     Ok(User::new(&Verifier::new(&password, KdfCost::default())?, "/"))
 }
 
-/// A list as lines of its items' values, anything else as it is.
-fn lines(value: &Value) -> String {
-    let text = |value: &Value| match value {
+/// A list of records as a table, for a terminal. A program gets lines (`lines`), or JSON.
+fn table(value: &Value) -> Option<String> {
+    let mut names: Vec<&str> = Vec::new();
+    let records = value.as_array().filter(|records| !records.is_empty())?;
+    for record in records {
+        for name in record.as_object()?.keys() {
+            if !names.contains(&name.as_str()) {
+                names.push(name);
+            }
+        }
+    }
+    let is_number = |name: &str| records.iter().all(|record| record[name].is_number());
+    let heads: Vec<String> = names
+        .iter()
+        .map(|name| if is_number(name) { format!(">{name}") } else { (*name).to_owned() })
+        .collect();
+    let mut table = Table::new(&heads.iter().map(String::as_str).collect::<Vec<_>>());
+    for record in records {
+        table.row(names.iter().map(|name| text(&record[name])).collect());
+    }
+    Some(table.fitted())
+}
+
+fn text(value: &Value) -> String {
+    match value {
         Value::String(text) => text.clone(),
         Value::Array(items) => {
             let plain =
@@ -202,7 +230,11 @@ fn lines(value: &Value) -> String {
         }
         Value::Null => "-".to_owned(),
         other => other.to_string(),
-    };
+    }
+}
+
+/// A list as lines of its items' values, anything else as it is.
+fn lines(value: &Value) -> String {
     let line = |item: &Value| match item {
         Value::Object(fields) => {
             let parts: Vec<_> =
@@ -214,5 +246,31 @@ fn lines(value: &Value) -> String {
     match value {
         Value::Array(items) => items.iter().map(line).collect(),
         other => line(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_list_of_records_is_a_table_for_a_person_and_lines_for_a_program() {
+        let list = json!([
+            { "server": "a", "services": ["www.x@e.org"], "files": 7 },
+            { "server": "bravo", "addresses": null, "files": 1200 },
+        ]);
+        let shown = table(&list).expect("records");
+        let rows: Vec<&str> = shown.lines().collect();
+        assert_eq!(rows.len(), 3);
+        for column in ["server", "services", "files", "addresses"] {
+            assert!(rows[0].contains(column), "{shown}");
+        }
+        assert!(rows[2].contains("bravo") && rows[2].contains("1200"), "{shown}");
+        assert!(lines(&list).contains("files=7"));
+        assert!(lines(&list).contains("services=www.x@e.org"));
+        assert_eq!(table(&json!("done")), None);
+        assert_eq!(table(&json!([])), None);
     }
 }

@@ -98,6 +98,15 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     stp_net::log::init(arguments.log.as_deref())?;
     let config = config::load(&path)?;
     if arguments.check {
+        if config.key_file.exists() {
+            Identity::load_or_create(&config.key_file)?;
+        }
+        // Not a file: that is locked by the daemon that runs.
+        if matches!(config.store, StoreConfig::Etcd(_))
+            && let Err(error) = reach(&config.store)
+        {
+            eprintln!("stp-sns: warning: the store does not answer now: {error:#}");
+        }
         say(&format!("{}: no mistakes found", path.display()));
         return Ok(());
     }
@@ -118,6 +127,14 @@ fn place(given: Option<&PathBuf>) -> anyhow::Result<PathBuf> {
     found.ok_or_else(|| {
         anyhow::anyhow!("no configuration: name one with --config, or write {}", PLACES[0])
     })
+}
+
+/// Whether the store answers.
+fn reach(config: &StoreConfig) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let opened = runtime.block_on(open_store(config)).map(drop);
+    runtime.shutdown_background();
+    opened
 }
 
 /// The store, and the tables it tells.

@@ -288,6 +288,40 @@ fn of_operators(mistakes: &mut Mistakes<'_>) {
     let config = world.path("etcd.toml").display().to_string();
     let start = ["stp-sns", "--config", &config];
     mistakes.run("an etcd that is not there", &start, "", 1, &["etcd: 127.0.0.1:1"]);
+    let check = ["stp-sns", "--config", &config, "--check"];
+    mistakes.run("the same, checked before", &check, "", 0, &["warning: the store", "refused"]);
+    let text = format!(
+        "name = \"a\"\nlisten = \"127.0.0.1:1\"\nkey_file = {:?}\nstatus = \"off\"\n\
+         [[service]]\nname = \"www.m@e.org\"\nkind = \"http\"\nto = \"127.0.0.1:80\"\n\
+         [limits]\negress = \"800\"\n",
+        world.path("some.key"),
+    );
+    std::fs::write(world.path("lonely.toml"), text).expect("ours");
+    let config = world.path("lonely.toml").display().to_string();
+    let check = ["stp-server", "--config", &config, "--check"];
+    let says = &["warning: no cluster", "800 bytes a second"];
+    mistakes.run(
+        "a server that nobody can replace, and a rate without a unit",
+        &check,
+        "",
+        0,
+        says,
+    );
+    let second = SERVICE.split_once("[[service.server]]").expect("it has one").1;
+    let named = |name: &str, port: &str| {
+        format!("[[service.server]]\nname = \"{name}\"{}", second.replace(":4433", port))
+    };
+    let service = SERVICE.split("[[service.server]]").next().expect("the head");
+    let text = format!(
+        "key_file = {:?}\n{service}{}{}[[route]]\nto = \"m.e.org:80\"\nservice = \"www.m@e.org\"\n",
+        world.path("client.key"),
+        named("a", ":4433"),
+        named("b", ":4434"),
+    );
+    std::fs::write(world.path("twice.toml"), text).expect("ours");
+    let config = world.path("twice.toml").display().to_string();
+    let check = ["stp-broker", "--config", &config, "--check"];
+    mistakes.run("one key for two servers", &check, "", 0, &["warning: one key under 2 names"]);
 }
 
 #[test]

@@ -10,8 +10,8 @@ use ratatui::widgets::{Block, Borders, Cell, Paragraph, Row, Table, TableState};
 
 use super::state::{Asking, Order, SAMPLES, Session, State};
 use crate::show::{list, number, word};
-use crate::table::{bytes, time};
 use crate::words::{self, Mood};
+use stp_net::table::{bytes, time};
 
 const SOFT: Style = Style::new().fg(Color::DarkGray);
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
