@@ -41,6 +41,21 @@ need_packages() {
   if [ "$made" = yes ]; then as_root rm -f "$policy"; fi
 }
 
+# unpack_packages PKG...: their files below $TARGET/unpacked. For programs that Debian does not let
+# be installed beside each other.
+unpack_packages() {
+  local p dir
+  for p in "$@"; do
+    [ -d "$TARGET/unpacked/$p" ] && continue
+    dir=$(mktemp -d)
+    (cd "$dir" && apt-get download -qq "$p" 2>/dev/null && dpkg-deb -x ./*.deb new) ||
+      die "cannot download $p: run apt-get update"
+    mkdir -p "$TARGET/unpacked"
+    mv "$dir/new" "$TARGET/unpacked/$p"
+    rm -r "$dir"
+  done
+}
+
 need_cargo() {
   [ -f "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"
   if ! command -v cargo >/dev/null; then

@@ -12,7 +12,8 @@ use stp_proto::local::wire::Resolved;
 use stp_proto::name::Name;
 use stp_proto::session::{self, Session};
 use stp_proto::wire::Belongs;
-use stp_server::within::Within;
+use stp_server::service::ftp::DirectFtp;
+use stp_server::within::{Target, Within};
 use tokio::sync::mpsc;
 
 use crate::any_link::Command;
@@ -32,6 +33,8 @@ use crate::service::Service;
 
 const ELSEWHERE: &str = "the program runs in another network namespace than the broker, and \
      other_namespaces is not \"serve\"";
+/// What is asked directly at this port speaks FTP; HTTP at any other.
+const FTP: u16 = 21;
 /// Commands that may wait for a session's loop, and orders for its far side.
 const INBOX_MAX: usize = 16;
 
@@ -349,8 +352,8 @@ impl Door {
             let status = Arc::clone(&entry.status);
             let mut listed = Listed { broker, entry, reason: None };
             let (broker, entry) = (Arc::clone(&listed.broker), Arc::clone(&listed.entry));
-            let reason = if let Some(direct) = direct(&entry) {
-                let within = Within::new(direct, limits(&broker.tables().config.limits));
+            let reason = if let Some(target) = direct(&broker, &entry) {
+                let within = Within::new(target, limits(&broker.tables().config.limits));
                 let far = DirectFar::new(broker, entry, within);
                 stp_drive::run(session, near, far, commands, Start::Dial, status).await
             } else {
@@ -378,11 +381,17 @@ pub(crate) fn limits(config: &config::Limits) -> session::Limits {
 }
 
 /// Where the broker's own server goes for this session, if it is one of its own.
-fn direct(entry: &Arc<Entry>) -> Option<Direct> {
+fn direct(broker: &Broker, entry: &Arc<Entry>) -> Option<Target> {
     let direct = entry.service.direct.as_ref()?;
-    let host = entry.host.clone().unwrap_or_else(|| entry.peer.ip().to_canonical().to_string());
+    // What belongs to a login goes where the login goes.
+    let lead = entry.lead().unwrap_or_else(|| Arc::clone(entry));
+    let host = lead.host.clone().unwrap_or_else(|| lead.peer.ip().to_canonical().to_string());
+    let port = lead.peer.port();
+    if entry.lead.is_some() || port == FTP {
+        return Some(Target::Ftp(DirectFtp::new(host, port, Arc::clone(&broker.ftp))));
+    }
     let notes = Box::new(Notes(Arc::clone(entry)));
-    Some(Direct::new(host, entry.peer.port(), direct.mirrors.clone(), notes))
+    Some(Target::Http(Direct::new(host, port, direct.mirrors.clone(), notes)))
 }
 
 fn destination(host: Option<&str>, to: SocketAddr) -> String {

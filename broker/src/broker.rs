@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use stp_net::link::{LinkOptions, Tls};
 use stp_net::status::Feed;
 use stp_proto::course::{Pace, Relay};
+use stp_proto::group::{Awaited, Groups};
 use stp_proto::handle::Handle;
 use stp_proto::local::wire::Resolved;
 use stp_proto::select::{Overloaded, Rank, Rejection};
@@ -24,7 +25,7 @@ use crate::any_link::Command;
 use crate::app::{Counters as AppCounters, publish_routes};
 use crate::config::Config;
 use crate::entry::Entry;
-use crate::group::awaited::{Awaited, ToReach};
+use crate::group::awaited::ToReach;
 use crate::lookup::Directory;
 use crate::map;
 use crate::pauses::Pauses;
@@ -93,8 +94,10 @@ pub struct Broker {
     pub warnings: Mutex<Vec<String>>,
     /// Virtual addresses and the names they stand for.
     pub(crate) virtual_addresses: Mutex<VirtualAddresses>,
-    /// Connections that were announced and have not been made.
-    pub(crate) awaited: Mutex<Vec<Awaited>>,
+    /// Connections that were announced.
+    pub(crate) groups: Mutex<Groups>,
+    /// Where the logins and the data of FTP without a far end meet.
+    pub(crate) ftp: Arc<stp_server::service::ftp::Groups>,
     /// Listeners of apps that are to be reached.
     pub(crate) to_reach: ToReach,
     /// Where the route map is.
@@ -142,7 +145,8 @@ impl Broker {
             pauses: OnceLock::new(),
             warnings: Mutex::default(),
             virtual_addresses: Mutex::new(names.expect("the configuration was checked")),
-            awaited: Mutex::default(),
+            groups: Mutex::default(),
+            ftp: Arc::default(),
             to_reach: ToReach::default(),
             published_in: OnceLock::new(),
             sessions: Mutex::default(),
@@ -161,9 +165,9 @@ impl Broker {
 
     /// Puts other tables in use, and tells the programs.
     pub(crate) fn put_in_use(&self, tables: Tables) {
-        let awaited = self.awaited.lock();
+        let groups = self.groups.lock();
         *self.tables.write() = Arc::new(tables);
-        self.publish(&awaited);
+        self.publish(groups.awaited());
     }
 
     /// The time on the clock that counts sleep.
@@ -277,13 +281,11 @@ impl Broker {
 
     /// A session has ended: so has what was awaited for it.
     fn disband(&self, entry: &Entry) {
-        let mut awaited = self.awaited.lock();
-        let before = awaited.len();
-        awaited.retain(|one| one.lead_id != entry.id);
-        if awaited.len() != before {
-            self.publish(&awaited);
+        let mut groups = self.groups.lock();
+        if groups.ended(entry.id) {
+            self.publish(groups.awaited());
         }
-        drop(awaited);
+        drop(groups);
         if let (Some((_, token)), Some(lead)) = (&entry.lead, entry.lead()) {
             lead.members.lock().retain(|(member, _)| member != token);
         }

@@ -11,12 +11,13 @@ use stp_drive::{Act, DialFailed, Dialed, Far};
 use stp_proto::course::AppError;
 use stp_proto::session::{Denied, Event, Peer, Session, code};
 use stp_proto::time::Instant;
-use stp_proto::wire::{DenyReason, TransferReason};
+use stp_proto::wire::{Announcement, DenyReason, TransferReason};
 use stp_server::within::Within;
 
 use crate::any_link::AnyLink;
 use crate::broker::Broker;
 use crate::entry::Entry;
+use crate::group;
 
 pub use stp_server::service::direct::{Direct, Mirror, Note};
 
@@ -66,6 +67,10 @@ impl Far for DirectFar {
         found: Self::Found,
     ) -> Result<Dialed<AnyLink>, DialFailed> {
         found
+    }
+
+    fn announced(&mut self, _session: &Session, announcement: &Announcement) {
+        group::announced(&self.broker, &self.entry, announcement);
     }
 
     fn event(&mut self, _now: Instant, session: &mut Session, event: &Event) -> Act {

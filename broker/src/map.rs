@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
+use stp_proto::group::Awaited;
 use stp_proto::local::routes::{self, BuildError, Builder, Ports};
 
 use crate::config::{Config, WhenAbsent};
-use crate::group::awaited::Awaited;
 use crate::routes::Hosts;
 
 /// The bytes of the route map for this configuration, and for connections that were announced.
@@ -33,9 +33,10 @@ pub fn build(config: &Config, awaited: &[Awaited]) -> Result<Vec<u8>, BuildError
     }
     for one in awaited {
         let ports = Ports::one(one.port);
-        match &one.host {
+        let ip = one.lead.ip;
+        match &one.lead.host {
             Some(host) => map.name(host, ports)?,
-            None => map.address(one.ip, if one.ip.is_ipv4() { 32 } else { 128 }, ports)?,
+            None => map.address(ip, if ip.is_ipv4() { 32 } else { 128 }, ports)?,
         }
     }
     map.build()

@@ -51,7 +51,7 @@ pub enum Way {
 const HOST_WORDS: [(&[&str], Option<u16>); 8] = [
     (&["curl", "wget", "wget2", "lynx", "w3m", "aria2c", "http", "axel"], Some(80)),
     (&["ssh", "sftp", "scp", "mosh", "ssh-copy-id", "sshfs"], Some(22)),
-    (&["ftp", "lftp", "tnftp", "ncftp"], Some(21)),
+    (&["ftp", "lftp", "tnftp", "ncftp", "ncftpget", "ncftpls", "inetutils-ftp"], Some(21)),
     (&["telnet"], Some(23)),
     (&["nc", "ncat", "netcat", "socat"], None),
     (&["redis-cli"], Some(6_379)),

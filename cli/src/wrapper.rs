@@ -78,10 +78,13 @@ const PECULIAR: [(&[&str], &str, &str); 5] = [
         "nothing is lost by running it so; ask for TCP where it can (dig +tcp)",
     ),
     (
-        &["ftp", "lftp", "tnftp", "ncftp"],
-        "FTP opens a connection of its own for each file: it is a session only where a route for \
-         that address and port matches too",
-        "prefer a service of kind http or file for downloads; see docs/ftp.md for FTP",
+        &["ftp", "lftp", "tnftp", "ncftp", "ncftpget", "ncftpput", "ncftpls", "inetutils-ftp"],
+        "FTP opens a connection of its own for each file. Behind a service of kind ftp, and \
+         directly at port 21, control and data are covered, passive and active; behind kind tcp \
+         only the login is. After AUTH TLS the login survives lost links and not servers, and its \
+         passive data connections are not covered",
+        "route port 21 to a service of kind ftp, see docs/ftp.md; leave TLS off (ftp:ssl-allow no) \
+         where the path is a session anyway",
     ),
     (
         &["chromium", "chromium-browser", "google-chrome", "chrome", "brave-browser", "msedge"],

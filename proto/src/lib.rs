@@ -8,6 +8,7 @@ pub mod buffer;
 pub mod chain;
 pub mod course;
 pub mod cut;
+pub mod group;
 pub mod handle;
 pub mod liveness;
 pub mod local;

@@ -15,12 +15,14 @@ mod chosen {
         (
             rules { $($name:ident: $mistake:literal,)* }
             drivers { $($driver:ident: $driven:literal,)* }
+            groups { $($group:ident: $grouped:literal,)* }
         ) => {
             /// A mistake.
             #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
             pub enum Mutant {
                 $(#[doc = $mistake] $name,)*
                 $(#[doc = $driven] $driver,)*
+                $(#[doc = $grouped] $group,)*
             }
 
             impl Mutant {
@@ -30,11 +32,15 @@ mod chosen {
                 /// Those in the driver, the choice of servers and the HTTP service.
                 pub const DRIVERS: &[Mutant] = &[$(Mutant::$driver,)*];
 
+                /// Those in what is announced of a group, and in the FTP service.
+                pub const GROUPS: &[Mutant] = &[$(Mutant::$group,)*];
+
                 /// What is done wrong.
                 pub fn mistake(self) -> &'static str {
                     match self {
                         $(Mutant::$name => $mistake,)*
                         $(Mutant::$driver => $driven,)*
+                        $(Mutant::$group => $grouped,)*
                     }
                 }
             }
@@ -110,6 +116,15 @@ mod chosen {
         AckBeforeTicket: "what the app sent is acknowledged before a ticket covers it",
         GuardSkipped: "a request that may have been executed before is sent again",
         NoTicketForHead: "no ticket goes before a response head",
+        }
+        groups {
+        AnnouncedTwice: "what is announced again is carried out again",
+        AwaitedOfAnybody: "what was announced to one program is for another as well",
+        AnnounceNotAgain: "an announcement lost with its link is not made again",
+        AnnounceLate: "an announcement stands behind the byte it belongs before",
+        TicketFirst: "a ticket stands before the announcement that it counts on",
+        SuccessBeforeData: "success is told before the data have arrived",
+        PortForgotten: "a server that takes over does not expect what was agreed upon",
         }
     }
 

@@ -10,26 +10,37 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stp_drive::{
-    Act, Carrier, Command, DialFailed, Dialed, FIRST_LINK, MemoryLink, Never, SessionStatus, Start,
+    Act, Carrier, Command, DialFailed, Dialed, FIRST_LINK, MemoryLink, Near, Never, SessionStatus,
+    Start,
 };
 use stp_net::clock;
 use stp_proto::replay::Policy;
-use stp_proto::session::{Event, Limits, Session, code};
+use stp_proto::session::{Event, Limits, Session, StartAt, code};
 use stp_proto::time::Instant;
 use stp_proto::wire::{Connect, First, encode_connect_denied, first_frame};
 use tokio::sync::mpsc;
 
 use crate::denial::Denial;
 use crate::service::direct::Direct;
+use crate::service::ftp::DirectFtp;
 use crate::service::takeover::{Opened, Takeover};
 use crate::ticket::{Mint, random_handle};
 
 /// What the app's side is told that this server is called.
 pub const NAME: &str = "this machine";
 
+/// What a session in this process reaches.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// HTTP at the app's destination, or at mirrors of it.
+    Http(Direct),
+    /// An FTP login there, or a data connection of one.
+    Ftp(DirectFtp),
+}
+
 /// A session that is served in this process, as its other end sees it.
 pub struct Within {
-    direct: Direct,
+    target: Target,
     limits: Limits,
     /// Its loop, once there is one.
     commands: Option<mpsc::Sender<Command<MemoryLink>>>,
@@ -41,8 +52,8 @@ const REST_MAX: Duration = Duration::from_secs(300);
 impl Within {
     /// A session to this destination. Nothing is opened yet.
     #[must_use]
-    pub fn new(direct: Direct, limits: Limits) -> Within {
-        Within { direct, limits, commands: None }
+    pub fn new(target: Target, limits: Limits) -> Within {
+        Within { target, limits, commands: None }
     }
 
     /// A link to the session. Whoever gets the first one opens it, the others resume it.
@@ -55,7 +66,7 @@ impl Within {
                 let (sender, commands) = mpsc::channel(4);
                 let watch = sender.downgrade();
                 self.commands = Some(sender);
-                let served = serve(theirs, commands, self.direct.clone(), self.limits.clone());
+                let served = serve(theirs, commands, self.target.clone(), self.limits.clone());
                 tokio::spawn(async move {
                     tokio::select! {
                         () = served => {}
@@ -91,7 +102,7 @@ async fn attach(mut link: MemoryLink, commands: mpsc::Sender<Command<MemoryLink>
 async fn serve(
     mut link: MemoryLink,
     commands: mpsc::Receiver<Command<MemoryLink>>,
-    direct: Direct,
+    target: Target,
     limits: Limits,
 ) {
     let Some(record) = first_record(&mut link).await else { return };
@@ -99,16 +110,30 @@ async fn serve(
         tracing::warn!("a session in memory was not opened first");
         return;
     };
-    match open(direct, limits.hold).await {
-        Err(denial) => deny(link, &connect, &denial),
-        Ok((http, at)) => {
-            let own = random_handle();
-            let session = Session::accept(now(), limits, FIRST_LINK, own, &connect, at, NAME);
-            let start = Start::Link(Box::new(link));
-            let status = Arc::<SessionStatus>::default();
-            stp_drive::run(session, http, Far, commands, start, status).await;
-        }
-    }
+    let denial = match target {
+        Target::Http(direct) => match open(direct, limits.hold).await {
+            Ok(opened) => return run(opened, link, &connect, commands, limits).await,
+            Err(denial) => denial,
+        },
+        Target::Ftp(ftp) => match ftp.open(&connect).await {
+            Ok(opened) => return run(opened, link, &connect, commands, limits).await,
+            Err(denial) => denial,
+        },
+    };
+    deny(link, &connect, &denial);
+}
+
+/// The session's loop.
+async fn run<N: Near>(
+    (near, at): (N, StartAt),
+    link: MemoryLink,
+    connect: &Connect<'_>,
+    commands: mpsc::Receiver<Command<MemoryLink>>,
+    limits: Limits,
+) {
+    let session = Session::accept(now(), limits, FIRST_LINK, random_handle(), connect, at, NAME);
+    let start = Start::Link(Box::new(link));
+    stp_drive::run(session, near, Far, commands, start, Arc::<SessionStatus>::default()).await;
 }
 
 async fn open(direct: Direct, patience: Duration) -> Result<Opened<Direct, Mint>, Denial> {

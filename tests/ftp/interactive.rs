@@ -92,6 +92,43 @@ fn all_of_a_login_is_at_one_server() {
     });
 }
 
+/// A 227 that leads elsewhere: the server's own address is used.
+#[test]
+fn an_address_that_the_server_names_is_not_used() {
+    play("ftp-foreign-227", |scene| {
+        let world = World::lay(scene, 5, "pasv_address=192.0.2.1")?;
+        world
+            .start(scene, Client::Ncftp, Mode::Passive, Operation::Retr, 0)
+            .and_then(|work| world.outcome(work)?.must_be_good())
+    });
+}
+
+/// Appended, stored under a new name, and stored over what was there.
+#[test]
+fn uploads_of_every_kind_outlive_a_cut() {
+    play("ftp-uploads", |scene| {
+        let mut world = World::lay(scene, 1, "")?;
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/ftp/session.py");
+        let plan = Plan::new("/usr/bin/python3").called("session.py").arg(script).arg(HOST);
+        let plan = world.broker.with_shim(plan.args(&["uploads", "0"]))?;
+        let process = plan.start(scene, Some(&world.topology.hosts[CLIENT].namespace))?;
+        for fault in [Fault::Cut, Fault::Address] {
+            std::thread::sleep(Duration::from_millis(1_500));
+            fault.happen(scene, &mut world)?;
+        }
+        process.end(CLIENT_MAX)?.ok().map(drop)
+    });
+}
+
+/// Commands that come at once, with Telnet codes among them, are answered one by one.
+#[test]
+fn commands_that_come_at_once_are_answered_in_order() {
+    play("ftp-pipelined", |scene| {
+        let world = World::lay(scene, 1, "")?;
+        session(scene, &world, &["pipelined", "0"])
+    });
+}
+
 #[test]
 fn ipv6_with_epsv_and_eprt() {
     play("ftp-ipv6", |scene| {

@@ -8,7 +8,10 @@
 
 mod cases;
 mod client;
+mod differential;
+mod direct;
 mod fault;
 mod interactive;
+mod others;
 mod table;
 mod world;

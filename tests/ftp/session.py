@@ -76,6 +76,31 @@ sys.exit("another program got the data connection")
     except OSError:
         pass
     ftp.quit()
+elif what == "uploads":
+    data = bytes(range(256)) * 80_000
+    for command in ("STOR in/stored", "APPE in/stored", "STOU", "STOR in/stored"):
+        if command == "STOU":
+            ftp.cwd("in")
+        with ftp.transfercmd(command) as connection:
+            connection.sendall(data)
+        answer = ftp.voidresp()
+        assert answer[0] == "2", (command, answer)
+        ftp.cwd("/")
+        expected = len(data) * (2 if command[:4] == "APPE" else 1)
+        sizes = [ftp.size("in/" + name.split("/")[-1]) for name in ftp.nlst("in")]
+        assert expected in sizes, (command, sizes)
+    assert len(ftp.nlst("in")) == 2, ftp.nlst("in")
+    assert whole("RETR in/stored") == data
+    ftp.quit()
+elif what == "pipelined":
+    codes = b"\xff\xfb\x01\xff\xfd\x03\xff\xfa\x18\x01\xff\xf0"
+    lines = [b"CWD names", b"NOOP", b"PWD", b"CDUP", b"PWD"] * 12
+    ftp.sock.sendall(codes.join(line + b"\r\n" for line in lines))
+    answers = [ftp.getresp() for _ in lines]
+    places = [answer.split(chr(34))[1] for answer in answers if answer[:3] == "257"]
+    assert places == ["/names", "/"] * 12, places
+    assert len(ftp.nlst("names")) == 2000
+    ftp.quit()
 elif what == "bounce":
     # A listener of another process, and one that is nobody's.
     for port in (4711, 22, 1):

@@ -3,7 +3,8 @@
 //! `explore.rs` goes through a graph of states; `world.rs` is the graph: a broker, servers and the
 //! links between them. `end.rs` is one end, the real [`stp_proto::session::Session`]; `act.rs` and
 //! `daemon.rs` are as much of a daemon as it needs; `net.rs` the network; `plan.rs` how large a run
-//! is; `property.rs` what must hold. `exhaustive.rs` has the runs, `mutants.rs` the mistakes that
+//! is; `property.rs` what must hold. `groups.rs` is a login with
+//! its announcements; `exhaustive.rs` has the runs, `mutants.rs` the mistakes that
 //! must be caught, `thesis.rs` the rules of the thesis, which must fail, and `rules.rs` sees to the
 //! numbered rules.
 //!
@@ -16,6 +17,7 @@ mod daemon;
 mod end;
 mod exhaustive;
 mod explore;
+mod groups;
 mod mutants;
 mod net;
 mod plan;

@@ -1,32 +1,13 @@
-//! Connections that were announced and are not there yet.
+//! Members that are to be begun, and the way from where one is announced to where it is begun.
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Weak};
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use stp_proto::handle::Handle;
 use tokio::sync::mpsc;
 
 use crate::entry::Entry;
-
-/// A connection of an app that was announced and has not been made.
-#[derive(Debug)]
-pub struct Awaited {
-    /// Where to.
-    pub ip: IpAddr,
-    /// The name behind a virtual address.
-    pub host: Option<String>,
-    /// The port there.
-    pub port: u16,
-    /// Names the session.
-    pub token: Handle,
-    /// Whose it is.
-    pub lead: Weak<Entry>,
-    /// Its number.
-    pub lead_id: u64,
-    /// The program of it.
-    pub pid: i32,
-}
 
 /// A member that is to be begun.
 pub struct Member {

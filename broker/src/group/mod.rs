@@ -9,10 +9,10 @@ pub mod listener;
 pub mod reached;
 
 use std::net::IpAddr;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use stp_drive::Command;
-use stp_proto::handle::Handle;
+use stp_proto::group::{Awaited, Lead, Todo};
 use stp_proto::select::Rank;
 use stp_proto::session::code;
 use stp_proto::wire::Announcement;
@@ -20,23 +20,26 @@ use tokio::sync::oneshot;
 
 use crate::broker::Broker;
 use crate::entry::{Entry, Order};
-use awaited::{Awaited, Member, Reach};
+use awaited::{Member, Reach};
 
-/// Carries out what a server has announced in the stream of `lead`.
-pub fn announced(broker: &Broker, lead: &Arc<Entry>, announcement: &Announcement) {
-    let token = announcement.token();
-    let known = lead.members.lock().iter().any(|(member, _)| *member == token);
-    match *announcement {
-        Announcement::Await { port, token } if !known => wait_for(broker, lead, port, token),
-        Announcement::Reach { address, token } if !known => {
-            // The place is taken at once: it may be announced again.
-            lead.members.lock().push((token, Weak::new()));
-            let member = Member { lead: Arc::clone(lead), token };
+/// Carries out what a server has announced in the stream of `entry`.
+pub fn announced(broker: &Broker, entry: &Arc<Entry>, announcement: &Announcement) {
+    let lead = Lead {
+        id: entry.id,
+        pid: entry.app.pid,
+        ip: entry.peer.ip().to_canonical(),
+        host: entry.host.clone(),
+    };
+    let mut groups = broker.groups.lock();
+    match groups.announced(&lead, announcement) {
+        Todo::Nothing => {}
+        Todo::Publish => broker.publish(groups.awaited()),
+        Todo::Reach(address, token) => {
+            let member = Member { lead: Arc::clone(entry), token };
             let _the_broker_ends = broker.to_reach.sender.send(Reach { member, address });
         }
-        Announcement::Await { .. } | Announcement::Reach { .. } => {}
-        Announcement::Drop { token } => {
-            for member in lead.living_members() {
+        Todo::Drop(token) => {
+            for member in entry.living_members() {
                 if member.lead.as_ref().is_some_and(|(_, own)| *own == token) {
                     let _over = member.inbox.try_send(Command::Abort { code: code::SERVICE });
                 }
@@ -45,31 +48,14 @@ pub fn announced(broker: &Broker, lead: &Arc<Entry>, announcement: &Announcement
     }
 }
 
-fn wait_for(broker: &Broker, lead: &Arc<Entry>, port: u16, token: Handle) {
-    let mut awaited = broker.awaited.lock();
-    if awaited.iter().any(|one| one.token == token) {
-        return;
-    }
-    awaited.retain(|one| one.lead_id != lead.id && one.lead.strong_count() > 0);
-    awaited.push(Awaited {
-        ip: lead.peer.ip().to_canonical(),
-        host: lead.host.clone(),
-        port,
-        token,
-        lead: Arc::downgrade(lead),
-        lead_id: lead.id,
-        pid: lead.app.pid,
-    });
-    broker.publish(&awaited);
-}
-
 /// The member that an app's connection is, if it was announced to this program.
 pub fn take_awaited(broker: &Broker, ip: IpAddr, port: u16, pid: i32) -> Option<Member> {
-    let mut awaited = broker.awaited.lock();
-    let at = awaited.iter().position(|one| (one.ip, one.port, one.pid) == (ip, port, pid))?;
-    let Awaited { lead, token, .. } = awaited.remove(at);
-    broker.publish(&awaited);
-    Some(Member { lead: lead.upgrade()?, token })
+    let mut groups = broker.groups.lock();
+    let Awaited { lead, token, .. } = groups.take(ip, port, pid)?;
+    broker.publish(groups.awaited());
+    drop(groups);
+    let lead = broker.session(lead.id)?;
+    Some(Member { lead, token })
 }
 
 /// Whether what belongs to a session is still at this server (R94).

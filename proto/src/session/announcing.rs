@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use crate::mutant::mutant;
 use crate::wire::{Announce, Announcement, Belongs};
 
 /// The acceptor's announcements, each sent just before the DATA at its place, and the
@@ -21,7 +22,8 @@ pub(super) struct Announcing {
 impl Announcing {
     /// The one due before the byte at `nxt`.
     pub fn due(&self, nxt: u64) -> Option<Announce> {
-        self.queue.get(self.next).copied().filter(|announce| announce.at <= nxt)
+        let late = mutant!(AnnounceLate, 0, 1);
+        self.queue.get(self.next).copied().filter(|announce| announce.at + late <= nxt)
     }
 
     /// The due one was sent.
@@ -31,7 +33,8 @@ impl Announcing {
 
     /// Bytes that may be sent from `nxt` on before the next one.
     pub fn distance(&self, nxt: u64) -> u64 {
-        self.queue.get(self.next).map_or(u64::MAX, |announce| announce.at - nxt)
+        let late = mutant!(AnnounceLate, 0, 1);
+        self.queue.get(self.next).map_or(u64::MAX, |announce| announce.at + late - nxt)
     }
 
     /// The initiator has received up to `heard`: what stands before that was heard as well.
@@ -45,6 +48,6 @@ impl Announcing {
     /// R91: a resume continues at `position`: what stands there or behind it goes again.
     pub fn roll_back(&mut self, position: u64) {
         let before = self.queue.iter().take_while(|announce| announce.at < position).count();
-        self.next = self.next.min(before);
+        self.next = mutant!(AnnounceNotAgain, self.next.min(before), self.next);
     }
 }

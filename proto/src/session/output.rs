@@ -105,7 +105,9 @@ impl Session {
     /// Tickets, the urgent mark (R12) and DATA, in stream order.
     fn poll_stream(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
         let nxt = self.send.nxt;
-        if let Some(announce) = self.announcing.due(nxt) {
+        // Who has the ticket has heard what it counts on.
+        let first = mutant!(TicketFirst, true, self.journal.due(nxt).is_none());
+        if let Some(announce) = self.announcing.due(nxt).filter(|_| first) {
             announce.encode(out);
             self.announcing.sent();
             return true;

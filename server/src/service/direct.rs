@@ -8,21 +8,18 @@
 
 use std::future::Future;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsFd;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
-use stp_net::link::tcp_info_of;
-use stp_net::paths::is_here;
 use stp_proto::replay::http::Place;
 use tokio::task::JoinSet;
 
 use super::upstream::{Stream, Streams, Target, Upstream};
+use super::watch;
 
 /// A further attempt is begun after this time: the kernel sends a lost SYN again only after 1 s.
 const ATTEMPT_EVERY: Duration = Duration::from_millis(500);
@@ -30,17 +27,6 @@ const ATTEMPT_EVERY: Duration = Duration::from_millis(500);
 const ATTEMPTS_MAX: usize = 16;
 /// An origin that accepts no connection in this time cannot be reached. It is tried again.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
-/// The kernel asks a silent origin after this time whether it is there, then every second.
-const ASK_AFTER: Duration = Duration::from_secs(1);
-const ASK_EVERY: Duration = Duration::from_secs(1);
-/// The kernel itself gives the stream up after this many questions: what cannot be asked for again
-/// must be able to wait for its path.
-const ASK_MAX: u32 = 127;
-/// A stream is taken for lost after this many unanswered questions.
-const UNANSWERED: u8 = 2;
-/// A stream is taken for lost when what it sent had to be sent again this often.
-const SENT_AGAIN: u8 = 3;
-
 /// An origin of the files that an app asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mirror {
@@ -197,7 +183,6 @@ impl Streams for Direct {
 #[derive(Debug)]
 pub struct DirectStream {
     upstream: Upstream,
-    local: IpAddr,
 }
 
 impl DirectStream {
@@ -205,10 +190,8 @@ impl DirectStream {
         let Upstream::Tcp(tcp) = upstream else {
             return Err(io::Error::other("an origin on the network was dialed, not one in memory"));
         };
-        let keepalive =
-            TcpKeepalive::new().with_time(ASK_AFTER).with_interval(ASK_EVERY).with_retries(ASK_MAX);
-        SockRef::from(&tcp).set_tcp_keepalive(&keepalive)?;
-        Ok(DirectStream { local: tcp.local_addr()?.ip(), upstream: Upstream::Tcp(tcp) })
+        watch::ask_often(&tcp)?;
+        Ok(DirectStream { upstream: Upstream::Tcp(tcp) })
     }
 }
 
@@ -242,15 +225,8 @@ impl Stream for DirectStream {
     }
 
     fn lost(&self) -> Option<String> {
-        if !is_here(self.local) {
-            return Some(format!("this machine has left the address {}", self.local));
-        }
         let Upstream::Tcp(tcp) = &self.upstream else { return None };
-        let info = tcp_info_of(tcp.as_fd()).ok()?;
-        if info.probes >= UNANSWERED || info.timeouts >= SENT_AGAIN {
-            return Some("the origin does not answer".to_owned());
-        }
-        None
+        watch::lost(tcp)
     }
 }
 

@@ -13,6 +13,7 @@ pub mod origin;
 pub mod takeover;
 pub mod tcp;
 pub mod upstream;
+pub mod watch;
 
 use std::io;
 use std::task::{Context, Poll};

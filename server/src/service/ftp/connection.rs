@@ -11,9 +11,12 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::service::join::JoinError;
+use crate::service::watch;
 
 /// A connection is there after this time, or the server is down.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// A stream that is silent is looked at so often.
+pub const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// A reply is there after this time. Log-ins are slow on purpose here and there.
 const REPLY_MAX: Duration = Duration::from_secs(30);
 
@@ -38,7 +41,24 @@ pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = timeout(CONNECT_MAX, TcpStream::connect(address)).await;
     let stream = stream.map_err(|_| io::ErrorKind::TimedOut)??;
     stream.set_nodelay(true)?;
+    watch::ask_often(&stream)?;
     Ok(stream)
+}
+
+/// Reads some bytes; an error when `lost` says that none can come.
+pub async fn hear(
+    stream: &mut TcpStream,
+    bytes: &mut [u8],
+    lost: fn(&TcpStream) -> Option<String>,
+) -> io::Result<usize> {
+    loop {
+        if let Ok(read) = timeout(LOOK_EVERY, stream.read(bytes)).await {
+            return read;
+        }
+        if let Some(why) = lost(stream) {
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, why));
+        }
+    }
 }
 
 impl Connection {
@@ -105,7 +125,7 @@ impl Connection {
             if let Some(reply) = reply {
                 return Ok(reply);
             }
-            match self.stream.read(&mut piece).await.map_err(service("hear"))? {
+            match hear(&mut self.stream, &mut piece, watch::lost).await.map_err(service("hear"))? {
                 0 => return Err(service("hear")(io::ErrorKind::UnexpectedEof.into())),
                 count => self.ahead.extend_from_slice(&piece[..count]),
             }

@@ -17,11 +17,14 @@ use stp_proto::replay::{Again, Exchange};
 use stp_proto::seam::{BLOCK, Seam};
 use stp_proto::session::{ClosedWhy, Event, Session, ShutNear, TicketOffer, code};
 use stp_proto::time::Instant;
+use tokio::time::Interval;
 
+use super::connection::LOOK_EVERY;
 use super::resume::{Resumed, resume_patiently};
 use super::{Groups, Slot};
 use crate::service::join::JoinError;
 use crate::service::upstream::Upstream;
+use crate::service::watch;
 use crate::ticket::{Mint, Seal};
 
 type Resuming = Pin<Box<dyn Future<Output = Result<Resumed, JoinError>> + Send>>;
@@ -50,6 +53,8 @@ pub struct Data {
     over: bool,
     failed: bool,
     told: bool,
+    /// When the stream to the server is looked at next.
+    look: Interval,
 }
 
 impl Data {
@@ -79,6 +84,7 @@ impl Data {
             over: false,
             failed: false,
             told: false,
+            look: tokio::time::interval(LOOK_EVERY),
         }
     }
 
@@ -161,6 +167,14 @@ impl Data {
     }
 
     fn poll_work(&mut self, cx: &mut Context<'_>) {
+        while self.look.poll_tick(cx).is_ready() {
+            let Some(Upstream::Tcp(source)) = &self.source else { continue };
+            let lost = if self.is_upload() { watch::homeless } else { watch::lost };
+            if let Some(why) = lost(source) {
+                tracing::info!(why, "a data connection is lost");
+                (self.ended, self.source) = (true, None);
+            }
+        }
         if let Some(resuming) = &mut self.resuming
             && let Poll::Ready(resumed) = resuming.as_mut().poll(cx)
         {

@@ -7,6 +7,7 @@
 mod connection;
 mod control;
 mod data;
+mod direct;
 mod open;
 mod resume;
 mod slot;
@@ -14,6 +15,7 @@ mod task;
 
 pub use control::Control;
 pub use data::Data;
+pub use direct::DirectFtp;
 pub use open::{Asked, open};
 pub use slot::Groups;
 

@@ -13,10 +13,11 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::connection::{Connection, connect};
+use super::connection::{self, Connection, connect};
 use super::slot::Begun;
 use super::{Groups, Slot};
 use crate::service::join::JoinError;
+use crate::service::watch;
 
 /// A server that is down is asked again for this long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -92,6 +93,7 @@ impl Task {
             if !absent {
                 absent_at = Instant::now() + ABSENT_MAX;
             }
+            let waits = self.control.waits_for_its_path();
             tokio::select! {
                 read = self.client.read(&mut up), if held.is_empty() && !ended => match read {
                     Ok(count) if count > 0 => held.extend_from_slice(&up[..count]),
@@ -100,7 +102,7 @@ impl Task {
                         self.control.client_ended();
                     }
                 },
-                read = hear(self.stream.as_mut(), &mut down) => match read {
+                read = hear(self.stream.as_mut(), &mut down, waits) => match read {
                     Some(count) => self.control.server(&down[..count]),
                     None => self.control.server_lost(),
                 },
@@ -197,12 +199,11 @@ impl Task {
     }
 }
 
-/// Bytes of the server; `None` when it has gone.
-async fn hear(stream: Option<&mut TcpStream>, bytes: &mut [u8]) -> Option<usize> {
-    match stream {
-        Some(stream) => stream.read(bytes).await.ok().filter(|count| *count > 0),
-        None => std::future::pending().await,
-    }
+/// Bytes of the server; `None` when it has gone. What cannot be asked for again waits for its path.
+async fn hear(stream: Option<&mut TcpStream>, bytes: &mut [u8], waits: bool) -> Option<usize> {
+    let Some(stream) = stream else { return std::future::pending().await };
+    let lost = if waits { watch::homeless } else { watch::lost };
+    connection::hear(stream, bytes, lost).await.ok().filter(|count| *count > 0)
 }
 
 /// News of the transfer under way.

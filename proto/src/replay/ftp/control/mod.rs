@@ -22,12 +22,13 @@ use std::collections::VecDeque;
 
 use sha2::{Digest, Sha256};
 
-use super::command::Command;
+use super::command::{Command, Transfer};
 use super::line::Lines;
 use super::login::Login;
 use super::reply::{Replies, Reply};
 use super::state::{ControlState, Running, Waiting};
 use crate::handle::Handle;
+use crate::mutant::mutant;
 use crate::wire::Announcement;
 
 /// Commands that may wait for their turn.
@@ -222,7 +223,7 @@ impl Control {
         if !rest.is_empty() {
             self.acts.push_back(Act::Pass(rest));
         }
-        if let Some(waiting) = &self.waiting {
+        if let Some(waiting) = mutant!(PortForgotten, &self.waiting, &None) {
             self.acts.push_back(Act::Expect(waiting.token));
         }
         if state.over {
@@ -262,6 +263,18 @@ impl Control {
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.phase == Phase::Idle
+    }
+
+    /// What is under way cannot be asked for again: the connection to the server is to wait for
+    /// its path as long as TCP does.
+    #[must_use]
+    pub fn waits_for_its_path(&self) -> bool {
+        match &self.phase {
+            Phase::Running(run) => run.running.transfer == Transfer::Up,
+            Phase::Asked(command) | Phase::Starting(command) => !command.is_repeatable(),
+            Phase::Opaque => true,
+            _ => false,
+        }
     }
 
     /// The token of the transfer under way.

@@ -7,6 +7,7 @@ use super::super::command::{Command, Transfer};
 use super::super::reply::Reply;
 use super::super::state::Running;
 use super::{Act, Control, DataNews, Phase, Run, Said, Server, Verdict};
+use crate::mutant::mutant;
 use crate::wire::Announcement;
 
 const COMPLETE: &str = "Transfer complete.";
@@ -105,7 +106,8 @@ impl Control {
 
     /// Gives the last reply, if enough is known.
     fn settle(&mut self) {
-        let Phase::Running(run) = &self.phase else { return };
+        let Phase::Running(run) = &mut self.phase else { return };
+        mutant!(SuccessBeforeData => run.news = Some(DataNews::Delivered));
         let last = match &run.said {
             Said::Last(reply) => Some(reply),
             Said::Gone => None,
