@@ -27,6 +27,7 @@ use crate::group::awaited::{Member, Reach};
 use crate::group::reached::ReachedNear;
 use crate::group::{self, listener};
 use crate::lookup::Directory;
+use crate::mirrors;
 use crate::near::AppNear;
 use crate::routes::host_name;
 use crate::service::Service;
@@ -390,8 +391,13 @@ fn direct(broker: &Broker, entry: &Arc<Entry>) -> Option<Target> {
     if entry.lead.is_some() || port == FTP {
         return Some(Target::Ftp(DirectFtp::new(host, port, Arc::clone(&broker.ftp))));
     }
+    let own = mirrors::of_program(entry.app.pid).unwrap_or_else(|why| {
+        tracing::warn!(session = entry.id, "its mirrors are not asked: {why}");
+        Vec::new()
+    });
+    let mirrors = own.into_iter().chain(direct.mirrors.iter().cloned()).collect();
     let notes = Box::new(Notes(Arc::clone(entry)));
-    Some(Target::Http(Direct::new(host, port, direct.mirrors.clone(), notes)))
+    Some(Target::Http(Direct::new(host, port, mirrors, notes)))
 }
 
 fn destination(host: Option<&str>, to: SocketAddr) -> String {

@@ -1,5 +1,6 @@
 //! What users want done: `POST` requests to the status, such as `session move` makes.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -12,11 +13,13 @@ use crate::any_link::Command;
 use crate::broker::Broker;
 use crate::config::found;
 use crate::entry::{Entry, Order};
+use crate::lookup::Directory;
 use crate::reload;
+use crate::routes::host_name;
 use crate::service::Server;
 
 const KNOWN: &str =
-    "there is only files, reload, stop, and sessions/ID/suspend, resume, close and move";
+    "there is only files, route, reload, stop, and sessions/ID/suspend, resume, close and move";
 
 /// Does what is asked for.
 ///
@@ -31,6 +34,9 @@ pub async fn act(broker: &Broker, path: &str, body: &Value) -> Result<Value, Act
         let read = found::read_again(&broker.tables().config.file);
         let read = read.map_err(|error| error.to_string());
         return reload::apply(broker, read).map(|done| done.json()).map_err(ActError::conflict);
+    }
+    if path == "route" {
+        return route(broker, body);
     }
     if path == "stop" {
         broker.stop.notify_one();
@@ -54,6 +60,27 @@ pub async fn act(broker: &Broker, path: &str, body: &Value) -> Result<Value, Act
         _ => return Err(ActError::not_found(format!("nobody can {action} a session"))),
     }
     Ok(json!({ "session": entry.id, "action": action }))
+}
+
+/// Which route a connect would take: to a host and port, by the name that the app asked for or by
+/// the address.
+fn route(broker: &Broker, body: &Value) -> Result<Value, ActError> {
+    let wrong = |what: &str| ActError::bad_request(what.to_owned());
+    let host = body["host"].as_str().ok_or_else(|| wrong("no host"))?;
+    let port = body["port"].as_u64().and_then(|port| u16::try_from(port).ok());
+    let port = port.ok_or_else(|| wrong("no port"))?;
+    let ip: Option<IpAddr> = host.parse().ok();
+    let name = ip.is_none().then(|| host_name(host)).transpose().map_err(ActError::bad_request)?;
+    let nowhere = IpAddr::from([0, 0, 0, 0]);
+    let tables = broker.tables();
+    let found = tables.config.routes.find(name.as_deref(), ip.unwrap_or(nowhere), port);
+    let service = found.map(|route| &tables.services[route.service].1);
+    Ok(json!({
+        "rule": found.map(|route| &*route.written),
+        "service": service.map(|service| &service.name),
+        "direct": service.is_some_and(|service| service.direct.is_some()),
+        "directory": found.is_none() && name.is_some_and(|name| Directory::may_know(&name)),
+    }))
 }
 
 fn just_ended(entry: &Entry) -> ActError {

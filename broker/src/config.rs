@@ -10,6 +10,7 @@ pub mod found;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
@@ -528,7 +529,7 @@ fn routes(loaded: &Loaded<File>, services: &[Service]) -> Result<Routes, ConfigE
             let what = format!("no [[service]] is called \"{name}\"");
             return Err(loaded.error(&format!("route[{i}].service"), what));
         };
-        if let Some(wide) = route.to.0.iter().find(|to| to.port.is_none())
+        if let Some(wide) = route.to.0.iter().map(|(_, to)| to).find(|to| to.port.is_none())
             && !route.every_port
             && services[service].direct.is_none()
         {
@@ -540,15 +541,18 @@ fn routes(loaded: &Loaded<File>, services: &[Service]) -> Result<Routes, ConfigE
         }
         let except: Vec<Prefix> = route.except.iter().flat_map(|one| one.0.0.clone()).collect();
         let freezes = route.freeze == Freeze::Waits;
-        for to in &route.to.0 {
+        for (written, to) in &route.to.0 {
             match to.hosts {
                 Hosts::Net(net) => {
                     let left = net.without(&except).into_iter();
                     let to = |net| Pattern { hosts: Hosts::Net(net), port: to.port };
-                    routes.extend(left.map(|net| Route { to: to(net), service, freezes }));
+                    let written = || Arc::clone(written);
+                    let one = |net| Route { to: to(net), written: written(), service, freezes };
+                    routes.extend(left.map(one));
                 }
                 Hosts::Name(_) | Hosts::Below(_) if except.is_empty() => {
-                    routes.push(Route { to: to.clone(), service, freezes });
+                    let (to, written) = (to.clone(), Arc::clone(written));
+                    routes.push(Route { to, written, service, freezes });
                 }
                 Hosts::Name(_) | Hosts::Below(_) => {
                     let what = format!("addresses cannot be left out of the name {to}");

@@ -27,6 +27,7 @@ pub mod lacking;
 pub mod lookup;
 pub mod map;
 pub mod measure;
+pub mod mirrors;
 pub mod near;
 pub mod network;
 pub mod pauses;

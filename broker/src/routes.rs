@@ -8,6 +8,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// An address prefix, as `10.1.0.0/24`; a plain address is a prefix of full length.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -235,6 +236,8 @@ impl fmt::Display for Pattern {
 pub struct Route {
     /// The destinations.
     pub to: Pattern,
+    /// What the configuration calls them: one text may stand for several patterns.
+    pub written: Arc<str>,
     /// The place of the service in the configuration's list.
     pub service: usize,
     /// Whether time-outs of the program stand still while its session has no link.
@@ -294,6 +297,7 @@ mod tests {
 
     fn routes(patterns: &[&str]) -> Routes {
         let route = |(service, text): (usize, &&str)| Route {
+            written: Arc::from(*text),
             to: text.parse().expect("a pattern"),
             service,
             freezes: true,

@@ -122,11 +122,16 @@ fn services(broker: &Broker) -> Vec<Value> {
 
 fn routes(broker: &Broker) -> Vec<Value> {
     let tables = broker.tables();
-    let route = |route: &crate::routes::Route| {
-        let service = &tables.services[route.service].1.name;
-        json!({ "to": route.to.to_string(), "service": service })
-    };
-    tables.config.routes.iter().map(route).collect()
+    let mut all: Vec<Value> = Vec::new();
+    let mut last = None;
+    for route in tables.config.routes.iter() {
+        // One line of the configuration may stand for many prefixes.
+        if last.replace((&route.written, route.service)) != Some((&route.written, route.service)) {
+            let service = &tables.services[route.service].1.name;
+            all.push(json!({ "to": &*route.written, "service": service }));
+        }
+    }
+    all
 }
 
 fn counters(broker: &Broker) -> Vec<(&'static str, &'static str, u64)> {

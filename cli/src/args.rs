@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use stp_lookup::DirectoryAddress;
 use stp_net::key::PublicKey;
+use stp_proto::local::mirror::Mirror;
 
 /// Run programs whose TCP connections outlive their links and their servers.
 #[derive(Debug, Parser)]
@@ -26,6 +27,7 @@ a new address and, where a second server has the same content, the death of its 
 const AFTER: &str = "\
 Examples:
   session run -- curl -O http://mirror.example.org/big.iso
+  session run --mirror http://a.org/deb,http://b.org/deb -- curl -O http://a.org/deb/big.iso
   session status
   session top         # the same, live; q ends it
   session doctor git
@@ -84,6 +86,9 @@ pub enum Command {
         /// Where to, by name or address [default: the nearest].
         server: Option<String>,
     },
+    /// Show, try or add routes: which destinations become sessions.
+    #[command(subcommand)]
+    Route(Route),
     /// Have the broker read its configuration again; sessions that run keep their service.
     Reload,
     /// End the broker. The next `session run` starts one.
@@ -129,6 +134,31 @@ pub enum Command {
     },
 }
 
+/// `session route`.
+#[derive(Debug, Subcommand)]
+pub enum Route {
+    /// Show the routes that the broker goes by.
+    List,
+    /// Tell which route a destination takes. Exit code 3: none.
+    Test {
+        /// Such as www.example.org:80.
+        #[arg(value_name = "HOST:PORT")]
+        to: String,
+    },
+    /// Add a route to the configuration, and use it at once.
+    Add {
+        /// Such as www.example.org:80, *.example.org:80, 10.1.0.0/24:22 or *:80.
+        #[arg(value_name = "DESTINATION")]
+        to: String,
+        /// The service that it leads to. The default needs no far end, and is for plain HTTP.
+        #[arg(long, default_value = "http.direct@localhost")]
+        service: String,
+        /// The configuration [default: the one in use].
+        #[arg(long, value_name = "FILE", env = "SESSION_CONFIG")]
+        config: Option<PathBuf>,
+    },
+}
+
 /// `session run`.
 #[derive(Debug, clap::Args)]
 pub struct Run {
@@ -141,6 +171,10 @@ pub struct Run {
     /// Where a broker that has to be started writes its log.
     #[arg(long, value_name = "FILE")]
     pub broker_log: Option<PathBuf>,
+    /// Other origins of the files that the program asks for over plain HTTP, such as
+    /// http://mirror.example.org/debian: when one gives no more, the next one continues.
+    #[arg(long, value_name = "URL", value_delimiter = ',', env = "SESSION_MIRRORS")]
+    pub mirror: Vec<Mirror>,
     /// Run the program also when it cannot be covered.
     #[arg(long)]
     pub anyway: bool,

@@ -52,6 +52,7 @@ fn try_get(args: &Get) -> anyhow::Result<()> {
         no_broker: false,
         broker_log: None,
         anyway: false,
+        mirror: Vec::new(),
         notify: crate::args::Notify::Off,
         quiet: false,
         command: Vec::new(),

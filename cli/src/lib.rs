@@ -23,6 +23,7 @@ pub mod places;
 mod print;
 pub mod probe;
 pub mod report;
+pub mod route;
 pub mod run;
 pub mod show;
 pub mod stream;
@@ -68,6 +69,7 @@ fn go(args: Args) -> anyhow::Result<ExitCode> {
         Command::Resume { id } => broker::act(&id, "resume"),
         Command::Close { id } => broker::act(&id, "close"),
         Command::Move { id, server } => broker::move_to(&id, server.as_deref()),
+        Command::Route(command) => route::route(&command),
         Command::Reload => broker::reload(),
         Command::Stop { force } => broker::stop(force),
         Command::Login(args) => login::login(&args),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::bail;
+use stp_proto::local::mirror;
 
 use crate::args::{Notify, Run};
 use crate::elf::{self, Coverage, Obstacle};
@@ -34,6 +35,10 @@ pub fn run(run: &Run) -> anyhow::Result<ExitCode> {
     if preload {
         let shim = places::shim()?;
         command.env("LD_PRELOAD", added(std::env::var_os("LD_PRELOAD"), shim.as_os_str()));
+        if !run.mirror.is_empty() {
+            let urls: Vec<String> = run.mirror.iter().map(ToString::to_string).collect();
+            command.env(mirror::VARIABLE, urls.join(","));
+        }
         if !run.no_broker {
             broker::ensure(run)?;
         }

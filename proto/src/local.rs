@@ -8,12 +8,14 @@
 //! - [`routes`]: the file that tells the shim which destinations are routed, mapped and read in
 //!   place, so that a program that has no route pays next to nothing.
 //! - [`pause`]: the file that tells the shim which sessions have no link at present.
+//! - [`mirror`]: other origins that a program names in its environment.
 //! - [`path`]: where the socket and the route file are.
 //!
 //! Everything is pure and bounded, survives any input, and does not allocate where the shim runs
 //! it. There is no network order here: both ends are one machine, and one build in most cases; a
 //! version number stands where two builds could meet.
 
+pub mod mirror;
 pub mod path;
 pub mod pause;
 pub mod routes;

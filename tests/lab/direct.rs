@@ -139,6 +139,29 @@ fn a_mirror_goes_on_when_the_origin_is_gone() {
 }
 
 #[test]
+fn a_mirror_that_the_program_itself_names_goes_on() {
+    play("direct_own_mirror", |scene| {
+        let mut ground = Ground::lay(scene, "")?;
+        let mirror = format!("http://{}/tree", ground.topology.hosts[2].address());
+        let (to, growth) = (scene.path("big"), Growth::watch(&scene.path("big")));
+        let url = format!("http://{}/big", ground.topology.hosts[1].address());
+        let session = daemon::programs()?.join("session");
+        let curl = Plan::new(session)
+            .args(&["run", "--no-broker", "--mirror", &mirror, "--", "sh", "-c"])
+            // The one that downloads is a child: it inherits what was said.
+            .arg(format!("curl -sS --fail -o {} {url}; exit $?", to.display()))
+            .env("SESSION_DIR", &ground.dir)
+            .start(scene, Some(&ground.topology.hosts[CLIENT].namespace))?;
+        growth.reach(10_000_000, Duration::from_secs(30))?;
+        ground.origins.remove(0);
+        scene.say("the origin is gone");
+        ground.must_be_right(curl, &to)?;
+        ensure!(ground.requests(0)? > 0, "the mirror was asked");
+        ground.broker.must_run()
+    });
+}
+
+#[test]
 fn a_file_that_changes_under_a_download_is_never_mixed() {
     play("direct_changed", |scene| {
         let ground = Ground::lay(scene, "")?;

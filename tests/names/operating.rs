@@ -148,6 +148,48 @@ fn another_configuration_is_put_in_use_while_the_broker_runs() {
 }
 
 #[test]
+fn routes_are_shown_tried_and_added() {
+    let (desk, host) = (Desk::new(), origin("here"));
+    let session = |words: &[&str]| {
+        let mut command = desk.session(words);
+        command.env_remove("SESSION_CONFIG").env_remove("XDG_CONFIG_HOME");
+        let output = command.output().expect("it was built");
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    };
+    let (code, said) = session(&["run", "--", "true"]);
+    assert_eq!(code, Some(0), "{said}");
+    // What a broker without a configuration does is one route, however many prefixes that is.
+    let (_, said) = session(&["route", "list"]);
+    assert!(said.contains("*:80") && said.contains("(built in)"), "{said}");
+    let lines = said.lines().filter(|line| line.contains("http.direct@localhost"));
+    assert_eq!(lines.count(), 1, "{said}");
+    let to = host.to_string();
+    let (code, said) = session(&["route", "test", &to]);
+    assert_eq!(code, Some(3), "{said}");
+    let (code, said) = session(&["route", "test", "192.0.2.1:80"]);
+    assert!(code == Some(0) && said.contains("\"*:80\""), "{said}");
+
+    // The first route that is added makes the file, with what was built in.
+    let (code, said) = session(&["route", "add", &to]);
+    assert_eq!(code, Some(0), "{said}");
+    let file = desk.path(".config/session/broker.toml");
+    let written = std::fs::read_to_string(&file).expect("it was made");
+    assert!(written.contains("to = \"*:80\"") && written.contains(&to), "{written}");
+    let (code, said) = session(&["route", "test", &to]);
+    assert!(code == Some(0) && said.contains(&to), "{said}");
+    let (code, said) = session(&["route", "test", "localhost:80"]);
+    assert_eq!(code, Some(3), "{said}");
+
+    // What would be wrong changes nothing, and says why.
+    let (code, said) = session(&["route", "add", "nowhere"]);
+    assert!(code == Some(125) && said.contains("nothing was changed"), "{said}");
+    assert!(said.contains("has no port"), "{said}");
+    let (code, said) = session(&["route", "add", "m.e.org:80", "--service", "none@e.org"]);
+    assert!(code == Some(125) && said.contains("no [[service]]"), "{said}");
+    assert_eq!(std::fs::read_to_string(&file).expect("it is there"), written);
+}
+
+#[test]
 fn a_person_who_waits_is_told_on_the_terminal_and_the_line_is_taken_back() {
     let mut world = World::new();
     world.add_server("a", &[("alice/big.iso", &noise(11, 40 << 20))], "");

@@ -1,22 +1,25 @@
 //! What a route leads from, and what it leaves out, as the configuration writes it.
 
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer};
 
 use crate::routes::{Hosts, Pattern, Prefix};
 
-/// The destinations of one route.
-pub(super) struct OneOrMore(pub(super) Vec<Pattern>);
+/// The destinations of one route, each with the text that it comes from.
+pub(super) struct OneOrMore(pub(super) Vec<(Arc<str>, Pattern)>);
 
 /// The patterns that a text stands for: one, but `*:80` is every host on the network.
-fn destinations(text: &str) -> Result<Vec<Pattern>, String> {
-    let Some(port) = text.strip_prefix("*:") else { return Ok(vec![text.parse()?]) };
+fn destinations(text: &str) -> Result<Vec<(Arc<str>, Pattern)>, String> {
+    let written: Arc<str> = Arc::from(text);
+    let Some(port) = text.strip_prefix("*:") else { return Ok(vec![(written, text.parse()?)]) };
     let Pattern { port, .. } = format!("host:{port}").parse()?;
     let except: Vec<Prefix> = NOT_ANY.iter().map(|text| constant(text)).collect();
     let every = ["0.0.0.0/0", "::/0"].map(constant);
     let nets = every.iter().flat_map(|every| every.without(&except));
-    Ok(nets.map(|net| Pattern { hosts: Hosts::Net(net), port }).collect())
+    let one = |net| (Arc::clone(&written), Pattern { hosts: Hosts::Net(net), port });
+    Ok(nets.map(one).collect())
 }
 
 impl<'de> Deserialize<'de> for OneOrMore {

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+pub use stp_proto::local::mirror::Mirror;
 use stp_proto::replay::http::Place;
 use tokio::task::JoinSet;
 
@@ -27,45 +28,6 @@ const ATTEMPT_EVERY: Duration = Duration::from_millis(500);
 const ATTEMPTS_MAX: usize = 16;
 /// An origin that accepts no connection in this time cannot be reached. It is tried again.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
-/// An origin of the files that an app asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mirror {
-    /// Host name or address.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-    /// Where its tree begins: what stands before the path that the app asks for.
-    pub path: String,
-}
-
-impl std::str::FromStr for Mirror {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Mirror, String> {
-        let wrong =
-            |what: &str| format!("\"{text}\" {what}; write http://host/path or http://host:port");
-        let rest = text.strip_prefix("http://").ok_or_else(|| wrong("is no http URL"))?;
-        let (place, path) = match rest.find('/') {
-            Some(at) => (&rest[..at], rest[at..].trim_end_matches('/')),
-            None => (rest, ""),
-        };
-        let (host, port) = match place.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => {
-                (host, port.parse().map_err(|_| wrong("has no port that is a number"))?)
-            }
-            _ => (place, 80),
-        };
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let sound = |c: char| c.is_ascii_graphic() && !"/?#@\\\"".contains(c);
-        if host.is_empty()
-            || !host.chars().all(sound)
-            || !path.chars().all(|c| c.is_ascii_graphic())
-        {
-            return Err(wrong("names no host"));
-        }
-        Ok(Mirror { host: host.to_owned(), port, path: path.to_owned() })
-    }
-}
 
 /// Where the streams of one session go: the app's destination, and mirrors of it.
 #[derive(Clone, Debug)]
@@ -233,23 +195,6 @@ impl Stream for DirectStream {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_mirror_is_an_http_url() {
-        let mirror =
-            |host: &str, port, path: &str| Mirror { host: host.into(), port, path: path.into() };
-        let good = |text: &str| text.parse::<Mirror>().expect(text);
-        assert_eq!(good("http://a.org"), mirror("a.org", 80, ""));
-        assert_eq!(good("http://a.org:8080/pub/debian/"), mirror("a.org", 8080, "/pub/debian"));
-        assert_eq!(good("http://[2001:db8::1]:81/x"), mirror("2001:db8::1", 81, "/x"));
-        assert_eq!(good("http://[2001:db8::1]"), mirror("2001:db8::1", 80, ""));
-        for bad in
-            ["https://a.org/", "a.org", "http://", "http://:80", "http://a b/", "http://a:x/"]
-        {
-            let error = bad.parse::<Mirror>().expect_err(bad);
-            assert!(error.contains(bad) && error.contains("http://host"), "{error}");
-        }
-    }
 
     #[test]
     fn every_mirror_has_its_turn_once() {
