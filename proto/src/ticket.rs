@@ -261,6 +261,7 @@ mod tests {
             request: b"GET /\xff HTTP/1.1\r\n\r\n".to_vec(),
             response,
             head_at: 5,
+            chunks: None,
         });
         Claims::new(&holder(), Handle([2; 16]), (1_000_000, 3600), (20, 5), exchange)
     }

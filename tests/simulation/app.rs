@@ -5,6 +5,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::rc::Rc;
 
 use stp_drive::Pulled;
+use stp_proto::replay::http::{Body, Framing};
 use stp_proto::session::{Event, Session, ShutNear};
 use stp_proto::time::Instant;
 
@@ -38,6 +39,7 @@ pub enum Task {
         answered: usize,
         /// What the answer under way may be, and how much of it has come.
         candidates: Vec<Vec<u8>>,
+        plain: Plain,
         seen: usize,
         not_before: Instant,
     },
@@ -318,6 +320,7 @@ impl Task {
                 written,
                 answered,
                 candidates,
+                plain,
                 seen,
                 not_before,
                 ..
@@ -329,13 +332,16 @@ impl Task {
                     }
                     if candidates.is_empty() {
                         let request = &requests[*answered];
-                        *candidates = origins.iter().map(|o| o.render(request).0).collect();
+                        *plain = Plain::of(request);
+                        let whole = |o: &Rc<Origin>| plain.clone().take(&o.render(request).0).1;
+                        *candidates = origins.iter().map(whole).collect();
                         *seen = 0;
                     }
+                    let (taken, said) = plain.take(bytes);
                     let fits = |whole: &Vec<u8>| {
                         let rest = &whole[*seen..];
-                        let here = rest.len().min(bytes.len());
-                        rest[..here] == bytes[..here]
+                        let here = rest.len().min(said.len());
+                        rest[..here] == said[..here] && (here == said.len() || !plain.in_chunks())
                     };
                     candidates.retain(fits);
                     let Some(first) = candidates.first() else {
@@ -344,10 +350,11 @@ impl Task {
                             String::from_utf8_lossy(&bytes[..bytes.len().min(120)])
                         ));
                     };
-                    let here = (first.len() - *seen).min(bytes.len());
+                    let here = (first.len() - *seen).min(said.len());
                     *seen += here;
-                    bytes = &bytes[here..];
-                    if *seen == first.len() {
+                    bytes = &bytes[if plain.in_chunks() { taken } else { here }..];
+                    let same = candidates.iter().any(|whole| whole.len() == *seen);
+                    if plain.is_over(same) {
                         *answered += 1;
                         (*seen, *not_before) = (0, now + think);
                         candidates.clear();
@@ -356,5 +363,62 @@ impl Task {
                 Ok(())
             }
         }
+    }
+}
+
+/// An answer without its chunks: how a body is cut may change on its way.
+#[derive(Clone, Debug, Default)]
+pub struct Plain {
+    /// The request may be repeated, so that its answer may be cut anew.
+    any: bool,
+    head: Vec<u8>,
+    body: Option<Body>,
+}
+
+impl Plain {
+    fn of(request: &[u8]) -> Plain {
+        let get = request.starts_with(b"GET ");
+        Plain { any: get, ..Plain::default() }
+    }
+
+    /// It is cut into chunks, and they have begun.
+    fn in_chunks(&self) -> bool {
+        self.body.is_some()
+    }
+
+    /// Whether the answer has come whole; `same` if all that it says has.
+    fn is_over(&self, same: bool) -> bool {
+        same && self.body.is_none_or(|body| body.over())
+    }
+
+    /// How many bytes belong to the answer, if it is in chunks, and what they say.
+    fn take(&mut self, bytes: &[u8]) -> (usize, Vec<u8>) {
+        let (mut taken, mut said) = (0, Vec::new());
+        while taken < bytes.len() {
+            match &mut self.body {
+                Some(body) if body.over() || body.broken() => break,
+                Some(body) => {
+                    let (count, data) = body.next(&bytes[taken..]);
+                    if data {
+                        said.extend_from_slice(&bytes[taken..taken + count]);
+                    }
+                    taken += count;
+                }
+                None => {
+                    said.push(bytes[taken]);
+                    self.head.push(bytes[taken]);
+                    taken += 1;
+                    if self.any && self.head.ends_with(b"\r\n\r\n") {
+                        let head = std::mem::take(&mut self.head);
+                        let text = String::from_utf8_lossy(&head);
+                        if text.contains("Transfer-Encoding: chunked") {
+                            self.body = Some(Body::new(Framing::Chunked));
+                        }
+                        self.any &= self.body.is_some() || text.starts_with("HTTP/1.1 1");
+                    }
+                }
+            }
+        }
+        (taken, said)
     }
 }

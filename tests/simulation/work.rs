@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::app::Task;
+use crate::app::{Plain, Task};
 use crate::origin::Ledger;
 use crate::plan::{Plan, Work};
 use crate::random::{Random, pattern};
@@ -67,6 +67,7 @@ pub fn draw(
         written: 0,
         answered: 0,
         candidates: Vec::new(),
+        plain: Plain::default(),
         seen: 0,
         not_before: stp_proto::time::Instant::default(),
     };

@@ -268,7 +268,10 @@ impl<S: Streams, M: Seal> Near for Http<S, M> {
         if self.machine.is_ready() {
             return Poll::Ready(());
         }
-        self.stream.as_ref().map_or(Poll::Pending, |stream| stream.poll_readable(cx))
+        match self.stream.as_ref().map_or(Poll::Pending, |stream| stream.poll_readable(cx)) {
+            Poll::Pending if self.machine.service_pauses(now) => Poll::Ready(()),
+            readable => readable,
+        }
     }
 
     fn poll_writable(&mut self, now: Instant, cx: &mut Context<'_>) -> Poll<()> {

@@ -219,6 +219,13 @@ impl<S: Streams> Join<S> {
                 Err(why) => Step::Done(Err(why.into())),
             },
             Read::Nothing => self.wait(Phase::Comparing(stream, splice, held)),
+            Read::End(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                match splice.until_close().then(|| splice.ended()) {
+                    Some(Ok(step)) => self.compared(stream, splice, held, step),
+                    Some(Err(why)) => Step::Done(Err(why.into())),
+                    None => Step::Done(Err(broke(error))),
+                }
+            }
             Read::End(error) => Step::Done(Err(broke(error))),
         }
     }
@@ -226,24 +233,14 @@ impl<S: Streams> Join<S> {
     fn compared(
         &mut self,
         stream: S::Stream,
-        mut splice: Box<Splice>,
-        mut held: Vec<u8>,
+        splice: Box<Splice>,
+        held: Vec<u8>,
         step: SpliceStep,
     ) -> Step<S> {
-        let SpliceStep::Joined(needed) = step else {
-            return self.go_on(Phase::Comparing(stream, splice, held));
-        };
-        held.drain(..needed);
-        let most = splice.left.unwrap_or(u64::MAX);
-        let left = usize::try_from(most).unwrap_or(usize::MAX);
-        if held.len() > left && splice.excess == 0 {
-            let text = "the service sent more than it said";
-            return Step::Done(Err(NoReplay::new(NoReplayKind::Mismatch, text).into()));
+        match step {
+            SpliceStep::More => self.go_on(Phase::Comparing(stream, splice, held)),
+            SpliceStep::Joined => Step::Done(Ok(Box::new((stream, splice.into_joined())))),
         }
-        held.truncate(left);
-        let reusable = splice.keep_alive && splice.excess == 0;
-        let joined = Joined { ahead: held, seam: splice.take_seam(), left: splice.left, reusable };
-        Step::Done(Ok(Box::new((stream, joined))))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use stp_proto::replay::Policy;
 use stp_proto::replay::http::{
-    Exchange, Judged, Plan, RequestHead, ResponseHead, Splice, SpliceStep,
+    Exchange, Framing, Judged, Plan, RequestHead, ResponseHead, Splice, SpliceStep,
 };
 use stp_proto::seam::{BLOCK, Seam, SeamProof};
 
@@ -27,8 +27,10 @@ pub fn run(data: &[u8]) {
     let passed = if lies { draw.position() } else { u64::from(draw.u32()) % HAVE_MAX };
     let have = head_at.saturating_add(passed);
     let body_at = head_at.saturating_add(response.len() as u64);
+    let chunks = None;
+    let (request_head, response_head) = (request.to_vec(), response.to_vec());
     let exchange =
-        Exchange::Response { request: request.to_vec(), response: response.to_vec(), head_at };
+        Exchange::Response { request: request_head, response: response_head, head_at, chunks };
     let first = original(request, response).and_then(|head| head.range).map_or(0, |r| r.first);
     let proof = if lies {
         let (from, until) = draw.span();
@@ -45,11 +47,18 @@ pub fn run(data: &[u8]) {
     assert!(length <= answer.len());
     let (question, _) = RequestHead::parse(request).ok().flatten().expect("the plan was made");
     let parsed = ResponseHead::parse(&answer[..length], &question).ok().flatten();
-    let begin = parsed.and_then(|(head, _)| head.range).map_or(0, |range| range.first);
+    let Some((head, _)) = parsed else { return };
+    let begin = head.range.map_or(0, |range| range.first);
     let body_have = have.saturating_sub(body_at);
+    let length = match head.framing {
+        Framing::Length(length) => length,
+        Framing::Close => u64::MAX,
+        // The file is fed without chunks here.
+        Framing::Chunked | Framing::Empty => return,
+    };
     if !lies {
         // The answer's body is the same file; joined is where the app's part ends.
-        assert_eq!(joined(&mut splice, begin), first + body_have - begin);
+        joined(*splice, (begin, length), first + body_have);
     }
 }
 
@@ -71,17 +80,22 @@ fn proof(body_at: u64, have: u64, first: u64) -> SeamProof {
     seam.proof()
 }
 
-/// Feeds the file from `begin` on until the splice has joined; says how many bytes that took.
-fn joined(splice: &mut Splice, begin: u64) -> u64 {
+/// Feeds the file, `length` bytes from `begin` on, until the splice has joined: what follows for
+/// the app is the file from byte `goes_on` on.
+fn joined(mut splice: Splice, (begin, length): (u64, u64), goes_on: u64) {
     let (mut fed, mut piece) = (0_u64, 0);
     loop {
-        let bytes: Vec<u8> = (fed..fed + piece).map(|at| byte(begin.wrapping_add(at))).collect();
+        let end = (fed + piece).min(length);
+        let bytes: Vec<u8> = (fed..end).map(|at| byte(begin.wrapping_add(at))).collect();
         match splice.feed(&bytes).expect("the same file") {
-            SpliceStep::Joined(taken) => return fed + taken as u64,
-            SpliceStep::More => fed += piece,
+            SpliceStep::Joined => break,
+            SpliceStep::More => fed = end,
         }
         assert!(fed <= 64 * HAVE_MAX, "more is skipped than a test should feed");
         piece = piece * 3 + 1;
         piece = piece.min(50_000);
+    }
+    for (at, found) in (goes_on..).zip(splice.into_joined().ahead()) {
+        assert_eq!(*found, byte(at));
     }
 }

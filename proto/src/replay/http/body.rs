@@ -80,6 +80,12 @@ impl Body {
         self.0 == State::Close
     }
 
+    /// Nothing stands between its bytes.
+    #[must_use]
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(self.0, State::Length(_) | State::Close | State::Over)
+    }
+
     /// How many bytes may come that certainly belong to it. For chunks this is a lower bound.
     #[must_use]
     pub fn at_least(&self) -> u64 {
@@ -101,6 +107,15 @@ impl Body {
             taken += self.step(&bytes[taken..]);
         }
         taken
+    }
+
+    /// Takes the next part of the body from the front of `bytes`, which are not empty: says how
+    /// long it is, and whether it is data, not what frames it. Nothing is taken when it is over, or
+    /// broken.
+    #[must_use]
+    pub fn next(&mut self, bytes: &[u8]) -> (usize, bool) {
+        let data = matches!(self.0, State::Length(_) | State::Close | State::Data(_));
+        (self.step(bytes), data)
     }
 
     fn step(&mut self, bytes: &[u8]) -> usize {

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::chunks::Base;
+
 /// Where an exchange stands, for a server that was not there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -29,7 +31,21 @@ pub enum Exchange {
         response: Vec<u8>,
         /// Down position of the first byte of the response head.
         head_at: u64,
+        /// How a body in chunks is cut; none for other bodies.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        chunks: Option<Base>,
     },
+}
+
+impl Exchange {
+    /// With this base of its chunks.
+    #[must_use]
+    pub(super) fn cut(mut self, base: Option<Base>) -> Self {
+        if let Self::Response { chunks, .. } = &mut self {
+            *chunks = base;
+        }
+        self
+    }
 }
 
 /// Heads are nearly all ASCII: as text they take less room in JSON than as base64. Long ones are

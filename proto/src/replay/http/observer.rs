@@ -6,64 +6,10 @@
 
 use super::body::{Body, Framing};
 use super::exchange::Exchange;
+use super::flow::{Down, Ending, Flow, Up};
 use super::head::{HEAD_MAX, RequestHead, ResponseHead};
 use super::scan::{Scan, Scanned};
 use crate::seam::{BLOCK, Seam, SeamProof};
-
-/// What the next bytes of a direction are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flow {
-    /// Part of a head; the observer keeps them until it is whole.
-    Head,
-    /// Body: at least this many bytes may pass before anything else begins.
-    Body(u64),
-    /// The next request, which waits for the exchange before it.
-    Wait,
-    /// Not followed (any more): whatever comes may pass.
-    Opaque,
-}
-
-/// What a step of the up direction came upon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Up {
-    /// Nothing to be done.
-    More,
-    /// A request head is whole: let [`Observer::request_head`] go.
-    Head {
-        /// Up position at which the request begins.
-        begin: u64,
-        /// The request may be executed twice.
-        repeatable: bool,
-    },
-    /// This is not HTTP/1: let [`Observer::take_held_up`] go, then all else.
-    Opaque,
-}
-
-/// What a step of the down direction came upon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Down {
-    /// Nothing to be done.
-    More,
-    /// A head is whole: send a ticket, then let [`Observer::release_head`] go.
-    Head,
-    /// An interim head (1xx) is whole: let [`Observer::take_held_down`] go.
-    Interim,
-    /// This is not HTTP/1, or not from here on: let [`Observer::take_held_down`] go, then all.
-    Opaque,
-}
-
-/// What it means that the server closed now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// Nothing is missing, or it cannot be told: the app sees the end.
-    Fair,
-    /// The request may be sent once more: nothing was answered.
-    Unanswered,
-    /// A response was cut that can be continued.
-    Cut,
-    /// A response was cut that cannot be continued.
-    Lost,
-}
 
 /// One direction of the exchange under way.
 #[derive(Debug)]
@@ -165,8 +111,8 @@ impl Observer {
         let passed = down.checked_sub(observer.body_at())?;
         observer.response.body = match observer.response.head.as_ref()?.framing {
             Framing::Length(length) => Body::new(Framing::Length(length.checked_sub(passed)?)),
-            Framing::Close => Body::new(Framing::Close),
-            _ => Body::new(Framing::Empty),
+            Framing::Close | Framing::Chunked => Body::new(Framing::Close),
+            Framing::Empty => Body::new(Framing::Empty),
         };
         observer.seam = seam.or(observer.seam.take());
         observer.held = false;
@@ -365,7 +311,9 @@ impl Observer {
         }
         self.continuable = self.continuable_with(&head);
         self.response.body = Body::new(head.framing);
-        self.seam = self.continuable.then(|| Seam::new(self.body_at(), BLOCK));
+        // Who cuts a body into chunks keeps the digest of it.
+        let digested = self.continuable && head.framing != Framing::Chunked;
+        self.seam = digested.then(|| Seam::new(self.body_at(), BLOCK));
         self.response.head = Some(head);
         self.held = true;
         Down::Head
@@ -391,7 +339,8 @@ impl Observer {
     }
 
     /// Down position of the first byte of the body.
-    fn body_at(&self) -> u64 {
+    #[must_use]
+    pub fn body_at(&self) -> u64 {
         self.response.at + count(self.response.raw.len())
     }
 
@@ -399,8 +348,7 @@ impl Observer {
         self.request.head.as_ref().is_some_and(RequestHead::repeatable)
             && match head.framing {
                 Framing::Empty | Framing::Length(_) => head.status != 206 || head.range.is_some(),
-                Framing::Close => head.status != 206,
-                Framing::Chunked => false,
+                Framing::Close | Framing::Chunked => head.status != 206,
             }
     }
 
@@ -415,7 +363,7 @@ impl Observer {
             let untouched = self.response.raw.is_empty();
             return if repeatable && untouched { Ending::Unanswered } else { Ending::Lost };
         }
-        if self.response.body.until_close() {
+        if self.response.body.until_close() && !self.in_chunks() {
             Ending::Fair
         } else if self.continuable {
             Ending::Cut
@@ -432,6 +380,30 @@ impl Observer {
             self.response.body = Body::new(Framing::Length(left));
             self.finish();
         }
+    }
+
+    /// The app gets the body of the response under way, which can be continued, in chunks.
+    #[must_use]
+    pub fn in_chunks(&self) -> bool {
+        let framing = self.response.head.as_ref().map(|head| head.framing);
+        self.continuable && framing == Some(Framing::Chunked)
+    }
+
+    /// The body of the response under way is framed by somebody else, who will say when it
+    /// [ends](Observer::body_ended).
+    pub fn follow_no_chunks(&mut self) {
+        self.response.body = Body::new(Framing::Close);
+    }
+
+    /// The body of the response under way has been let go, whole.
+    pub fn body_ended(&mut self) {
+        self.response.body = Body::new(Framing::Empty);
+        self.finish();
+    }
+
+    /// The service's bytes are not understood from here on.
+    pub fn give_up(&mut self, why: &'static str) {
+        self.become_opaque(why);
     }
 
     /// The response under way ends, for the app, with the stream.
@@ -457,7 +429,9 @@ impl Observer {
                 return format!("{method}, which is never sent twice");
             }
             (None, Some(request), _) if !request.repeatable() => "a request with a body",
-            (None, _, Some(head)) if head.framing == Framing::Chunked => "a body in chunks",
+            (None, _, Some(head)) if head.status == 206 && head.range.is_some() => {
+                "a part of a file without its length"
+            }
             (None, _, Some(head)) if head.status == 206 => "a response of several ranges",
             _ => "heads too long for a ticket",
         };
@@ -500,6 +474,7 @@ impl Observer {
                 request: self.request.raw.clone(),
                 response: self.response.raw.clone(),
                 head_at: self.response.at,
+                chunks: None,
             })
         } else if self.unsafe_request() {
             None

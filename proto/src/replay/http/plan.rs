@@ -10,7 +10,8 @@
 use super::body::Framing;
 use super::exchange::Exchange;
 use super::head::{ContentRange, RequestHead, ResponseHead};
-use super::splice::Splice;
+use super::splice::{Had, Splice};
+use super::translate::Decoder;
 use crate::chain::{self, Mark};
 use crate::replay::{NoReplay, NoReplayKind, Policy};
 use crate::seam::{BLOCK, SeamProof, Verifier};
@@ -62,7 +63,7 @@ pub struct Ask {
     length: Option<u64>,
     /// Body bytes the app has.
     have: u64,
-    proof: Option<SeamProof>,
+    had: Had,
     policy: Policy,
     /// Where the answer begins and the check that goes on from there, if the front is known.
     known: Option<(u64, Verifier)>,
@@ -77,7 +78,7 @@ impl Plan {
         proof: Option<SeamProof>,
         policy: Policy,
     ) -> Result<Self, NoReplay> {
-        let (request, response, head_at) = match exchange {
+        let (request, response, head_at, chunks) = match exchange {
             Exchange::Idle { .. } if have != at => {
                 let text = format!(
                     "{} bytes of a response without known length have been received",
@@ -88,7 +89,9 @@ impl Plan {
             Exchange::Interim { interim, head_at } => return interim_rest(interim, *head_at, have),
             Exchange::Idle { close: true } => return Ok(Self::Closed),
             Exchange::Idle { close: false } => return Ok(Self::Fresh),
-            Exchange::Response { request, response, head_at } => (request, response, *head_at),
+            Exchange::Response { request, response, head_at, chunks } => {
+                (request, response, *head_at, chunks)
+            }
         };
         let broken = || mismatch("the ticket holds no exchange that can be continued");
         let (question, length) = RequestHead::parse(request).ok().flatten().ok_or_else(broken)?;
@@ -111,11 +114,11 @@ impl Plan {
         let passed_head = usize::try_from(passed).unwrap_or(usize::MAX).min(response.len());
         let head_rest = response[passed_head..].to_vec();
         let body_have = passed - u64::try_from(passed_head).unwrap_or(passed);
-        let body = match original.framing {
-            Framing::Empty => Some(0),
-            Framing::Length(length) => Some(length),
-            Framing::Close if !partial => None,
-            Framing::Chunked | Framing::Close => return Err(broken()),
+        let body = match (original.framing, chunks) {
+            (Framing::Empty, None) => Some(0),
+            (Framing::Length(length), None) => Some(length),
+            (Framing::Close, None) | (Framing::Chunked, Some(_)) if !partial => None,
+            _ => return Err(broken()),
         };
         if let Some(body) = body.filter(|body| body_have > *body) {
             return Err(mismatch(format!("received {body_have} bytes of a body of {body}")));
@@ -126,9 +129,16 @@ impl Plan {
         }
         let response_length = u64::try_from(response.len()).unwrap_or(u64::MAX);
         let body_at = head_at.checked_add(response_length).ok_or_else(broken)?;
-        let proof = sound(proof, body_at, have)?;
+        let (body_have, had) = match chunks {
+            None => (body_have, Had::Plain(sound(proof, body_at, have)?)),
+            Some(base) if base.at >= body_at && base.is_sound() => {
+                let had = Had::Chunks(base.clone(), sound(proof, base.at, have)?);
+                (if body_have > 0 { base.body_at(have) } else { 0 }, had)
+            }
+            Some(_) => return Err(broken()),
+        };
         let parts = (question, original, head_rest);
-        let ask = Ask::new(exchange.clone(), parts, (body, body_have), proof, policy)?;
+        let ask = Ask::new(exchange.clone(), parts, (body, body_have), had, policy)?;
         Ok(Self::Ask(Box::new(ask)))
     }
 
@@ -155,7 +165,7 @@ fn interim_rest(interim: &[u8], head_at: u64, have: u64) -> Result<Plan, NoRepla
     }
 }
 
-/// The proof, if it is one of the body between these positions.
+/// The proof, if it is one of the stream between these positions.
 fn sound(proof: Option<SeamProof>, body_at: u64, have: u64) -> Result<Option<SeamProof>, NoReplay> {
     if have <= body_at {
         return Ok(None);
@@ -175,7 +185,7 @@ impl Ask {
         exchange: Exchange,
         (question, original, head_rest): (RequestHead, ResponseHead, Vec<u8>),
         (length, have): (Option<u64>, u64),
-        proof: Option<SeamProof>,
+        had: Had,
         policy: Policy,
     ) -> Result<Self, NoReplay> {
         let first = original.range.map_or(0, |range| range.first);
@@ -203,7 +213,7 @@ impl Ask {
             first,
             length,
             have,
-            proof,
+            had,
             policy,
             known: None,
         })
@@ -212,7 +222,8 @@ impl Ask {
     /// How many bytes of the file's front are to be proved; none if it is not its front.
     #[must_use]
     pub fn front(&self) -> Option<u64> {
-        let is_front = self.first == 0 && self.length.is_some() && self.proof.is_some();
+        let proved = matches!(self.had, Had::Plain(Some(_)));
+        let is_front = self.first == 0 && self.length.is_some() && proved;
         is_front.then_some(self.have)
     }
 
@@ -220,7 +231,11 @@ impl Ask {
     /// [`MARK_EVERY`](crate::chain::MARK_EVERY) as `number` says are known.
     #[must_use]
     pub fn behind(self, number: u64, mark: Mark) -> Self {
-        let check = self.proof.as_ref().and_then(|proof| chain::verifier(proof, number, mark));
+        let proof = match &self.had {
+            Had::Plain(proof) => proof.as_ref(),
+            Had::Known(_) | Had::Chunks(..) => None,
+        };
+        let check = proof.and_then(|proof| chain::verifier(proof, number, mark));
         let (Some(check), Some(length), Some(_)) = (check, self.length, self.front()) else {
             return self;
         };
@@ -260,7 +275,7 @@ impl Ask {
         let original = &self.original;
         let body = match (answer.framing, self.length) {
             (Framing::Length(body), _) => Some(body),
-            (Framing::Close, None) => None,
+            (Framing::Close | Framing::Chunked, None) => None,
             _ => return Err(self.not_this(answer, "without a length")),
         };
         let whole = original.range.map_or(self.length, |range| range.total);
@@ -276,23 +291,28 @@ impl Ask {
             let text = format!("length {}, not {}", body.unwrap_or(0), whole.unwrap_or(0));
             return Err(NoReplay::new(NoReplayKind::Seam, text));
         }
-        let (left, excess) = self.rest(begin, body)?;
+        // The end of chunks comes from the body itself.
+        let (left, excess) = match &self.had {
+            Had::Plain(_) | Had::Known(_) => self.rest(begin, body)?,
+            Had::Chunks(..) => (None, 0),
+        };
         if answer.encoding != original.encoding {
             return Err(mismatch("another content encoding"));
         }
         self.compare(answer)?;
         let keep_alive = answer.keep_alive && self.question.keep_alive;
+        let decoder = Decoder::new(answer.framing);
         if let Some((at, check)) = &self.known
             && *at == begin
         {
-            return Ok(Splice::new(0, Some(check.clone()), (left, excess), keep_alive));
+            let had = Had::Known(check.clone());
+            return Ok(Splice::new(decoder, 0, had, (left, excess), keep_alive));
         }
         let Some(skip) = self.first.checked_sub(begin) else {
             let text = format!("the answer begins at {begin}, not {}", self.first);
             return Err(mismatch(text));
         };
-        let check = self.proof.clone().map(Verifier::new);
-        Ok(Splice::new(skip, check, (left, excess), keep_alive))
+        Ok(Splice::new(decoder, skip, self.had.clone(), (left, excess), keep_alive))
     }
 
     /// How much of an answer's body that begins at `begin` is for the app (none: until the stream

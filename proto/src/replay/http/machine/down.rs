@@ -1,7 +1,8 @@
 //! From the service to the app.
 
 use super::{App, Carries, Failure, How, Machine, Next, Out, Service, Want};
-use crate::replay::http::observer::{Down, Ending, Flow};
+use crate::replay::http::flow::{Down, Ending, Flow};
+use crate::replay::http::translate::Translation;
 use crate::time::Instant;
 
 /// How a stream of the service ended.
@@ -41,6 +42,13 @@ impl Machine {
             if let Some(offer) = self.offer_due() {
                 return Next::Ticket(offer);
             }
+            if self.translation.as_ref().is_some_and(Translation::flushes) {
+                match self.offer_for_chunk() {
+                    Some(offer) => return Next::Ticket(offer),
+                    None => self.emit(),
+                }
+                continue;
+            }
             if !self.ahead.is_empty() {
                 let ahead = self.ahead.take();
                 self.feed(&ahead);
@@ -69,6 +77,9 @@ impl Machine {
         if !matches!(self.service, Service::Open { .. }) {
             return Next::Wait;
         }
+        if self.translation.is_some() {
+            return Next::Read;
+        }
         match self.observer.down_flow() {
             Flow::Head => Next::Read,
             Flow::Wait => Next::Wait,
@@ -86,6 +97,7 @@ impl Machine {
             || self.interim.is_some()
             || self.observer.holds_head()
             || self.tickets.is_due()
+            || self.translation.as_ref().is_some_and(Translation::flushes)
             || self.trouble.as_ref().is_some_and(|trouble| trouble.wants_to_tell().is_some())
             || (self.finished() && !self.is_over())
     }
@@ -110,12 +122,16 @@ impl Machine {
                 // The rest of an answer that was longer than needed.
                 return;
             }
+            if self.translation.is_some() {
+                bytes = &bytes[self.translate(bytes)..];
+                continue;
+            }
             let head = self.observer.down_flow() == Flow::Head;
             let (taken, event) = self.observer.down(bytes);
             match event {
                 Down::More if head => {}
                 Down::More => self.out.push(&bytes[..taken]),
-                Down::Head => {}
+                Down::Head => self.begin_body(),
                 Down::Interim => self.interim = Some(self.observer.take_held_down()),
                 Down::Opaque if head => {
                     let held = self.observer.take_held_down();
@@ -144,6 +160,9 @@ impl Machine {
         let used = matches!(self.service, Service::Open { carries: Carries::Another, .. });
         self.service = Service::None;
         let broken = matches!(ended, Ended::Broken(_));
+        if !broken && self.body_ends_with_the_stream() {
+            return;
+        }
         match self.observer.ending() {
             // A body that ends with its stream does not end by a reset.
             Ending::Fair if broken && self.is_continuable() => self.ask_for_the_rest(now),
@@ -177,7 +196,12 @@ impl Machine {
     /// To be called only if it [would be asked again](Machine::would_ask_again).
     pub fn path_lost(&mut self, now: Instant) {
         let want = match self.observer.ending() {
-            Ending::Cut => Want::Rest,
+            Ending::Cut => {
+                if let Some(translation) = &mut self.translation {
+                    translation.hold();
+                }
+                Want::Rest
+            }
             Ending::Unanswered => {
                 self.unsent = self.observer.request_head().to_vec().into();
                 Want::Request
@@ -191,6 +215,9 @@ impl Machine {
     /// the stream, which is short of what the head promised.
     pub(super) fn end_short(&mut self) {
         self.service = Service::None;
+        if let Some(translation) = &mut self.translation {
+            translation.flush();
+        }
         let how = if self.observer.ends_with_the_stream() {
             // Its end would look like that of the whole.
             How::Failed("the rest of a body that ends with its stream is missing".to_owned())

@@ -9,6 +9,8 @@ use crate::replay::http::exchange::Exchange;
 use crate::replay::http::observer::Observer;
 use crate::replay::http::pieces::Waiting;
 use crate::replay::http::plan::{Ask, Plan};
+use crate::replay::http::splice::Joined;
+use crate::replay::http::translate::Translation;
 use crate::replay::{Again, Policy};
 use crate::scope::Scope;
 use crate::time::Instant;
@@ -134,6 +136,8 @@ pub struct Machine {
     pub(super) unsent: Waiting,
     /// From the service, not yet seen by the observer.
     pub(super) ahead: Waiting,
+    /// The body under way does not reach the app as it comes.
+    pub(super) translation: Option<Translation>,
     /// An interim head (1xx) that is to go to the app's side behind its ticket.
     pub(super) interim: Option<Vec<u8>>,
     /// For the app's side, already observed.
@@ -147,9 +151,8 @@ pub struct Beginning {
     service: Service,
     unsent: Vec<u8>,
     out: Vec<u8>,
-    ahead: Vec<u8>,
+    joined: Option<Joined>,
     guard: u64,
-    ticketed: bool,
 }
 
 impl Beginning {
@@ -161,15 +164,7 @@ impl Beginning {
     }
 
     fn at(observer: Observer, service: Service) -> Self {
-        Self {
-            observer,
-            service,
-            unsent: Vec::new(),
-            out: Vec::new(),
-            ahead: Vec::new(),
-            guard: 0,
-            ticketed: false,
-        }
+        Self { observer, service, unsent: Vec::new(), out: Vec::new(), joined: None, guard: 0 }
     }
 
     /// Requests that begin below this up position may have been executed by another server.
@@ -202,38 +197,18 @@ impl Beginning {
                 Self { out: head_rest, ..Self::at(observer, service) }
             }
             Plan::Ask(ask) => {
-                let joined = joined?;
+                let mut joined = joined?;
                 let Ask { head_rest, exchange, .. } = *ask;
-                let Exchange::Response { request, response, head_at } = &exchange else {
+                let Exchange::Response { request, response, head_at, .. } = &exchange else {
                     return None;
                 };
                 let (heads, reached) = ((&**request, &**response, *head_at), reached(&head_rest));
-                let mut observer = Observer::inside(up, reached, heads, joined.seam)?;
-                observer.joined(joined.left);
-                let carries = if joined.reusable { Carries::First } else { Carries::Last };
-                let service = Service::Open { carries, hears: true };
-                Self {
-                    out: head_rest,
-                    ahead: joined.ahead,
-                    ticketed: true,
-                    ..Self::at(observer, service)
-                }
+                let observer = Observer::inside(up, reached, heads, joined.seam.take())?;
+                let joined = Some(joined);
+                Self { out: head_rest, joined, ..Self::at(observer, Service::None) }
             }
         })
     }
-}
-
-/// What is known of a stream that stands at the byte that the app has.
-#[derive(Debug)]
-pub struct Joined {
-    /// What was read of it beyond that byte.
-    pub ahead: Vec<u8>,
-    /// The digest of what the app has.
-    pub seam: Option<crate::seam::Seam>,
-    /// Body bytes for the app behind that byte; none: until the stream ends.
-    pub left: Option<u64>,
-    /// Another request may follow on this stream after the response.
-    pub reusable: bool,
 }
 
 impl Machine {
@@ -247,16 +222,20 @@ impl Machine {
             service: beginning.service,
             app: App::Sends,
             out_state: Out::Goes,
-            tickets: Tickets::new(tickets, beginning.ticketed),
+            tickets: Tickets::new(tickets, beginning.joined.is_some()),
             trouble: None,
             again: Again::default(),
             patience: PATIENCE,
             guard: beginning.guard,
             unsent: beginning.unsent.into(),
-            ahead: beginning.ahead.into(),
+            ahead: Waiting::default(),
+            translation: None,
             interim: None,
             out: beginning.out.into(),
         };
+        if let Some(joined) = beginning.joined {
+            machine.joined(joined);
+        }
         if machine.observer.closing() {
             machine.out_state = Out::Ends { how: How::Fin, early: false };
         }
@@ -293,7 +272,8 @@ impl Machine {
     pub fn due(&self) -> Option<Instant> {
         let wanted = match self.service {
             Service::Wanted(_, at) => Some(at),
-            Service::None | Service::Opening(_) | Service::Open { .. } => None,
+            Service::Open { .. } => self.translation.as_ref().and_then(Translation::due),
+            Service::None | Service::Opening(_) => None,
         };
         let verdict = self.trouble.as_ref().and_then(Trouble::due);
         wanted.into_iter().chain(verdict).min()
@@ -322,7 +302,8 @@ impl Machine {
     pub(super) fn plan_rest(&self) -> Result<Box<Ask>, String> {
         let have = self.observer.positions().1;
         let cannot = || "it cannot be continued".to_owned();
-        let exchange = self.observer.exchange().ok_or_else(cannot)?;
+        let base = self.translation.as_ref().and_then(|translation| translation.base_here(have));
+        let exchange = self.observer.exchange().ok_or_else(cannot)?.cut(base);
         match Plan::make(&exchange, have, have, self.observer.proof(), self.policy) {
             Ok(Plan::Ask(ask)) => Ok(ask),
             Ok(_) => Err(cannot()),
@@ -341,8 +322,7 @@ impl Machine {
         self.trouble = None;
         let carries = if joined.reusable { Carries::First } else { Carries::Last };
         self.service = Service::Open { carries, hears: true };
-        self.ahead = joined.ahead.into();
-        self.observer.joined(joined.left);
+        self.join_body(joined);
         self.settle();
     }
 
@@ -355,6 +335,7 @@ impl Machine {
     pub fn told_the_end(&mut self) {
         self.out_state = Out::Told;
         self.service = Service::None;
+        self.translation = None;
         self.trouble = None;
     }
 
@@ -384,7 +365,7 @@ impl Machine {
             return;
         }
         self.again = Again::default();
-        self.tickets.exchange_ended();
+        self.tickets.exchange_ended(self.translation.take().is_some());
         if self.observer.closing() {
             self.service = Service::None;
             if matches!(self.out_state, Out::Goes) {

@@ -1,5 +1,7 @@
 //! The machine with a driver that does as it says, in pieces of any size.
 
+mod chunks;
+
 use core::time::Duration;
 use std::io::IoSlice;
 
@@ -7,12 +9,14 @@ use super::*;
 use crate::replay::Policy;
 use crate::replay::http::exchange::Exchange;
 use crate::replay::http::plan::Plan;
+use crate::replay::http::splice::Joined;
 use crate::time::Instant;
 
 const REQUEST: &str = "GET /f HTTP/1.1\r\nHost: x\r\n\r\n";
 const HEAD: &str = "HTTP/1.1 200 OK\r\nETag: \"a\"\r\nContent-Length: 1000\r\n\r\n";
 
 /// A driver whose session always has room.
+#[derive(Debug)]
 struct Bed {
     machine: Machine,
     now: Instant,
@@ -134,13 +138,7 @@ impl Bed {
     }
 
     fn join(&mut self, ahead: &[u8]) {
-        let seam = None;
-        self.machine.joined(Joined {
-            ahead: ahead.to_vec(),
-            seam,
-            left: self.left,
-            reusable: true,
-        });
+        self.machine.joined(Joined::plain(ahead, self.left));
         self.turn();
     }
 }

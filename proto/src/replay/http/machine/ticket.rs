@@ -6,6 +6,7 @@ use super::Machine;
 use super::tickets::{Held, Offer};
 use crate::mutant::mutant;
 use crate::replay::http::exchange::Exchange;
+use crate::replay::http::translate::Translation;
 use crate::time::Instant;
 
 /// A ticket is refreshed at most this often.
@@ -16,8 +17,10 @@ impl Machine {
     fn offer(&self) -> Option<Offer> {
         let exchange = self.observer.exchange().filter(|_| self.tickets.made)?;
         let (covers, at) = (self.observer.covers(), self.observer.positions().1);
-        let seam_from = self.observer.seam_from();
-        Some(Offer { at, covers, seam_from, exchange: Ok(exchange) })
+        let base = self.translation.as_ref().and_then(Translation::base);
+        let seam_from = base.map_or(self.observer.seam_from(), |base| base.at);
+        let exchange = Ok(exchange.cut(base.cloned()));
+        Some(Offer { at, covers, seam_from, exchange })
     }
 
     /// The ticket that goes before a response head, once.
@@ -42,6 +45,13 @@ impl Machine {
     /// The head is let go.
     pub(super) fn head_released(&mut self) {
         self.tickets.before_head = false;
+    }
+
+    /// The ticket that says how long the chunk is that is to go out now, once.
+    pub(super) fn offer_for_chunk(&mut self) -> Option<Offer> {
+        let at = self.observer.positions().1;
+        let new = self.translation.as_mut().is_some_and(|translation| translation.announce(at));
+        if new { self.offer() } else { None }
     }
 
     /// A ticket after an exchange that had none.

@@ -51,8 +51,9 @@ impl Tickets {
         self.due
     }
 
-    pub fn exchange_ended(&mut self) {
-        self.due |= self.held != Held::Ticket;
+    /// `lasting`: a ticket of the exchange does not say that it is over.
+    pub fn exchange_ended(&mut self, lasting: bool) {
+        self.due |= self.held != Held::Ticket || lasting;
         self.held = Held::Nothing;
     }
 }

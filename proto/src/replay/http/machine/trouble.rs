@@ -17,6 +17,9 @@ const STARTING: Duration = Duration::from_secs(1);
 impl Machine {
     /// A response was cut that can be continued.
     pub(super) fn ask_for_the_rest(&mut self, now: Instant) {
+        if let Some(translation) = &mut self.translation {
+            translation.hold();
+        }
         match self.again.ask(self.observer.positions().1) {
             Some(pause) => self.service = Service::Wanted(Want::Rest, now + pause),
             None => self.failed(now, Failure::Refused("it gives no more".to_owned())),

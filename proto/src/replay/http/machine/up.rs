@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 
 use super::{App, Machine, Out, Service, Want};
 use crate::mutant::mutant;
-use crate::replay::http::observer::{Flow, Up};
+use crate::replay::http::flow::{Flow, Up};
 use crate::replay::http::pieces::{at_most, beyond};
 use crate::time::Instant;
 

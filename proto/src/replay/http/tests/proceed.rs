@@ -96,27 +96,18 @@ impl Part {
             panic!("the head is whole")
         };
         let mut rest = ask.head_rest.clone();
-        let mut joined = splice.feed(&[])? == SpliceStep::Joined(0);
-        for piece in answer[length..].chunks(piece) {
-            let needed = if joined {
-                0
-            } else {
-                match splice.feed(piece)? {
-                    SpliceStep::More => continue,
-                    SpliceStep::Joined(needed) => needed,
-                }
-            };
-            joined = true;
-            rest.extend_from_slice(&piece[needed..]);
+        let mut pieces = answer[length..].chunks(piece);
+        let mut step = splice.feed(&[])?;
+        while step == SpliceStep::More {
+            step = splice.feed(pieces.next().expect("all of the answer was fed"))?;
         }
-        assert!(joined, "all of the answer was fed");
-        let excess = usize::try_from(splice.excess).unwrap();
-        rest.truncate(rest.len() - excess);
-        assert_eq!(
-            rest.len() - ask.head_rest.len(),
-            usize::try_from(splice.left.unwrap()).unwrap()
-        );
-        if let Some(seam) = splice.take_seam() {
+        let mut joined = splice.into_joined();
+        let mut body = std::mem::take(&mut joined.ahead);
+        pieces.for_each(|piece| body.extend_from_slice(piece));
+        body.truncate(usize::try_from(joined.left.unwrap()).unwrap());
+        assert_eq!(body.len() as u64, joined.left.unwrap());
+        rest.extend(body);
+        if let Some(seam) = joined.seam {
             assert_eq!(Some(seam.proof()), self.proof(have), "the digest goes on");
         }
         Ok(rest)
@@ -171,11 +162,12 @@ fn behind_a_mark_of_the_file_only_the_rest_is_asked_for_and_compared() {
         assert!(text.contains(&format!("Range: bytes={MARK_EVERY}-{}\r\n", length - 1)), "{text}");
         let answer = own.answer(&ask.request);
         let Judged::Splice(head, mut splice) = ask.judge(&answer)? else { panic!("a whole head") };
-        let SpliceStep::Joined(needed) = splice.feed(&answer[head..])? else { panic!("it joins") };
-        let seam = splice.take_seam().map(|seam| seam.proof());
-        assert_eq!(seam, part.proof(have), "the digest goes on");
-        assert_eq!(splice.left, Some((length - 70_000) as u64 - MARK_EVERY));
-        Ok::<_, NoReplay>((needed, answer[head + needed..].to_vec()))
+        let SpliceStep::Joined = splice.feed(&answer[head..])? else { panic!("it joins") };
+        let joined = splice.into_joined();
+        let needed = answer.len() - head - joined.ahead.len();
+        assert_eq!(joined.seam.map(|seam| seam.proof()), part.proof(have), "the digest goes on");
+        assert_eq!(joined.left, Some((length - 70_000) as u64 - MARK_EVERY));
+        Ok::<_, NoReplay>((needed, joined.ahead))
     };
     let rest = part.whole[usize::try_from(have).unwrap()..].to_vec();
     assert_eq!(ask(&replica).unwrap(), (70_000, rest.clone()));
@@ -393,8 +385,12 @@ fn a_ticket_of_something_else_is_refused() {
         ("GET / HTTP/1.1\r\n\r\nGET", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"),
         ("GET / HTTP/1.1\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"),
     ] {
-        let exchange =
-            Exchange::Response { request: request.into(), response: response.into(), head_at: 0 };
+        let exchange = Exchange::Response {
+            request: request.into(),
+            response: response.into(),
+            head_at: 0,
+            chunks: None,
+        };
         let refused = Plan::make(&exchange, 0, 5, None, Policy::default());
         assert_eq!(refused.expect_err("not an exchange").kind, NoReplayKind::Mismatch, "{request}");
     }
@@ -404,7 +400,7 @@ fn a_ticket_of_something_else_is_refused() {
 fn an_observer_goes_on_inside_a_response() {
     let replica = Replica::new(BODY);
     let part = part(&replica, REQUEST);
-    let Exchange::Response { request, response, head_at } = &part.exchange else {
+    let Exchange::Response { request, response, head_at, .. } = &part.exchange else {
         panic!("a response is under way")
     };
     let exchange = (request.as_slice(), response.as_slice(), *head_at);

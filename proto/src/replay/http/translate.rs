@@ -1,0 +1,210 @@
+//! From the framing in which a body comes to the one in which the app gets it.
+
+use core::time::Duration;
+
+use super::body::{Body, Framing};
+use super::chunks::{Base, Cutter};
+use crate::time::Instant;
+
+/// Bytes that wait for the rest of their chunk go out after this time at the latest, and at once
+/// if the last such chunk is longer ago: each costs a ticket of about 1 KiB.
+const FLUSH_EVERY: Duration = Duration::from_millis(50);
+
+/// Follows a body as it comes, and says what of it is data.
+#[derive(Debug)]
+pub(super) struct Decoder {
+    body: Body,
+    /// What came behind the last data: lines of chunks, trailers.
+    framing: Vec<u8>,
+}
+
+/// What a [`Decoder`] made of some bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Decoded {
+    /// All were taken.
+    More,
+    /// The body is over; so many bytes belonged to it.
+    Over(usize),
+    /// So many bytes were taken; the chunks cannot be understood from there on.
+    Broken(usize),
+}
+
+impl Decoder {
+    pub fn new(framing: Framing) -> Self {
+        Self { body: Body::new(framing), framing: Vec::new() }
+    }
+
+    /// Takes bytes of the service; gives data to `sink`.
+    pub fn take(&mut self, bytes: &[u8], mut sink: impl FnMut(&[u8])) -> Decoded {
+        let mut taken = 0;
+        while taken < bytes.len() && !self.body.over() {
+            let (count, data) = self.body.next(&bytes[taken..]);
+            if self.body.broken() {
+                return Decoded::Broken(taken);
+            }
+            let part = &bytes[taken..taken + count];
+            taken += count;
+            if data {
+                self.framing.clear();
+                sink(part);
+            } else {
+                self.framing.extend_from_slice(part);
+            }
+        }
+        if self.body.over() { Decoded::Over(taken) } else { Decoded::More }
+    }
+
+    /// Everything has come.
+    pub fn over(&self) -> bool {
+        self.body.over()
+    }
+
+    /// The end of the service's stream is the end of the body.
+    pub fn until_close(&self) -> bool {
+        self.body.until_close()
+    }
+
+    /// The bytes are framed by nothing but their number, or the end of the stream.
+    pub fn is_plain(&self) -> bool {
+        self.body.is_plain()
+    }
+
+    /// What frames the body, behind the last data.
+    fn framing(&self) -> &[u8] {
+        self.framing.strip_prefix(b"\r\n").unwrap_or(&self.framing)
+    }
+
+    /// The lines behind the last chunk's, with the empty one.
+    pub fn trailers(&self) -> &[u8] {
+        match self.framing().iter().position(|&byte| byte == b'\n') {
+            Some(line) => &self.framing()[line + 1..],
+            None => b"\r\n",
+        }
+    }
+}
+
+/// A body that does not reach the app as it comes.
+#[derive(Debug)]
+pub(super) struct Translation {
+    decoder: Decoder,
+    /// Frames it anew; none: the app gets the mere body.
+    cutter: Option<Cutter>,
+    /// When what waits is to go out.
+    flush_at: Option<Instant>,
+    flushed: Option<Instant>,
+    /// What waits is to go out now.
+    flush: bool,
+    /// The ticket for it was offered.
+    announced: bool,
+}
+
+impl Translation {
+    pub fn new(decoder: Decoder, cutter: Option<Cutter>) -> Self {
+        let (flush_at, flushed, flush, announced) = (None, None, false, false);
+        Self { decoder, cutter, flush_at, flushed, flush, announced }
+    }
+
+    /// Takes bytes of the service; what the app gets of them goes to `out`.
+    pub fn take(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Decoded {
+        let cutter = &mut self.cutter;
+        let decoded = self.decoder.take(bytes, |data| match cutter {
+            Some(cutter) => cutter.push(data, out),
+            None => out.extend_from_slice(data),
+        });
+        match decoded {
+            Decoded::More => {}
+            Decoded::Over(_) => self.end(out),
+            Decoded::Broken(_) => self.give_up(out),
+        }
+        if !self.waits() {
+            self.flush_at = None;
+        }
+        decoded
+    }
+
+    /// The body is over.
+    pub fn end(&mut self, out: &mut Vec<u8>) {
+        if let Some(cutter) = &mut self.cutter {
+            cutter.end(self.decoder.trailers(), out);
+        }
+    }
+
+    /// The chunks cannot be followed: what is there goes out as it came.
+    fn give_up(&mut self, out: &mut Vec<u8>) {
+        if let Some(cutter) = self.cutter.as_mut().filter(|cutter| cutter.waits()) {
+            cutter.emit(out);
+        }
+        out.extend_from_slice(self.decoder.framing());
+    }
+
+    /// The end of the service's stream is the end of the body.
+    pub fn until_close(&self) -> bool {
+        self.decoder.until_close()
+    }
+
+    /// Bytes wait for the rest of their chunk.
+    pub fn waits(&self) -> bool {
+        self.cutter.as_ref().is_some_and(Cutter::waits)
+    }
+
+    /// Nothing more is there now: what waits goes out when its time has come.
+    pub fn pause(&mut self, now: Instant) {
+        if !self.waits() {
+            return;
+        }
+        let flushed = self.flushed.map_or(now, |at| at + FLUSH_EVERY);
+        let at = *self.flush_at.get_or_insert(flushed.max(now));
+        self.flush |= at <= now;
+        if self.flush {
+            self.flushed = Some(now);
+        }
+    }
+
+    /// When [`Translation::pause`] is to be called again.
+    pub fn due(&self) -> Option<Instant> {
+        self.flush_at.filter(|_| !self.flush)
+    }
+
+    /// What waits goes out, whatever comes.
+    pub fn flush(&mut self) {
+        self.flush = self.waits();
+    }
+
+    /// What waits stays until it is known how the body goes on.
+    pub fn hold(&mut self) {
+        (self.flush, self.flush_at) = (false, None);
+    }
+
+    /// What waits is to go out now.
+    pub fn flushes(&self) -> bool {
+        self.flush && self.waits()
+    }
+
+    /// Announces what is to go out now, at this down position; says whether that is new.
+    pub fn announce(&mut self, at: u64) -> bool {
+        let new = !self.announced;
+        if let Some(cutter) = self.cutter.as_mut().filter(|_| new) {
+            cutter.announce(at);
+        }
+        self.announced = true;
+        new
+    }
+
+    /// What waits goes out.
+    pub fn emit(&mut self, out: &mut Vec<u8>) {
+        if let Some(cutter) = &mut self.cutter {
+            cutter.emit(out);
+        }
+        (self.flush, self.announced, self.flush_at) = (false, false, None);
+    }
+
+    /// The base of its chunks that was announced.
+    pub fn base(&self) -> Option<&Base> {
+        self.cutter.as_ref().map(Cutter::base)
+    }
+
+    /// A base at the present down position.
+    pub fn base_here(&self, at: u64) -> Option<Base> {
+        self.cutter.as_ref().map(|cutter| cutter.base_here(at))
+    }
+}
