@@ -43,7 +43,7 @@ pub fn run(data: &[u8]) {
     });
     let Ok(Plan::Ask(ask)) = planned else { return };
     let judged = bounded(MEMORY + 8 * data.len(), || ask.judge(answer));
-    let Ok(Judged::Splice(length, mut splice)) = judged else { return };
+    let Ok(Judged::Splice(length, splice)) = judged else { return };
     assert!(length <= answer.len());
     let (question, _) = RequestHead::parse(request).ok().flatten().expect("the plan was made");
     let parsed = ResponseHead::parse(&answer[..length], &question).ok().flatten();

@@ -55,7 +55,15 @@ fn exchange(draw: &mut Draw<'_>) -> Exchange {
         return Exchange::Http(http::Exchange::Idle { close: draw.bool() });
     }
     let (request, response) = (draw.bytes(2_000), draw.bytes(2_000));
-    Exchange::Http(http::Exchange::Response { request, response, head_at: draw.position() })
+    let (head_at, chunks) = (draw.position(), draw.bool().then(|| base(draw)));
+    Exchange::Http(http::Exchange::Response { request, response, head_at, chunks })
+}
+
+fn base(draw: &mut Draw<'_>) -> http::Base {
+    let (at, body) = (draw.position(), draw.position());
+    let half = |draw: &mut Draw<'_>| u128::from_be_bytes(draw.array());
+    let digest = (half(draw), half(draw), draw.array());
+    http::Base { at, body, first: draw.u32(), digest }
 }
 
 fn grant(draw: &mut Draw<'_>) {

@@ -63,11 +63,12 @@ impl Base {
         let passed = have.saturating_sub(self.at);
         let frame = |size: u32| (head(size).len() as u64, u64::from(size));
         let (line, size) = frame(self.first);
-        let behind = passed.saturating_sub(line + size + 2);
+        let beyond = passed.saturating_sub(line + size + 2);
         let first = passed.saturating_sub(line).min(size);
         let (line, size) = frame(CELL);
-        let (cells, rest) = (behind / (line + size + 2), behind % (line + size + 2));
-        self.body + first + cells * size + rest.saturating_sub(line).min(size)
+        let (cells, rest) = (beyond / (line + size + 2), beyond % (line + size + 2));
+        let behind = cells.saturating_mul(size) + rest.saturating_sub(line).min(size);
+        self.body.saturating_add(first).saturating_add(behind)
     }
 }
 
