@@ -372,7 +372,7 @@ pub struct Plain {
     /// The request may be repeated, so that its answer may be cut anew.
     any: bool,
     head: Vec<u8>,
-    body: Option<Body>,
+    body: Option<Box<Body>>,
 }
 
 impl Plain {
@@ -388,7 +388,7 @@ impl Plain {
 
     /// Whether the answer has come whole; `same` if all that it says has.
     fn is_over(&self, same: bool) -> bool {
-        same && self.body.is_none_or(|body| body.over())
+        same && self.body.as_ref().is_none_or(|body| body.over())
     }
 
     /// How many bytes belong to the answer, if it is in chunks, and what they say.
@@ -412,7 +412,7 @@ impl Plain {
                         let head = std::mem::take(&mut self.head);
                         let text = String::from_utf8_lossy(&head);
                         if text.contains("Transfer-Encoding: chunked") {
-                            self.body = Some(Body::new(Framing::Chunked));
+                            self.body = Some(Box::new(Body::new(Framing::Chunked)));
                         }
                         self.any &= self.body.is_some() || text.starts_with("HTTP/1.1 1");
                     }

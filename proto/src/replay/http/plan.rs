@@ -305,7 +305,7 @@ impl Ask {
         if let Some((at, check)) = &self.known
             && *at == begin
         {
-            let had = Had::Known(check.clone());
+            let had = Had::Known(Box::new(check.clone()));
             return Ok(Splice::new(decoder, 0, had, (left, excess), keep_alive));
         }
         let Some(skip) = self.first.checked_sub(begin) else {

@@ -65,7 +65,7 @@ pub(super) enum Had {
     /// The mere body, with the proof of it (none: nothing can be compared).
     Plain(Option<SeamProof>),
     /// The mere body, of which a part was compared before.
-    Known(Verifier),
+    Known(Box<Verifier>),
     /// Chunks, counted from a base, with the proof of the stream from the base on (none: the app
     /// has nothing behind the base).
     Chunks(Base, Option<SeamProof>),
@@ -112,7 +112,7 @@ impl Splice {
     ) -> Self {
         let (check, again) = match had {
             Had::Plain(proof) => (proof.map(Verifier::new), None),
-            Had::Known(check) => (Some(check), None),
+            Had::Known(check) => (Some(*check), None),
             Had::Chunks(base, proof) => {
                 let before = Some(base.proof()).filter(|_| base.body > 0);
                 let check = proof.map(Verifier::new);
