@@ -75,8 +75,8 @@ fn slow(body: &[u8], stops: &[usize]) -> Bed {
 
 /// What a broker asks for that has the stream up to `have`.
 fn ask(bed: &Bed, have: usize) -> Result<Box<Ask>, NoReplay> {
-    let offers = bed.offers.iter().filter(|offer| offer.at <= have as u64);
-    let offer = offers.last().expect("a ticket came before");
+    let mut offers = bed.offers.iter().filter(|offer| offer.at <= have as u64);
+    let offer = offers.next_back().expect("a ticket came before");
     let exchange = offer.exchange.as_ref().expect("it can be continued");
     let from = usize::try_from(offer.seam_from).unwrap();
     let proof = (have > from).then(|| {
