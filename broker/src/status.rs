@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
-use stp_net::status::{Acting, Feed, Metrics, Source, page};
+use stp_net::status::{Acting, Feed, Metrics, Source, page, state_text};
 use stp_proto::course::PaceCounts;
 
 use crate::broker::Broker;
@@ -93,6 +93,7 @@ impl Source for Status {
         ended.truncate(20);
         page("Sessions")
             .text(&about)
+            .text(&where_from(broker))
             .text(&troubles(broker))
             .heading("Sessions")
             .table(&SESSION_HEAD, &sessions.iter().map(session_row).collect::<Vec<_>>())
@@ -167,6 +168,19 @@ fn servers(broker: &Broker) -> Vec<(String, bool, usize)> {
     broker.all_servers().iter().map(server).collect()
 }
 
+/// Where it is configured, and at which gateway it is known.
+fn where_from(broker: &Broker) -> String {
+    let file = format!("Configuration: {}.", broker.tables().config.file.display());
+    let gateway = broker.directory.status();
+    match (gateway["places"][0].as_str(), gateway["user"].as_str()) {
+        (Some(place), Some(user)) => {
+            let state = gateway["trouble"].as_str().unwrap_or("no trouble");
+            format!("{file} Gateway: {user}@{place}, {state}.")
+        }
+        _ => file,
+    }
+}
+
 /// One line for the page.
 fn troubles(broker: &Broker) -> String {
     match trouble::list(broker) {
@@ -199,7 +213,7 @@ fn session_row(session: &Value) -> Vec<String> {
         app(session),
         text(&session["destination"]),
         text(&session["server"]),
-        text(&session["state"]).replace('_', " "),
+        state_text(session),
         rtt,
         both_ways(session),
         format!("{}/s", short_bytes(rate)),

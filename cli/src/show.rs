@@ -1,5 +1,6 @@
 //! `session status`: what the broker says, for a person.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use serde_json::Value;
 use crate::args::Status;
 use crate::broker;
 use crate::print::print;
+use stp_net::status::state_text;
 use stp_net::table::{Table, bytes, time};
 
 /// How many ended sessions are shown.
@@ -48,7 +50,8 @@ fn page(status: &Value) -> String {
         sessions.len(),
         if sessions.len() == 1 { "" } else { "s" },
     );
-    text += &trouble(&list(&status["trouble"]));
+    text += &about(status);
+    text += &trouble(&list(&status["trouble"]), std::io::stdout().is_terminal());
     text += &servers(&list(&status["services"]));
     text += &session_table(&sessions);
     text += &events(&sessions);
@@ -57,8 +60,24 @@ fn page(status: &Value) -> String {
 }
 
 /// What is wrong now, one line each.
-fn trouble(all: &[Value]) -> String {
-    all.iter().map(|one| format!("trouble: {}\n", word(one))).collect()
+fn trouble(all: &[Value], colours: bool) -> String {
+    let (red, plain) = if colours { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
+    all.iter().map(|one| format!("{red}trouble:{plain} {}\n", word(one))).collect()
+}
+
+/// Where it is configured, and at which gateway it is known.
+fn about(status: &Value) -> String {
+    let file = word(&status["broker"]["config"]);
+    let gateway = &status["gateway"];
+    let place = list(&gateway["places"]).first().map(word);
+    let known = match (place, gateway["user"].as_str()) {
+        (Some(place), Some(_)) => {
+            let state = if gateway["trouble"].is_null() { "" } else { " (trouble)" };
+            format!(" · gateway {}@{place}{state}", word(&gateway["user"]))
+        }
+        _ => String::new(),
+    };
+    if file.is_empty() { String::new() } else { format!("configuration {file}{known}\n") }
 }
 
 fn servers(services: &[Value]) -> String {
@@ -101,7 +120,7 @@ fn session_table(sessions: &[Value]) -> String {
             format!("{} {}", word(&session["app"]["comm"]), session["app"]["pid"]),
             word(&session["destination"]),
             way(session),
-            state(session).to_owned(),
+            state_text(session),
             rtt.map_or("–".into(), |ms| format!("{ms:.1} ms")),
             bytes(number(&session["positions"]["dlv"])),
             bytes(number(&session["positions"]["end"])),
@@ -109,19 +128,30 @@ fn session_table(sessions: &[Value]) -> String {
             bytes(number(&session["unacknowledged"])),
         ]);
     }
+    if sessions.len() > 1 {
+        table.row(totals(sessions));
+    }
     format!("\n{}", table.fitted())
 }
 
-/// Its state in words for a person.
-fn state(session: &Value) -> &'static str {
-    match session["state"].as_str().unwrap_or_default() {
-        "active" => "active",
-        "suspended" => "suspended",
-        "sent_resume" => "coming back",
-        "ready_resume" => "waiting for a link",
-        "closed" => "closed",
-        _ => "opening",
-    }
+/// The last row of many.
+fn totals(sessions: &[Value]) -> Vec<String> {
+    let sum = |of: &dyn Fn(&Value) -> u64| bytes(sessions.iter().map(of).sum());
+    let waiting = sessions.iter().filter(|session| session["state"] != "active").count();
+    let state =
+        if waiting == 0 { "all active".to_owned() } else { format!("{waiting} not active") };
+    vec![
+        String::new(),
+        "total".to_owned(),
+        format!("{} sessions", sessions.len()),
+        String::new(),
+        state,
+        String::new(),
+        sum(&|session| number(&session["positions"]["dlv"])),
+        sum(&|session| number(&session["positions"]["end"])),
+        format!("{}/s", sum(&|session| number(&session["rate_in"]) + number(&session["rate_out"]))),
+        sum(&|session| number(&session["unacknowledged"])),
+    ]
 }
 
 /// Its server, and the one through which it goes there.
@@ -202,7 +232,9 @@ mod tests {
     #[test]
     fn a_session_is_a_row_and_a_transfer_names_both_servers() {
         let text = page(&serde_json::json!({
-            "broker": {"version": "0.1.0", "pid": 7, "uptime_s": 65},
+            "broker": {"version": "0.1.0", "pid": 7, "uptime_s": 65, "config": "/x/broker.toml"},
+            "gateway": {"places": ["g.e.org:4700"], "user": "alice", "trouble": null},
+            "trouble": ["server a: nobody listens there"],
             "services": [{"name": "www.m@e.org", "servers": [
                 {"name": "a", "state": "refuses", "warm_links": 0, "why": "connection refused"}]}],
             "sessions": [{"id": 3, "app": {"comm": "curl\u{1b}", "pid": 12}, "state": "active",
@@ -219,6 +251,8 @@ mod tests {
             "a → b server died",
             "180 ms",
             "b via c",
+            "configuration /x/broker.toml · gateway alice@g.e.org:4700",
+            "trouble: server a: nobody listens there",
         ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }

@@ -52,6 +52,7 @@ impl<N: Near, F: Far> Driver<N, F> {
         self.rate.note(now, received, elapsed);
         self.status.publish(Snapshot {
             state: self.session.state(),
+            state_ms: 0,
             epoch: self.session.epoch(),
             positions: Positions {
                 una: at.una,

@@ -2,6 +2,7 @@
 //! server; it never reaches into the data path.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde::{Serialize, Serializer};
@@ -60,6 +61,8 @@ pub struct Snapshot {
     /// The state; shown by its name.
     #[serde(serialize_with = "by_name")]
     pub state: State,
+    /// How long it has been in this state, milliseconds.
+    pub state_ms: u64,
     /// Highest epoch seen.
     pub epoch: u32,
     /// Positions of both directions.
@@ -91,6 +94,7 @@ impl Default for Snapshot {
     fn default() -> Snapshot {
         Snapshot {
             state: State::Suspended,
+            state_ms: 0,
             epoch: 0,
             positions: Positions::default(),
             unacknowledged: 0,
@@ -141,6 +145,8 @@ pub struct SessionStatus {
     /// Where it is told as it happens, and which session it is.
     feed: Option<(Feed, Value)>,
     inner: Mutex<(Snapshot, VecDeque<History>)>,
+    /// When the state changed last.
+    changed: Mutex<Option<Instant>>,
     series: Mutex<VecDeque<Moment>>,
 }
 
@@ -167,7 +173,9 @@ impl SessionStatus {
     /// The last published numbers.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        self.inner.lock().0.clone()
+        let changed = self.changed.lock().map_or(Duration::ZERO, |changed| changed.elapsed());
+        let state_ms = u64::try_from(changed.as_millis()).unwrap_or(u64::MAX);
+        Snapshot { state_ms, ..self.inner.lock().0.clone() }
     }
 
     /// What happened, oldest first, bounded.
@@ -206,7 +214,12 @@ impl SessionStatus {
     }
 
     pub(crate) fn publish(&self, snapshot: Snapshot) {
-        self.inner.lock().0 = snapshot;
+        let mut inner = self.inner.lock();
+        let mut changed = self.changed.lock();
+        if changed.is_none() || inner.0.state != snapshot.state {
+            *changed = Some(Instant::now());
+        }
+        inner.0 = snapshot;
     }
 }
 

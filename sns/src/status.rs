@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use stp_net::link::Acceptor;
 use stp_net::status::{ActError, Acting, Metrics, Source, page};
 
+use crate::record::Announced;
 use crate::sns::Sns;
 
 /// The status of a daemon.
@@ -42,6 +43,20 @@ impl Status {
         })
     }
 
+    /// What is said of each server that is allowed: by its name, what it may offer, and what it has
+    /// announced if it is there.
+    fn servers<T>(&self, tell: impl Fn(&str, &[String], Option<&Announced>) -> T) -> Vec<T> {
+        self.sns.tables.read(|held| {
+            let allowed = held.servers.iter();
+            allowed
+                .map(|(name, server)| {
+                    let there = held.announced.get(name).map(|announced| &announced.value);
+                    tell(name, &server.value.services, there)
+                })
+                .collect()
+        })
+    }
+
     fn gauges(&self) -> [(&'static str, &'static str, f64); 9] {
         let sizes = self.sizes();
         let links = self.sns.links.taken();
@@ -73,14 +88,10 @@ impl Source for Status {
                 .into()
         };
         let gauges = self.gauges().map(|(name, _, value)| (name.to_owned(), json!(value)));
-        let servers = sns.tables.read(|held| {
-            let announced = held.announced.iter();
-            announced
-                .map(|(name, announced)| {
-                    json!({ "server": name, "addresses": announced.value.addresses,
-                        "services": announced.value.services })
-                })
-                .collect::<Vec<_>>()
+        let servers = self.servers(|name, allowed, there| {
+            json!({ "server": name, "there": there.is_some(),
+                "addresses": there.map_or(&[][..], |there| &there.addresses),
+                "services": there.map_or(allowed, |there| &there.services) })
         });
         json!({
             "sns": {
@@ -141,19 +152,16 @@ impl Source for Status {
             .iter()
             .map(|(name, _, value)| vec![(*name).to_owned(), value.to_string()])
             .collect();
-        let servers = sns.tables.read(|held| {
-            let announced = held.announced.iter();
-            announced
-                .map(|(name, announced)| {
-                    let addresses: Vec<_> =
-                        announced.value.addresses.iter().map(ToString::to_string).collect();
-                    vec![name.to_string(), addresses.join(" "), announced.value.services.join(" ")]
-                })
-                .collect::<Vec<_>>()
+        let servers = self.servers(|name, allowed, there| {
+            let addresses = there.map_or(&[][..], |there| &there.addresses);
+            let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+            let services = there.map_or(allowed, |there| &there.services);
+            let state = if there.is_some() { "there" } else { "not there" };
+            vec![name.to_owned(), state.to_owned(), addresses.join(" "), services.join(" ")]
         });
         page(&format!("Session Name Server {}", sns.config.name))
-            .heading("Servers that are there")
-            .table(&["name", "addresses", "services"], &servers)
+            .heading("Servers that are allowed")
+            .table(&["name", "state", "addresses", "services"], &servers)
             .heading("Sizes")
             .table(&["what", "how many"], &sizes)
             .heading("Requests")

@@ -192,7 +192,7 @@ fn routes_are_shown_tried_and_added() {
 #[test]
 fn a_person_who_waits_is_told_on_the_terminal_and_the_line_is_taken_back() {
     let mut world = World::new();
-    world.add_server("a", &[("alice/big.iso", &noise(11, 40 << 20))], "");
+    world.add_server("a", &[("alice/big.iso", &noise(11, 120 << 20))], "");
     world.wait_for_file("/alice/big.iso", 1);
     world.login();
     world.start_broker();
@@ -217,7 +217,7 @@ fn a_person_who_waits_is_told_on_the_terminal_and_the_line_is_taken_back() {
     let end = shown();
     let after = end.rsplit("nothing is lost").next().unwrap_or_default();
     assert!(after.contains("\x1b[2K"), "the line is erased: {end:?}");
-    assert_eq!(std::fs::metadata(&file).expect("it is there").len(), 40 << 20);
+    assert_eq!(std::fs::metadata(&file).expect("it is there").len(), 120 << 20);
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod live;
 mod metrics;
 mod page;
 mod token;
+mod words;
 
 use std::fmt;
 use std::future::Future;
@@ -47,6 +48,7 @@ pub use feed::Feed;
 pub use metrics::Metrics;
 pub use page::{Page, page};
 pub use token::Token;
+pub use words::state_text;
 
 const CONNECTIONS_MAX: usize = 64;
 const BODY_MAX: usize = 64 * 1024;
