@@ -257,6 +257,13 @@ impl Broker {
         if let Some(said) = entry.service_said() {
             reason += &format!("; its server said: {said}");
         }
+        if entry.gave_up().is_some() || entry.service_said().is_some() {
+            for refusal in entry.refusals() {
+                if !reason.contains(&refusal) {
+                    reason += &format!("; {refusal}");
+                }
+            }
+        }
         let positions = entry.status.snapshot().positions;
         self.counters.ended.fetch_add(1, Ordering::Relaxed);
         self.counters.bytes_in.fetch_add(positions.dlv, Ordering::Relaxed);
@@ -325,6 +332,7 @@ impl Broker {
             Rejection::Version => "version",
             Rejection::Unknown => "unknown",
             Rejection::Internal => "internal",
+            Rejection::Verifying(_) => "verifying",
         };
         *self.refusals.lock().entry(word.to_owned()).or_default() += 1;
     }
@@ -366,6 +374,7 @@ impl Broker {
         self.overloaded.lock().age(self.now());
         for server in self.all_servers() {
             server.reach.age();
+            server.compare_clocks();
         }
         self.directory.age();
     }

@@ -6,16 +6,21 @@ use std::time::Duration;
 use stp_net::link::Link;
 use stp_proto::course::{Dial, GaveUp, Seek, Target};
 use stp_proto::select::Rank;
+use stp_proto::time::Instant;
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::around::Surroundings;
-use crate::clock::now;
+use crate::broker::Broker;
+use crate::clock::{now, sleep_until};
 use crate::measure;
 use crate::relay;
 use crate::search::{Reaches, search};
 
 /// How long a link to a server that has just answered may take.
 const LINK_MAX: Duration = Duration::from_secs(3);
+/// How often it is tried whether the gateway is there, while a home is silent.
+const KNOCK_EVERY: Duration = Duration::from_secs(10);
 
 /// What a dial has come to.
 pub enum Found {
@@ -54,12 +59,32 @@ pub async fn dial(around: Surroundings, dial: Dial, pass: Option<Arc<[u8]>>) -> 
     }
 }
 
+/// Waits until the gateway takes a connection, from `from` on; for ever without one.
+async fn gateway_answers(broker: &Broker, from: Option<Instant>) {
+    let places = broker.directory.gateway_places();
+    if from.is_none() || places.is_empty() {
+        return std::future::pending().await;
+    }
+    sleep_until(from).await;
+    loop {
+        for place in &places {
+            let connecting = TcpStream::connect((place.host.as_str(), place.port));
+            if matches!(timeout(LINK_MAX, connecting).await, Ok(Ok(_))) {
+                return;
+            }
+        }
+        tokio::time::sleep(KNOCK_EVERY).await;
+    }
+}
+
 /// A link wherever it can be had.
 async fn seek_link(around: &Surroundings, seek: &Seek, pass: Option<Arc<[u8]>>) -> Found {
     let (broker, servers) = (&around.broker, &around.entry.service.servers);
     measure::before_first_choice(servers, &seek.measured_first(now(), around)).await;
     let ways = Reaches(servers.iter().map(|server| Arc::clone(&server.reach)).collect());
-    let searching = search(ways, &broker.news, seek.wanted(now(), around));
+    let wanted = seek.wanted(now(), around);
+    let elsewhere = gateway_answers(broker, wanted.witness_at());
+    let searching = search(ways, &broker.news, wanted, elsewhere);
     // A session that can go on nowhere else may be led to its home.
     let home = seek.home().filter(|_| seek.is_bound_to_home());
     let rescuing = async {

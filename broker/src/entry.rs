@@ -64,6 +64,9 @@ pub struct View {
 /// What may be on its way to a session when its server says that the service gives no more.
 const ON_THE_WAY_MAX: u64 = 16 << 20;
 
+/// Refusals of a session that are told when it ends.
+const REFUSALS_MAX: usize = 4;
+
 /// A session as its broker lists it.
 pub struct Entry {
     /// Its number.
@@ -100,6 +103,8 @@ pub struct Entry {
     gave_up: OnceLock<(i32, String)>,
     /// Why its service gives no more, as its server said, and what had been received then.
     service_said: Mutex<Option<(u64, String)>>,
+    /// What other servers said that did not take it, since it was at its present one.
+    refusals: Mutex<Vec<String>>,
 }
 
 impl Entry {
@@ -133,6 +138,7 @@ impl Entry {
             pause: OnceLock::new(),
             gave_up: OnceLock::new(),
             service_said: Mutex::default(),
+            refusals: Mutex::default(),
         }
     }
 
@@ -144,6 +150,23 @@ impl Entry {
     /// It is at another server now.
     pub fn forget_service(&self) {
         *self.service_said.lock() = None;
+        self.refusals.lock().clear();
+    }
+
+    /// A server does not take it, for this reason.
+    pub fn note_refusal(&self, why: &str) {
+        let mut refusals = self.refusals.lock();
+        refusals.retain(|before| before != why);
+        if refusals.len() == REFUSALS_MAX {
+            refusals.remove(0);
+        }
+        refusals.push(why.to_owned());
+    }
+
+    /// What other servers said that did not take it, the last one last.
+    #[must_use]
+    pub fn refusals(&self) -> Vec<String> {
+        self.refusals.lock().clone()
     }
 
     /// Why its service gave no more than it has received, if its server said so lately. What the

@@ -13,12 +13,15 @@ use std::time::Duration;
 
 use stp_drive::{Act, DialFailed, Dialed, Far, path_sample};
 use stp_net::link::TcpInfo;
-use stp_proto::course::{Action, Course, Deadlines, Denial, Measured, Relay, Target};
+use stp_proto::course::{Action, Course, Deadlines, Denial, Measured, Prepared, Relay, Target};
 use stp_proto::rise::{RiseWatch, Rule, Way};
 use stp_proto::select::{Rank, Rejection, Want};
 use stp_proto::session::{Attempt, Denied, Event, LostCause, Peer, Session, code};
 use stp_proto::time::Instant;
-use stp_proto::wire::{Announcement, Close, ResetFrame, TransferReason};
+use stp_proto::wire::{
+    Announcement, Belongs, Close, Connect, ConnectMode, PrepareRequest, ResetFrame, TransferReason,
+    VERSION,
+};
 use tokio::sync::mpsc;
 
 use crate::any_link::AnyLink;
@@ -32,6 +35,8 @@ use crate::reach::Reach;
 use crate::service::Server;
 use crate::{measure, relay};
 
+/// How long a link to a server that is to get ready may take.
+const PREPARE_MAX: Duration = Duration::from_secs(5);
 /// How long a server that was left, and is out of reach, may yet be told, and how long one attempt
 /// at that may take.
 const LEAVE_MAX: Duration = Duration::from_secs(3_600);
@@ -67,6 +72,8 @@ pub struct SessionFar {
     link: Option<(Arc<Server>, Instant)>,
     /// The round trip of its link.
     watch: RiseWatch,
+    /// What the server that would be next was told.
+    prepared: Prepared,
 }
 
 impl SessionFar {
@@ -90,6 +97,7 @@ impl SessionFar {
             local: None,
             link: None,
             watch: RiseWatch::new(Rule::default()),
+            prepared: Prepared::default(),
         }
     }
 
@@ -140,6 +148,9 @@ impl SessionFar {
                     tracing::info!(session = self.entry().id, why = cause, "{what}");
                 }
                 Action::Note { what, cause } => {
+                    if what == "refused" {
+                        self.entry().note_refusal(&cause);
+                    }
                     tracing::info!(session = self.entry().id, at_byte, why = cause, "{what}");
                     self.entry().record(what, cause, at_byte);
                 }
@@ -313,6 +324,41 @@ impl SessionFar {
         self.carry_out(session, actions)
     }
 
+    /// R69: the server to which the session would go next is told what it receives.
+    fn prepare(&mut self, now: Instant, session: &Session) {
+        if session.transferable().is_err() || !self.course.is_attached() {
+            return;
+        }
+        let request = session.transfer_request();
+        let (Some(ticket), Some(proof)) = (request.ticket, &request.seam) else { return };
+        let Some(next) = self.course.next_best(now, &self.around) else { return };
+        if !self.prepared.is_due(now, proof.from, request.down, next) {
+            return;
+        }
+        let connect = Connect {
+            version: VERSION,
+            handle: session.handles().0,
+            epoch: 0,
+            features: 0,
+            window: 0,
+            service: &self.entry().service.name,
+            endpoint: "",
+            mode: ConnectMode::Prepare(PrepareRequest { ticket, down: request.down }),
+            grant: None,
+            rate: None,
+            belongs: Belongs::default(),
+        };
+        let mut frame = Vec::new();
+        connect.encode(&mut frame);
+        let reach = Arc::clone(&self.server(next).reach);
+        tokio::spawn(async move {
+            if let Ok(mut link) = tokio::time::timeout(PREPARE_MAX, reach.link()).await {
+                link.send(&frame);
+                link.linger();
+            }
+        });
+    }
+
     /// The server that a session has left is told so.
     fn tell_left(&self, session: &Session, old: stp_proto::handle::Handle) {
         if let Some(rank) = self.course.came_from() {
@@ -418,6 +464,10 @@ impl Far for SessionFar {
                 self.course.handle_pass();
                 return Act::Nothing;
             }
+            Event::TicketStored { .. } => {
+                self.prepare(now, session);
+                return Act::Nothing;
+            }
             Event::Moved { old, told: false } => {
                 self.tell_left(session, *old);
                 return Act::Nothing;
@@ -427,7 +477,6 @@ impl Far for SessionFar {
             | Event::Established { .. }
             | Event::EndReceived
             | Event::Acknowledged(_)
-            | Event::TicketStored { .. }
             | Event::Stays { .. } => return Act::Nothing,
         };
         self.carry_out(session, actions)

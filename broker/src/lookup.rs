@@ -121,6 +121,12 @@ impl Directory {
         })
     }
 
+    /// Where the gateway is, if there is one.
+    #[must_use]
+    pub fn gateway_places(&self) -> Vec<DirectoryAddress> {
+        self.config.gateway.as_ref().map_or_else(Vec::new, |gateway| gateway.places.clone())
+    }
+
     /// Whether a name is of the kind the directory knows.
     #[must_use]
     pub fn may_know(host: &str) -> bool {

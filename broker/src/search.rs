@@ -1,6 +1,7 @@
 //! One session's search for a link: asks the servers that [`stp_proto::course::Search`] says are
 //! to be asked, and waits for what it waits for.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +26,8 @@ impl<D: Dialer> Ways for Reaches<D> {
     }
 }
 
-/// Searches until there is a link or no hope. Dropping the future ends the search.
+/// Searches until there is a link or no hope. Dropping the future ends the search. `elsewhere` comes
+/// when something that is no server of the service has answered.
 ///
 /// # Errors
 /// When no server can be had; says why.
@@ -33,7 +35,9 @@ pub async fn search<D: Dialer>(
     ways: Reaches<D>,
     news: &News,
     wanted: Wanted,
+    elsewhere: impl Future<Output = ()>,
 ) -> Result<(Rank, D::Link), GaveUp> {
+    let (mut elsewhere, mut is_heard) = (pin!(elsewhere), false);
     let mut news = news.subscribe();
     let mut search = Search::new(now(), wanted);
     let mut asking = FuturesUnordered::new();
@@ -53,6 +57,10 @@ pub async fn search<D: Dialer>(
                     } else {
                         ways.0[rank].keep(link);
                     }
+                }
+                () = &mut elsewhere, if !is_heard => {
+                    is_heard = true;
+                    search.handle_witness();
                 }
                 // It cannot fail: the ways hold the sender.
                 _changed = news.changed() => {}
@@ -85,7 +93,7 @@ mod tests {
         let give_up_at = home.is_none().then(|| now() + Duration::from_secs(5));
         let (lost_at, witnesses) = (now(), Vec::new());
         let wanted = Wanted { order, home, give_up_at, lost_at, bound: None, witnesses };
-        let searching = search(Reaches(ways), &news, wanted);
+        let searching = search(Reaches(ways), &news, wanted, std::future::pending());
         let result = tokio::time::timeout(Duration::from_secs(15), searching).await;
         result.expect("it comes to an end").map(|(rank, _)| rank)
     }

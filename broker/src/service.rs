@@ -1,9 +1,11 @@
 //! A service as the broker runs it: the ways to its servers, and what they are called.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use stp_net::echo;
 use stp_net::link::{LinkOptions, Tls};
 use stp_proto::course::{FailureKind, Pace, Standing};
 use stp_proto::liveness::Heard;
@@ -24,11 +26,25 @@ pub struct Server {
     pub distance: Distance,
     /// When it was last heard on a link that had lasted.
     pub heard: Heard,
+    /// By how many milliseconds its clock is ahead of ours, and when that was asked.
+    pub clock: Mutex<Clock>,
     /// Who may leave it for the sake of speed.
     pub exits: Mutex<Exits>,
     /// The name from the configuration; without one what the server said, or its address.
     name: Mutex<Name>,
 }
+
+/// What is known of a server's clock.
+#[derive(Default)]
+pub struct Clock {
+    asked: Option<Instant>,
+    /// By how many milliseconds it is ahead of ours.
+    pub ahead_ms: Option<i64>,
+}
+
+/// How often a server in use is asked what time it is, and how long for an answer.
+const CLOCK_EVERY: Duration = Duration::from_secs(60);
+const CLOCK_MAX: Duration = Duration::from_secs(2);
 
 struct Name {
     shown: String,
@@ -40,6 +56,25 @@ impl Server {
     #[must_use]
     pub fn name(&self) -> String {
         self.name.lock().shown.clone()
+    }
+
+    /// Asks a server that is in use, now and then, what time it is.
+    pub fn compare_clocks(self: &Arc<Self>) {
+        let is_known = self.distance.way().now.is_some() || self.reach.counts().dials > 0;
+        let mut clock = self.clock.lock();
+        let is_due = clock.asked.is_none_or(|asked| asked.elapsed() >= CLOCK_EVERY);
+        if !is_known || !is_due || !self.reach.is_open() {
+            return;
+        }
+        clock.asked = Some(Instant::now());
+        drop(clock);
+        let server = Arc::clone(self);
+        tokio::spawn(async move {
+            let address = server.reach.dialer().address();
+            if let Some(ahead_ms) = echo::clock(address, CLOCK_MAX).await {
+                server.clock.lock().ahead_ms = Some(ahead_ms);
+            }
+        });
     }
 
     /// It said what it is called.
@@ -97,6 +132,7 @@ impl Maker {
             reach,
             distance: Distance::default(),
             heard: Heard::default(),
+            clock: Mutex::default(),
             exits: Mutex::default(),
             name: Mutex::new(name),
         });
@@ -160,6 +196,7 @@ impl Service {
                 "away_ms": away,
                 "warm_links": reach.warm_links(),
                 "rtt_ms": server.distance.way().now.map(|rtt| rtt.as_secs_f64() * 1e3),
+                "clock_ahead_ms": server.clock.lock().ahead_ms,
                 "rtt_ms_min": server.distance.way().base.map(|rtt| rtt.as_secs_f64() * 1e3),
             })
         });

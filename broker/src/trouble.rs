@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use stp_proto::clocks;
 use stp_proto::course::{FailureKind, Standing};
 
 use crate::broker::Broker;
@@ -17,7 +18,17 @@ pub fn list(broker: &Broker) -> Vec<String> {
     all.extend(of_configuration(broker));
     all.extend(broker.directory.trouble().map(|why| format!("directory: {why}")));
     all.extend(servers(broker));
+    all.extend(clocks(broker));
     all
+}
+
+/// Clocks that differ: tickets and log-ins are good for a time.
+fn clocks(broker: &Broker) -> Vec<String> {
+    let one = |server: &std::sync::Arc<crate::service::Server>| {
+        let ahead = server.clock.lock().ahead_ms?;
+        Some((server.name(), ahead))
+    };
+    clocks::warnings(&broker.all_servers().iter().filter_map(one).collect::<Vec<_>>())
 }
 
 /// The configuration in the file is not the one that is in use.

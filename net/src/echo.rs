@@ -9,12 +9,15 @@
 //! A question may name, by its key, another server to which this one relays (PROTOCOL.md R82): the
 //! full answer then says how far it is from here to there.
 //!
+//! A full answer also says what time it is there. That is a stranger's word, and good for a warning
+//! only.
+//!
 //! Where UDP does not pass, the time of a TCP connection says the same.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use aws_lc_rs::hmac;
 use tokio::net::{TcpStream, UdpSocket};
@@ -33,6 +36,9 @@ const PROVE: u8 = 3;
 const SLOT_US: u64 = 60_000_000;
 /// Between the questions of one measurement.
 const GAP: Duration = Duration::from_millis(8);
+
+/// Where the milliseconds since 1970 stand in a full answer.
+const CLOCK: usize = 40;
 
 /// Where the key of the other server stands in a question, and in an answer the microseconds.
 const ONWARD: usize = 32;
@@ -57,6 +63,9 @@ pub async fn answer(
         let question = &question[..length];
         if let Some(mut answer) = answerer.answer_to(clock::now_us(), from, question) {
             put_onward(question, &mut answer, &onward);
+            if answer[4] == HAVE {
+                answer[CLOCK..].copy_from_slice(&unix_ms().to_be_bytes());
+            }
             // A full socket loses answers, as the network does.
             let _lost = socket.try_send_to(&answer, from);
         }
@@ -76,6 +85,20 @@ fn put_onward(
         let micros = u32::try_from(far.as_micros()).unwrap_or(u32::MAX).max(1);
         answer[ONWARD..ONWARD + 4].copy_from_slice(&micros.to_be_bytes());
     }
+}
+
+/// Milliseconds since 1970.
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// By how many milliseconds the clock there is ahead of ours, if the answer says so.
+fn read_clock(answer: &[u8], rtt: Duration) -> Option<i64> {
+    let there = u64::from_be_bytes(answer.get(CLOCK..ANSWER)?.try_into().ok()?);
+    let half = u64::try_from(rtt.as_millis() / 2).ok()?;
+    let ahead = there.checked_add(half)?.checked_signed_diff(unix_ms())?;
+    (there > 0).then_some(ahead)
 }
 
 /// How far a server says it is from there to the one named.
@@ -140,7 +163,7 @@ impl Answerer {
 pub async fn measure(server: SocketAddr, count: u32, patience: Duration) -> Option<Duration> {
     let over_udp = async {
         let answered = tokio::time::timeout(patience, ask(server, None, count)).await;
-        answered.ok()?.ok()?.map(|(rtt, _)| rtt)
+        answered.ok()?.ok()?.map(|heard| heard.rtt)
     };
     // Not one after the other: there may be no time for that.
     let over_tcp = async {
@@ -169,8 +192,15 @@ pub async fn measure_through(
     patience: Duration,
 ) -> Option<Duration> {
     let asked = tokio::time::timeout(patience, ask(relay, Some(home), count)).await;
-    let (rtt, onward) = asked.ok()?.ok()??;
-    Some(rtt + onward?)
+    let heard = asked.ok()?.ok()??;
+    Some(heard.rtt + heard.onward?)
+}
+
+/// By how many milliseconds a server's clock is ahead of ours; none if it does not say so in time.
+pub async fn clock(server: SocketAddr, patience: Duration) -> Option<i64> {
+    // The first question brings the cookie.
+    let asked = tokio::time::timeout(patience, ask(server, None, 2)).await;
+    asked.ok()?.ok()??.ahead_ms
 }
 
 /// How long a connection takes to be made.
@@ -180,12 +210,24 @@ async fn connect(server: SocketAddr, patience: Duration) -> Option<Duration> {
     connected.ok()?.ok().map(|_| begun.elapsed())
 }
 
-/// The least round trip, and how far the server says it is to the one named.
-type Asked = Option<(Duration, Option<Duration>)>;
+/// What answers said.
+#[derive(Debug, Clone, Copy)]
+struct Heard {
+    /// The least round trip.
+    rtt: Duration,
+    /// How far it is from there to the server named.
+    onward: Option<Duration>,
+    /// How far the clock there is ahead.
+    ahead_ms: Option<i64>,
+}
 
 /// Asks; whoever answers "prove it" is asked again with what it gave. Waits for later answers no
 /// longer than the first took, once more.
-async fn ask(server: SocketAddr, home: Option<&PublicKey>, count: u32) -> io::Result<Asked> {
+async fn ask(
+    server: SocketAddr,
+    home: Option<&PublicKey>,
+    count: u32,
+) -> io::Result<Option<Heard>> {
     let any: SocketAddr = match server {
         SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
         SocketAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
@@ -197,7 +239,8 @@ async fn ask(server: SocketAddr, home: Option<&PublicKey>, count: u32) -> io::Re
     let base = u64::from_be_bytes(seed);
     let mut asked: Vec<Instant> = Vec::new();
     let mut shown = [0; COOKIE];
-    let (mut best, mut onward): (Option<Duration>, Option<Duration>) = (None, None);
+    let mut best: Option<Duration> = None;
+    let (mut onward, mut ahead_ms) = (None, None);
     let mut done_at: Option<tokio::time::Instant> = None;
     let mut next = tokio::time::Instant::now();
     let (mut answered, mut buffer) = (0, [0; ANSWER + 1]);
@@ -221,6 +264,7 @@ async fn ask(server: SocketAddr, home: Option<&PublicKey>, count: u32) -> io::Re
                 shown = cookie;
                 onward = read_onward(&buffer[..length]).or(onward);
                 let rtt = asked[number].elapsed();
+                ahead_ms = read_clock(&buffer[..length], rtt).or(ahead_ms);
                 best = Some(best.map_or(rtt, |best| best.min(rtt)));
                 answered += 1;
                 let now = tokio::time::Instant::now();
@@ -245,7 +289,7 @@ async fn ask(server: SocketAddr, home: Option<&PublicKey>, count: u32) -> io::Re
             }
         }
     }
-    Ok(best.map(|best| (best, onward)))
+    Ok(best.map(|rtt| Heard { rtt, onward, ahead_ms }))
 }
 
 /// A question with a number, and the cookie that an earlier answer gave.
@@ -291,6 +335,8 @@ mod tests {
         let through = measure_through(at, &there, 4, patience).await.expect("it relays there");
         assert!((far..far + Duration::from_millis(100)).contains(&through), "{through:?}");
         assert_eq!(measure_through(at, &elsewhere, 4, patience).await, None);
+        let ahead = clock(at, patience).await.expect("it says what time it is");
+        assert!(ahead.abs() < 1_000, "it is this machine's clock: {ahead}");
         server.abort();
     }
 

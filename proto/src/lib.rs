@@ -6,6 +6,7 @@
 
 pub mod buffer;
 pub mod chain;
+pub mod clocks;
 pub mod course;
 pub mod cut;
 pub mod group;

@@ -61,6 +61,8 @@ pub enum Rejection {
     Unknown,
     /// Something in it broke.
     Internal,
+    /// It is comparing its copy with what the app has; ask again after this long.
+    Verifying(Duration),
 }
 
 impl fmt::Display for Rejection {
@@ -80,6 +82,7 @@ impl fmt::Display for Rejection {
             Rejection::Version => f.write_str("speaks another protocol version"),
             Rejection::Unknown => f.write_str("does not know the session any more"),
             Rejection::Internal => f.write_str("internal error there"),
+            Rejection::Verifying(_) => f.write_str("is comparing its copy"),
         }
     }
 }
@@ -100,6 +103,7 @@ impl Rejection {
             DenyReason::Version => Rejection::Version,
             DenyReason::Draining => Rejection::Draining,
             DenyReason::Internal => Rejection::Internal,
+            DenyReason::Verifying => Rejection::Verifying(retry_after),
         }
     }
 
@@ -130,6 +134,8 @@ pub enum Meaning {
     /// No server but its home may go on with this session. Without one the app gets a reset, and
     /// the cause is shown.
     GiveUp,
+    /// Not now: others are asked, and this one again in a while, for this session alone.
+    Later,
     /// The server lives but has lost the session; it may take it anew as a transfer.
     Forgotten,
 }
@@ -152,6 +158,7 @@ impl Rejection {
             // An expired ticket is expired everywhere, as a request that may not be repeated is.
             Rejection::Expired | Rejection::Unsafe => Meaning::GiveUp,
             Rejection::Unknown => Meaning::Forgotten,
+            Rejection::Verifying(_) => Meaning::Later,
         }
     }
 }
@@ -247,7 +254,16 @@ const AGAIN_DOUBLINGS: u32 = 5;
 impl Strike {
     fn again_at(self) -> Option<Instant> {
         let pause = AGAIN_MIN * (1 << self.times.min(AGAIN_DOUBLINGS));
-        (self.why == Rejection::NotHere).then(|| self.at + pause)
+        match self.why {
+            Rejection::NotHere => Some(self.at + pause),
+            Rejection::Verifying(wait) => Some(self.at + wait),
+            _ => None,
+        }
+    }
+
+    /// It may still turn out that the server can go on with the session.
+    fn is_open(self) -> bool {
+        self.why.meaning() == Meaning::Later
     }
 }
 
@@ -357,10 +373,12 @@ impl Choice {
     /// A server refused. Those that are to be avoided by all sessions are for the caller to list.
     pub fn refuse(&mut self, now: Instant, server: Rank, why: Rejection) -> Next {
         mutant!(RefusalForgotten => return Next::Another);
-        self.asked.insert(server, why);
+        if why.meaning() != Meaning::Later {
+            self.asked.insert(server, why);
+        }
         match why.meaning() {
             Meaning::List(_) => {}
-            Meaning::NotThisSession => {
+            Meaning::NotThisSession | Meaning::Later => {
                 let before = self.struck.get(&server);
                 let times = before.map_or(0, |strike| (strike.times + 1).min(AGAIN_DOUBLINGS));
                 self.struck.insert(server, Strike { why, at: now, times });
@@ -388,7 +406,7 @@ impl Choice {
         let refused = |rank: &Rank| match self.home {
             // A new session asks each server once.
             None => self.asked.contains_key(rank),
-            Some(_) => self.struck.contains_key(rank),
+            Some(_) => self.struck.get(rank).is_some_and(|strike| !strike.is_open()),
         };
         let left = (0..self.servers).any(|rank| self.home() == Some(rank) || !refused(&rank));
         if left { Next::Another } else { Next::GiveUp(self.worst()) }
@@ -406,7 +424,9 @@ impl Choice {
     #[must_use]
     pub fn is_left_to_home(&self) -> bool {
         let Some(home) = self.home() else { return false };
-        self.only_home.is_some() || self.struck.keys().any(|rank| *rank != home)
+        let others = self.struck.iter().filter(|(rank, _)| **rank != home);
+        let (open, closed): (Vec<_>, Vec<_>) = others.partition(|(_, strike)| strike.is_open());
+        self.only_home.is_some() || (open.is_empty() && !closed.is_empty())
     }
 
     /// The servers that have refused for good and may have changed, and when to ask them again.
@@ -646,6 +666,20 @@ mod tests {
         assert_eq!(again(30), [(1, at(38))]);
         choice.refuse(at(40), 1, Rejection::Seam);
         assert_eq!(choice.second_tries().count(), 0, "its copy differs for good");
+    }
+
+    #[test]
+    fn a_server_that_still_compares_is_asked_again_and_hoped_for() {
+        let mut choice = Choice::new(3);
+        choice.taken_by(0);
+        choice.refuse(at(1), 0, Rejection::Unknown);
+        choice.refuse(at(1), 1, Rejection::Seam);
+        let wait = Duration::from_secs(4);
+        assert_eq!(choice.refuse(at(2), 2, Rejection::Verifying(wait)), Next::Another);
+        assert_eq!(choice.second_tries().collect::<Vec<_>>(), [(2, at(6))]);
+        assert!(!choice.is_left_to_home());
+        let next = choice.refuse(at(7), 2, Rejection::Seam);
+        assert_eq!(next, Next::GiveUp(Rejection::Seam));
     }
 
     #[test]

@@ -119,6 +119,9 @@ impl Kind {
 /// How long a busy session's link may be silent, as seen from here.
 const SILENCE: Duration = Duration::from_secs(10);
 
+/// See [`Limits::read_ahead`].
+const READ_AHEAD: u64 = 200_000_000;
+
 /// Bounds and times.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -136,6 +139,8 @@ pub struct Limits {
     pub congestion: Option<String>,
     /// What may leave this server, bytes a second; none: no limit.
     pub egress: Option<u64>,
+    /// Files of sessions elsewhere are read ahead at this rate, bytes a second; 0: they are not.
+    pub read_ahead: u64,
     /// When a path counts as congested.
     pub rise: stp_proto::rise::Rule,
     /// A server that shall end waits for its sessions to go elsewhere, until none has gone for so
@@ -261,6 +266,7 @@ struct FileLimits {
     warm_links: Option<Span>,
     congestion: Option<String>,
     egress: Option<ByteRate>,
+    read_ahead: Option<ByteRate>,
     rise_factor: Option<f64>,
     rise_above: Option<Span>,
     drain: Option<Span>,
@@ -482,6 +488,7 @@ fn limits(loaded: &Loaded<File>) -> Result<Limits, ConfigError> {
         warm: file.warm_links.map_or(Duration::from_secs(15 * 60), |span| span.0),
         congestion: stp_net::link::congestion(file.congestion.clone()),
         egress: file.egress.map(|rate| rate.0),
+        read_ahead: file.read_ahead.map_or(READ_AHEAD, |rate| rate.0),
         rise: rise(loaded)?,
         drain: file.drain.map_or(Duration::from_secs(30), |span| span.0),
     })

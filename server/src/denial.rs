@@ -51,6 +51,7 @@ impl Denial {
             DenyReason::Version => "version",
             DenyReason::Draining => "draining",
             DenyReason::Internal => "internal",
+            DenyReason::Verifying => "verifying",
         }
     }
 }

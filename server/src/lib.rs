@@ -5,6 +5,7 @@
 //! exchanges, hand out tickets, and can go on with a session of another server of the cluster.
 #![forbid(unsafe_code)]
 
+pub mod comparing;
 pub mod config;
 pub mod daemon;
 pub mod denial;
@@ -16,6 +17,7 @@ pub mod listener;
 pub mod lookup;
 pub mod open;
 pub mod passes;
+pub mod prepare;
 pub mod registry;
 pub mod relay;
 pub mod relays;

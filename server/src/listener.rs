@@ -24,8 +24,9 @@ use stp_proto::wire::{
     encode_connect_denied, encode_done, encode_resume_denied, first_frame,
 };
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
+use crate::comparing::Comparings;
 use crate::config::{Config, Kind, ServiceConfig};
 use crate::denial::Denial;
 use crate::far::{GivenBack, ServerFar};
@@ -46,6 +47,8 @@ const OPENING_MAX: Duration = Duration::from_secs(30);
 const STRANGER_MAX: Duration = Duration::from_secs(10);
 /// A broker that was refused for lack of room is asked to come back after this time.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// One whose session is being compared here, after this time.
+const VERIFY_AGAIN: Duration = Duration::from_secs(1);
 /// This server.
 pub struct Server {
     /// Its configuration.
@@ -69,7 +72,11 @@ pub struct Server {
     /// Tickets for one file that were used.
     used: Used,
     /// Users whose tickets of before have ended.
-    revocations: Revocations,
+    pub(crate) revocations: Revocations,
+    /// Sessions that come over and are still being compared.
+    comparings: Arc<Comparings>,
+    /// The turn to read a file ahead.
+    pub(crate) reading: Arc<Semaphore>,
     /// It is being shut down: nothing new is taken.
     pub(crate) draining: AtomicBool,
     drain_wanted: Notify,
@@ -97,6 +104,8 @@ impl Server {
             groups: Arc::default(),
             used: Used::default(),
             revocations: Revocations::default(),
+            comparings: Arc::default(),
+            reading: Arc::new(Semaphore::new(1)),
             draining: AtomicBool::new(false),
             drain_wanted: Notify::new(),
             directory: Arc::default(),
@@ -278,6 +287,9 @@ impl Server {
         if let ConnectMode::Relay(request) = &connect.mode {
             return Box::pin(self.relay(link, connect, request)).await;
         }
+        if let ConnectMode::Prepare(request) = &connect.mode {
+            return self.prepare(link, connect, request);
+        }
         let key = (link.peer_key(), connect.handle);
         if let Occupant::Opening(notify) = self.registry.find(&key) {
             let _ = tokio::time::timeout(OPENING_MAX, notify.notified()).await;
@@ -314,8 +326,11 @@ impl Server {
             text = denial.text, "refused"
         );
         self.registry.counters.refuse(denial.word());
-        let overloaded = denial.why == DenyReason::Overloaded;
-        let after = if overloaded { RETRY_AFTER } else { Duration::ZERO };
+        let after = match denial.why {
+            DenyReason::Overloaded => RETRY_AFTER,
+            DenyReason::Verifying => VERIFY_AGAIN,
+            _ => Duration::ZERO,
+        };
         let mut frame = Vec::new();
         encode_connect_denied(connect.handle, denial.why, after, &denial.text, &mut frame);
         link.send(&frame);
@@ -420,7 +435,8 @@ impl Server {
         {
             mint.restrict(Some(granted));
         }
-        let opening = open(service, connect, (key.0, &self.groups), mint, &self.revocations);
+        let (groups, comparings) = ((key.0, &self.groups), &self.comparings);
+        let opening = open(service, connect, groups, mint, &self.revocations, comparings);
         let Opened { service: near, at, granted } = Box::pin(opening).await?;
         let own = random_handle();
         let now = time::Instant(clock::now_us());

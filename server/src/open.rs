@@ -1,17 +1,16 @@
 //! Opening the service of a session: a new one, or one that comes from another server.
 
-use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use stp_net::clock;
 use stp_net::key::PublicKey;
 use stp_proto::session::StartAt;
 use stp_proto::ticket::{Claims, Granted};
 use stp_proto::time::Instant;
-use stp_proto::wire::{Connect, ConnectMode, DenyReason};
+use stp_proto::wire::{Connect, ConnectMode, DenyReason, FEATURE_VERIFYING};
 
+use crate::comparing::Comparings;
 use crate::config::{Kind, ServiceConfig};
 use crate::denial::Denial;
 use crate::grant::Revocations;
@@ -39,6 +38,7 @@ pub async fn open(
     (client, groups): (PublicKey, &Arc<Groups>),
     mint: Option<Mint>,
     revocations: &Revocations,
+    comparings: &Arc<Comparings>,
 ) -> Result<Opened, Denial> {
     let mode = &connect.mode;
     if let (Kind::Ftp, Target::Address(address)) = (config.kind, &config.target) {
@@ -48,22 +48,22 @@ pub async fn open(
         return open_tcp(config, mode, mint).await;
     }
     let request = match mode {
-        ConnectMode::New | ConnectMode::Relay(_) => None,
+        ConnectMode::New | ConnectMode::Relay(_) | ConnectMode::Prepare(_) => None,
         ConnectMode::Transfer(request) => Some(request),
     };
     let admit = |claims: &Claims| admit(config, claims, revocations);
-    let (target, policy) = (config.target.clone(), config.policy);
-    let mut takeover = Takeover::new(now(), target, policy, mint, request, &admit)?;
-    let granted = takeover.granted().cloned();
-    loop {
-        let due = takeover.due().map_or(Duration::MAX, |due| due - now());
-        let opened = poll_fn(|cx| takeover.poll(now(), cx));
-        // A time-out is a reason to poll again: then the silence is seen.
-        if let Ok(opened) = tokio::time::timeout(due, opened).await {
-            let (http, at) = opened?;
-            return Ok(Opened { service: Service::Http(Box::new(http)), at, granted });
+    let key = (client, connect.handle);
+    let (http, at) = match request {
+        Some(request) if comparings.has(&key, request) => comparings.go_on(key, request).await?,
+        _ => {
+            let (target, policy) = (config.target.clone(), config.policy);
+            let takeover = Takeover::new(now(), target, policy, mint, request, &admit)?;
+            let told = request.filter(|_| connect.features & FEATURE_VERIFYING != 0);
+            comparings.open(key, told, takeover).await?
         }
-    }
+    };
+    let granted = http.granted().cloned();
+    Ok(Opened { service: Service::Http(Box::new(http)), at, granted })
 }
 
 async fn open_tcp(
@@ -115,7 +115,11 @@ async fn open_ftp(
 }
 
 /// Whether a session that comes over may go on with what its ticket says was granted.
-fn admit(config: &ServiceConfig, claims: &Claims, revocations: &Revocations) -> Result<(), Denial> {
+pub(crate) fn admit(
+    config: &ServiceConfig,
+    claims: &Claims,
+    revocations: &Revocations,
+) -> Result<(), Denial> {
     if config.tickets && claims.granted.is_none() {
         let text = "this service is for those with a ticket of the gateway";
         return Err(Denial::new(DenyReason::Unauthorized, text));

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use stp_net::echo;
 use stp_net::key::PublicKey;
+use stp_proto::clocks;
 use tokio::sync::Semaphore;
 
 use crate::config::RelayConfig;
@@ -23,6 +24,20 @@ pub(crate) struct Home {
     pub(crate) address: std::net::SocketAddr,
     /// How far it is.
     pub(crate) rtt: Mutex<Option<Duration>>,
+    /// By how many milliseconds its clock is ahead of ours.
+    pub(crate) ahead_ms: Mutex<Option<i64>>,
+}
+
+impl Home {
+    /// Notes what time it is there, and says so when that is found to be off.
+    fn compare_clocks(&self, ahead_ms: Option<i64>) {
+        let Some(ahead) = ahead_ms else { return };
+        let say = |ahead| clocks::warnings(&[(self.address.to_string(), ahead)]).pop();
+        let before = self.ahead_ms.lock().replace(ahead).and_then(say);
+        if let (None, Some(warning)) = (before, say(ahead)) {
+            tracing::warn!("{warning}");
+        }
+    }
 }
 
 /// Everything this server relays.
@@ -44,6 +59,7 @@ impl Relays {
             key: config.key,
             address: config.address.0,
             rtt: Mutex::default(),
+            ahead_ms: Mutex::default(),
         };
         Relays {
             homes: homes.iter().map(home).collect(),
@@ -80,11 +96,16 @@ impl Relays {
         loop {
             let asked = self.homes.iter().enumerate().map(|(place, home)| {
                 let address = home.address;
-                async move { (place, echo::measure(address, QUESTIONS, PATIENCE).await) }
+                async move {
+                    let measured = echo::measure(address, QUESTIONS, PATIENCE);
+                    (place, tokio::join!(measured, echo::clock(address, PATIENCE)))
+                }
             });
             let asked: tokio::task::JoinSet<_> = asked.collect();
-            for (place, rtt) in asked.join_all().await {
-                *self.homes[place].rtt.lock() = rtt;
+            for (place, (rtt, ahead_ms)) in asked.join_all().await {
+                let home = &self.homes[place];
+                *home.rtt.lock() = rtt;
+                home.compare_clocks(ahead_ms);
             }
             let (bytes, elapsed) = (self.bytes.load(Ordering::Relaxed), at.elapsed());
             let rate = (bytes - last) as f64 / elapsed.as_secs_f64().max(1e-3);
@@ -101,6 +122,7 @@ impl Relays {
             json!({
                 "key": home.key.to_string(),
                 "address": home.address.to_string(),
+                "clock_ahead_ms": *home.ahead_ms.lock(),
                 "rtt_ms": home.rtt.lock().map(|rtt| rtt.as_secs_f64() * 1e3),
             })
         };

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use stp_tests::emulator::Shape;
 use stp_tests::file::Payload;
+use stp_tests::nginx::Nginx;
 use stp_tests::process::{Plan, Process};
 use stp_tests::scene::Scene;
 
@@ -32,18 +33,25 @@ pub enum Fault {
     Machine,
     /// The same, and the next mirror has another file of the same size and time.
     WrongReplica,
+    /// The machine vanishes, and the mirrors have the same file with another time.
+    OtherTags,
+    /// Another build of the same size and time is put in the file's place at the first server, and
+    /// its nginx is started anew.
+    Replaced,
     /// Others download from the first server, from now on.
     Congestion,
 }
 
 impl Fault {
     /// All but the first, in the order of the tables.
-    pub const ALL: [Fault; 6] = [
+    pub const ALL: [Fault; 8] = [
         Fault::Down(5),
         Fault::Down(70),
         Fault::Address,
         Fault::Machine,
         Fault::WrongReplica,
+        Fault::OtherTags,
+        Fault::Replaced,
         Fault::Congestion,
     ];
 
@@ -55,6 +63,8 @@ impl Fault {
             Fault::Address => "new address".to_owned(),
             Fault::Machine => "server dies".to_owned(),
             Fault::WrongReplica => "server dies, wrong mirror".to_owned(),
+            Fault::OtherTags => "server dies, mirror has other ETags".to_owned(),
+            Fault::Replaced => "file replaced during the download".to_owned(),
             Fault::Congestion => "path congested".to_owned(),
         }
     }
@@ -83,6 +93,15 @@ impl Fault {
             std::fs::remove_file(&wrong)?;
             Payload::make(MEGABYTES, 2)?.link(&wrong)?;
         }
+        if self == Fault::OtherTags {
+            for web in world.nginx.iter().skip(1) {
+                let other = web.root.join("big");
+                std::fs::remove_file(&other)?;
+                world.payload.copy(&other)?;
+                let file = std::fs::File::options().write(true).open(&other)?;
+                file.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(1_234_567_890))?;
+            }
+        }
         Ok(())
     }
 
@@ -96,11 +115,26 @@ impl Fault {
                 world.topology.hosts[CLIENT].link_up(0)?;
             }
             Fault::Address => world.topology.hosts[CLIENT].replace_address(0)?,
-            Fault::Machine | Fault::WrongReplica => world.topology.cut(place + 1, 0, true)?,
+            Fault::Machine | Fault::WrongReplica | Fault::OtherTags => {
+                world.topology.cut(place + 1, 0, true)?;
+            }
+            Fault::Replaced => replace(scene, world, place)?,
             Fault::Congestion => return others(scene, world, place),
         }
         Ok(Vec::new())
     }
+}
+
+/// What a deployment does to the downloads under way.
+fn replace(scene: &Scene, world: &mut World, place: usize) -> Result<()> {
+    let namespace = &world.topology.hosts[place + 1].namespace;
+    let web = &mut world.nginx[place];
+    let (root, new) = (web.root.clone(), web.root.join("new"));
+    Payload::make(MEGABYTES, 2)?.copy(&new)?;
+    std::fs::rename(&new, root.join("big"))?;
+    web.process.kill()?;
+    *web = Nginx::start_at(scene, &format!("nginx-new-{place}"), namespace, 80, &root, "")?;
+    Ok(())
 }
 
 fn others(scene: &Scene, world: &World, place: usize) -> Result<Vec<Process>> {

@@ -50,6 +50,12 @@ pub struct Bed {
 impl Bed {
     /// Servers a and b before services at two free ports. `env` is set for b.
     pub fn new(env: &[(&str, &str)]) -> Bed {
+        Self::with(env, |_, port| format!("kind = \"http\"\nto = \"127.0.0.1:{port}\"\n"))
+    }
+
+    /// Servers a and b before services of this kind: what is to be said of each, by its place and
+    /// the port that it may have.
+    pub fn with(env: &[(&str, &str)], kind: impl Fn(usize, u16) -> String) -> Bed {
         let dir = tempfile::tempdir().expect("a folder");
         let path = |name: &str| dir.path().join(name);
         let bin = |name: &str| programs().expect("they are built").join(name);
@@ -69,8 +75,8 @@ impl Bed {
             let text = format!(
                 "name = {name:?}\nlisten = \"127.0.0.1:{listen}\"\nkey_file = {key:?}\n\
                  cluster = \"l\"\ncluster_key_file = {cluster:?}\nstatus = \"off\"\n\
-                 [[service]]\nname = \"www.m@l.example\"\nkind = \"http\"\nto = \
-                     \"127.0.0.1:{to}\"\n"
+                 [[service]]\nname = \"www.m@l.example\"\n{}",
+                kind(place, to)
             );
             std::fs::write(&config, text).expect("ours");
             let mut command = Command::new(bin("stp-server"));

@@ -201,15 +201,20 @@ fn a_clock_that_is_wrong_is_no_reason_to_end() {
         let file = content(10, 3 * MB);
         let (one, two) = (file.clone(), file.clone());
         Liar::start(bed.ports[0], move |_, _| Answer {
-            rate: MB,
+            rate: MB / 4,
             ..Answer::sized(3 * MB, "", &one, End::Close)
         });
         let b = Liar::start(bed.ports[1], move |_, _| Answer {
-            rate: MB,
+            rate: MB / 4,
             ..Answer::sized(3 * MB, "", &two, End::Close)
         });
         let curl = bed.curl("/f", "got", &[]);
         until("half of the file", || (bed.got("got").len() > MB).then_some(()));
+        let word = if off == "-10m" { "s behind" } else { "s ahead" };
+        until("a warning", || {
+            let said = bed.said();
+            (said.contains("clock of b is") && said.contains(word)).then_some(())
+        });
         bed.kill(usize::from(b.requests("/f") > 0));
         assert_eq!(code(curl, LONG), 0, "{off}: {}", bed.said());
         assert_eq!(bed.got("got"), file);

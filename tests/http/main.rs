@@ -7,6 +7,7 @@
 
 mod bed;
 mod fault;
+mod front;
 mod liar;
 mod lie;
 mod real;

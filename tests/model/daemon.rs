@@ -82,7 +82,9 @@ impl Act<'_> {
     /// A session begins here.
     fn open(&mut self, link: u8, number: u8, connect: &Connect<'_>) -> Result<(), String> {
         let at = match &connect.mode {
-            ConnectMode::New | ConnectMode::Relay(_) => StartAt::default(),
+            ConnectMode::New | ConnectMode::Relay(_) | ConnectMode::Prepare(_) => {
+                StartAt::default()
+            }
             ConnectMode::Transfer(request) => {
                 let claims = match request.ticket {
                     Some([0xee, covers, at]) => (u64::from(*covers), u64::from(*at)),

@@ -2,6 +2,7 @@
 //!
 //! - [`Pacing`] says when links to one server are dialed; all sessions share it.
 //! - [`Search`] finds one session a link: at its home, otherwise at another server.
+//! - [`Prepared`] says when the next server is told what a session receives.
 //! - [`Course`] is the session's way as a whole: which server holds it, what is tried, what was
 //!   decided, and what the session and its server are to be told.
 //!
@@ -15,6 +16,7 @@ mod first;
 mod leave;
 mod machine;
 mod pacing;
+mod prepare;
 mod search;
 mod standing;
 #[cfg(test)]
@@ -26,5 +28,6 @@ pub use decide::{PATIENCE, numbers};
 pub use first::{FIRST_MAX, RescuePauses, first_longer};
 pub use machine::{Course, Denial};
 pub use pacing::{DialId, Pace, PaceCounts, Pacing, Pulse};
+pub use prepare::Prepared;
 pub use search::{AppError, Candidate, Deadlines, GaveUp, NoServer, Search, Step, Wanted};
 pub use standing::{Failure, FailureKind, Standing, Ways};

@@ -42,6 +42,15 @@ pub struct Wanted {
     pub witnesses: Vec<Rank>,
 }
 
+impl Wanted {
+    /// From when on it is worth knowing whether anything else than the home answers: then it is not
+    /// the network that is away.
+    #[must_use]
+    pub fn witness_at(&self) -> Option<Instant> {
+        self.bound.map(|bound| self.lost_at + bound.gone.saturating_sub(WITNESS_LEAD))
+    }
+}
+
 /// How long a session whose home is gone waits for it, when no other server can go on with it.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Deadlines {
@@ -178,6 +187,11 @@ impl Search {
         let was_away = self.asked.iter().any(|asked| asked.rank == server && asked.was_away);
         self.answer = Some(Answer { rank: server, at: now, was_away });
         true
+    }
+
+    /// Something else than the home has answered: the gateway.
+    pub fn handle_witness(&mut self) {
+        self.witnessed = true;
     }
 
     /// The link that was held for this search has died.
@@ -545,6 +559,17 @@ mod tests {
         assert_eq!(lab.run(400_000), None, "the network may be away");
         lab.comes_up(0);
         assert!(lab.run(401_000).expect("now it is known").is_err());
+    }
+
+    #[test]
+    fn a_silent_home_is_given_up_when_the_gateway_answers() {
+        let mut lab = Lab::new(&[Server::Silent], Some(0));
+        lab.search.wanted.bound = Some(Deadlines::default());
+        assert_eq!(lab.search.wanted.witness_at(), Some(at(290_000)));
+        assert_eq!(lab.run(400_000), None, "the network may be away");
+        lab.search.handle_witness();
+        let result = lab.run(400_001).expect("now it is known");
+        assert_eq!(result.expect_err("it is gone").end, NoServer::HomeGone);
     }
 
     #[test]

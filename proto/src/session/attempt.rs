@@ -200,7 +200,7 @@ impl Session {
     pub fn reaccept(&mut self, now: Instant, link: LinkId, connect: &Connect<'_>) -> bool {
         let at = match &connect.mode {
             ConnectMode::New => StartAt::default(),
-            ConnectMode::Relay(_) => return false,
+            ConnectMode::Relay(_) | ConnectMode::Prepare(_) => return false,
             ConnectMode::Transfer(request) => StartAt { up: request.covers, down: request.down },
         };
         // R23: until the initiator was heard, nothing of the session can have moved at its end.

@@ -23,6 +23,7 @@ pub const PASS_MAX: usize = 1_000;
 const TRANSFER: u8 = 1;
 const WITH_GRANT: u8 = 2;
 const RELAY: u8 = 4;
+const PREPARE: u8 = 8;
 /// Feature (R6): the rate wanted stands at the end of the CONNECT.
 const WITH_RATE: u32 = 1;
 /// The same of the token under which the session was announced (R90).
@@ -39,8 +40,10 @@ pub const FEATURE_PASS: u32 = 1 << 16;
 pub const FEATURE_URGENT: u32 = 1 << 17;
 /// Feature: ANNOUNCE is understood (R90).
 pub const FEATURE_GROUP: u32 = 1 << 18;
+/// Feature: VERIFYING is understood (R69).
+pub const FEATURE_VERIFYING: u32 = 1 << 19;
 /// What is understood here, without a field (R6).
-pub const FEATURES: u32 = FEATURE_PASS | FEATURE_URGENT | FEATURE_GROUP;
+pub const FEATURES: u32 = FEATURE_PASS | FEATURE_URGENT | FEATURE_GROUP | FEATURE_VERIFYING;
 /// The longest text that explains a denial.
 pub const REASON_MAX: usize = 200;
 
@@ -82,6 +85,17 @@ pub enum ConnectMode<'a> {
     Transfer(TransferRequest<'a>),
     /// No session: the way to the server that has it (R81).
     Relay(RelayRequest<'a>),
+    /// No session: this server may be the next for one, and can get ready (R69).
+    Prepare(PrepareRequest<'a>),
+}
+
+/// What a broker tells the server to which a session would go next (R69).
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub struct PrepareRequest<'a> {
+    /// The newest ticket, as the session's server sealed it.
+    pub ticket: &'a [u8],
+    /// The broker's receive position.
+    pub down: u64,
 }
 
 /// What a broker tells the server through which it wants to reach another one (R81).
@@ -144,6 +158,10 @@ impl<'a> Connect<'a> {
             RELAY => ConnectMode::Relay(RelayRequest {
                 home: f.array("home")?,
                 pass: f.bytes("pass", PASS_MAX)?,
+            }),
+            PREPARE => ConnectMode::Prepare(PrepareRequest {
+                ticket: f.bytes("ticket", TICKET_MAX)?,
+                down: f.u64("down")?,
             }),
             _ => return Err(WireError::BadValue("mode")),
         };
@@ -216,6 +234,11 @@ impl<'a> Connect<'a> {
                     p.extend_from_slice(&request.home);
                     p.put_bytes(request.pass);
                 }
+                ConnectMode::Prepare(request) => {
+                    p.put_u8(PREPARE);
+                    p.put_bytes(request.ticket);
+                    p.put_u64(request.down);
+                }
             }
             if let Some(grant) = grant {
                 p.put_bytes(grant);
@@ -240,7 +263,7 @@ impl ConnectMode<'_> {
         match self {
             ConnectMode::New => true,
             ConnectMode::Transfer(request) => request.ticket.is_none(),
-            ConnectMode::Relay(_) => false,
+            ConnectMode::Relay(_) | ConnectMode::Prepare(_) => false,
         }
     }
 }
@@ -382,6 +405,9 @@ pub enum DenyReason {
     /// It failed.
     #[error("internal error")]
     Internal,
+    /// It is comparing its copy with what the app has, and goes on with that (R69).
+    #[error("verifying")]
+    Verifying,
 }
 
 impl DenyReason {
@@ -398,6 +424,7 @@ impl DenyReason {
             DenyReason::Version => (9, 0),
             DenyReason::Draining => (10, 0),
             DenyReason::Internal => (11, 0),
+            DenyReason::Verifying => (12, 0),
         }
     }
 
@@ -414,6 +441,7 @@ impl DenyReason {
             9 => DenyReason::Version,
             10 => DenyReason::Draining,
             11 => DenyReason::Internal,
+            12 => DenyReason::Verifying,
             _ => return None,
         })
     }

@@ -73,6 +73,10 @@ fn connects(ticket: &[u8]) -> Vec<Frame<'_>> {
         }),
         Frame::Connect(Connect {
             mode: ConnectMode::Relay(RelayRequest { home: [5; 32], pass: b"v4.local.pass" }),
+            ..connect.clone()
+        }),
+        Frame::Connect(Connect {
+            mode: ConnectMode::Prepare(PrepareRequest { ticket: b"v4.local.t", down: 1 << 40 }),
             ..connect
         }),
     ]
@@ -177,6 +181,7 @@ fn refusals() -> Vec<Frame<'static>> {
         DenyReason::Version,
         DenyReason::Draining,
         DenyReason::Internal,
+        DenyReason::Verifying,
     ];
     let wishes = [
         TransferReason::Congested,

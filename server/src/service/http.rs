@@ -17,6 +17,7 @@ use stp_proto::replay::http::{
 };
 use stp_proto::session::{Event, Session, ShutNear, TicketOffer};
 use stp_proto::state::State;
+use stp_proto::ticket::Granted;
 use stp_proto::time::Instant;
 use stp_proto::wire::TransferReason;
 
@@ -53,6 +54,12 @@ impl<S: Streams, M: Seal> Http<S, M> {
     #[must_use]
     pub fn new(streams: S, mint: Option<M>, machine: Machine, stream: Option<S::Stream>) -> Self {
         Self { streams, mint, machine, stream, opening: None, look_at: None }
+    }
+
+    /// What the gateway has granted to the session.
+    #[must_use]
+    pub fn granted(&self) -> Option<&Granted> {
+        self.mint.as_ref().and_then(Seal::granted)
     }
 
     /// Acknowledgements wait for tickets.

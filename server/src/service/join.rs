@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use stp_proto::chain::MARK_EVERY;
 use stp_proto::replay::http::{Ask, Failure, HEAD_MAX, Joined, Judged, Splice, SpliceStep};
 use stp_proto::replay::{NoReplay, NoReplayKind};
 use stp_proto::time::Instant;
@@ -81,6 +82,8 @@ pub struct Join<S: Streams> {
     until: Instant,
     /// What was known of the file before it was asked for.
     known: Option<Known>,
+    /// Bytes of the answer's body that were compared, the known ones included.
+    compared: u64,
 }
 
 enum Phase<S: Streams> {
@@ -104,16 +107,27 @@ impl<S: Streams> Join<S> {
             None => ask,
         };
         let known = ask.front().and_then(|have| streams.known(&ask.request, have));
+        if let Some(known) = &known {
+            tracing::info!(marks = known.number, "compares behind the last mark");
+        }
         let ask = match &known {
             Some(known) => ask.behind(known.number, known.mark),
             None => ask,
         };
-        Self { ask, phase: Phase::Opening(streams.reopen()), until: now + SILENCE_MAX, known }
+        let compared = known.as_ref().map_or(0, |known| known.number * MARK_EVERY);
+        let (phase, until) = (Phase::Opening(streams.reopen()), now + SILENCE_MAX);
+        Self { ask, phase, until, known, compared }
     }
 
     /// What is asked.
     pub fn into_ask(self) -> Ask {
         self.ask
+    }
+
+    /// How many bytes were compared, and how many are to be.
+    #[must_use]
+    pub fn progress(&self) -> (u64, u64) {
+        (self.compared.min(self.ask.have()), self.ask.have())
     }
 
     /// When it must be polled again even if nothing wakes it.
@@ -214,10 +228,13 @@ impl<S: Streams> Join<S> {
     ) -> Step<S> {
         held.clear();
         match read_more(&stream, &mut held, PIECE, cx) {
-            Read::Some => match splice.feed(&held) {
-                Ok(step) => self.compared(stream, splice, held, step),
-                Err(why) => Step::Done(Err(why.into())),
-            },
+            Read::Some => {
+                self.compared += u64::try_from(held.len()).unwrap_or(0);
+                match splice.feed(&held) {
+                    Ok(step) => self.compared(stream, splice, held, step),
+                    Err(why) => Step::Done(Err(why.into())),
+                }
+            }
             Read::Nothing => self.wait(Phase::Comparing(stream, splice, held)),
             Read::End(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 match splice.until_close().then(|| splice.ended()) {

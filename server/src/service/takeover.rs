@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use stp_proto::replay::Policy;
 use stp_proto::replay::http::{Beginning, Machine, Plan};
 use stp_proto::session::StartAt;
-use stp_proto::ticket::{Claims, Granted};
+use stp_proto::ticket::Claims;
 use stp_proto::time::Instant;
 use stp_proto::wire::{DenyReason, TransferRequest};
 
@@ -75,9 +75,13 @@ impl<S: Streams, M: Seal> Takeover<S, M> {
         Ok(Self { streams, policy, mint, at, guard, phase })
     }
 
-    /// What the gateway has granted to the session.
-    pub fn granted(&self) -> Option<&Granted> {
-        self.mint.as_ref().and_then(Seal::granted)
+    /// How much of what the app has is compared, and of how much; none while nothing is.
+    #[must_use]
+    pub fn progress(&self) -> Option<(u64, u64)> {
+        match &self.phase {
+            Phase::Rest(join) => Some(join.progress()),
+            Phase::Ready(_) | Phase::Stream(..) | Phase::Done => None,
+        }
     }
 
     /// When it must be polled again even if nothing wakes it.

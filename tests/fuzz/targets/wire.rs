@@ -9,9 +9,9 @@ use stp_proto::seam::SeamProof;
 use stp_proto::wire::{
     Announce, Announcement, Belongs, Checkpoint, Close, Connect, ConnectDenied, ConnectMode,
     ConnectOk, DATA_MAX, Data, DenyReason, FRAME_MAX, Frame, GRANT_MAX, HEADER, NAME_MAX, PASS_MAX,
-    PassFrame, REASON_MAX, RelayRequest, Report, ResetFrame, ResumeDenial, ResumeDenied,
-    ResumeFrame, ResumeOk, Suspend, TICKET_MAX, TicketFrame, Transfer, TransferReason,
-    TransferRequest, Urgent, VERSION, first_frame, frames,
+    PassFrame, PrepareRequest, REASON_MAX, RelayRequest, Report, ResetFrame, ResumeDenial,
+    ResumeDenied, ResumeFrame, ResumeOk, Suspend, TICKET_MAX, TicketFrame, Transfer,
+    TransferReason, TransferRequest, Urgent, VERSION, first_frame, frames,
 };
 
 use super::{Draw, bounded};
@@ -122,9 +122,13 @@ fn connect<'a>(draw: &mut Draw<'_>, (text, more, bytes): Borrowed<'a>) -> Connec
         epoch: draw.u32(),
         seam: draw.bool().then(|| proof(draw)),
     };
-    let mode = match draw.below(3) {
+    let mode = match draw.below(4) {
         0 => ConnectMode::Transfer(transfer),
         1 => ConnectMode::New,
+        2 => ConnectMode::Prepare(PrepareRequest {
+            ticket: &bytes[..bytes.len().min(TICKET_MAX)],
+            down: draw.position(),
+        }),
         _ => ConnectMode::Relay(RelayRequest {
             home: draw.array(),
             pass: &bytes[..bytes.len().min(PASS_MAX)],
@@ -190,6 +194,7 @@ fn deny_reason(draw: &mut Draw<'_>) -> DenyReason {
         DenyReason::Version,
         DenyReason::Draining,
         DenyReason::Internal,
+        DenyReason::Verifying,
     ])
 }
 

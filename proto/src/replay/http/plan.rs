@@ -219,6 +219,12 @@ impl Ask {
         })
     }
 
+    /// Bytes of the body that the app has.
+    #[must_use]
+    pub fn have(&self) -> u64 {
+        self.have
+    }
+
     /// How many bytes of the file's front are to be proved; none if it is not its front.
     #[must_use]
     pub fn front(&self) -> Option<u64> {
@@ -288,8 +294,7 @@ impl Ask {
             _ => return Err(self.not_this(answer, "which does not fit")),
         };
         if answer.status != 206 && whole.is_some() && whole != body {
-            let text = format!("length {}, not {}", body.unwrap_or(0), whole.unwrap_or(0));
-            return Err(NoReplay::new(NoReplayKind::Seam, text));
+            return Err(other_length(body, whole));
         }
         // The end of chunks comes from the body itself.
         let (left, excess) = match &self.had {
@@ -344,8 +349,7 @@ impl Ask {
         answer: &ResponseHead,
     ) -> Result<u64, NoReplay> {
         if range.total != whole {
-            let text = format!("total length {:?}, not {whole:?}", range.total);
-            return Err(NoReplay::new(NoReplayKind::Seam, text));
+            return Err(other_length(range.total, whole));
         }
         let first = self.known.as_ref().map_or(self.first, |(at, _)| *at);
         let last = self.first + self.length.unwrap_or(1).saturating_sub(1);
@@ -385,6 +389,13 @@ impl Ask {
         let (got, had) = (answer.status, self.original.status);
         NoReplay::new(kind, format!("the service answered {got} {what} (the app has a {had})"))
     }
+}
+
+/// A shorter file may be one that is being copied there: it is asked for again.
+fn other_length(here: Option<u64>, there: Option<u64>) -> NoReplay {
+    let (here, there) = (here.unwrap_or(0), there.unwrap_or(0));
+    let kind = if here < there { NoReplayKind::NotHere } else { NoReplayKind::Seam };
+    NoReplay::new(kind, format!("length {here}, not {there}"))
 }
 
 fn named(head: &ResponseHead) -> &str {

@@ -219,7 +219,9 @@ impl Trio {
         }
         let Ok(First::Connect(connect)) = first_frame(record) else { panic!("not a CONNECT") };
         let at = match &connect.mode {
-            ConnectMode::New | ConnectMode::Relay(_) => StartAt::default(),
+            ConnectMode::New | ConnectMode::Relay(_) | ConnectMode::Prepare(_) => {
+                StartAt::default()
+            }
             ConnectMode::Transfer(request) => StartAt { up: request.covers, down: request.down },
         };
         server.given = at.down as usize;

@@ -489,7 +489,9 @@ impl Pair {
         match first_frame(record) {
             Ok(First::Connect(connect)) if self.server.is_none() && self.tombstone.is_none() => {
                 let asked = match &connect.mode {
-                    ConnectMode::New | ConnectMode::Relay(_) => StartAt::default(),
+                    ConnectMode::New | ConnectMode::Relay(_) | ConnectMode::Prepare(_) => {
+                        StartAt::default()
+                    }
                     ConnectMode::Transfer(request) => {
                         StartAt { up: request.covers, down: request.down }
                     }

@@ -37,7 +37,7 @@ pub async fn open(
 ) -> Result<(Service, StartAt), Denial> {
     let request = match mode {
         ConnectMode::Transfer(request) => Some(request),
-        ConnectMode::New | ConnectMode::Relay(_) => None,
+        ConnectMode::New | ConnectMode::Relay(_) | ConnectMode::Prepare(_) => None,
     };
     let ticket = request.map(|request| ticket(request, mint.as_ref())).transpose()?.flatten();
     match (asked.belongs.token, ticket) {

@@ -299,8 +299,10 @@ fn another_length_is_refused() {
             for length in [BODY - 1, BODY + 1, BODY / 2, 10] {
                 let mut other = Replica { etag, ..replica.clone() };
                 other.file.resize(length, 0);
-                let refused = part.go_on(&other, have, 10_000);
-                assert!(refused.is_err(), "{length} {etag:?} at {have}");
+                // A shorter one may be complete in a while.
+                let shorter = length < BODY;
+                let kind = if shorter { NoReplayKind::NotHere } else { NoReplayKind::Seam };
+                assert_eq!(part.kind(&other, have), kind, "{length} {etag:?} at {have}");
             }
         }
     }
