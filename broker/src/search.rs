@@ -26,8 +26,8 @@ impl<D: Dialer> Ways for Reaches<D> {
     }
 }
 
-/// Searches until there is a link or no hope. Dropping the future ends the search. `elsewhere` comes
-/// when something that is no server of the service has answered.
+/// Searches until there is a link or no hope. Dropping the future ends the search. `elsewhere`
+/// comes when something that is no server of the service has answered.
 ///
 /// # Errors
 /// When no server can be had; says why.

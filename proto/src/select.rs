@@ -673,6 +673,7 @@ mod tests {
         let mut choice = Choice::new(3);
         choice.taken_by(0);
         choice.refuse(at(1), 0, Rejection::Unknown);
+        choice.refuse(at(1), 0, Rejection::Mismatch);
         choice.refuse(at(1), 1, Rejection::Seam);
         let wait = Duration::from_secs(4);
         assert_eq!(choice.refuse(at(2), 2, Rejection::Verifying(wait)), Next::Another);

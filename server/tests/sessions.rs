@@ -202,7 +202,7 @@ async fn wrong_replicas_are_refused_and_the_third_is_right() {
     let mut servers = [start(0), start(1), start(2), start(3)];
     let (result, session) = killed_in_the_middle(&mut servers, &file).await;
     result.unwrap_or_else(|error| panic!("{error}: {:?}", session.seen.lock()));
-    assert!(servers[1].refused("seam") > 0 && servers[2].refused("seam") > 0);
+    assert!(servers[1].refused("seam") > 0 && servers[2].refused("not_here") > 0);
     assert!(session.seen.lock().attached.iter().any(|how| how == "Transfer d"));
 }
 
