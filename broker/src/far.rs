@@ -16,7 +16,7 @@ use stp_net::link::TcpInfo;
 use stp_proto::course::{Action, Course, Deadlines, Denial, Measured, Prepared, Relay, Target};
 use stp_proto::rise::{RiseWatch, Rule, Way};
 use stp_proto::select::{Rank, Rejection, Want};
-use stp_proto::session::{Attempt, Denied, Event, LostCause, Peer, Session, code};
+use stp_proto::session::{Attempt, Denied, Event, LostCause, Peer, Session, WhyNot, code};
 use stp_proto::time::Instant;
 use stp_proto::wire::{
     Announcement, Belongs, Close, Connect, ConnectMode, PrepareRequest, ResetFrame, TransferReason,
@@ -424,7 +424,8 @@ impl Far for SessionFar {
             }
             Found::NoTurn(why) => (why.clone(), self.course.handle_turn_failed(why)),
             Found::NoServer(gave_up) => {
-                let (why, can) = (gave_up.why.clone(), session.transferable());
+                let words = |why: WhyNot| session.why_fixed().unwrap_or_else(|| why.to_string());
+                let (why, can) = (gave_up.why.clone(), session.transferable().map_err(words));
                 (why, self.course.handle_no_server(&self.around, established, can, gave_up))
             }
         };

@@ -688,7 +688,8 @@ impl Broker {
             }
             Found::NoServer(gave_up) => {
                 let why = gave_up.why.clone();
-                let actions = course.handle_no_server(&around, established, transferable, gave_up);
+                let can = transferable.map_err(|why| why.to_string());
+                let actions = course.handle_no_server(&around, established, can, gave_up);
                 (why, actions)
             }
         };

@@ -244,7 +244,7 @@ impl World {
             }
             let script = self.broker().seat_of(connect.handle).map(|seat| seat.script.clone());
             let request = match &connect.mode {
-                ConnectMode::New | ConnectMode::Relay(_) => None,
+                ConnectMode::New | ConnectMode::Relay(_) | ConnectMode::Prepare(_) => None,
                 ConnectMode::Transfer(request) => Some(request),
             };
             match script {

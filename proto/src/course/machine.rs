@@ -183,12 +183,13 @@ impl Course {
         self.choice.home().map_or(!established, |home| home == to.rank)
     }
 
-    /// A search has come to nothing.
+    /// A search has come to nothing. `transferable` says in words why no other server could go on
+    /// with it.
     pub fn handle_no_server(
         &mut self,
         around: &impl Around,
         established: bool,
-        transferable: Result<(), WhyNot>,
+        transferable: Result<(), String>,
         gave_up: GaveUp,
     ) -> Vec<Action> {
         let GaveUp { end, error, why } = gave_up;
@@ -198,19 +199,22 @@ impl Course {
         }
         if established {
             let elsewhere = match transferable {
-                Err(why) => format!("it cannot be continued elsewhere: {why}"),
+                Err(why) => match why.strip_suffix(", which is never sent twice") {
+                    Some(method) => format!("a {method} is never sent twice"),
+                    None => format!("it cannot go on elsewhere: {why}"),
+                },
                 Ok(()) => format!("no other server can go on with it: {}", self.choice.worst()),
             };
             let home = self.choice.last().map(|rank| around.server_name(rank));
             let home = home.unwrap_or_default();
             let why = match end {
                 NoServer::HomeRefuses => format!(
-                    "server {home} is gone: nobody has listened there for {} s; {elsewhere}",
+                    "server {home} is gone; {elsewhere} (nobody has listened there for {} s)",
                     self.deadlines.refused.as_secs()
                 ),
                 NoServer::HomeGone => format!(
-                    "server {home} is gone: it has been silent for {} s while others answer; \
-                     {elsewhere}",
+                    "server {home} is gone; {elsewhere} (it has been silent for {} s while others \
+                     answer)",
                     self.deadlines.gone.as_secs()
                 ),
                 NoServer::NobodyLeft | NoServer::AllRefuse | NoServer::NobodyAnswers => {

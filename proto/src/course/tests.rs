@@ -458,10 +458,9 @@ fn a_session_that_only_its_home_could_go_on_with_says_what_is_gone() {
     let mut course = after(&[Lost(LostCause::Broken)]);
     let (end, error) = (super::NoServer::HomeRefuses, AppError::Reset);
     let gave_up = GaveUp { end, error, why: "refused".to_owned() };
-    let transferable = Err(WhyNot::NotTransferable);
+    let transferable = Err("POST, which is never sent twice".to_owned());
     let actions = course.handle_no_server(&Lab, true, transferable, gave_up);
-    let why = "server a is gone: nobody has listened there for 20 s; it cannot be continued \
-               elsewhere: the server says that it cannot be transferred";
+    let why = "server a is gone; a POST is never sent twice (nobody has listened there for 20 s)";
     assert!(actions.contains(&Action::GiveUp { error, why: why.to_owned() }), "{actions:?}");
 }
 
