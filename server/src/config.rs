@@ -3,6 +3,7 @@
 //! Every error names the file, the line and the key. What is here after [`load`] can be used as
 //! it is: document roots exist, keys are read, names are not taken twice.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -73,7 +74,7 @@ pub struct RelayConfig {
 }
 
 /// One service.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ServiceConfig {
     /// `service.object@domain`.
     pub name: String,
@@ -85,8 +86,25 @@ pub struct ServiceConfig {
     pub policy: Policy,
     /// Only for those with a ticket of the gateway.
     pub tickets: bool,
+    /// Whether the service is told who comes, by the PROXY protocol, version 2.
+    pub proxy_protocol: bool,
     /// The document root, whose files the directory is told.
     pub root: Option<PathBuf>,
+}
+
+impl ServiceConfig {
+    /// The same service for a client at `from`, who came to `to`: its streams say so if the service
+    /// is to be told.
+    #[must_use]
+    pub fn told_of(&self, from: SocketAddr, to: SocketAddr) -> Cow<'_, ServiceConfig> {
+        match &self.target {
+            Target::Address(address) if self.proxy_protocol => {
+                let target = Target::announced(*address, from, to);
+                Cow::Owned(ServiceConfig { target, ..self.clone() })
+            }
+            _ => Cow::Borrowed(self),
+        }
+    }
 }
 
 /// The kinds of services.
@@ -231,6 +249,8 @@ struct FileService {
     /// Was replaced by `compare`; kept for the sake of its error message.
     compare_prefix: Option<bool>,
     tickets: Option<bool>,
+    #[serde(default)]
+    proxy_protocol: bool,
 }
 
 /// What must be equal before a response is continued.
@@ -429,9 +449,14 @@ fn services(loaded: &Loaded<File>) -> Result<Vec<ServiceConfig>, ConfigError> {
             let what = "tickets are opened with the key of a cluster: set cluster";
             return Err(loaded.error(&key("tickets"), what));
         }
+        if service.proxy_protocol && !matches!(service.kind, Kind::Http | Kind::Tcp) {
+            let kind = service.kind.as_str();
+            let what = format!("a service of kind {kind} has no server that could be told");
+            return Err(loaded.error(&key("proxy_protocol"), what));
+        }
         let root = match &target {
             Target::Origin(origin) => Some(origin.root().to_owned()),
-            Target::Address(_) => None,
+            Target::Address(_) | Target::Announced(..) => None,
         };
         if let Some(old) = service.compare_prefix {
             let instead = if old { "prefix" } else { "validators" };
@@ -448,6 +473,7 @@ fn services(loaded: &Loaded<File>) -> Result<Vec<ServiceConfig>, ConfigError> {
             target,
             policy: service.compare.unwrap_or_default().into(),
             tickets,
+            proxy_protocol: service.proxy_protocol,
             root,
         });
     }

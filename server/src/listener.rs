@@ -436,7 +436,8 @@ impl Server {
             mint.restrict(Some(granted));
         }
         let (groups, comparings) = ((key.0, &self.groups), &self.comparings);
-        let opening = open(service, connect, groups, mint, &self.revocations, comparings);
+        let told = service.told_of(link.peer_addr(), link.local_addr());
+        let opening = open(&told, connect, groups, mint, &self.revocations, comparings);
         let Opened { service: near, at, granted } = Box::pin(opening).await?;
         let own = random_handle();
         let now = time::Instant(clock::now_us());

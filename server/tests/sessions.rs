@@ -90,6 +90,29 @@ async fn nginx_serves_through_a_session() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_service_is_told_who_comes_if_it_wants_to_know() {
+    let folder = folder_with(&content(1));
+    let port = free_port();
+    // nginx refuses whoever does not say it.
+    let more = format!(
+        "server {{ listen 127.0.0.1:{port} proxy_protocol; \
+         location / {{ return 200 \"from $proxy_protocol_addr\"; }} }}"
+    );
+    let _nginx = Nginx::start(folder.path(), &more);
+    let (_keep, key) = cluster_key();
+    for kind in ["http", "tcp"] {
+        let told = format!("{}\nproxy_protocol = true", port_service(kind, port));
+        let server = TestServer::start("a", &key, &told);
+        let mut session = TestSession::open(&[server.at()]);
+        for _ in 0..2 {
+            let (head, body) = get(&mut session.app, "GET / HTTP/1.1", 14).await;
+            assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{kind}: {head}");
+            assert_eq!(body, b"from 127.0.0.1", "{kind}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_embedded_origin_serves_files_and_hides_what_is_hidden() {
     let file = content(3 * MIB);
     let folder = folder_with(&file);

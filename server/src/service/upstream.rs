@@ -13,9 +13,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use ppp::v2::{Builder, Command as PpCommand, Protocol, Version};
 use stp_net::urgent;
 use stp_proto::replay::http::Place;
-use tokio::io::Interest;
+use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
 use super::chains::Known;
@@ -102,23 +103,35 @@ pub trait Streams {
 pub enum Target {
     /// A server at this address.
     Address(SocketAddr),
+    /// The same, told first who comes: these bytes.
+    Announced(SocketAddr, Arc<[u8]>),
     /// The embedded origin.
     Origin(Arc<Origin>),
 }
 
 impl Target {
+    /// A server at `address` that is told, by the PROXY protocol (version 2), of a client at
+    /// `from` who came to `to`.
+    #[must_use]
+    pub fn announced(address: SocketAddr, from: SocketAddr, to: SocketAddr) -> Target {
+        let canonical = |at: SocketAddr| SocketAddr::new(at.ip().to_canonical(), at.port());
+        let header = Builder::with_addresses(
+            Version::Two | PpCommand::Proxy,
+            Protocol::Stream,
+            (canonical(from), canonical(to)),
+        );
+        let header = header.build().expect("addresses without further fields fit into a header");
+        Target::Announced(address, header.into())
+    }
+
     /// Opens a stream.
     pub async fn connect(&self) -> io::Result<Upstream> {
         match self {
-            Self::Address(address) => {
-                let socket =
-                    if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-                // Before anything can come: a lone urgent byte wakes only whoever has asked for it
-                // in line.
-                urgent::in_line(&socket)?;
-                let connect = tokio::time::timeout(CONNECT_MAX, socket.connect(*address));
-                let tcp = connect.await.map_err(|_| io::ErrorKind::TimedOut)??;
-                tcp.set_nodelay(true)?;
+            Self::Address(address) => Ok(Upstream::Tcp(connect_to(*address).await?)),
+            Self::Announced(address, header) => {
+                let mut tcp = connect_to(*address).await?;
+                // It fits into the send buffer of a new connection.
+                tcp.write_all(header).await?;
                 Ok(Upstream::Tcp(tcp))
             }
             Self::Origin(origin) => {
@@ -128,6 +141,16 @@ impl Target {
             }
         }
     }
+}
+
+async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // Before anything can come: a lone urgent byte wakes only whoever has asked for it in line.
+    urgent::in_line(&socket)?;
+    let connect = tokio::time::timeout(CONNECT_MAX, socket.connect(address));
+    let tcp = connect.await.map_err(|_| io::ErrorKind::TimedOut)??;
+    tcp.set_nodelay(true)?;
+    Ok(tcp)
 }
 
 impl Streams for Target {
@@ -141,7 +164,7 @@ impl Streams for Target {
 
     fn known(&self, request: &[u8], have: u64) -> Option<Known> {
         match self {
-            Self::Address(_) => None,
+            Self::Address(_) | Self::Announced(..) => None,
             Self::Origin(origin) => origin.known(request, have),
         }
     }
@@ -150,7 +173,7 @@ impl Streams for Target {
 impl std::fmt::Display for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Address(address) => address.fmt(f),
+            Self::Address(address) | Self::Announced(address, _) => address.fmt(f),
             Self::Origin(origin) => origin.root().display().fmt(f),
         }
     }
