@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use nix::errno::Errno;
 use serde_json::json;
 use stp_drive::{Near, SessionStatus, Start};
+use stp_proto::course::Deadlines;
 use stp_proto::handle::Handle;
 use stp_proto::local::wire::Resolved;
 use stp_proto::name::Name;
@@ -18,11 +19,12 @@ use tokio::sync::mpsc;
 
 use crate::any_link::Command;
 use crate::app::{AppInfo, AppSocket, Listener, PassedConnect, Request};
+use crate::around::Surroundings;
 use crate::broker::Broker;
 use crate::config::{self, OtherNamespaces};
 use crate::direct::{Direct, DirectFar, Notes};
 use crate::entry::{App, Entry, Order};
-use crate::far::SessionFar;
+use crate::far::{SessionFar, Waits};
 use crate::group::awaited::{Member, Reach};
 use crate::group::reached::ReachedNear;
 use crate::group::{self, listener};
@@ -358,12 +360,28 @@ impl Door {
                 let far = DirectFar::new(broker, entry, within);
                 stp_drive::run(session, near, far, commands, Start::Dial, status).await
             } else {
-                let far = SessionFar::new(broker, entry, ordered);
+                let far = far(broker, entry, ordered);
                 stp_drive::run(session, near, far, commands, Start::Dial, status).await
             };
             listed.reason = Some(reason);
         });
     }
+}
+
+/// Where its links come from.
+fn far(
+    broker: Arc<Broker>,
+    entry: Arc<Entry>,
+    orders: mpsc::Receiver<Order>,
+) -> SessionFar<Surroundings> {
+    let limits = broker.tables().config.limits;
+    let waits = Waits {
+        connect_until: broker.now() + limits.connect,
+        deadlines: Deadlines { refused: limits.refused, gone: limits.gone },
+        silence: limits.silence,
+    };
+    let servers = entry.service.servers.len();
+    SessionFar::new(Surroundings { broker, entry }, servers, waits, orders)
 }
 
 /// What a session may take, by the configuration.

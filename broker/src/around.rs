@@ -9,6 +9,7 @@ use stp_proto::time::Instant;
 
 use crate::broker::Broker;
 use crate::entry::Entry;
+use crate::service::Server;
 
 /// What is around one session.
 #[derive(Clone)]
@@ -19,10 +20,20 @@ pub struct Surroundings {
     pub entry: Arc<Entry>,
 }
 
-/// A member is tried so much later at other servers than that of its lead.
+/// A member of a group is tried at other servers than its lead's this much later.
 const ELSEWHERE_AFTER: Duration = Duration::from_secs(2);
 
 impl Surroundings {
+    /// One of its servers.
+    pub(crate) fn server(&self, rank: Rank) -> &Arc<Server> {
+        &self.entry.service.servers[rank]
+    }
+
+    /// The name of a server on the overloaded list.
+    pub(crate) fn listed_as(&self, rank: Rank) -> (usize, Rank) {
+        (self.entry.service_number, rank)
+    }
+
     /// The server of the session to which this one belongs, if this one is not there.
     fn lead_server(&self) -> Option<Rank> {
         let lead = self.entry.lead()?;
@@ -36,11 +47,11 @@ impl Surroundings {
 
 impl Ways for Surroundings {
     fn standing(&self, server: Rank) -> Standing {
-        self.entry.service.servers[server].reach.standing()
+        self.server(server).reach.standing()
     }
 
     fn last_link(&self, server: Rank) -> Option<Duration> {
-        self.entry.service.servers[server].reach.last_link()
+        self.server(server).reach.last_link()
     }
 }
 
@@ -55,7 +66,7 @@ impl Around for Surroundings {
     }
 
     fn listed_until(&self, now: Instant, server: Rank) -> Option<Instant> {
-        let listed = self.broker.overloaded.lock().until(now, &(self.entry.service_number, server));
+        let listed = self.broker.overloaded.lock().until(now, &self.listed_as(server));
         // R94: a member goes where its lead is, and elsewhere only if that server does not answer.
         match self.lead_server() {
             Some(lead) if lead != server => listed.max(Some(now + ELSEWHERE_AFTER)),
@@ -67,10 +78,10 @@ impl Around for Surroundings {
         if self.lead_server() == Some(server) {
             return Some(Duration::ZERO);
         }
-        self.entry.service.servers[server].distance.way().now
+        self.server(server).distance.way().now
     }
 
     fn take_exit(&self, now: Instant, server: Rank) -> bool {
-        self.entry.service.servers[server].exits.lock().take(now)
+        self.server(server).exits.lock().take(now)
     }
 }

@@ -40,11 +40,12 @@ struct Args {
     /// The configuration.
     #[arg(long, value_name = "FILE", env = "SESSION_CONFIG")]
     config: Option<PathBuf>,
-    /// The directory of the sockets and the route map [default: $SESSION_DIR, else
-    /// $XDG_RUNTIME_DIR/session, else /run/user/UID/session, else /tmp/session-UID].
+    /// The directory of the sockets and the route map [default: the first
+    /// of $SESSION_DIR, $XDG_RUNTIME_DIR/session, /run/user/UID/session, /tmp/session-UID].
     #[arg(long, value_name = "DIR")]
     socket_dir: Option<PathBuf>,
-    /// What to log, such as "debug" or "info,stp_net=trace" [default: $SESSION_LOG, else "info"].
+    /// What to log, such as "debug" or "info,stp_net=trace" [default: $SESSION_LOG, or
+    /// "info"].
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
     /// Check the configuration and exit.

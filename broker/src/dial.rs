@@ -4,15 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stp_net::link::Link;
-use stp_proto::course::{Dial, GaveUp, Seek, Target};
-use stp_proto::select::Rank;
+use stp_proto::course::{Dial, Seek, Target};
 use stp_proto::time::Instant;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::any_link::AnyLink;
 use crate::around::Surroundings;
 use crate::broker::Broker;
 use crate::clock::{now, sleep_until};
+use crate::far;
 use crate::measure;
 use crate::relay;
 use crate::search::{Reaches, search};
@@ -22,16 +23,10 @@ const LINK_MAX: Duration = Duration::from_secs(3);
 /// How often it is tried whether the gateway is there, while a home is silent.
 const KNOCK_EVERY: Duration = Duration::from_secs(10);
 
-/// What a dial has come to.
-pub enum Found {
-    /// A link.
-    Link(Target, Box<Link>),
-    /// The server to which a move was decided gave none in time.
-    Unreached(Rank),
-    /// There is none by the way that was decided; says why.
-    NoTurn(String),
-    /// No server could be had at all.
-    NoServer(GaveUp),
+type Found = far::Found<AnyLink>;
+
+fn link(target: Target, link: Link) -> Found {
+    Found::Link(target, Box::new(AnyLink::Secured(link)))
 }
 
 /// Brings up the link. Dropping the future ends the attempt.
@@ -40,18 +35,18 @@ pub async fn dial(around: Surroundings, dial: Dial, pass: Option<Arc<[u8]>>) -> 
         Dial::Move(rank) => {
             let reach = &around.entry.service.servers[rank].reach;
             match timeout(LINK_MAX, reach.link()).await {
-                Ok(link) => Found::Link(Target { rank, via: None }, Box::new(link)),
+                Ok(there) => link(Target { rank, via: None }, there),
                 Err(_) => Found::Unreached(rank),
             }
         }
         Dial::Turn(target) => {
             let home = &around.entry.service.servers[target.rank];
-            let link = match target.via {
+            let there = match target.via {
                 Some(relay) => relay::dial(&around.broker, relay, home, pass).await,
                 None => relay::dial_straight(home).await,
             };
-            match link {
-                Ok(link) => Found::Link(target, Box::new(link)),
+            match there {
+                Ok(there) => link(target, there),
                 Err(why) => Found::NoTurn(why),
             }
         }
@@ -91,15 +86,15 @@ async fn seek_link(around: &Surroundings, seek: &Seek, pass: Option<Arc<[u8]>>) 
         match (home, pass) {
             (Some(rank), Some(pass)) => {
                 let id = around.entry.id;
-                let (via, link) = relay::rescue(broker, id, &servers[rank], &pass).await;
-                Found::Link(Target { rank, via: Some(via) }, Box::new(link))
+                let (via, there) = relay::rescue(broker, id, &servers[rank], &pass).await;
+                link(Target { rank, via: Some(via) }, there)
             }
             _ => std::future::pending().await,
         }
     };
     tokio::select! {
         found = searching => match found {
-            Ok((rank, link)) => Found::Link(Target { rank, via: None }, Box::new(link)),
+            Ok((rank, there)) => link(Target { rank, via: None }, there),
             Err(gave_up) => Found::NoServer(gave_up),
         },
         found = rescuing => found,

@@ -17,7 +17,7 @@ pub struct ServerDialer {
     address: Mutex<SocketAddr>,
     /// The key it must show.
     pub key: PublicKey,
-    /// Who we are.
+    /// The key that the broker shows.
     pub tls: Arc<Tls>,
     /// How links are to be.
     pub options: LinkOptions,

@@ -2,7 +2,8 @@
 //!
 //! The decisions are [`stp_proto::course`]'s. Everything that takes time (a dial, a measurement, a
 //! look at another way) is a future that the session's own loop polls; there is no task that posts
-//! back to it.
+//! back to it. What dials and measures is a [`Means`]: the broker's own
+//! (`means.rs`), or that of a simulation.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -11,85 +12,188 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use stp_drive::{Act, DialFailed, Dialed, Far, path_sample};
+use stp_drive::{Act, Carrier, DialFailed, Dialed, Far, path_sample};
 use stp_net::link::TcpInfo;
-use stp_proto::course::{Action, Course, Deadlines, Denial, Measured, Prepared, Relay, Target};
+use stp_proto::course::{
+    Action, AppError, Around, Course, Deadlines, Denial, Dial, GaveUp, Measured, Prepared, Relay,
+    Target,
+};
 use stp_proto::rise::{RiseWatch, Rule, Way};
 use stp_proto::select::{Rank, Rejection, Want};
 use stp_proto::session::{Attempt, Denied, Event, LostCause, Peer, Session, WhyNot, code};
 use stp_proto::time::Instant;
 use stp_proto::wire::{
-    Announcement, Belongs, Close, Connect, ConnectMode, PrepareRequest, ResetFrame, TransferReason,
-    VERSION,
+    Announcement, Belongs, Connect, ConnectMode, PrepareRequest, ResetFrame, TransferReason, VERSION,
 };
 use tokio::sync::mpsc;
 
-use crate::any_link::AnyLink;
-use crate::around::Surroundings;
-use crate::broker::Broker;
-use crate::dial::{self, Found};
-use crate::dialer::ServerDialer;
-use crate::entry::{Entry, Order, View};
-use crate::group;
-use crate::reach::Reach;
-use crate::service::Server;
-use crate::{measure, relay};
+use crate::entry::Order;
 
-/// How long a link to a server that is to get ready may take.
-const PREPARE_MAX: Duration = Duration::from_secs(5);
-/// How long a server that was left, and is out of reach, may yet be told, and how long one attempt
-/// at that may take.
-const LEAVE_MAX: Duration = Duration::from_secs(3_600);
-const LEAVE_DIAL_MAX: Duration = Duration::from_secs(5);
-
-type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+/// What a dial has come to.
+pub enum Found<L> {
+    /// A link.
+    Link(Target, Box<L>),
+    /// The server to which a move was decided gave none in time.
+    Unreached(Rank),
+    /// There is none by the way that was decided; says why.
+    NoTurn(String),
+    /// No server could be had at all.
+    NoServer(GaveUp),
+}
 
 /// What was found out in a while.
-enum Learned {
+pub enum Learned {
     /// Servers were measured.
     Servers(Vec<Measured<Rank>>),
     /// Ways to the home were measured.
     Ways(Vec<Measured<Option<Relay>>>),
 }
 
+/// Something for the log or the session's history.
+pub enum Note {
+    /// For the log: what is about to happen, and why.
+    Log(&'static str, String),
+    /// What happened, and why.
+    Happened(&'static str, String),
+    /// The session has a link.
+    Linked {
+        /// How it came to it.
+        attempt: Attempt,
+        /// The server before.
+        from: Option<Rank>,
+        /// The server now.
+        to: Option<Rank>,
+        /// For how long nothing can have come through.
+        gap: Duration,
+        /// Why there was none.
+        cause: String,
+    },
+    /// A server refused.
+    Refused(Rejection),
+    /// No server can go on with it; why, for the app and for a person.
+    GaveUp(AppError, String),
+}
+
+/// Where a session stands, for those outside its loop.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Stands {
+    /// The server that holds it, or did last.
+    pub server: Option<Rank>,
+    /// The server through which its link goes; none: straight.
+    pub via: Option<Relay>,
+    /// Where its link, or that of an attempt, leaves this machine.
+    pub local: Option<SocketAddr>,
+    /// Whether it has a link.
+    pub attached: bool,
+}
+
+/// What the far side of a session works with: dials, measurements, lists that all sessions share.
+/// Nothing here decides.
+pub trait Means: Around {
+    /// What carries the session.
+    type Link: Carrier;
+    /// A dial under way. Dropping it ends the attempt.
+    type Dialing: Future<Output = Found<Self::Link>> + Unpin;
+    /// A measurement under way.
+    type Measuring: Future<Output = Learned> + Unpin;
+    /// A look, after a while, at the present way and at the straight one.
+    type Looking: Future<Output = (Way, Way)> + Unpin;
+
+    /// Begins to bring up a link.
+    fn dial(&self, now: Instant, dial: Dial, pass: Option<Arc<[u8]>>) -> Self::Dialing;
+    /// Begins to measure the session's home and the others.
+    fn measure(&self, now: Instant, home: Rank, others: Vec<Rank>) -> Self::Measuring;
+    /// Begins to measure the straight way to the home and those through relays.
+    fn measure_ways(&self, now: Instant, home: Rank) -> Self::Measuring;
+    /// Looks after a while at the way through a relay and at the straight one.
+    fn look(&self, now: Instant, via: Relay, home: Rank) -> Self::Looking;
+    /// The round trip of the session's link, as its status has it.
+    fn link_round_trip(&self) -> Duration;
+
+    /// All sessions leave a server alone for a while.
+    fn list(&self, now: Instant, server: Rank, asked: Duration);
+    /// A server has taken a session: it is off the overloaded list.
+    fn unlist(&self, server: Rank);
+    /// Links that were made before one was lost are looked at, or dropped.
+    fn doubt(&self, target: Target, cause: LostCause);
+    /// Something came on the session's link; where that leads straight, and since when.
+    fn heard(&self, now: Instant, link: Option<(Rank, Instant)>);
+    /// Whether a server speaks on other links, which have lasted.
+    fn speaks(&self, now: Instant, server: Rank) -> bool;
+    /// A link that can serve another session, most likely at `last`.
+    fn keep(&self, now: Instant, link: Self::Link, last: Option<Rank>);
+    /// The server to which the session would go next is told what it receives (R69).
+    fn prepare(&self, _server: Rank, _connect: Connect<'_>) {}
+    /// The server that a session has left is told so, now or when it is found again.
+    fn take_leave(&self, now: Instant, server: Rank, reset: ResetFrame);
+
+    /// Publishes where the session stands.
+    fn publish(&self, stands: Stands);
+    /// Something for the log or the history, and how much the session had received.
+    fn note(&self, at_byte: u64, note: Note);
+
+    /// Where a link leaves this machine.
+    fn local_addr(&self, _link: &Self::Link) -> Option<SocketAddr> {
+        None
+    }
+    /// What a server calls itself.
+    fn named(&self, _server: Rank, _name: &str) {}
+    /// A server announced a connection that belongs to this session (R90).
+    fn announced(&self, _announcement: &Announcement) {}
+    /// A transfer has attached: what the server before said of its service is forgotten.
+    fn transferred(&self) {}
+    /// The members of the session's group follow it to where it now is (R94).
+    fn gather(&self) {}
+    /// The server says why its service gives no more, and how much had been received.
+    fn service_failed(&self, _received: u64, _text: &str) {}
+    /// What belongs to the session is still at this server, and goes first (R94).
+    fn has_members_at(&self, _server: Option<Rank>) -> bool {
+        false
+    }
+}
+
+/// How long a session waits, by the configuration.
+#[derive(Copy, Clone, Debug)]
+pub struct Waits {
+    /// When a new session gives up.
+    pub connect_until: Instant,
+    /// For a home that is gone.
+    pub deadlines: Deadlines,
+    /// A link that is silent for this long is lost.
+    pub silence: Duration,
+}
+
 /// The far side of one session.
-pub struct SessionFar {
-    around: Surroundings,
+pub struct SessionFar<M: Means> {
+    means: M,
     course: Course,
+    waits: Waits,
     /// What others want of the session.
     orders: mpsc::Receiver<Order>,
     /// With this it may be led to its server through others.
     pass: Option<Arc<[u8]>>,
     /// What is being measured for a decision.
-    measuring: Option<Boxed<Learned>>,
+    measuring: Option<M::Measuring>,
     /// A look at the straight way, while it is led through a relay.
-    looking: Option<Boxed<(Way, Way)>>,
-    /// When a new session gives up.
-    connect_until: Instant,
+    looking: Option<M::Looking>,
     /// Where its link, or that of an attempt, leaves this machine.
     local: Option<SocketAddr>,
-    /// Where the attached link leads, and since when there is one.
-    link: Option<(Arc<Server>, Instant)>,
+    /// Where the attached link leads, if it goes there straight, and since when there is one.
+    link: Option<(Rank, Instant)>,
     /// The round trip of its link.
     watch: RiseWatch,
     /// What the server that would be next was told.
     prepared: Prepared,
 }
 
-impl SessionFar {
-    /// The far side of this session.
+impl<M: Means> SessionFar<M> {
+    /// The far side of a session whose service has this many servers.
     #[must_use]
-    pub fn new(
-        broker: Arc<Broker>,
-        entry: Arc<Entry>,
-        orders: mpsc::Receiver<Order>,
-    ) -> SessionFar {
-        let limits = broker.tables().config.limits;
-        let deadlines = Deadlines { refused: limits.refused, gone: limits.gone };
+    pub fn new(means: M, servers: usize, waits: Waits, orders: mpsc::Receiver<Order>) -> Self {
         SessionFar {
-            course: Course::new(entry.service.servers.len(), deadlines),
-            connect_until: broker.now() + limits.connect,
-            around: Surroundings { broker, entry },
+            means,
+            course: Course::new(servers, waits.deadlines),
+            waits,
             orders,
             pass: None,
             measuring: None,
@@ -101,20 +205,13 @@ impl SessionFar {
         }
     }
 
-    fn broker(&self) -> &Arc<Broker> {
-        &self.around.broker
-    }
-
-    fn entry(&self) -> &Arc<Entry> {
-        &self.around.entry
-    }
-
-    fn server(&self, rank: Rank) -> &Arc<Server> {
-        &self.around.entry.service.servers[rank]
+    /// What it works with.
+    pub fn means(&self) -> &M {
+        &self.means
     }
 
     /// Does what the course says; returns what is left for the session to do.
-    fn carry_out(&mut self, session: &Session, actions: Vec<Action>) -> Act {
+    fn carry_out(&mut self, now: Instant, session: &Session, actions: Vec<Action>) -> Act {
         let mut act = Act::Nothing;
         let at_byte = session.positions().received;
         for action in actions {
@@ -123,39 +220,25 @@ impl SessionFar {
                 Action::RetryIn(pause) => act = Act::RetryIn(pause),
                 Action::Stay(reason) => act = Act::Stay(reason),
                 Action::GiveUp { error, why } => {
-                    self.entry().give_up(error, &why);
-                    self.broker().session_ended(self.entry(), &why);
+                    self.means.note(at_byte, Note::GaveUp(error, why.clone()));
                     act = Act::Abort { code: code::NO_SERVER, reason: why };
                 }
-                Action::Measure { home, others } => self.measure(home, others),
+                Action::Measure { home, others } => {
+                    self.measuring = Some(self.means.measure(now, home, others));
+                }
                 Action::MeasureWays { home } => {
-                    let ways =
-                        relay::ways(Arc::clone(self.broker()), Arc::clone(self.server(home)));
-                    self.measuring = Some(Box::pin(async move { Learned::Ways(ways.await) }));
+                    self.measuring = Some(self.means.measure_ways(now, home));
                 }
-                Action::Look => self.look(),
-                Action::List(rank, asked) => {
-                    let name = (self.entry().service_number, rank);
-                    let now = self.broker().now();
-                    self.broker().overloaded.lock().add(now, name, asked);
-                }
-                Action::Unlist(rank) => {
-                    let name = (self.entry().service_number, rank);
-                    self.broker().overloaded.lock().remove(&name);
-                }
-                Action::Doubt(target, cause) => self.doubt(target, cause),
-                Action::Log { what, cause } => {
-                    tracing::info!(session = self.entry().id, why = cause, "{what}");
-                }
+                Action::Look => self.look(now),
+                Action::List(rank, asked) => self.means.list(now, rank, asked),
+                Action::Unlist(rank) => self.means.unlist(rank),
+                Action::Doubt(target, cause) => self.means.doubt(target, cause),
+                Action::Log { what, cause } => self.means.note(at_byte, Note::Log(what, cause)),
                 Action::Note { what, cause } => {
-                    if what == "refused" {
-                        self.entry().note_refusal(&cause);
-                    }
-                    tracing::info!(session = self.entry().id, at_byte, why = cause, "{what}");
-                    self.entry().record(what, cause, at_byte);
+                    self.means.note(at_byte, Note::Happened(what, cause));
                 }
                 Action::NoteLink { attempt, from, to, gap, cause } => {
-                    self.note_link((attempt, from, to), gap, cause, at_byte);
+                    self.means.note(at_byte, Note::Linked { attempt, from, to, gap, cause });
                 }
             }
         }
@@ -165,70 +248,18 @@ impl SessionFar {
 
     /// Publishes where the session stands.
     fn publish(&self) {
-        let via = self.course.via().and_then(|via| self.broker().server_with_key(via));
-        *self.entry().view.lock() = View {
+        self.means.publish(Stands {
             server: self.course.last(),
-            via,
+            via: self.course.via(),
             local: self.local,
             attached: self.course.is_attached(),
-        };
-    }
-
-    fn measure(&mut self, home: Rank, others: Vec<Rank>) {
-        let broker = Arc::clone(self.broker());
-        let servers = self.entry().service.servers.clone();
-        self.measuring = Some(Box::pin(async move {
-            let measured = measure::servers(servers, home, others, || broker.random());
-            Learned::Servers(measured.await)
-        }));
-    }
-
-    /// Looks after a while whether the session can go straight again, if it does not.
-    fn look(&mut self) {
-        let home = self.course.home().map(|rank| Arc::clone(self.server(rank)));
-        self.looking = self.course.via().zip(home).map(|(via, home)| {
-            Box::pin(relay::look(Arc::clone(self.broker()), via, home)) as Boxed<_>
         });
     }
 
-    /// Links that were made before one was lost are looked at, or dropped.
-    fn doubt(&self, target: Target, cause: LostCause) {
-        let via = target.via.and_then(|via| self.broker().server_with_key(via));
-        let server = via.unwrap_or_else(|| Arc::clone(self.server(target.rank)));
-        match cause {
-            LostCause::Broken => server.reach.lost(),
-            LostCause::Silent | LostCause::Unanswered => server.reach.suspect(),
-            LostCause::Overtaken => {}
-        }
-    }
-
-    fn note_link(
-        &self,
-        (attempt, from, to): (Attempt, Option<Rank>, Option<Rank>),
-        gap: Duration,
-        cause: String,
-        at_byte: u64,
-    ) {
-        let what = match attempt {
-            Attempt::Connect => "connected",
-            Attempt::Resume => "resumed",
-            Attempt::Transfer => "transferred",
-        };
-        let entry = self.entry();
-        let mut history = entry.history(what, cause, at_byte);
-        let gap_ms = u64::try_from(gap.as_millis()).unwrap_or(u64::MAX);
-        history.gap_ms = (attempt != Attempt::Connect).then_some(gap_ms);
-        history.from_server = from.map(|rank| self.server(rank).name());
-        history.to_server = to.map(|rank| self.server(rank).name());
-        let server = history.to_server.as_deref().unwrap_or_default();
-        let (session, destination, cause) = (entry.id, &entry.destination, &history.cause);
-        if attempt == Attempt::Connect {
-            tracing::info!(session, server, %destination, "connected");
-        } else {
-            tracing::info!(session, server, gap_ms, at_byte, %cause, "{what}");
-        }
-        self.broker().count_attach(attempt);
-        entry.status.record(history);
+    /// Looks after a while whether the session can go straight again, if it does not.
+    fn look(&mut self, now: Instant) {
+        let led = self.course.via().zip(self.course.home());
+        self.looking = led.map(|(via, home)| self.means.look(now, via, home));
     }
 
     fn attached(
@@ -240,15 +271,15 @@ impl SessionFar {
     ) -> Act {
         self.watch.forget();
         if let Some(to) = self.course.attempt() {
-            self.server(to.rank).named(session.server());
+            self.means.named(to.rank, session.server());
         }
-        let actions = self.course.handle_attached(now, &self.around, attempt, gap);
+        let actions = self.course.handle_attached(now, &self.means, attempt, gap);
         // What comes through a relay says nothing of the straight way.
         let home = self.course.home().filter(|_| self.course.via().is_none());
-        self.link = home.map(|rank| (Arc::clone(self.server(rank)), now));
-        let act = self.carry_out(session, actions);
+        self.link = home.map(|rank| (rank, now));
+        let act = self.carry_out(now, session, actions);
         if attempt == Attempt::Transfer {
-            tokio::spawn(group::gather(Arc::clone(self.entry())));
+            self.means.gather();
         }
         act
     }
@@ -262,12 +293,7 @@ impl SessionFar {
             Denied::Resume(why) => (Rejection::of_resume(*why), why.to_string()),
         };
         let Some(why) = why else { return Act::Nothing };
-        self.broker().count_refusal(why);
-        if matches!(why, Rejection::Unauthorized | Rejection::Expired)
-            && let Some(host) = &self.entry().host
-        {
-            self.broker().directory.distrust(host);
-        }
+        self.means.note(session.positions().received, Note::Refused(why));
         let denial = Denial {
             why,
             text: &text,
@@ -275,25 +301,25 @@ impl SessionFar {
             established: session.is_established(),
             transferable: session.transferable(),
         };
-        let actions = self.course.handle_denied(now, &self.around, &denial);
-        self.carry_out(session, actions)
+        let actions = self.course.handle_denied(now, &self.means, &denial);
+        self.carry_out(now, session, actions)
     }
 
     fn lost(&mut self, now: Instant, session: &Session, cause: LostCause) -> Act {
         if session.link().is_some() {
-            let actions = self.course.handle_attempt_lost(&self.around, cause);
-            return self.carry_out(session, actions);
+            let actions = self.course.handle_attempt_lost(&self.means, cause);
+            return self.carry_out(now, session, actions);
         }
         (self.link, self.local) = (None, None);
         let silence = match cause {
-            LostCause::Silent => self.broker().tables().config.limits.silence,
+            LostCause::Silent => self.waits.silence,
             LostCause::Broken | LostCause::Unanswered | LostCause::Overtaken => Duration::ZERO,
         };
         let actions = self.course.handle_lost(now, cause, silence);
-        self.carry_out(session, actions)
+        self.carry_out(now, session, actions)
     }
 
-    fn order(&mut self, session: &Session, order: Order) -> Act {
+    fn order(&mut self, now: Instant, session: &Session, order: Order) -> Act {
         match order {
             Order::PathChanged { why, since } => {
                 self.course.handle_path_changed(why, since);
@@ -301,13 +327,13 @@ impl SessionFar {
             }
             Order::Move { to, answer } => {
                 let transferable = session.transferable();
-                let moved = self.course.handle_user_move(&self.around, to, transferable);
+                let moved = self.course.handle_user_move(&self.means, to, transferable);
                 let (actions, said) = match moved {
                     Ok(actions) => (actions, Ok(())),
                     Err(why) => (Vec::new(), Err(why)),
                 };
                 let _nobody_waits_any_more = answer.send(said);
-                self.carry_out(session, actions)
+                self.carry_out(now, session, actions)
             }
         }
     }
@@ -315,13 +341,12 @@ impl SessionFar {
     fn learned(&mut self, now: Instant, session: &Session, learned: Learned) -> Act {
         let actions = match learned {
             Learned::Servers(measured) => {
-                let rtt_ms = self.entry().status.snapshot().rtt_ms.unwrap_or_default();
-                let rtt = Duration::from_secs_f64(rtt_ms.max(0.0) / 1e3);
-                self.course.handle_measured(now, &self.around, &measured, rtt)
+                let rtt = self.means.link_round_trip();
+                self.course.handle_measured(now, &self.means, &measured, rtt)
             }
-            Learned::Ways(measured) => self.course.handle_ways_measured(&self.around, &measured),
+            Learned::Ways(measured) => self.course.handle_ways_measured(&self.means, &measured),
         };
-        self.carry_out(session, actions)
+        self.carry_out(now, session, actions)
     }
 
     /// R69: the server to which the session would go next is told what it receives.
@@ -331,7 +356,7 @@ impl SessionFar {
         }
         let request = session.transfer_request();
         let (Some(ticket), Some(proof)) = (request.ticket, &request.seam) else { return };
-        let Some(next) = self.course.next_best(now, &self.around) else { return };
+        let Some(next) = self.course.next_best(now, &self.means) else { return };
         if !self.prepared.is_due(now, proof.from, request.down, next) {
             return;
         }
@@ -341,95 +366,96 @@ impl SessionFar {
             epoch: 0,
             features: 0,
             window: 0,
-            service: &self.entry().service.name,
+            service: "",
             endpoint: "",
             mode: ConnectMode::Prepare(PrepareRequest { ticket, down: request.down }),
             grant: None,
             rate: None,
             belongs: Belongs::default(),
         };
-        let mut frame = Vec::new();
-        connect.encode(&mut frame);
-        let reach = Arc::clone(&self.server(next).reach);
-        tokio::spawn(async move {
-            if let Ok(mut link) = tokio::time::timeout(PREPARE_MAX, reach.link()).await {
-                link.send(&frame);
-                link.linger();
-            }
-        });
+        self.means.prepare(next, connect);
     }
 
-    /// The server that a session has left is told so.
-    fn tell_left(&self, session: &Session, old: stp_proto::handle::Handle) {
-        if let Some(rank) = self.course.came_from() {
-            let initiator = session.handles().0;
-            let reset = ResetFrame { initiator, acceptor: old, code: code::MOVED };
-            // It outlives the session: the server may be out of reach for long.
-            tokio::spawn(take_leave(Arc::clone(&self.server(rank).reach), reset));
+    fn asked_to_leave(
+        &mut self,
+        now: Instant,
+        session: &Session,
+        reason: TransferReason,
+        text: &str,
+    ) -> Act {
+        if session.is_moving() {
+            return Act::Nothing;
         }
+        let received = session.positions().received;
+        if reason == TransferReason::ServiceFailed {
+            self.means.service_failed(received, text);
+        }
+        // R94: its members go first; its server asks again.
+        if self.means.has_members_at(self.course.home()) {
+            let cause = "what belongs to it goes first".to_owned();
+            self.means.note(received, Note::Happened("stays", cause));
+            return Act::Stay(TransferReason::NobodyBetter);
+        }
+        let transferable = session.transferable();
+        let actions = self.course.handle_asked_to_leave(now, reason, text, transferable);
+        self.carry_out(now, session, actions)
     }
 }
 
-/// A dial under way.
-pub type Dialing = Boxed<Found>;
-
-impl Far for SessionFar {
-    type Link = AnyLink;
-    type Found = Found;
-    type Dialing = Dialing;
+impl<M: Means> Far for SessionFar<M> {
+    type Link = M::Link;
+    type Found = Found<M::Link>;
+    type Dialing = M::Dialing;
 
     fn announced(&mut self, _session: &Session, announcement: &Announcement) {
-        group::announced(self.broker(), self.entry(), announcement);
+        self.means.announced(announcement);
     }
 
     fn heard(&mut self, now: Instant) {
-        self.entry().pause().heard();
-        if let Some((server, since)) = &self.link {
-            server.heard.note(now, *since);
-        }
+        self.means.heard(now, self.link);
     }
 
     fn speaks_elsewhere(&self, now: Instant) -> bool {
-        self.link.as_ref().is_some_and(|(server, _)| server.heard.lately(now))
+        self.link.is_some_and(|(server, _)| self.means.speaks(now, server))
     }
 
-    fn dial(&mut self, now: Instant, session: &Session) -> Dialing {
+    fn dial(&mut self, now: Instant, session: &Session) -> M::Dialing {
         let want = if session.is_established() {
             Want::Resume { transferable: session.transferable().is_ok() }
         } else {
             Want::Connect
         };
         let linked = session.link().is_some();
-        let dial = self.course.handle_dial(now, linked, want, self.connect_until);
-        Box::pin(dial::dial(self.around.clone(), dial, self.pass.clone()))
+        let dial = self.course.handle_dial(now, linked, want, self.waits.connect_until);
+        self.means.dial(now, dial, self.pass.clone())
     }
 
     fn dialed(
         &mut self,
-        _now: Instant,
+        now: Instant,
         session: &mut Session,
-        found: Found,
-    ) -> Result<Dialed<AnyLink>, DialFailed> {
+        found: Found<M::Link>,
+    ) -> Result<Dialed<M::Link>, DialFailed> {
         let established = session.is_established();
         let (why, actions) = match found {
             Found::Link(target, link) => {
-                self.local = Some(link.local_addr());
+                self.local = self.means.local_addr(&link);
                 let same = self.course.handle_found(target, established);
                 self.publish();
-                return Ok((AnyLink::Secured(*link), if same { Peer::Same } else { Peer::Other }));
+                return Ok((*link, if same { Peer::Same } else { Peer::Other }));
             }
             Found::Unreached(rank) => {
-                let why = format!("{} could not be reached", self.server(rank).name());
+                let why = format!("{} could not be reached", self.means.server_name(rank));
                 (why, self.course.handle_unreached(rank))
             }
             Found::NoTurn(why) => (why.clone(), self.course.handle_turn_failed(why)),
             Found::NoServer(gave_up) => {
                 let words = |why: WhyNot| session.why_fixed().unwrap_or_else(|| why.to_string());
                 let (why, can) = (gave_up.why.clone(), session.transferable().map_err(words));
-                (why, self.course.handle_no_server(&self.around, established, can, gave_up))
+                (why, self.course.handle_no_server(&self.means, established, can, gave_up))
             }
         };
-        let then = self.carry_out(session, actions);
+        let then = self.carry_out(now, session, actions);
         Err(DialFailed { why, then })
     }
 
@@ -437,7 +463,7 @@ impl Far for SessionFar {
         let actions = match event {
             Event::Attached { attempt, gap, .. } => {
                 if *attempt == Attempt::Transfer {
-                    self.entry().forget_service();
+                    self.means.transferred();
                 }
                 return self.attached(now, session, *attempt, *gap);
             }
@@ -445,20 +471,7 @@ impl Far for SessionFar {
             Event::Denied(why) => return self.denied(now, session, why),
             Event::Suspended { by_peer } => self.course.handle_suspended(now, *by_peer),
             Event::TransferWanted { reason, text } => {
-                if session.is_moving() {
-                    return Act::Nothing;
-                }
-                if *reason == TransferReason::ServiceFailed {
-                    self.entry().note_service(session.positions().received, text);
-                }
-                // R94: its members go first; its server asks again.
-                if group::has_members_at(self.entry(), self.course.home()) {
-                    let received = session.positions().received;
-                    self.entry().record("stays", "what belongs to it goes first".into(), received);
-                    return Act::Stay(TransferReason::NobodyBetter);
-                }
-                let transferable = session.transferable();
-                self.course.handle_asked_to_leave(now, *reason, text, transferable)
+                return self.asked_to_leave(now, session, *reason, text);
             }
             Event::PassGiven { pass } => {
                 self.pass = Some(pass.as_ref().into());
@@ -470,7 +483,11 @@ impl Far for SessionFar {
                 return Act::Nothing;
             }
             Event::Moved { old, told: false } => {
-                self.tell_left(session, *old);
+                if let Some(rank) = self.course.came_from() {
+                    let initiator = session.handles().0;
+                    let reset = ResetFrame { initiator, acceptor: *old, code: code::MOVED };
+                    self.means.take_leave(now, rank, reset);
+                }
                 return Act::Nothing;
             }
             Event::Moved { told: true, .. }
@@ -480,46 +497,33 @@ impl Far for SessionFar {
             | Event::Acknowledged(_)
             | Event::Stays { .. } => return Act::Nothing,
         };
-        self.carry_out(session, actions)
+        self.carry_out(now, session, actions)
     }
 
     fn poll_act(&mut self, now: Instant, session: &mut Session, cx: &mut Context<'_>) -> Poll<Act> {
         if let Poll::Ready(Some(order)) = self.orders.poll_recv(cx) {
-            return Poll::Ready(self.order(session, order));
+            return Poll::Ready(self.order(now, session, order));
         }
         if let Some(measuring) = &mut self.measuring
-            && let Poll::Ready(learned) = measuring.as_mut().poll(cx)
+            && let Poll::Ready(learned) = Pin::new(measuring).poll(cx)
         {
             self.measuring = None;
             return Poll::Ready(self.learned(now, session, learned));
         }
         if let Some(looking) = &mut self.looking
-            && let Poll::Ready((present, straight)) = looking.as_mut().poll(cx)
+            && let Poll::Ready((present, straight)) = Pin::new(looking).poll(cx)
         {
-            let actions = self.course.handle_looked(now, &self.around, present, straight);
-            self.look();
-            return Poll::Ready(self.carry_out(session, actions));
+            let actions = self.course.handle_looked(now, &self.means, present, straight);
+            self.look(now);
+            return Poll::Ready(self.carry_out(now, session, actions));
         }
         Poll::Pending
     }
 
-    fn reuse(&mut self, _now: Instant, link: AnyLink, first: Option<Vec<u8>>) {
-        let AnyLink::Secured(link) = link else { return };
+    fn reuse(&mut self, now: Instant, link: M::Link, first: Option<Vec<u8>>) {
         // A server speaks only when asked; one that does not is no good for another session.
-        if first.is_some() {
-            return;
-        }
-        // Not always the last one's: an attempt at another may have ended before it attached.
-        // And not one that leads there through a relay.
-        let there = (link.peer_key(), link.peer_addr());
-        let leads_to = |server: &&Arc<Server>| {
-            let dialer = server.reach.dialer();
-            (dialer.key, dialer.address()) == there
-        };
-        let servers = &self.around.entry.service.servers;
-        let last = self.course.last().map(|rank| &servers[rank]);
-        if let Some(server) = last.into_iter().chain(servers).find(leads_to) {
-            server.reach.keep(link);
+        if first.is_none() {
+            self.means.keep(now, link, self.course.last());
         }
     }
 
@@ -537,26 +541,6 @@ impl Far for SessionFar {
         }
         let (text, transferable) = (rise.to_string(), session.transferable());
         let actions = self.course.handle_slow_path(now, &text, transferable);
-        self.carry_out(session, actions)
-    }
-}
-
-/// Tells a server that a session has left it, so that it need not keep it for days. If it is out of
-/// reach it is told when others find it there again.
-async fn take_leave(reach: Arc<Reach<ServerDialer>>, reset: ResetFrame) {
-    let told = tokio::time::timeout(LEAVE_MAX, async {
-        let mut link = loop {
-            reach.until_open().await;
-            if let Ok(link) = tokio::time::timeout(LEAVE_DIAL_MAX, reach.link()).await {
-                break link;
-            }
-        };
-        let mut frame = Vec::new();
-        Close::ResetFirst(reset).encode(&mut frame);
-        link.send(&frame);
-        link.linger();
-    });
-    if told.await.is_err() {
-        tracing::debug!("a server that was left could not be told");
+        self.carry_out(now, session, actions)
     }
 }

@@ -26,6 +26,7 @@ pub mod group;
 pub mod lacking;
 pub mod lookup;
 pub mod map;
+pub mod means;
 pub mod measure;
 pub mod mirrors;
 pub mod near;

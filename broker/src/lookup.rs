@@ -421,7 +421,7 @@ impl Directory {
                 match changed {
                     Ok(Some(_)) => self.refresh(&host, &name, &service).await,
                     Ok(None) => break,
-                    // A link that died silently is noticed by who says something.
+                    // A link that died silently is noticed only when something is said on it.
                     Err(_quiet) => self.refresh(&host, &name, &service).await,
                 }
             }

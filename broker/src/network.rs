@@ -19,11 +19,11 @@ use crate::broker::Broker;
 use crate::clock::now;
 use crate::entry::{Entry, Order, View};
 
-/// Who moved bytes this lately is busy.
+/// A session that moved bytes within this time is busy.
 const BUSY: Duration = Duration::from_secs(30);
 /// A busy session that moves nothing for this long after a change has lost its path.
 const SILENT: Duration = Duration::from_millis(300);
-/// Between two looks at who is busy, and at what ages.
+/// Between two looks at which sessions are busy, and at warm links that are too old.
 const TICK: Duration = Duration::from_secs(2);
 
 /// When each session moved bytes last, as seen from outside.

@@ -44,7 +44,7 @@ async fn measure(broker: &Broker, relay: &Server, home: &Server) -> Way {
     distance.measure_through(address, &home, SAME, PATIENCE).await
 }
 
-/// Who may be a relay to `home`.
+/// The servers that may be a relay to `home`.
 fn candidates(broker: &Broker, home: &Server) -> Vec<Arc<Server>> {
     let now = broker.now();
     let mut others = broker.all_servers();

@@ -28,7 +28,7 @@ pub struct Server {
     pub heard: Heard,
     /// By how many milliseconds its clock is ahead of ours, and when that was asked.
     pub clock: Mutex<Clock>,
-    /// Who may leave it for the sake of speed.
+    /// How many sessions may leave it for the sake of speed.
     pub exits: Mutex<Exits>,
     /// The name from the configuration; without one what the server said, or its address.
     name: Mutex<Name>,
@@ -89,7 +89,7 @@ impl Server {
 /// Makes services so that those at the same server share the way there.
 #[derive(Clone)]
 pub struct Maker {
-    /// Who we are.
+    /// The key that the broker shows.
     pub tls: Arc<Tls>,
     /// How links are to be.
     pub options: LinkOptions,

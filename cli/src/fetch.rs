@@ -41,7 +41,7 @@ pub struct Offer {
     pub size: u64,
     /// Its SHA-256, as the gateway says.
     pub sha256: String,
-    /// Who has it.
+    /// The servers that have it.
     pub servers: String,
 }
 

@@ -39,7 +39,7 @@ pub fn log(args: &Log) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Who a session is, for lines that have only its number.
+/// The program and destination of a session, for lines that have only its number.
 #[derive(Default)]
 struct Teller {
     who: HashMap<u64, String>,
@@ -110,7 +110,7 @@ impl Teller {
     }
 }
 
-/// A session that began after this command: the broker is asked who it is.
+/// A session that began after this command: the broker is asked for its program and destination.
 fn ask(id: u64) -> Value {
     let status = crate::broker::status().unwrap_or_default();
     list(&status["sessions"]).into_iter().find(|one| one["id"] == id).unwrap_or_default()

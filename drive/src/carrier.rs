@@ -8,7 +8,8 @@ use stp_net::link::{Link, Records, TcpInfo};
 /// A connection that carries the frames of one session at a time, in order, to the peer.
 ///
 /// [`Link`] (TLS over TCP) is the one that the daemons use. The simulation has one in memory, and
-/// another transport would be a third. No method blocks: `poll_*` registers who is to be woken.
+/// another transport would be a third. No method blocks: `poll_*` registers the waker of its
+/// context.
 pub trait Carrier {
     /// Ready when [`Carrier::try_read`] may have something to say.
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()>;

@@ -19,7 +19,7 @@ use tokio::task::AbortHandle;
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// Requests that wait for the link.
 const QUEUE_MAX: usize = 1_024;
-/// Changes that wait for who watches; who is slower gets the newest later.
+/// Changes that wait for one watcher. A watcher that is slower gets the newest one later.
 const CHANGES_MAX: usize = 16;
 
 /// A refusal for a person: why, and how long it is good for.
@@ -149,7 +149,8 @@ impl Connection {
         !self.outbox.is_closed()
     }
 
-    /// Ends the link at once, for all who use it: who waits for an answer or watches is told.
+    /// Ends the link at once for all its users: everything that waits for an answer or watches is
+    /// told.
     pub fn close(&self) {
         self.task.abort();
     }
@@ -258,7 +259,8 @@ async fn run(mut link: Link, mut inbox: mpsc::Receiver<Outgoing>) -> io::Result<
 
 impl Waiting {
     fn send(&mut self, link: &mut Link, outgoing: Outgoing) {
-        // Who gave up waiting is forgotten here, so that the table stays as small as the queue.
+        // A question whose asker gave up is forgotten here, so that the table stays as small as the
+        // queue.
         if self.answers.len() >= QUEUE_MAX {
             self.answers.retain(|_, answer| !answer.is_closed());
         }

@@ -1,5 +1,5 @@
-//! Who may come in, before anything is known of them: connections that have not shaken hands yet,
-//! and links that have not asked for anything yet.
+//! Which connections may come in before anything is known of them: those that have not shaken
+//! hands, and links that have not asked for anything yet.
 //!
 //! A peer that has proved nothing must cost next to nothing, and must not keep out those who are
 //! served already. So half-open connections are shared by network; when half of the places are

@@ -4,7 +4,7 @@
 //! over his address and the time under a key that only this process has; so only an address that
 //! receives what is sent to it is ever answered in full. No answer is longer than its question, and
 //! the work is one hash, so the port is of no use to anybody who forges addresses. Answers repeat
-//! the question's 64 random bits: who cannot see the question cannot answer it.
+//! the question's 64 random bits: a host that cannot see the question cannot answer it.
 //!
 //! A question may name, by its key, another server to which this one relays (PROTOCOL.md R82): the
 //! full answer then says how far it is from here to there.
@@ -245,7 +245,7 @@ async fn ask(
     let mut next = tokio::time::Instant::now();
     let (mut answered, mut buffer) = (0, [0; ANSWER + 1]);
     // One more than wanted: the first is spent on the cookie, though its time counts, too. How far
-    // it is from there is told only to who shows the cookie: with the next two questions.
+    // it is from there is told only to a host that shows the cookie, with the next two questions.
     let mut proofs = if home.is_some() { 2 } else { 0 };
     while answered <= count || (home.is_some() && onward.is_none()) {
         let may_prove = proofs > 0 && shown != [0; COOKIE];

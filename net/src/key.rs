@@ -122,7 +122,7 @@ pub enum KeyError {
     },
 }
 
-/// An Ed25519 key pair: who this broker or server is.
+/// An Ed25519 key pair, by which the peers of this broker or server know it.
 pub struct Identity {
     pkcs8: Vec<u8>,
     public: PublicKey,

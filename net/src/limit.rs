@@ -41,7 +41,7 @@ struct Bucket {
     at: f64,
 }
 
-/// Buckets by whatever tells those apart who are limited.
+/// Buckets by network, user, or whatever tells the limited clients apart.
 #[derive(Debug)]
 pub struct Limiter<K: ?Sized> {
     rate: Rate,

@@ -37,7 +37,7 @@ impl Table {
         }
     }
 
-    /// The whole table as text, in so many columns.
+    /// The whole table as text, at most this many columns wide.
     #[must_use]
     pub fn text(&self, columns: usize) -> String {
         let widths = self.widths(columns);

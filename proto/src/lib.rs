@@ -21,6 +21,7 @@ pub mod rate;
 pub mod replay;
 pub mod rise;
 pub mod role;
+pub mod roster;
 pub mod scope;
 pub mod seam;
 pub mod select;

@@ -274,7 +274,7 @@ pub struct Choice {
     home: Option<Rank>,
     forgotten: bool,
     struck: BTreeMap<Rank, Strike>,
-    /// Who has refused since the session was last taken, and why.
+    /// The servers that have refused since the session was last taken, and why.
     asked: BTreeMap<Rank, Rejection>,
     /// Why only its home may go on with it until it has a link again.
     only_home: Option<Rejection>,
@@ -329,7 +329,7 @@ impl Choice {
         self.struck.get(&server).map(|strike| strike.why)
     }
 
-    /// The servers to try, best first. `listed` says who is on the overloaded list (tried last,
+    /// The servers to try, best first. `listed` says which are on the overloaded list (tried last,
     /// not never: a session with nowhere else to go may ask again), `rtt` what is known of the
     /// round trip (lowest first; ties, and all that is unknown, by rank).
     pub fn order(
@@ -492,8 +492,8 @@ pub fn leave_home_at(
     }
 }
 
-/// Round trips for [`Choice::order`]: who is at most a quarter, or 5 ms, farther than the nearest
-/// counts as just as near, so that the rank decides.
+/// Round trips for [`Choice::order`]: a server that is at most a quarter, or 5 ms, farther than the
+/// nearest counts as just as near, so that the rank decides.
 #[must_use]
 pub fn near_enough(rtts: &[Option<Duration>]) -> Vec<Option<Duration>> {
     let Some(best) = rtts.iter().flatten().min().copied() else { return rtts.to_vec() };

@@ -38,7 +38,7 @@ pub struct Config {
     pub cluster: Option<Arc<Cluster>>,
     /// Where the status is shown.
     pub status: StatusAddr,
-    /// Who may open sessions; none: anybody.
+    /// The clients that may open sessions; none: any client may.
     pub clients: Option<BTreeSet<PublicKey>>,
     /// What is offered.
     pub services: Vec<ServiceConfig>,
@@ -161,8 +161,8 @@ pub struct Limits {
     pub read_ahead: u64,
     /// When a path counts as congested.
     pub rise: stp_proto::rise::Rule,
-    /// A server that shall end waits for its sessions to go elsewhere, until none has gone for so
-    /// long.
+    /// A server that is being shut down waits for its sessions to go elsewhere, until none has gone
+    /// for this long.
     pub drain: Duration,
 }
 

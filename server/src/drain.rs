@@ -12,20 +12,21 @@ use stp_proto::wire::TransferReason;
 use crate::listener::Server;
 use crate::registry::Entry;
 
-/// How often it is looked whether all have gone, after how long those left are asked again, and how
-/// many are on their way at a time, because each costs its path twice what it had: so many, or this
-/// part of all.
+/// How often the server looks whether all sessions have gone.
 const LOOK: Duration = Duration::from_millis(50);
+/// A session that is still here is asked again after this time.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// Sessions that are on their way at a time: this many, or this part of all (one eighth) if that is
+/// more. Each costs its path twice what it had while it moves.
 const AT_ONCE: usize = 32;
 const AT_ONCE_PART: usize = 8;
 /// How long a session without a link is waited for.
 const UNLINKED_MAX: Duration = Duration::from_secs(3);
 
 impl Server {
-    /// Asks every session to go elsewhere and takes no new ones; ends when all have gone that can,
-    /// or when none has gone for long. Hundreds on one narrow path need their time, and as long as
-    /// they go they have it: there are ever fewer.
+    /// Asks every session to go elsewhere and takes no new ones. Ends when all have gone that can,
+    /// or when none has gone for the configured time (`drain`). Hundreds of sessions on one narrow
+    /// path need longer than that; they have it as long as one after the other goes.
     pub async fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
         let begun = Instant::now();
@@ -38,7 +39,7 @@ impl Server {
             if left.len() < fewest {
                 (fewest, gone_at) = (left.len(), Instant::now());
             }
-            // Who has no link cannot be told; it finds another server when it comes back.
+            // A session without a link cannot be told; it finds another server when it comes back.
             let away = begun.elapsed() > UNLINKED_MAX;
             let told = |entry: &&Entry| {
                 let away = away && entry.status.snapshot().state != State::Active;

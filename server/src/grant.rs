@@ -28,7 +28,7 @@ pub struct Used {
     sessions: Mutex<HashMap<String, (PublicKey, Handle, u64)>>,
 }
 
-/// Who asks for a session.
+/// The client that asks for a session, and what for.
 #[derive(Debug, Clone, Copy)]
 pub struct Asking<'a> {
     /// The key its link has proved.
@@ -150,7 +150,7 @@ mod tests {
         Scene { cluster: cluster("example", ClusterKey::generate()), client, used: Used::default() }
     }
 
-    /// A ticket of `key`'s gateway, made so many seconds ago (or ahead).
+    /// A ticket of `key`'s gateway, made this many seconds ago (or ahead).
     fn ticket(key: &ClusterKey, client: PublicKey, ago: i64, address: Option<&str>) -> Vec<u8> {
         let what = GrantFor {
             audience: "example",

@@ -1,6 +1,7 @@
 //! From a TCP connection to a session: handshake, first frame, and what it asks for.
 //!
-//! A link may wait long for its first frame (brokers keep some ready), but only so many do.
+//! A link may wait long for its first frame, as brokers keep some ready; the number of links that
+//! wait is bounded.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +21,7 @@ use stp_proto::session::{Session, code};
 use stp_proto::ticket::Granted;
 use stp_proto::time;
 use stp_proto::wire::{
-    Connect, ConnectMode, DenyReason, First, ResetFrame, ResumeDenial, ResumeFrame, VERSION,
+    Connect, ConnectMode, DenyReason, First, ResetFrame, ResumeFrame, VERSION,
     encode_connect_denied, encode_done, encode_resume_denied, first_frame,
 };
 use tokio::net::{TcpListener, TcpStream};
@@ -29,11 +30,11 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use crate::comparing::Comparings;
 use crate::config::{Config, Kind, ServiceConfig};
 use crate::denial::Denial;
-use crate::far::{GivenBack, ServerFar};
+use crate::far::{DaemonHost, GivenBack, ServerFar};
 use crate::grant::{Asking, Revocations, Used};
 use crate::open::{Opened, open};
 use crate::passes::Passes;
-use crate::registry::{Ended, Entry, Key, Occupant, Registry, Running};
+use crate::registry::{Called, Ended, Entry, Key, Registry, Running};
 use crate::relays::Relays;
 use crate::service::ftp::Groups;
 use crate::standing::Standing;
@@ -243,16 +244,14 @@ impl Server {
 
     fn resume(&self, mut link: Link, resume: &ResumeFrame, record: Vec<u8>) {
         let key = (link.peer_key(), resume.initiator);
-        if let Occupant::Running(entry) = self.registry.find(&key)
-            && entry.own == resume.acceptor
-        {
-            self.registry.counters.resumed.fetch_add(1, Ordering::Relaxed);
-            self.acceptor.welcome(link.peer_addr().ip());
-            self.attach(&entry, link, record);
-            return;
-        }
-        let epitaph = self.registry.epitaph(&key, resume.acceptor);
-        let (seen, why) = epitaph.unwrap_or((resume.epoch, ResumeDenial::Unknown));
+        let (seen, why) = match self.registry.resume(&key, resume.acceptor, resume.epoch) {
+            Ok(entry) => {
+                self.registry.counters.resumed.fetch_add(1, Ordering::Relaxed);
+                self.acceptor.welcome(link.peer_addr().ip());
+                return self.attach(&entry, link, record);
+            }
+            Err(denial) => denial,
+        };
         tracing::debug!(session = %resume.acceptor, %why, "not resumed");
         self.registry.counters.refuse("resume_denied");
         let mut frame = Vec::new();
@@ -263,9 +262,7 @@ impl Server {
 
     fn reset(&self, mut link: Link, reset: &ResetFrame) {
         let key = (link.peer_key(), reset.initiator);
-        if let Occupant::Running(entry) = self.registry.find(&key)
-            && (reset.acceptor.is_none() || entry.own == reset.acceptor)
-        {
+        if let Some(entry) = self.registry.reset(&key, reset.acceptor) {
             // A full inbox: the session hears of it from its own timers.
             let _ = entry.inbox.try_send(Command::Abort { code: reset.code });
         }
@@ -291,17 +288,19 @@ impl Server {
             return self.prepare(link, connect, request);
         }
         let key = (link.peer_key(), connect.handle);
-        if let Occupant::Opening(notify) = self.registry.find(&key) {
+        let new = matches!(connect.mode, ConnectMode::New);
+        if let Called::Wait(notify) = self.registry.connect(&key, new) {
             let _ = tokio::time::timeout(OPENING_MAX, notify.notified()).await;
         }
-        let found = self.registry.find(&key);
-        if let (Occupant::Running(entry), ConnectMode::New) = (&found, &connect.mode) {
-            self.attach(entry, link, record.to_vec());
-            return;
-        }
-        match self.open_session(&link, connect, key, found).await {
+        let free = match self.registry.connect(&key, new) {
+            Called::Attach(entry) => return self.attach(&entry, link, record.to_vec()),
+            Called::Wait(_) => false,
+            Called::Open { free } => free,
+        };
+        match self.open_session(&link, connect, key, free).await {
             Ok((ready, running)) => {
-                // A quarter more: while its path was bad, it has forgotten so much of what it had.
+                // A quarter more: while its path was bad, the broker has come to expect about that
+                // much less than it was used to.
                 if let (ConnectMode::Transfer(_), Some(rate)) = (&connect.mode, connect.rate)
                     && let Err(error) = link.start_slowly(rate.saturating_add(rate / 4))
                 {
@@ -312,7 +311,7 @@ impl Server {
                     session = %ready.own, service = connect.service, client = %key.0,
                     opened_ms = entry_since.elapsed().as_millis(), "session"
                 );
-                let life = Life { server: Arc::clone(&self), key, ready: None, running };
+                let life = Life { server: Arc::clone(&self), key, ended: None, running };
                 tokio::spawn(life.run(ready, link));
             }
             Err(denial) => self.deny(link, connect, &denial),
@@ -417,14 +416,11 @@ impl Server {
         link: &Link,
         connect: &Connect<'_>,
         key: Key,
-        found: Occupant,
+        free: bool,
     ) -> Result<(Ready, Running), Denial> {
         let service = self.has_room(connect, &key.0)?;
         let since = Instant::now();
-        let reserved = match found {
-            Occupant::Nothing => self.registry.reserve(key),
-            Occupant::Opening(_) | Occupant::Running(_) => None,
-        };
+        let reserved = if free { self.registry.reserve(key) } else { None };
         let transferred = matches!(connect.mode, ConnectMode::Transfer(_));
         if reserved.is_none() && !transferred {
             return Err(Denial::new(DenyReason::Overloaded, "this session is being opened"));
@@ -505,25 +501,27 @@ struct Ready {
 struct Life {
     server: Arc<Server>,
     key: Key,
-    ready: Option<Ended>,
+    /// What is said of its end, once it runs.
+    ended: Option<Ended>,
     running: Running,
 }
 
 impl Life {
     async fn run(mut self, ready: Ready, link: Link) {
-        let far = ServerFar {
+        let limits = &self.server.config.limits;
+        let host = DaemonHost {
             registry: Arc::clone(&self.server.registry),
             key: self.key,
             own: ready.own,
-            tombstone: self.server.config.limits.session.tombstone,
+            tombstone: limits.session.tombstone,
             links: self.server.links.clone(),
             status: Arc::clone(&ready.status),
             since: ready.since,
-            watch: RiseWatch::new(self.server.config.limits.rise),
-            fixed: ready.fixed,
             passes: ready.passes,
+            fixed: ready.fixed,
         };
-        self.ready = Some(Ended {
+        let far = ServerFar::new(host, RiseWatch::new(limits.rise));
+        self.ended = Some(Ended {
             own: ready.own,
             service: ready.service,
             client: self.key.0,
@@ -534,7 +532,7 @@ impl Life {
         let Ready { session, near, commands, status, .. } = ready;
         let start = Start::Link(Box::new(link));
         let reason = stp_drive::run(session, near, far, commands, start, status).await;
-        if let Some(ended) = &mut self.ready {
+        if let Some(ended) = &mut self.ended {
             ended.reason = reason;
         }
     }
@@ -542,7 +540,7 @@ impl Life {
 
 impl Drop for Life {
     fn drop(&mut self) {
-        let Some(ended) = self.ready.take() else { return };
+        let Some(ended) = self.ended.take() else { return };
         let (since, now) = (ended.at, Instant::now());
         let ended = Ended { lived: now - since, at: now, ..ended };
         if std::thread::panicking() {

@@ -1,6 +1,6 @@
 //! The sessions of this server, and the tombstones of those that ended.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,16 +9,16 @@ use parking_lot::Mutex;
 use stp_drive::{Command, SessionStatus};
 use stp_net::key::PublicKey;
 use stp_proto::handle::Handle;
+use stp_proto::roster::{Calls, Roster};
 use stp_proto::ticket::Granted;
+use stp_proto::time;
 use stp_proto::wire::ResumeDenial;
 use tokio::sync::{Notify, mpsc};
 
 /// Ended sessions shown in the status.
 const ENDED_MAX: usize = 100;
-/// So long a session counts with the rate it wants, until its own shows.
+/// A session counts with the rate it wants for this long, until its own shows.
 const WANTED_FOR: Duration = Duration::from_secs(5);
-/// Tombstones at once; the oldest go first.
-const TOMBS_MAX: usize = 100_000;
 
 /// Which session: whose, and the handle its broker chose.
 pub type Key = (PublicKey, Handle);
@@ -34,7 +34,7 @@ pub struct Entry {
     pub status: Arc<SessionStatus>,
     /// The service.
     pub service: String,
-    /// Who opened it.
+    /// The endpoint that opened it, as its broker says.
     pub endpoint: String,
     /// When it began here.
     pub since: Instant,
@@ -59,18 +59,6 @@ impl Entry {
     }
 }
 
-enum Slot {
-    /// Its service is being opened.
-    Opening(Arc<Notify>),
-    Running(Entry),
-}
-
-struct Tomb {
-    seen: u32,
-    why: ResumeDenial,
-    until: Instant,
-}
-
 /// A session that ended, for the status.
 #[derive(Debug, Clone)]
 pub struct Ended {
@@ -90,21 +78,21 @@ pub struct Ended {
 
 #[derive(Default)]
 struct Inner {
-    slots: HashMap<Key, Slot>,
-    tombs: HashMap<(Key, Handle), Tomb>,
-    /// The keys of the tombs, oldest first.
-    buried: VecDeque<(Key, Handle)>,
+    roster: Roster<Key, Entry, Arc<Notify>>,
     ended: VecDeque<Ended>,
 }
 
-/// What stands under a key.
-pub enum Occupant {
-    /// Nothing.
-    Nothing,
-    /// A session that is being opened: wait.
-    Opening(Arc<Notify>),
-    /// A session.
-    Running(Entry),
+/// What a CONNECT comes to.
+pub enum Called {
+    /// The link is for this session: it has repeated its CONNECT.
+    Attach(Box<Entry>),
+    /// Its service is being opened by an earlier CONNECT: wait.
+    Wait(Arc<Notify>),
+    /// Its service is to be opened; whether a place can be kept for it.
+    Open {
+        /// Nothing stands there.
+        free: bool,
+    },
 }
 
 /// Counters for the status.
@@ -146,7 +134,7 @@ impl Registry {
     /// Sessions that run or are being opened.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.inner.lock().slots.len()
+        self.inner.lock().roster.len()
     }
 
     /// There is none.
@@ -155,26 +143,36 @@ impl Registry {
         self.len() == 0
     }
 
-    /// Looks a session up.
+    /// What a CONNECT comes to; `new` if it does not ask for a session of another server.
     #[must_use]
-    pub fn find(&self, key: &Key) -> Occupant {
-        match self.inner.lock().slots.get(key) {
-            None => Occupant::Nothing,
-            Some(Slot::Opening(notify)) => Occupant::Opening(Arc::clone(notify)),
-            Some(Slot::Running(entry)) => Occupant::Running(entry.clone()),
+    pub fn connect(&self, key: &Key, new: bool) -> Called {
+        match self.inner.lock().roster.connect(key, new) {
+            Calls::Attach(entry) => Called::Attach(Box::new(entry.clone())),
+            Calls::Wait(notify) => Called::Wait(Arc::clone(notify)),
+            Calls::Open { free } => Called::Open { free },
         }
+    }
+
+    /// The session to which a link with a RESUME for the acceptor `own` goes.
+    ///
+    /// # Errors
+    /// There is none: the epoch and the reason of RESUME_DENIED.
+    pub fn resume(&self, key: &Key, own: Handle, epoch: u32) -> Result<Entry, (u32, ResumeDenial)> {
+        self.inner.lock().roster.resume(key, own, epoch).cloned()
+    }
+
+    /// The session that an RST for the acceptor `own` at the beginning of a link ends.
+    #[must_use]
+    pub fn reset(&self, key: &Key, own: Handle) -> Option<Entry> {
+        self.inner.lock().roster.reset(key, own).cloned()
     }
 
     /// Keeps the place of a session whose service is being opened. `None` if it is taken.
     #[must_use]
     pub fn reserve(self: &Arc<Self>, key: Key) -> Option<Reserved> {
-        let mut inner = self.inner.lock();
-        if inner.slots.contains_key(&key) {
-            return None;
-        }
         let notify = Arc::new(Notify::new());
-        inner.slots.insert(key, Slot::Opening(Arc::clone(&notify)));
-        Some(Reserved { registry: Arc::clone(self), key, notify, kept: false })
+        let kept = self.inner.lock().roster.reserve(key, Arc::clone(&notify));
+        kept.then(|| Reserved { registry: Arc::clone(self), key, notify })
     }
 
     /// Puts a session that has come over in place of what stood there. Its own entry is removed
@@ -182,41 +180,20 @@ impl Registry {
     /// opened in less time.
     pub fn replace(self: &Arc<Self>, key: Key, entry: Entry) -> Option<(Running, Option<Entry>)> {
         let own = entry.own;
-        let mut inner = self.inner.lock();
-        if let Some(Slot::Running(there)) = inner.slots.get(&key)
-            && there.epoch > entry.epoch
-        {
-            return None;
-        }
-        let old = match inner.slots.insert(key, Slot::Running(entry)) {
-            Some(Slot::Running(entry)) => Some(entry),
-            Some(Slot::Opening(_)) | None => None,
-        };
-        Some((Running { registry: Arc::clone(self), key, own }, old))
+        let named = (own, entry.epoch);
+        let filled = self.inner.lock().roster.fill(key, named, entry).ok()?;
+        Some((Running { registry: Arc::clone(self), key, own }, filled.old))
     }
 
-    /// What a late RESUME of this session is told.
-    #[must_use]
-    pub fn epitaph(&self, key: &Key, own: Handle) -> Option<(u32, ResumeDenial)> {
-        let inner = self.inner.lock();
-        let tomb = inner.tombs.get(&(*key, own))?;
-        Some((tomb.seen, tomb.why))
-    }
-
-    /// Remembers how a session ended.
-    pub fn bury(&self, key: Key, own: Handle, (seen, why): (u32, ResumeDenial), for_: Duration) {
-        let mut inner = self.inner.lock();
-        let now = Instant::now();
-        while let Some(oldest) = inner.buried.front().copied() {
-            let past = inner.tombs.get(&oldest).is_none_or(|tomb| tomb.until <= now);
-            if !past && inner.buried.len() < TOMBS_MAX {
-                break;
-            }
-            inner.buried.pop_front();
-            inner.tombs.remove(&oldest);
-        }
-        inner.buried.push_back((key, own));
-        inner.tombs.insert((key, own), Tomb { seen, why, until: now + for_ });
+    /// Remembers for this long how a session ended.
+    pub fn bury(
+        &self,
+        now: time::Instant,
+        session: (Key, Handle),
+        epitaph: (u32, ResumeDenial),
+        keep: Duration,
+    ) {
+        self.inner.lock().roster.bury(now, session, epitaph, keep);
     }
 
     /// Adds to the list of ended sessions.
@@ -233,11 +210,8 @@ impl Registry {
     #[must_use]
     pub fn running(&self) -> Vec<(Key, Entry)> {
         let inner = self.inner.lock();
-        let running = inner.slots.iter().filter_map(|(key, slot)| match slot {
-            Slot::Running(entry) => Some((*key, entry.clone())),
-            Slot::Opening(_) => None,
-        });
-        let mut running: Vec<_> = running.collect();
+        let running = inner.roster.all_running();
+        let mut running: Vec<_> = running.map(|(key, entry)| (*key, entry.clone())).collect();
         drop(inner);
         running.sort_by_key(|(_, entry)| entry.since);
         running
@@ -255,14 +229,12 @@ pub struct Reserved {
     registry: Arc<Registry>,
     key: Key,
     notify: Arc<Notify>,
-    kept: bool,
 }
 
 impl Reserved {
     /// The session runs, as with [`Registry::replace`].
     #[must_use]
-    pub fn fill(mut self, entry: Entry) -> Option<(Running, Option<Entry>)> {
-        self.kept = true;
+    pub fn fill(self, entry: Entry) -> Option<(Running, Option<Entry>)> {
         let registry = Arc::clone(&self.registry);
         registry.replace(self.key, entry)
     }
@@ -270,12 +242,8 @@ impl Reserved {
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        if !self.kept {
-            let mut inner = self.registry.inner.lock();
-            if matches!(inner.slots.get(&self.key), Some(Slot::Opening(_))) {
-                inner.slots.remove(&self.key);
-            }
-        }
+        // Nothing, if the session runs by now.
+        let _notified_below = self.registry.inner.lock().roster.give_up(&self.key);
         self.notify.notify_waiters();
     }
 }
@@ -289,12 +257,7 @@ pub struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let mut inner = self.registry.inner.lock();
-        if let Some(Slot::Running(entry)) = inner.slots.get(&self.key)
-            && entry.own == self.own
-        {
-            inner.slots.remove(&self.key);
-        }
+        self.registry.inner.lock().roster.remove(&self.key, self.own);
     }
 }
 
@@ -325,10 +288,10 @@ mod tests {
         let registry = Arc::new(Registry::default());
         let reserved = registry.reserve(KEY).unwrap();
         assert!(registry.reserve(KEY).is_none());
-        assert!(matches!(registry.find(&KEY), Occupant::Opening(_)));
+        assert!(matches!(registry.connect(&KEY, true), Called::Wait(_)));
         drop(reserved);
         let running = registry.reserve(KEY).unwrap().fill(entry(3)).unwrap();
-        assert!(matches!(registry.find(&KEY), Occupant::Running(_)));
+        assert!(matches!(registry.connect(&KEY, true), Called::Attach(_)));
         drop(running);
         assert!(registry.is_empty());
     }
@@ -350,20 +313,11 @@ mod tests {
         let registry = Arc::new(Registry::default());
         let (later, _) = registry.replace(KEY, entry(5)).unwrap();
         assert!(registry.replace(KEY, entry(3)).is_none());
-        let Occupant::Running(there) = registry.find(&KEY) else { panic!("it runs") };
+        let Called::Attach(there) = registry.connect(&KEY, true) else { panic!("it runs") };
         assert_eq!(there.own, Handle([5; 16]));
         drop(later);
         let reserved = registry.reserve(KEY).unwrap();
         let (_earlier, _) = registry.replace(KEY, entry(3)).unwrap();
         assert_eq!(reserved.fill(entry(5)).unwrap().1.unwrap().own, Handle([3; 16]));
-    }
-
-    #[test]
-    fn a_tombstone_answers_for_its_own_session_only() {
-        let registry = Registry::default();
-        let why = ResumeDenial::Closed { received: 7 };
-        registry.bury(KEY, Handle([3; 16]), (5, why), Duration::from_secs(9));
-        assert_eq!(registry.epitaph(&KEY, Handle([3; 16])), Some((5, why)));
-        assert_eq!(registry.epitaph(&KEY, Handle([4; 16])), None);
     }
 }

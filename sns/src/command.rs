@@ -233,7 +233,7 @@ fn text(value: &Value) -> String {
     }
 }
 
-/// A list as lines of its items' values, anything else as it is.
+/// A list becomes lines of its items' values; any other value stays as it is.
 fn lines(value: &Value) -> String {
     let line = |item: &Value| match item {
         Value::Object(fields) => {

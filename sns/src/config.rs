@@ -50,11 +50,11 @@ pub struct Config {
 pub struct Domain {
     /// Its name.
     pub name: String,
-    /// Who may make names in it.
+    /// The clients that may make names in it.
     pub creators: Creators,
 }
 
-/// Who may make names.
+/// The clients that may make names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Creators {
     /// Anybody.
@@ -86,7 +86,7 @@ pub struct EtcdConfig {
     pub prefix: String,
     /// How its members are known; without it they are talked to in the clear.
     pub tls: Option<EtcdTls>,
-    /// Who we are to it: a user, and the file of the password.
+    /// How the daemon logs in to it: a user, and the file of the password.
     pub user: Option<(String, PathBuf)>,
 }
 

@@ -48,7 +48,7 @@ struct Arguments {
 enum Does {
     /// Users, servers, services and files of the daemon that runs.
     Admin {
-        /// The daemon's socket; else that of the configuration.
+        /// The daemon's socket [default: that of the configuration].
         #[arg(long, value_name = "PATH")]
         socket: Option<PathBuf>,
         /// Prints JSON.

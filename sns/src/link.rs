@@ -91,7 +91,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Who asks over a link that has just come up.
+    /// The client at the other end of a link that has just come up.
     #[must_use]
     pub fn new(sns: Arc<Sns>, caller: Caller) -> Client {
         let (changes, told) = mpsc::channel(CHANGES_MAX);
@@ -116,7 +116,7 @@ impl Client {
                 if link.unsent() > 0 && link.poll_writable(cx).is_ready() {
                     return Poll::Ready(Step::Write);
                 }
-                // Who does not read its answers is not asked for more.
+                // A client that does not read its answers may not ask for more.
                 if link.has_room() {
                     if let Poll::Ready(Some(number)) = self.told.poll_recv(cx) {
                         return Poll::Ready(Step::Changed(number));

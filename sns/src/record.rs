@@ -25,7 +25,7 @@ use stp_proto::name::Name;
 /// A named, movable thing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
-    /// Who made it; only this key may change it.
+    /// The key that made it; no other key may change it.
     pub owner: PublicKey,
     /// Where it is.
     pub addresses: Vec<IpAddr>,

@@ -194,7 +194,7 @@ impl Sns {
         }
     }
 
-    /// Who is there for a service, nearest first.
+    /// The servers that have a service, nearest first.
     #[must_use]
     pub fn servers_of<'a>(
         &self,

@@ -1,4 +1,4 @@
-//! The daemon's state, and who asks.
+//! The daemon's state, and what is known of the client that asks.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -41,7 +41,7 @@ pub struct Sns {
     pub attempts: Attempts,
     /// Links, shared by network.
     pub links: Arc<Shares>,
-    /// Who was heard of, by its key in the store, while the store was not reachable.
+    /// The servers that announced themselves while the store was out of reach, by their keys in it.
     heard: Mutex<HashMap<String, Instant>>,
     /// What was done.
     pub counters: Counters,
@@ -69,7 +69,7 @@ pub struct Counters {
     pub checked: AtomicU64,
     /// Look-ups are counted apart: there are many.
     pub looked_up: AtomicU64,
-    /// Changes told to who watches.
+    /// Changes told to links that watch a name.
     pub told: AtomicU64,
 }
 
@@ -100,18 +100,18 @@ impl Counters {
     }
 }
 
-/// Who asks.
+/// The client that asks.
 #[derive(Debug, Clone)]
 pub struct Caller {
     /// The key the link has proved.
     pub key: PublicKey,
     /// Where the link comes from.
     pub address: IpAddr,
-    /// Who is logged in on it.
+    /// The user that is logged in on it.
     pub user: Option<LoggedIn>,
 }
 
-/// Who has logged in, and by which record: when that changes, the log-in has ended.
+/// A user that has logged in, and by which record: when that changes, the log-in has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoggedIn {
     /// The user.

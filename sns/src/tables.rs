@@ -1,7 +1,7 @@
 //! What the store holds, in memory: every look-up is answered from here.
 //!
-//! The store tells of every change ([`Sink`]); the tables take it in and then tell who watches the
-//! name. Values that cannot be read are left out and logged: another daemon may be newer.
+//! The store tells of every change ([`Sink`]); the tables take it in and then tell the links that
+//! watch the name. Values that cannot be read are left out and logged: another daemon may be newer.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -79,7 +79,7 @@ pub struct Held {
     pub servers: BTreeMap<Box<str>, Versioned<Server>>,
     /// Services that an operator has given to servers: no endpoint's service has such a name.
     pub clustered: BTreeSet<String>,
-    /// Who is there for a service.
+    /// The servers that have a service.
     pub offered: HashMap<Box<str>, BTreeSet<Box<str>>>,
     /// Lists of files by server and service.
     pub shelves: BTreeMap<(Box<str>, Box<str>), Shelf>,
@@ -93,7 +93,7 @@ pub struct Held {
     pub guise: Option<[u8; 32]>,
 }
 
-/// Who is told of a name's change: a watch's number and its link.
+/// A link that is told when a name changes, and the number of its watch.
 #[derive(Debug)]
 struct Watcher {
     id: u64,
@@ -101,7 +101,7 @@ struct Watcher {
     link: mpsc::Sender<u32>,
 }
 
-/// The tables and who watches them.
+/// The tables, and the links that watch names in them.
 #[derive(Debug, Default)]
 pub struct Tables {
     held: RwLock<Held>,

@@ -133,7 +133,7 @@ async fn attempts_are_limited_for_known_and_unknown_users_alike() {
         assert_eq!(seen[..4], [Refusal::LoginRefused; 4], "{user}");
         assert_eq!(seen[4..], [Refusal::TooMany; 2], "{user}");
     }
-    // The right password does not help while it lasts, else it could be guessed in that time.
+    // The right password does not help while it lasts; otherwise it could be guessed in that time.
     let login =
         Gateway::login_with_password(daemon.client().await, "alice", PASSWORD.into(), 0).await;
     let Err(LoginError::Ask(AskError::Refused(refused))) = login else { panic!("{login:?}") };

@@ -83,7 +83,7 @@ class Held:
 
 
 def opening(way, count):
-    """Seconds that a program needs to open so many connections."""
+    """Seconds that a program needs to open this many connections."""
     with Held(way, count) as held:
         return held.seconds
 

@@ -1,4 +1,4 @@
-//! Who downloads, and what happens to him.
+//! The clients that download, and what happens to them.
 
 use std::time::{Duration, Instant};
 

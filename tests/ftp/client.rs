@@ -22,7 +22,7 @@ pub enum Client {
     Busybox,
 }
 
-/// Who connects for data.
+/// Which end connects for data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     Passive,

@@ -44,7 +44,7 @@ pub struct Work {
 }
 
 impl World {
-    /// Lays it out, with a file of so many megabytes; `vsftpd` goes into both configurations.
+    /// Lays it out, with a file of this many megabytes; `vsftpd` goes into both configurations.
     pub fn lay(scene: &Scene, megabytes: u64, vsftpd: &str) -> Result<World> {
         daemon::programs()?;
         let topology = Topology::build(&[("client", 1), ("a", 1), ("b", 1)])?;

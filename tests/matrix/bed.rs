@@ -85,7 +85,8 @@ pub fn play(row: &Row, act: impl FnOnce(&mut Bed<'_>) -> Result<()>) {
     play_cut(row, Cuts { at: row.cuts, away: None }, act);
 }
 
-/// As [`play`], with a link that is away for so long, silently, and with the broker's own patience.
+/// As [`play`], with a link that is silently away for this long, and with the broker's own
+/// patience.
 pub fn play_away(row: &Row, away: Duration, act: impl FnOnce(&mut Bed<'_>) -> Result<()>) {
     play_cut(row, Cuts { at: row.cuts, away: Some(away) }, act);
 }

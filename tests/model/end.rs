@@ -31,7 +31,7 @@ pub fn other_byte(position: u64) -> u8 {
     byte(false, position) ^ 0x40
 }
 
-/// Who an end is.
+/// Which end it is.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Role {
     Broker,

@@ -34,7 +34,7 @@ pub struct Plan {
     pub receive_buffer: usize,
     /// Bytes received before they are acknowledged at once.
     pub ack_every: usize,
-    /// The acknowledgement timer may fire (else bytes are acknowledged by cuts only).
+    /// The acknowledgement timer may fire; otherwise bytes are acknowledged by cuts only.
     pub ack_timer: bool,
     /// Frames a driver may read on before it carries out what the session wants.
     pub batch: u8,

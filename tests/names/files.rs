@@ -1,4 +1,4 @@
-//! `session get` (STP steps 1 to 5), and who may have what.
+//! `session get` (STP steps 1 to 5), and which user may have which file.
 
 use std::time::Duration;
 

@@ -43,7 +43,7 @@ pub enum Task {
         seen: usize,
         not_before: Instant,
     },
-    /// So many bytes of a pattern each way.
+    /// This many bytes of a pattern each way.
     Stream { up: (u64, u64), down: (u64, u64), written: u64, seen: u64 },
 }
 

@@ -1,28 +1,30 @@
 //! The broker: apps' sessions and their ways through the servers. Everything that decides is
-//! shipped: [`Course`], [`Search`] and the pacing of dials. What is simulated is what they ask for:
-//! dials, links and measurements.
+//! shipped: the far side of a session with its course, [`Search`] and the pacing of dials. What is
+//! simulated is what they ask for: dials, links and measurements.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use stp_drive::{Act, Command, DialFailed, Dialed, Start};
+use stp_broker::entry::Order;
+use stp_broker::far::{Found, Learned, SessionFar, Stands, Waits};
+use stp_drive::{Command, Start};
 use stp_proto::course::{
-    Action, Course, Deadlines, Denial, Dial as Where, GapWhy, Measured, PATIENCE, Relay, Search,
-    Seek, Step, Target,
+    Dial as Where, GapWhy, Measured, PATIENCE, Relay, Search, Seek, Step, Target,
 };
 use stp_proto::handle::Handle;
-use stp_proto::rise;
-use stp_proto::select::{GRACE, Rank, Rejection, Want};
-use stp_proto::session::{Denied, Event, LostCause, Peer, Session, code};
+use stp_proto::rise::Way;
+use stp_proto::select::{GRACE, Rank};
+use stp_proto::session::{LostCause, Session};
 use stp_proto::time::Instant;
-use stp_proto::wire::{Close, ResetFrame};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::app::{App, Task};
 use crate::ends::End;
-use crate::far::{Far, Found, Place, Slot};
+use crate::far::Far;
 use crate::link::{SimLink, Wire};
+use crate::means::{SimMeans, Slot};
 use crate::near::{Kind, NearSide};
 use crate::net::{BROKER, ConnId};
 use crate::origin::Ledger;
@@ -33,6 +35,8 @@ use crate::ways::{Dial, For, Offered, Servers, Spare, rank_of, relay};
 use crate::work;
 use crate::world::{Ev, Who, World};
 
+/// Orders that may wait for a session's far side.
+const ORDERS_MAX: usize = 16;
 const CONNECT_MAX: Duration = Duration::from_secs(30);
 /// How long a link to a server that has just answered a measurement may take.
 const LINK_MAX: Duration = Duration::from_secs(3);
@@ -40,8 +44,6 @@ const LINK_MAX: Duration = Duration::from_secs(3);
 const RESCUE_MAX: Duration = Duration::from_secs(5);
 /// How often a server that cannot be reached is tried, to tell it that a session has left.
 const LEAVE_TRIES: u32 = 60;
-/// How often a session that is led through a relay looks at the straight way.
-const LOOK_EVERY: Duration = Duration::from_secs(3);
 
 /// What may be blamed for a session's end.
 #[derive(Clone, Debug, Default)]
@@ -62,7 +64,7 @@ pub struct Facts {
 pub enum Looking {
     Nothing,
     /// It measures before its first choice.
-    First(Seek),
+    First(Seek, bool),
     Search(Searching),
     /// It waits for a link to this server until then: a move was decided.
     Move(Rank, Instant),
@@ -73,6 +75,8 @@ pub enum Looking {
 /// A search under way.
 pub struct Searching {
     search: Search,
+    /// The session's server.
+    home: Option<Rank>,
     /// Servers from which it waits for a link.
     asking: BTreeSet<Rank>,
     held: Vec<(Rank, Spare)>,
@@ -85,7 +89,7 @@ impl Looking {
     pub fn describe(&self) -> &'static str {
         match self {
             Looking::Nothing => "looks for nothing",
-            Looking::First(_) => "measures first",
+            Looking::First(..) => "measures first",
             Looking::Search(_) => "searches",
             Looking::Move(..) => "moves",
             Looking::Turn(..) => "turns",
@@ -116,21 +120,21 @@ pub struct Seat {
     pub facts: Facts,
     pub over: bool,
     pub goal: bool,
-    pub started: Instant,
     /// The servers of its service: what its course calls the first is the first of them.
     pub ranks: Rc<[Rank]>,
-    pub course: Course,
+    /// Where it stands, as its far side has published it.
+    pub stands: Stands,
     pub looking: Looking,
-    slot: Slot,
-    /// Counts dials, and what is measured for a decision: older ones are of no use.
-    dial: u64,
-    question: u64,
-    /// What its driver is to do.
-    pub acts: VecDeque<Act>,
-    pass: bool,
-    /// Where its straight link leads, and since when.
-    link: Option<(Rank, Instant)>,
-    watched: bool,
+    pub dialing: Slot<Found<SimLink>>,
+    pub measuring: Slot<Learned>,
+    pub looked: Slot<(Way, Way)>,
+    /// Counts dials, what is measured for a decision, and looks at the straight way: the results of
+    /// older ones are of no use.
+    pub dial: u64,
+    pub question: u64,
+    pub look: u64,
+    /// What its far side is told.
+    orders: Option<mpsc::Sender<Order>>,
 }
 
 /// The broker.
@@ -142,7 +146,6 @@ pub struct Broker {
     pub servers: Servers,
     pub dials: BTreeMap<u64, Dial>,
     pub next_dial: u64,
-    silence: Duration,
     /// What is counted.
     pub decided: u64,
     pub cooled: u64,
@@ -170,17 +173,16 @@ impl Broker {
                 facts: Facts::default(),
                 over: false,
                 goal: false,
-                started: Instant::default(),
                 ranks: Rc::default(),
-                course: Course::new(0, Deadlines::default()),
+                stands: Stands { server: None, via: None, local: None, attached: false },
                 looking: Looking::Nothing,
-                slot: Slot::default(),
+                dialing: Slot::default(),
+                measuring: Slot::default(),
+                looked: Slot::default(),
                 dial: 0,
                 question: 0,
-                acts: VecDeque::new(),
-                pass: false,
-                link: None,
-                watched: false,
+                look: 0,
+                orders: None,
             }
         };
         Broker {
@@ -191,7 +193,6 @@ impl Broker {
             servers: Servers::new(servers.len(), plan.warm),
             dials: BTreeMap::new(),
             next_dial: 0,
-            silence: plan.broker.silence_max,
             decided: 0,
             cooled: 0,
             led: 0,
@@ -208,39 +209,20 @@ impl Broker {
         self.seats.iter().find(|seat| seat.handle == handle)
     }
 
-    /// Asks a session's course something.
-    fn ask_course<T>(
-        &mut self,
-        number: u64,
-        ask: impl FnOnce(&mut Course, &Offered<'_>) -> T,
-    ) -> T {
-        let seat = &mut self.seats[usize::try_from(number).expect("few sessions")];
-        ask(&mut seat.course, &Offered { servers: &self.servers, ranks: &seat.ranks })
+    /// Shows the servers of a session's service to what decides.
+    pub fn show<T>(&mut self, number: u64, ask: impl FnOnce(&Offered<'_>) -> T) -> T {
+        let ranks = Rc::clone(&self.seat(number).ranks);
+        ask(&Offered { servers: &self.servers, ranks: &ranks })
     }
 
-    /// The session's server, if one has it.
-    fn home(&mut self, number: u64) -> Option<Rank> {
-        let seat = self.seat(number);
-        seat.course.home().map(|home| seat.ranks[home])
-    }
-
-    // What the driver asks.
-
-    /// The session asks for a link.
-    pub fn dial(&mut self, now: Instant, number: u64, session: &Session) -> Slot {
-        self.now = now;
-        let want = if session.is_established() {
-            Want::Resume { transferable: session.transferable().is_ok() }
-        } else {
-            Want::Connect
-        };
-        let linked = session.link().is_some();
+    /// A session asks for a link.
+    pub fn dial(&mut self, number: u64, dial: Where, has_pass: bool) -> Slot<Found<SimLink>> {
+        let now = self.now;
         self.look_no_more(number);
         let seat = self.seat(number);
-        seat.slot = Slot::default();
-        let slot = seat.slot.clone();
-        let connect_until = seat.started + CONNECT_MAX;
-        match seat.course.handle_dial(now, linked, want, connect_until) {
+        seat.dialing = Slot::default();
+        let slot = seat.dialing.clone();
+        match dial {
             Where::Move(rank) => {
                 seat.looking = Looking::Move(rank, now + LINK_MAX);
                 let server = seat.ranks[rank];
@@ -249,161 +231,13 @@ impl Broker {
                 self.todo.push((now + LINK_MAX, Ev::Search(number)));
             }
             Where::Turn(target) => self.begin_turn(number, target),
-            Where::Search(seek) => self.begin_search(number, seek),
+            Where::Search(seek) => self.begin_search(number, seek, has_pass),
         }
         self.todo.push((now, Ev::Search(number)));
         slot
     }
 
-    /// Something happened to a session.
-    pub fn event(&mut self, now: Instant, number: u64, session: &Session, event: &Event) -> Act {
-        self.now = now;
-        let linked = session.link().is_some();
-        let silence = self.silence;
-        let transferable = session.transferable();
-        let actions = self.ask_course(number, |course, around| match event {
-            Event::Attached { attempt, gap, .. } => {
-                course.handle_attached(now, around, *attempt, *gap)
-            }
-            Event::Lost { cause, .. } if linked => course.handle_attempt_lost(around, *cause),
-            Event::Lost { cause, .. } => {
-                let silent = if *cause == LostCause::Silent { silence } else { Duration::ZERO };
-                course.handle_lost(now, *cause, silent)
-            }
-            Event::Suspended { by_peer } => course.handle_suspended(now, *by_peer),
-            Event::TransferWanted { reason, text } => {
-                course.handle_asked_to_leave(now, *reason, text, transferable)
-            }
-            Event::PassGiven { .. } => {
-                course.handle_pass();
-                Vec::new()
-            }
-            _ => Vec::new(),
-        });
-        match event {
-            Event::Attached { .. } => {
-                let straight = self.seat(number).course.via().is_none();
-                let home = self.home(number).filter(|_| straight);
-                self.seat(number).link = home.map(|home| (home, now));
-            }
-            Event::Lost { .. } if !linked => self.seat(number).link = None,
-            Event::PassGiven { .. } => self.seat(number).pass = true,
-            Event::Denied(why) => return self.denied(number, session, why),
-            Event::Moved { old, told: false } => self.take_leave(number, session, *old),
-            _ => {}
-        }
-        self.act(number, actions)
-    }
-
-    /// The server that the session came from is told that it has left.
-    fn take_leave(&mut self, number: u64, session: &Session, old: Handle) {
-        let seat = self.seat(number);
-        let Some(server) = seat.course.came_from().map(|rank| seat.ranks[rank]) else { return };
-        let initiator = session.handles().0;
-        let reset = ResetFrame { initiator, acceptor: old, code: code::MOVED };
-        let mut frame = Vec::new();
-        Close::ResetFirst(reset).encode(&mut frame);
-        self.todo.push((self.now, Ev::Leave(server, frame, 0)));
-    }
-
-    fn denied(&mut self, number: u64, session: &Session, why: &Denied) -> Act {
-        let (why, text) = match why {
-            Denied::Connect { why, retry_after, text, .. } => {
-                (Some(Rejection::of_connect(*why, *retry_after)), text.clone())
-            }
-            Denied::Resume(why) => (Rejection::of_resume(*why), why.to_string()),
-        };
-        let Some(why) = why else { return Act::Nothing };
-        let denial = Denial {
-            why,
-            text: &text,
-            linked: session.link().is_some(),
-            established: session.is_established(),
-            transferable: session.transferable(),
-        };
-        let now = self.now;
-        let actions =
-            self.ask_course(number, |course, around| course.handle_denied(now, around, &denial));
-        self.act(number, actions)
-    }
-
-    /// This end finds the path slow.
-    pub fn slow_path(&mut self, now: Instant, number: u64, session: &Session, text: &str) -> Act {
-        self.now = now;
-        let transferable = session.transferable();
-        let actions = self.seat(number).course.handle_slow_path(now, text, transferable);
-        self.act(number, actions)
-    }
-
-    /// Something came on a session's link.
-    pub fn heard(&mut self, now: Instant, number: u64) {
-        if let Some((rank, since)) = self.seat(number).link {
-            self.servers.list[rank].heard.note(now, since);
-        }
-    }
-
-    /// Whether a session's server speaks on other links.
-    pub fn speaks_elsewhere(&mut self, now: Instant, number: u64) -> bool {
-        let link = self.seat(number).link;
-        link.is_some_and(|(rank, _)| self.servers.list[rank].heard.lately(now))
-    }
-
-    /// Does what a course wants done; what is left is for the session's driver.
-    fn act(&mut self, number: u64, actions: Vec<Action>) -> Act {
-        let now = self.now;
-        let ranks = Rc::clone(&self.seat(number).ranks);
-        let mut act = Act::Nothing;
-        for action in actions {
-            crate::trace::say(now, || format!("session {number}: {action:?}"));
-            match action {
-                Action::Retry => act = Act::Retry,
-                Action::RetryIn(pause) => act = Act::RetryIn(pause),
-                Action::Stay(reason) => act = Act::Stay(reason),
-                Action::GiveUp { why, .. } => {
-                    self.seat(number).facts.gave_up.get_or_insert(why.clone());
-                    act = Act::Abort { code: code::NO_SERVER, reason: why };
-                }
-                Action::Measure { home, others } => {
-                    let question = self.ask(number);
-                    let all = std::iter::once(home).chain(others).collect();
-                    self.todo.push((now, Ev::Measure(number, question, all)));
-                }
-                Action::MeasureWays { home } => {
-                    let question = self.ask(number);
-                    self.todo.push((now, Ev::MeasureWays(number, question, ranks[home])));
-                }
-                Action::Look => {
-                    if !std::mem::replace(&mut self.seat(number).watched, true) {
-                        self.todo.push((now + LOOK_EVERY, Ev::Look(number)));
-                    }
-                }
-                Action::List(rank, asked) => {
-                    self.servers.overloaded.add(now, ranks[rank], asked);
-                }
-                Action::Unlist(rank) => self.servers.overloaded.remove(&ranks[rank]),
-                Action::Doubt(to, cause) => {
-                    self.doubt(to.via.map_or(ranks[to.rank], rank_of), cause);
-                }
-                Action::Log { what, cause } => {
-                    let leaves = what == "leaves its server";
-                    self.decided += u64::from(leaves && cause.starts_with("congested"));
-                }
-                Action::Note { what, cause } => {
-                    self.cooled += u64::from(what == "stays" && cause.contains("lately"));
-                }
-                Action::NoteLink { .. } => {}
-            }
-        }
-        act
-    }
-
-    fn ask(&mut self, number: u64) -> u64 {
-        let seat = self.seat(number);
-        seat.question += 1;
-        seat.question
-    }
-
-    fn doubt(&mut self, rank: Rank, cause: LostCause) {
+    pub fn doubt(&mut self, rank: Rank, cause: LostCause) {
         let pacing = &mut self.servers.list[rank].pacing;
         match cause {
             LostCause::Silent | LostCause::Unanswered => pacing.suspect(),
@@ -411,34 +245,29 @@ impl Broker {
         }
     }
 
-    /// The session's driver is to do this, though it did not ask.
-    fn tell(&mut self, number: u64, actions: Vec<Action>) {
-        let act = self.act(number, actions);
-        if act != Act::Nothing {
-            self.seat(number).acts.push_back(act);
-            self.todo.push((self.now, Ev::Wake(Who::Broker(number))));
-        }
+    /// A session's driver has something to do.
+    fn wake(&mut self, number: u64) {
+        self.todo.push((self.now, Ev::Wake(Who::Broker(number))));
     }
 
     // Links for sessions.
 
-    fn begin_search(&mut self, number: u64, seek: Seek) {
+    fn begin_search(&mut self, number: u64, seek: Seek, has_pass: bool) {
         let now = self.now;
-        let mut first = self.ask_course(number, |_, around| seek.measured_first(now, around));
+        let mut first = self.show(number, |around| seek.measured_first(now, around));
         let ranks = Rc::clone(&self.seat(number).ranks);
         first.retain(|rank| self.servers.list[ranks[*rank]].measured.now.is_none());
         if first.is_empty() {
-            return self.search_for(number, &seek);
+            return self.search_for(number, &seek, has_pass);
         }
         let dial = self.seat(number).dial;
-        self.seat(number).looking = Looking::First(seek);
+        self.seat(number).looking = Looking::First(seek, has_pass);
         self.todo.push((now, Ev::MeasureFirst(number, dial, first)));
     }
 
-    fn search_for(&mut self, number: u64, seek: &Seek) {
+    fn search_for(&mut self, number: u64, seek: &Seek, has_pass: bool) {
         let now = self.now;
-        let wanted = self.ask_course(number, |_, around| seek.wanted(now, around));
-        let has_pass = self.seat(number).pass;
+        let wanted = self.show(number, |around| seek.wanted(now, around));
         let rescue = (has_pass && seek.is_bound_to_home()).then_some((now + GRACE / 2, GRACE / 2));
         if let Some((at, _)) = rescue {
             self.todo.push((at, Ev::Search(number)));
@@ -446,6 +275,7 @@ impl Broker {
         let search = Search::new(now, wanted);
         self.seat(number).looking = Looking::Search(Searching {
             search,
+            home: seek.home(),
             asking: BTreeSet::new(),
             held: Vec::new(),
             rescue,
@@ -465,7 +295,7 @@ impl Broker {
             return;
         }
         match std::mem::replace(&mut seat.looking, Looking::Nothing) {
-            Looking::First(seek) => self.search_for(number, &seek),
+            Looking::First(seek, has_pass) => self.search_for(number, &seek, has_pass),
             other => seat.looking = other,
         }
         self.look(number);
@@ -493,7 +323,7 @@ impl Broker {
         let seat = self.seat(number);
         seat.dial += 1;
         let waited: Vec<Rank> = match std::mem::replace(&mut seat.looking, Looking::Nothing) {
-            Looking::Nothing | Looking::First(_) => Vec::new(),
+            Looking::Nothing | Looking::First(..) => Vec::new(),
             Looking::Move(rank, _) => vec![rank],
             Looking::Turn(target, _) => {
                 if target.via.is_none() {
@@ -538,7 +368,7 @@ impl Broker {
                 self.answer(number, Found::Unreached(rank));
             }
             Looking::Turn(target, until) => self.go_on_turning(number, target, until),
-            first @ Looking::First(_) => self.seat(number).looking = first,
+            first @ Looking::First(..) => self.seat(number).looking = first,
         }
     }
 
@@ -564,14 +394,14 @@ impl Broker {
         if straight {
             self.stop_waiting(number, target.rank);
         }
-        self.answer(number, Found::TurnFailed);
+        self.answer(number, Found::NoTurn("no link by the other way".to_owned()));
     }
 
     fn go_on_searching(&mut self, number: u64, mut searching: Searching) {
         let now = self.now;
         self.collect(number, &mut searching);
         loop {
-            let step = self.ask_course(number, |_, around| searching.search.poll(now, around));
+            let step = self.show(number, |around| searching.search.poll(now, around));
             match step {
                 Step::Ask(rank) => {
                     let server = self.seat(number).ranks[rank];
@@ -627,8 +457,9 @@ impl Broker {
         let next = (pause * 2).min(RESCUE_MAX);
         searching.rescue = Some((at + pause, next));
         self.todo.push((at + pause, Ev::Search(number)));
-        let (home, dial) = (self.home(number), self.seat(number).dial);
-        let Some(home) = home else { return };
+        let Some(home) = searching.home else { return };
+        let seat = self.seat(number);
+        let (home, dial) = (seat.ranks[home], seat.dial);
         for via in (0..self.servers.list.len()).filter(|via| *via != home) {
             self.begin_dial(home, For::Led { number, dial, via });
         }
@@ -640,7 +471,12 @@ impl Broker {
         if seat.dial != dial {
             return;
         }
-        let (Some(spare), Some(rank)) = (spare, seat.course.home()) else { return };
+        let home = match &seat.looking {
+            Looking::Search(searching) => searching.home,
+            Looking::Turn(target, _) => Some(target.rank),
+            Looking::Nothing | Looking::First(..) | Looking::Move(..) => None,
+        };
+        let (Some(spare), Some(rank)) = (spare, home) else { return };
         self.look_no_more(number);
         self.led += 1;
         self.found(number, Target { rank, via: Some(relay(via)) }, spare);
@@ -649,52 +485,12 @@ impl Broker {
     fn found(&mut self, number: u64, to: Target, spare: Spare) {
         let link = SimLink::new(&self.net, spare.conn, BROKER, number);
         drop(spare);
-        self.answer(number, Found::Link(to, link));
+        self.answer(number, Found::Link(to, Box::new(link)));
     }
 
-    fn answer(&mut self, number: u64, found: Found) {
-        self.seat(number).slot.fill(found);
-        self.todo.push((self.now, Ev::Wake(Who::Broker(number))));
-    }
-
-    /// A dial of a session has come to an end.
-    pub fn dial_ended(
-        &mut self,
-        now: Instant,
-        number: u64,
-        session: &Session,
-        found: Found,
-    ) -> Result<Dialed<SimLink>, DialFailed> {
-        self.now = now;
-        let (established, transferable) = (session.is_established(), session.transferable());
-        let at = usize::try_from(number).expect("few sessions");
-        let Seat { course, ranks, .. } = &mut self.seats[at];
-        let around = Offered { servers: &self.servers, ranks };
-        let (why, actions) = match found {
-            Found::Link(to, link) => {
-                let same = course.handle_found(to, established);
-                crate::trace::say(now, || {
-                    format!("session {number} gets link {} to {to:?}, same {same}", link.conn)
-                });
-                return Ok((link, if same { Peer::Same } else { Peer::Other }));
-            }
-            Found::Unreached(rank) => {
-                let why = "no link to where it would move".to_owned();
-                (why, course.handle_unreached(rank))
-            }
-            Found::TurnFailed => {
-                let why = "no link by the other way".to_owned();
-                (why.clone(), course.handle_turn_failed(why))
-            }
-            Found::NoServer(gave_up) => {
-                let why = gave_up.why.clone();
-                let can = transferable.map_err(|why| why.to_string());
-                let actions = course.handle_no_server(&around, established, can, gave_up);
-                (why, actions)
-            }
-        };
-        let then = self.act(number, actions);
-        Err(DialFailed { why, then })
+    fn answer(&mut self, number: u64, found: Found<SimLink>) {
+        self.seat(number).dialing.fill(found);
+        self.wake(number);
     }
 
     // What was measured.
@@ -719,62 +515,54 @@ impl Broker {
             .iter()
             .map(|(to, _)| Measured { to: *to, way: self.servers.list[ranks[*to]].measured })
             .collect();
-        let rtt = ways.first().and_then(|way| way.way.base).unwrap_or_default();
-        let now = self.now;
-        let actions = self
-            .ask_course(number, |course, around| course.handle_measured(now, around, &ways, rtt));
-        self.tell(number, actions);
+        self.seat(number).measuring.fill(Learned::Servers(ways));
+        self.wake(number);
     }
 
     /// The ways to a session's server were measured: the straight one first.
     pub fn measured_ways(
         &mut self,
         number: u64,
-        question: u64,
+        (question, home): (u64, Rank),
         measured: &[(Option<Relay>, Option<Duration>)],
     ) {
         if self.seat(number).question != question {
             return;
         }
-        let base = self.home(number).and_then(|home| self.servers.list[home].measured.base);
+        let base = self.servers.list[home].measured.base;
         let ways: Vec<_> = measured
             .iter()
             .map(|(to, now)| {
                 let base = if to.is_none() { base.or(*now) } else { *now };
-                Measured { to: *to, way: rise::Way { now: *now, base } }
+                Measured { to: *to, way: Way { now: *now, base } }
             })
             .collect();
-        let actions =
-            self.ask_course(number, |course, around| course.handle_ways_measured(around, &ways));
-        self.tell(number, actions);
+        self.seat(number).measuring.fill(Learned::Ways(ways));
+        self.wake(number);
     }
 
     /// A session that is led through a relay has looked at the straight way.
-    pub fn looked(&mut self, number: u64, present: Option<Duration>, straight: Option<Duration>) {
-        let way = |now: Option<Duration>| rise::Way { now, base: now };
-        let now = self.now;
-        let actions = self.ask_course(number, |course, around| {
-            course.handle_looked(now, around, way(present), way(straight))
-        });
-        self.tell(number, actions);
-    }
-
-    /// Whether a session goes on looking at the straight way, and where it is led through.
-    pub fn looks(&mut self, number: u64) -> Option<(Rank, Rank)> {
+    fn looked(
+        &mut self,
+        number: u64,
+        look: u64,
+        (present, straight): (Option<Duration>, Option<Duration>),
+    ) {
+        let way = |now: Option<Duration>| Way { now, base: now };
         let seat = self.seat(number);
-        let looks = seat.course.looks() && !seat.over;
-        seat.watched = looks;
-        if !looks {
-            return None;
+        if seat.look == look && !seat.over {
+            seat.looked.fill((way(present), way(straight)));
+            self.wake(number);
         }
-        let via = seat.course.via().map(rank_of);
-        self.home(number).zip(via)
     }
 }
 
 impl World {
     /// An app connects, as soon as its name is known.
     pub fn start(&mut self, number: u64) {
+        if self.broker().seat(number).begun {
+            return;
+        }
         if self.names.is_some() && !self.resolve(number) {
             return;
         }
@@ -786,20 +574,23 @@ impl World {
         let mut random = Random::new(self.random.next());
         let limits = self.plan.broker.clone();
         let deadlines = self.plan.deadlines;
-        let (session, task) = {
+        let (inbox, orders) = mpsc::channel(ORDERS_MAX);
+        let (session, task, waits, servers) = {
             let mut broker = self.broker();
             let (now, all) = (broker.now, broker.servers.list.len());
             let seat = broker.seat(number);
             seat.ranks = offered.unwrap_or_else(|| (0..all).collect()).into();
-            seat.course = Course::new(seat.ranks.len(), deadlines);
-            (seat.begun, seat.started) = (true, now);
+            (seat.begun, seat.orders) = (true, Some(inbox));
+            let connect_until = now + CONNECT_MAX;
+            let waits = Waits { connect_until, deadlines, silence: limits.silence_max };
             let service = seat.script.service();
             let session = Session::initiate(now, limits, seat.handle, service, "me@here");
-            (session, seat.task.take().expect("it starts once"))
+            (session, seat.task.take().expect("it starts once"), waits, seat.ranks.len())
         };
         let app = App::new(task, &self.plan, &mut random);
         let near = NearSide::new(Kind::App(Box::new(app)));
-        let far = Far::new(Place::Broker(Rc::clone(&self.broker), number), &self.wire());
+        let means = SimMeans { broker: Rc::clone(&self.broker), number };
+        let far = Far::of_broker(SessionFar::new(means, servers, waits, orders));
         self.counts.sessions += 1;
         let who = Who::Broker(number);
         self.ends.insert(who, Some(End::new(session, near, far, Start::Dial)));
@@ -808,16 +599,17 @@ impl World {
 
     /// A user wants a session elsewhere: at this server, or at any other. Whether it can be moved.
     pub fn move_by_user(&mut self, number: u64, to: Option<Rank>) -> bool {
-        let who = Who::Broker(number);
-        let Some(transferable) = self.end(who).map(|end| end.session().transferable()) else {
-            return false;
-        };
-        let mut broker = self.broker();
-        let actions = broker
-            .ask_course(number, |course, around| course.handle_user_move(around, to, transferable));
-        let moves = actions.is_ok();
-        broker.tell(number, actions.unwrap_or_default());
-        moves
+        let (answer, mut answered) = oneshot::channel();
+        self.order(number, Order::Move { to, answer });
+        self.run_end(Who::Broker(number));
+        answered.try_recv().is_ok_and(|moves| moves.is_ok())
+    }
+
+    fn order(&mut self, number: u64, order: Order) {
+        if let Some(orders) = &self.broker().seat(number).orders {
+            // As in the daemon: a session that is that busy is not told.
+            let _full = orders.try_send(order);
+        }
     }
 
     /// Tells a server that a session has left it.
@@ -846,8 +638,8 @@ impl World {
             let conn = end.driver.newest_link().map(|link| link.conn);
             let old = conn.and_then(|conn| self.net().conns.get(&conn).map(|conn| conn.address));
             if old != Some(address) {
-                let now = self.now;
-                self.broker().seat(number).course.handle_path_changed(GapWhy::AddressGone, now);
+                let (why, since) = (GapWhy::AddressGone, self.now);
+                self.order(number, Order::PathChanged { why, since });
                 self.tell_end(who, Command::PathChanged);
             }
         }
@@ -886,7 +678,7 @@ impl World {
                         ways.push((Some(relay(via)), Some(trip)));
                     }
                 }
-                Ev::MeasuredWays(number, question, ways)
+                Ev::MeasuredWays(number, question, home, ways)
             }
             other => panic!("{other:?} measures nothing"),
         };
@@ -894,13 +686,10 @@ impl World {
     }
 
     /// A session that is led through a relay looks at the straight way.
-    pub fn look_straight(&mut self, number: u64) {
-        let looks = self.broker().looks(number);
-        let Some((home, via)) = looks else { return };
+    pub fn look_straight(&mut self, number: u64, look: u64, (via, home): (Rank, Rank)) {
         let straight = self.measure(home, home, PATIENCE);
         let present = self.measure(home, via, PATIENCE);
-        self.broker().looked(number, present, straight);
-        self.after(LOOK_EVERY, Ev::Look(number));
+        self.broker().looked(number, look, (present, straight));
     }
 
     /// The broker drops a session.

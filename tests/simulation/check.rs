@@ -30,6 +30,8 @@ pub struct Watch {
 pub struct Tickets {
     /// The server of the newest one, and what that covers.
     newest: Option<(stp_proto::handle::Handle, u64)>,
+    /// What any of them covers.
+    covered: u64,
 }
 
 impl Tickets {
@@ -41,6 +43,21 @@ impl Tickets {
             assert!(last.is_none_or(|(_, last)| *covers >= last), "tickets in order");
             assert!(*covers <= session.positions().max, "a ticket covers what was sent");
             self.newest = Some((server, *covers));
+            self.covered = self.covered.max(*covers);
+        }
+    }
+
+    /// A request that may be repeated is kept until a ticket covers it.
+    pub fn check_freed(&self, freed: u64) {
+        assert!(freed <= self.covered, "byte {freed} is freed, tickets cover {}", self.covered);
+    }
+}
+
+impl End {
+    fn check_freed(&mut self) {
+        if self.driver.session().state() != State::Closed {
+            let freed = self.driver.session().positions().una;
+            self.driver.far().tickets.check_freed(freed);
         }
     }
 }
@@ -52,6 +69,11 @@ impl World {
             panic!("{who:?}: {text}");
         }
         let links = end.driver.links();
+        if let Who::Broker(number) = who
+            && self.broker().seat(number).work == (Work::Http { safe: true })
+        {
+            end.check_freed();
+        }
         let session = end.driver.session();
         let p = session.positions();
         let limits = session.limits();

@@ -2,8 +2,8 @@
 //! full, in virtual time. Servers announce themselves, the owner of an endpoint renews its lease
 //! and tells when it moves, the broker looks names up and watches them.
 //!
-//! What must hold: who was told that something is done finds it there, whatever happens to the
-//! directory, until its lease has run out; and nobody is told of a place whose lease has.
+//! What must hold: an asker that was told that something is done finds it there, whatever happens
+//! to the directory, until its lease has run out; and nobody is told of a place whose lease has.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -43,12 +43,12 @@ const SWEEP: Duration = Duration::from_millis(250);
 static ZERO: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
 static CLUSTER: LazyLock<Mutex<ClusterKey>> = LazyLock::new(|| Mutex::new(ClusterKey::generate()));
 
-/// Who asks.
+/// An asker.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Asker {
     Broker,
     Server(usize),
-    /// Who made the endpoint; at the first server's machine.
+    /// The owner of the endpoint, at the first server's machine.
     Owner,
 }
 
@@ -135,7 +135,7 @@ pub struct Directory {
     next_line: u64,
     /// Nothing comes through until then.
     pub down_until: Instant,
-    /// The last word to who announced itself, and the address it said.
+    /// The last word to a server that announced itself, and the address it said.
     promises: BTreeMap<Asker, Promise>,
     /// What could not be done, as was said, or may have been.
     doubts: BTreeMap<Asker, SocketAddr>,
@@ -165,7 +165,7 @@ impl Directory {
         directory
     }
 
-    /// An operator says who the servers are.
+    /// An operator says which servers there are.
     fn allow(&self, servers: usize) {
         let Some(daemon) = &self.daemon else { return };
         for server in 0..servers {

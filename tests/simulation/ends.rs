@@ -211,11 +211,13 @@ impl World {
     fn retire(&mut self, who: Who, mut end: End, reason: &str) {
         self.say(|_| format!("{who:?}: over, {reason}"));
         self.ends.remove(&who);
+        let left = end.session().undelivered();
+        assert_eq!(left, 0, "{who:?} is dropped before its near side has everything");
         self.counts.resumed += end.driver.far().resumed;
         self.counts.moved += end.driver.far().moved;
         match who {
             Who::Broker(number) => self.broker_session_over(number, end),
-            Who::Server(server, number) => self.server_session_over(server, number, &mut end),
+            Who::Server(server, _) => self.server_session_over(server, &mut end),
         }
     }
 }

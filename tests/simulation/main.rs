@@ -16,6 +16,7 @@ mod ends;
 mod far;
 mod fault;
 mod link;
+mod means;
 #[cfg(feature = "model")]
 mod mutants;
 mod names;

@@ -1,7 +1,7 @@
-//! Who asks the directory: servers that announce themselves (`server/src/lookup.rs`), the owner of
-//! an endpoint, and the broker, which looks names up and follows servers that move
-//! (`broker/src/lookup.rs`). All of it over links that die silently and are missed only by who
-//! says something.
+//! Those that ask the directory: servers that announce themselves (`server/src/lookup.rs`), the
+//! owner of an endpoint, and the broker, which looks names up and follows servers that move
+//! (`broker/src/lookup.rs`). All of it over links that die silently and are missed only by who says
+//! something.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -19,7 +19,7 @@ use crate::plan::Work;
 use crate::world::{Ev, World};
 
 const ANSWER_MAX: Duration = Duration::from_secs(10);
-/// The kernel gives a link up that takes so long to deliver.
+/// The kernel gives a link up that takes this long to deliver.
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
 const DIAL_MAX: Duration = Duration::from_secs(4);
 const RETRY_MIN: Duration = Duration::from_millis(500);
@@ -63,7 +63,7 @@ struct Asking {
     /// For when a link is there.
     queue: Vec<(Ask, Want)>,
     watches: BTreeMap<u32, ServiceNumber>,
-    /// How long who announces itself waits after a failure.
+    /// How long a server waits after an announcement that failed.
     wait: Duration,
 }
 
@@ -313,7 +313,7 @@ impl World {
         }
     }
 
-    // Who wants to be known.
+    // Those that want to be known.
 
     /// It announces itself, or renews its lease.
     pub fn tell(&mut self, asker: Asker) {
@@ -411,7 +411,7 @@ impl World {
         false
     }
 
-    /// Who offers the service of a session that begins now.
+    /// The servers that offer the service of a session that begins now.
     pub fn offered(&mut self, number: u64) -> Option<Vec<Rank>> {
         self.names.as_ref()?;
         let service = service_of(self.broker().seat(number).work);
@@ -447,7 +447,8 @@ impl World {
         self.ask_directory(Asker::Broker, ask, Want::Refresh(service));
     }
 
-    /// Remembers who offers a service; servers that have moved are dialed where they are now.
+    /// Remembers which servers offer a service; servers that have moved are dialed where they are
+    /// now.
     fn keep_name(&mut self, service: usize, found: &ServiceFound) {
         let rank = |key: [u8; 32]| usize::from(key[0]) - 1;
         let servers: Vec<(Rank, SocketAddr)> =
@@ -473,7 +474,7 @@ impl World {
             return;
         }
         if self.names().known[service].watched.is_some() {
-            // A link that died silently is noticed by who says something.
+            // A link that died silently is noticed only when something is said on it.
             self.refresh(service);
             return self.after(FOLLOW_LOOK, Ev::Follow(service));
         }

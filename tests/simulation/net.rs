@@ -89,7 +89,7 @@ pub struct Net {
     pub roomy: Vec<(ConnId, usize)>,
     /// Until when nothing comes through to this server.
     pub down_until: Vec<Instant>,
-    /// Until when the way to this server takes so much longer.
+    /// Until when the way to this server takes longer, and by how much.
     pub slow_until: Vec<(Instant, Duration)>,
     /// The broker's address.
     pub address: u32,

@@ -66,7 +66,8 @@ pub struct Origin {
     pub replica: Replica,
     pub validator: Validator,
     pub content: u64,
-    pub files: Vec<u64>,
+    /// How long its files are.
+    pub files: RefCell<Vec<u64>>,
     pub pace: Pace,
     /// An idle connection is closed after this time.
     pub keepalive: Duration,
@@ -154,10 +155,14 @@ impl Origin {
         let mut out;
         let kind = wish.path.as_bytes().get(1).copied().unwrap_or(b'f');
         let file = wish.path.get(2..).and_then(|number| number.parse::<usize>().ok()).unwrap_or(0);
+        let length = {
+            let files = self.files.borrow();
+            files[file % files.len()]
+        };
         let (content, length) = match self.replica {
-            Replica::Right => (self.content, self.files[file % self.files.len()]),
-            Replica::OtherBytes => (self.content + 7, self.files[file % self.files.len()]),
-            Replica::OtherLength => (self.content, self.files[file % self.files.len()] + 3),
+            Replica::Right | Replica::SameValidator => (self.content, length),
+            Replica::OtherBytes => (self.content + 7, length),
+            Replica::OtherLength => (self.content, length + 3),
             Replica::Empty => {
                 let text = format!(
                     "HTTP/1.1 404 Not Found\r\nServer: {name}\r\n{connection}\
@@ -170,7 +175,8 @@ impl Origin {
                 return (out, close);
             }
         };
-        let wrong = if self.replica == Replica::Right { "right" } else { "other" };
+        let named_right = matches!(self.replica, Replica::Right | Replica::SameValidator);
+        let wrong = if named_right { "right" } else { "other" };
         let strong = format!("\"{wrong}-{file}\"");
         let tag = self.tag(&strong);
         let modified = if wrong == "right" { "Mon, 01 Jun" } else { "Tue, 02 Jun" };
@@ -195,6 +201,9 @@ impl Origin {
         let status = if ranged.is_some() { "206 Partial Content" } else { "200 OK" };
         let mut body = vec![0; usize::try_from(to - from).expect("files are small")];
         pattern(seed, from, &mut body);
+        if self.replica == Replica::SameValidator {
+            body.iter_mut().for_each(|byte| *byte = !*byte);
+        }
         let framing = match kind {
             b'c' => "Transfer-Encoding: chunked\r\n".to_owned(),
             b'd' => {

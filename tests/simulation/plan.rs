@@ -95,6 +95,8 @@ pub enum Replica {
     Right,
     /// Other bytes of the same length under another validator.
     OtherBytes,
+    /// Other bytes of the same length under the same validator: every byte differs.
+    SameValidator,
     /// Another length.
     OtherLength,
     /// Nothing.
@@ -109,7 +111,7 @@ pub enum Validator {
     Modified,
 }
 
-/// Reads or writes so many bytes, then pauses.
+/// Reads or writes this many bytes, then pauses.
 #[derive(Copy, Clone, Debug)]
 pub struct Pace {
     pub burst: usize,
@@ -202,7 +204,8 @@ impl Plan {
             bandwidth: random.scale(size / 60 + 1_000, size * 20 + 10_000),
             queue: random.size(2_000, 256 << 10),
         };
-        let wrong = [Replica::OtherBytes, Replica::OtherLength, Replica::Empty];
+        let wrong =
+            [Replica::OtherBytes, Replica::SameValidator, Replica::OtherLength, Replica::Empty];
         let any_wrong = random.one_in(4);
         let replicas = (0..servers)
             .map(|server| {

@@ -13,7 +13,7 @@ use crate::net::{BROKER, SERVER};
 use crate::plan::{Pace, Plan, Replica, Validator, Wires, Work};
 use crate::random::Random;
 use crate::work::Script;
-use crate::world::World;
+use crate::world::{Who, World};
 
 /// A scenario.
 pub type Scenario = (&'static str, fn());
@@ -30,6 +30,10 @@ pub const ALL: &[Scenario] = &[
     ("a session bound to a home that is gone ends in minutes", home_gone),
     ("a new session is given up where every server refuses", refused_everywhere),
     ("a server asks to be left", asked_to_leave),
+    ("an app that is slow gets what came before its session was given up", given_up_unread),
+    ("a server that catches up slowly has the path for itself", slow_to_catch_up),
+    ("a link carries the next session at once", next_on_the_link),
+    ("another file under the same validator is no continuation", same_validator),
 ];
 
 fn plan(work: Work) -> Plan {
@@ -98,8 +102,8 @@ impl World {
     /// The server that has the session, with a link to it.
     fn home(&self) -> Option<Rank> {
         let mut broker = self.broker();
-        let course = &broker.seat(0).course;
-        course.home().filter(|_| course.is_attached())
+        let stands = broker.seat(0).stands;
+        stands.server.filter(|_| stands.attached)
     }
 
     /// Goes on until the session is at this server, at most this long.
@@ -192,13 +196,13 @@ fn relayed() {
     world.silence_to(home, seconds(60));
     let until = world.now + seconds(20);
     let via = crate::ways::relay(other);
-    while world.broker().seat(0).course.via() != Some(via) || world.home().is_none() {
+    while world.broker().seat(0).stands.via != Some(via) || world.home().is_none() {
         assert!(world.now < until, "not led through the other server");
         world.go_on(Duration::from_millis(100));
     }
     world.go_on(seconds(60));
     let until = world.now + seconds(60);
-    while world.broker().seat(0).course.via().is_some() {
+    while world.broker().seat(0).stands.via.is_some() {
         assert!(world.now < until, "it does not go straight again");
         world.go_on(Duration::from_millis(100));
     }
@@ -248,6 +252,77 @@ fn asked_to_leave() {
     let (home, other) = world.begun();
     world.ask_to_leave(home);
     world.expect_at(other, seconds(5));
+}
+
+fn given_up_unread() {
+    let mut world = stream();
+    let (home, _) = world.begun();
+    let stalled_until = world.now + seconds(300);
+    let app = |world: &mut World| {
+        let end = world.end_mut(Who::Broker(0)).expect("its app has not had everything");
+        end.driver.near().app().expect("it is an app").stalled_until = stalled_until;
+        end.session().undelivered()
+    };
+    app(&mut world);
+    world.go_on(seconds(5));
+    assert!(app(&mut world) > 0, "nothing has come");
+    world.kill(home, false);
+    world.go_on(seconds(200));
+    assert!(world.broker().seat(0).facts.gave_up.is_some(), "it is not given up");
+    assert!(app(&mut world) > 0, "what had come is gone");
+    world.go_on(seconds(200));
+    assert!(world.broker().seat(0).over, "it is not over");
+}
+
+/// A client that asks for one file of this length, which its server holds, and another one.
+fn download(length: u64, replicas: [Replica; 2]) -> World {
+    let plan = Plan { replicas: replicas.to_vec(), ..plan(Work::Http { safe: true }) };
+    let world = World::with(plan, Random::new(0));
+    for server in &world.servers {
+        server.origin.files.borrow_mut().fill(length);
+    }
+    let request = b"GET /f0 HTTP/1.1\r\nHost: a\r\n\r\n".to_vec();
+    if let Some(Task::Exchanges { requests, .. }) = &mut world.broker().seat(0).task {
+        *requests = vec![request];
+    }
+    world
+}
+
+fn slow_to_catch_up() {
+    let mut world = download(4_000_000, [Replica::Right; 2]);
+    let (_, other) = world.begun();
+    assert!(world.move_by_user(0, Some(other)), "it can be moved");
+    world.expect_at(other, seconds(20));
+}
+
+fn same_validator() {
+    let mut world = download(4_000_000, [Replica::Right, Replica::SameValidator]);
+    let (home, _) = world.begun();
+    world.kill(home, false);
+    world.go_on(seconds(60));
+}
+
+fn next_on_the_link() {
+    let plan = Plan { work: vec![Work::Tcp; 9], warm: 0, ..plan(Work::Tcp) };
+    let mut world = World::with(plan, Random::new(0));
+    for number in 0..9 {
+        let (up, down) = ((1, 10), (2, 10));
+        world.broker().seat(number).task = Some(Task::Stream { up, down, written: 0, seen: 0 });
+        world.broker().seat(number).script = Script::Tcp { up, down, waits: false };
+    }
+    for number in 0..9 {
+        // A CONNECT that nobody heard would be repeated after 20 s.
+        let until = world.now + seconds(15);
+        world.start(number);
+        while !world.broker().seat(number).over {
+            assert!(world.now < until, "session {number} is not over");
+            world.step();
+        }
+        // The server wakes to the last word of one session and the first one of the next.
+        for server in &mut world.servers {
+            server.asleep_until = world.now + seconds(1);
+        }
+    }
 }
 
 #[test]

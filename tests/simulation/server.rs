@@ -1,5 +1,6 @@
-//! A server: its sessions, its tombstones, and what it does with the first frame of a link
-//! (`server/src/{listener,registry,open}.rs`).
+//! A server around its sessions. What a first frame comes to is said by the shipped roster, and
+//! sessions have the shipped far side; what is simulated is the daemon that carries it out, and
+//! what opening a service takes (`server/src/{listener,open}.rs`).
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -9,18 +10,19 @@ use std::time::Duration;
 
 use stp_drive::{Command, FIRST_LINK, Start};
 use stp_proto::handle::Handle;
+use stp_proto::roster::{Calls, Roster};
 use stp_proto::session::{ClosedWhy, Session, StartAt, code};
 use stp_proto::ticket::Holder;
 use stp_proto::time::Instant;
 use stp_proto::wire::{
-    Connect, ConnectMode, DenyReason, First, ResumeDenial, encode_connect_denied, encode_done,
+    Connect, ConnectMode, DenyReason, First, encode_connect_denied, encode_done,
     encode_resume_denied, first_frame,
 };
 
 use stp_server::denial::Denial;
 
 use crate::ends::End;
-use crate::far::{Far, Place as FarPlace, Tombs};
+use crate::far::{AtServer, Far};
 use crate::link::SimLink;
 use crate::near::{Kind, NearSide, Tcp};
 use crate::net::{ConnId, Owner, SERVER};
@@ -36,19 +38,16 @@ type Opened = (Kind, StartAt, bool);
 
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// What stands under a broker's handle.
-enum Place {
-    /// Its service is being opened; connections whose CONNECT waits for that.
-    Opening(Vec<(ConnId, Vec<u8>)>),
-    /// The session's number, and the epoch of the CONNECT that opened it.
-    Running(u64, u32),
-}
+/// Connections whose CONNECT waits until a service is open.
+type Waiting = Vec<(ConnId, Vec<u8>)>;
+
+/// The sessions of a server, by the handles of their brokers and with their numbers.
+pub type Shared = Rc<RefCell<Roster<Handle, u64, Waiting>>>;
 
 /// A server.
 pub struct Server {
     pub origin: Rc<Origin>,
-    places: BTreeMap<Handle, Place>,
-    tombs: Tombs,
+    roster: Shared,
     /// Services that are being opened, by the connection of their CONNECT.
     opening: BTreeMap<ConnId, (SimTakeover, Connections)>,
     next: u64,
@@ -73,7 +72,7 @@ impl Server {
                 replica: *replica,
                 validator: plan.validator,
                 content,
-                files: files.clone(),
+                files: RefCell::new(files.clone()),
                 pace: plan.origin,
                 keepalive: plan.keepalive,
                 ledger: Rc::clone(ledger),
@@ -84,9 +83,8 @@ impl Server {
             };
             Server {
                 origin: Rc::new(origin),
-                places: BTreeMap::new(),
+                roster: Shared::default(),
                 opening: BTreeMap::new(),
-                tombs: Tombs::default(),
                 next: 0,
                 alive: true,
                 gone: false,
@@ -101,9 +99,8 @@ impl Server {
 
     /// Dies: nothing of its memory is left.
     pub fn die(&mut self) {
-        self.places.clear();
+        self.roster = Shared::default();
         self.opening.clear();
-        self.tombs.borrow_mut().clear();
         self.alive = false;
         self.generation += 1;
     }
@@ -119,21 +116,25 @@ impl World {
                 self.connect(server, conn, handle, new, &record);
             }
             Ok(First::Resume(resume)) => {
-                let number = self.running(server, resume.initiator, Some(resume.acceptor));
-                if let Some(number) = number {
-                    return self.attach(Who::Server(server, number), conn, record);
+                let roster = Rc::clone(&self.servers[server].roster);
+                let found = roster
+                    .borrow()
+                    .resume(&resume.initiator, resume.acceptor, resume.epoch)
+                    .copied();
+                match found {
+                    Ok(number) => self.attach(Who::Server(server, number), conn, record),
+                    Err((seen, why)) => {
+                        self.say(|_| format!("server {server} denies: {why}"));
+                        let mut frame = Vec::new();
+                        encode_resume_denied(seen, why, &mut frame);
+                        self.answer(conn, &frame);
+                    }
                 }
-                let key = (resume.initiator, resume.acceptor);
-                let tomb = self.servers[server].tombs.borrow().get(&key).copied();
-                let (seen, why) = tomb.unwrap_or((resume.epoch, ResumeDenial::Unknown));
-                self.say(|_| format!("server {server} denies: {why}"));
-                let mut frame = Vec::new();
-                encode_resume_denied(seen, why, &mut frame);
-                self.answer(conn, &frame);
             }
             Ok(First::Reset(reset)) => {
-                let own = (!reset.acceptor.is_none()).then_some(reset.acceptor);
-                if let Some(number) = self.running(server, reset.initiator, own) {
+                let roster = Rc::clone(&self.servers[server].roster);
+                let found = roster.borrow().reset(&reset.initiator, reset.acceptor).copied();
+                if let Some(number) = found {
                     let abort = Command::Abort { code: reset.code };
                     self.tell_end(Who::Server(server, number), abort);
                 }
@@ -143,13 +144,6 @@ impl World {
             }
             Err(error) => panic!("server {server}: a link begins with {error}: {record:?}"),
         }
-    }
-
-    fn running(&self, server: usize, handle: Handle, own: Option<Handle>) -> Option<u64> {
-        let places = &self.servers[server].places;
-        let Some(Place::Running(number, _)) = places.get(&handle) else { return None };
-        let end = self.end(Who::Server(server, *number))?;
-        own.is_none_or(|own| end.session().handles().1 == own).then_some(*number)
     }
 
     fn answer(&mut self, conn: ConnId, frame: &[u8]) {
@@ -167,20 +161,19 @@ impl World {
 
     fn connect(&mut self, server: usize, conn: ConnId, handle: Handle, new: bool, record: &[u8]) {
         self.net().give(conn, SERVER, Owner::Parked);
-        match self.servers[server].places.get_mut(&handle) {
-            Some(Place::Opening(waiting)) => {
-                waiting.push((conn, record.to_vec()));
-                return;
-            }
-            Some(Place::Running(number, _)) if new => {
+        let roster = Rc::clone(&self.servers[server].roster);
+        let mut roster = roster.borrow_mut();
+        match roster.connect(&handle, new) {
+            Calls::Wait(waiting) => return waiting.push((conn, record.to_vec())),
+            Calls::Attach(number) => {
                 let who = Who::Server(server, *number);
+                drop(roster);
                 return self.attach(who, conn, record.to_vec());
             }
-            Some(Place::Running(..)) => {}
-            None => {
-                self.servers[server].places.insert(handle, Place::Opening(Vec::new()));
-            }
+            Calls::Open { free: true } => drop(roster.reserve(handle, Waiting::new())),
+            Calls::Open { free: false } => {}
         }
+        drop(roster);
         let pause =
             if self.random.one_in(2) { self.random.millis(1, 2_000) } else { Duration::ZERO };
         let generation = self.servers[server].generation;
@@ -207,25 +200,19 @@ impl World {
             }
         };
         self.servers[server].opening.remove(&conn);
-        let waiting = match self.servers[server].places.get_mut(&handle) {
-            Some(Place::Opening(waiting)) => Some(std::mem::take(waiting)),
-            Some(Place::Running(..)) | None => None,
-        };
-        match opened {
-            Ok((near, at, holds)) => self.accept(server, conn, &connect, near, at, holds),
+        let waiting = match opened {
+            Ok(opened) => self.accept(server, conn, &connect, opened),
             Err(Denial { why, text }) => {
                 self.say(|_| format!("server {server} refuses: {why}, {text}"));
-                if waiting.is_some() {
-                    self.servers[server].places.remove(&handle);
-                }
                 let busy = why == DenyReason::Overloaded;
                 self.counts.full += u64::from(busy);
                 let after = if busy { RETRY_AFTER } else { Duration::ZERO };
                 let mut frame = Vec::new();
                 encode_connect_denied(handle, why, after, &text, &mut frame);
                 self.answer(conn, &frame);
+                self.servers[server].roster.borrow_mut().give_up(&handle)
             }
-        }
+        };
         for (conn, record) in waiting.into_iter().flatten() {
             self.dispatch(server, conn, record);
         }
@@ -297,51 +284,52 @@ impl World {
         (mint, Connections::new(&here.origin, &self.clock))
     }
 
+    /// A session begins; those who waited for it.
     fn accept(
         &mut self,
         server: usize,
         conn: ConnId,
         connect: &Connect<'_>,
-        near: Kind,
-        at: StartAt,
-        holds: bool,
-    ) {
-        let place = self.servers[server].places.get(&connect.handle);
-        if let Some(Place::Running(_, epoch)) = place
-            && *epoch > connect.epoch
-        {
-            return self.net().close(conn, SERVER, false);
-        }
+        (near, at, holds): Opened,
+    ) -> Option<Waiting> {
         let own = Handle(self.random.handle());
+        let here = &mut self.servers[server];
+        here.next += 1;
+        let (number, handle) = (here.next, connect.handle);
+        let filled = here.roster.borrow_mut().fill(handle, (own, connect.epoch), number);
+        let Ok(filled) = filled else {
+            self.net().close(conn, SERVER, false);
+            return None;
+        };
         let limits = self.plan.server.clone();
+        let tombstone = limits.tombstone;
         let name = ["a", "b", "c"][server];
         let mut session = Session::accept(self.now, limits, FIRST_LINK, own, connect, at, name);
         if holds {
             session.hold_acks();
         }
-        let here = &mut self.servers[server];
-        here.next += 1;
-        let number = here.next;
-        let far = Far::new(FarPlace::Server(Rc::clone(&here.tombs)), &self.net);
-        let old = here.places.insert(connect.handle, Place::Running(number, connect.epoch));
+        let roster = Rc::clone(&self.servers[server].roster);
+        let (net, key) = (self.wire(), (handle, own));
+        let around = AtServer { roster, net, key, tombstone, pass_due: false };
         self.say(|_| format!("server {server} accepts session {number} at {at:?}"));
         let who = Who::Server(server, number);
         let link = Box::new(SimLink::new(&self.net, conn, SERVER, number));
-        let end = End::new(session, NearSide::new(near), far, Start::Link(link));
+        let near = NearSide::new(near);
+        let end = End::new(session, near, Far::of_server(around), Start::Link(link));
         self.ends.insert(who, Some(end));
         self.run_end(who);
-        if let Some(Place::Running(old, _)) = old {
+        if let Some(old) = filled.old {
             self.tell_end(Who::Server(server, old), Command::Abort { code: code::MOVED });
         }
+        filled.waited
     }
 
     /// A server drops a session.
-    pub fn server_session_over(&mut self, server: usize, number: u64, end: &mut End) {
-        let places = &mut self.servers[server].places;
-        places.retain(|_, place| !matches!(place, Place::Running(n, _) if *n == number));
+    pub fn server_session_over(&mut self, server: usize, end: &mut End) {
+        let (handle, own) = end.session().handles();
+        self.servers[server].roster.borrow_mut().remove(&handle, own);
         let unheard = end.closed() == Some(ClosedWhy::ResetHere { code: code::HOLD });
         if unheard && !end.watch.heard {
-            let handle = end.session().handles().0;
             let mut broker = self.broker();
             let seat = broker.seats.iter_mut().find(|seat| seat.handle == handle);
             if let Some(seat) = seat {

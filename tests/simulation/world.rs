@@ -67,9 +67,9 @@ pub enum Ev {
     /// The answers have come.
     MeasuredFirst(u64, u64, Vec<(Rank, Option<Duration>)>),
     Measured(u64, u64, Vec<(Rank, Option<Duration>)>),
-    MeasuredWays(u64, u64, Vec<(Option<Relay>, Option<Duration>)>),
-    /// A session that is led through a relay looks at the straight way.
-    Look(u64),
+    MeasuredWays(u64, u64, Rank, Vec<(Option<Relay>, Option<Duration>)>),
+    /// A session that is led through a relay to its server looks at the straight way.
+    Look(u64, u64, (Rank, Rank)),
     /// A server opens the service of a session.
     Open(usize, u32, ConnId, Vec<u8>),
     Fault(Kind),
@@ -91,7 +91,7 @@ pub enum Ev {
     Called(Asker, Option<SocketAddr>),
     LineLost(Asker, u64),
     Unanswered(Asker, u32),
-    /// A request arrives at the directory, an answer at who asked.
+    /// A request arrives at the directory, an answer at its asker.
     Request(u64, Vec<u8>),
     Told(Asker, u64, Vec<u8>),
     /// The broker follows the servers of a service.
@@ -129,7 +129,7 @@ pub struct Counts {
 /// Everything.
 pub struct World {
     pub now: Instant,
-    /// The same, for those who cannot be told.
+    /// The same, for what has no other way to the time.
     pub clock: Rc<Cell<Instant>>,
     queue: BinaryHeap<Reverse<(Instant, u64, u64)>>,
     events: BTreeMap<u64, Ev>,
@@ -142,7 +142,7 @@ pub struct World {
     pub ends: BTreeMap<Who, Option<End>>,
     pub servers: Vec<Server>,
     pub ledger: Rc<RefCell<Ledger>>,
-    /// The directory, and who asks it.
+    /// The directory, and those that ask it.
     pub names: Option<Names>,
     pub mended: bool,
     pub counts: Counts,
@@ -304,7 +304,7 @@ impl World {
             Ev::Wake(_) | Ev::Start(_) | Ev::Search(_) | Ev::Dialed(..) => broker,
             Ev::DialOver(_) | Ev::Pace(_) | Ev::MeasureFirst(..) | Ev::Measure(..) => broker,
             Ev::MeasureWays(..) | Ev::MeasuredFirst(..) | Ev::Measured(..) => broker,
-            Ev::MeasuredWays(..) | Ev::Look(_) => broker,
+            Ev::MeasuredWays(..) | Ev::Look(..) => broker,
             Ev::Resume(_) | Ev::Noticed | Ev::Leave(..) => broker,
             Ev::Tell(asker)
             | Ev::Called(asker, _)
@@ -339,10 +339,10 @@ impl World {
             Ev::Measured(number, question, ways) => {
                 self.broker().measured(number, question, &ways);
             }
-            Ev::MeasuredWays(number, question, ways) => {
-                self.broker().measured_ways(number, question, &ways);
+            Ev::MeasuredWays(number, question, home, ways) => {
+                self.broker().measured_ways(number, (question, home), &ways);
             }
-            Ev::Look(number) => self.look_straight(number),
+            Ev::Look(number, look, ways) => self.look_straight(number, look, ways),
             Ev::Open(server, generation, conn, record) => {
                 self.open(server, generation, conn, &record);
             }

@@ -136,7 +136,7 @@ impl AppSocket {
         &self.open
     }
 
-    /// Who asks.
+    /// The program that asks.
     #[must_use]
     pub fn info(&self) -> &AppInfo {
         &self.info

@@ -206,7 +206,7 @@ impl State {
         self.place(&shown).map(|place| shown[place].0)
     }
 
-    /// Selects another, so many places down.
+    /// Selects another one, this many places down.
     pub fn step(&mut self, by: isize) {
         let shown = self.shown(Instant::now());
         let Some(place) = self.place(&shown) else { return };

@@ -51,8 +51,8 @@ impl Inbox {
         }
     }
 
-    /// Forgets what was lent, and makes room for a whole read: `None` if so much is pending that no
-    /// record can be that long.
+    /// Forgets what was lent, and makes room for a whole read: `None` if more is pending than the
+    /// longest record.
     pub fn room(&mut self) -> Option<&mut [u8]> {
         self.records.clear();
         if self.bytes.is_empty() {
@@ -68,7 +68,7 @@ impl Inbox {
         (self.pending.len() <= WIRE_MAX).then(|| &mut self.bytes[start..start + pool::READ_MAX])
     }
 
-    /// So many bytes were read into [`Self::room`].
+    /// Tells how many bytes were read into [`Self::room`].
     pub fn fill(&mut self, received: usize) {
         self.pending.end += received;
     }
@@ -80,7 +80,7 @@ impl Inbox {
         (Lender { room, records: &mut self.records }, sealed)
     }
 
-    /// So much ciphertext is opened.
+    /// Tells how many bytes of ciphertext have been opened.
     pub fn discard(&mut self, length: usize) {
         self.pending.start += length;
     }
@@ -158,7 +158,7 @@ impl Outbox {
         &mut self.bytes[self.end..]
     }
 
-    /// So many bytes were written to [`Self::spare`].
+    /// Tells how many bytes were written to [`Self::spare`].
     pub fn fill(&mut self, length: usize) {
         self.end += length;
         assert!(self.end <= self.bytes.len(), "only spare room is filled");

@@ -1,4 +1,4 @@
-//! Beginning a link, and saying who is to blame when there is none.
+//! Beginning a link, and saying which side is to blame when there is none.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use super::socket::{self, LinkOptions};
 use super::{Link, Tls};
 use crate::key::PublicKey;
 
-/// Who is to blame for a link that did not come up.
+/// Which side is to blame for a link that did not come up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Blame {
     /// The network between, or a peer that is not there: try again, or elsewhere.
@@ -99,7 +99,7 @@ pub enum DialError {
 }
 
 impl DialError {
-    /// Who is to blame.
+    /// The side that is to blame.
     #[must_use]
     pub fn blame(&self) -> Blame {
         match self {
@@ -147,7 +147,7 @@ impl Link {
         Self::begin(tcp, (addr, expect), tls, left, options).await
     }
 
-    /// Shakes hands with the holder of the key `expect` through the peer of this link, who passes
+    /// Shakes hands with the holder of the key `expect` through the peer of this link, which passes
     /// on whatever comes from now on (PROTOCOL.md R81): it sees neither key nor contents.
     ///
     /// # Errors

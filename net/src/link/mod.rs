@@ -29,7 +29,7 @@ pub use dial::{Blame, DialError, connect_plain};
 pub use pool::ROOM;
 pub use record::RECORD_MAX;
 pub use secured::{Link, LinkError, Records};
-pub use socket::{Bind, LinkOptions, congestion};
+pub use socket::{LinkOptions, congestion};
 pub use tcp_info::{TcpInfo, sample as tcp_info_of};
 pub use tls::Tls;
 

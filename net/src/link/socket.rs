@@ -1,7 +1,7 @@
 //! The TCP socket of a link: its options, and reads and writes that never wait.
 
 use std::io::{self, Read};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -28,15 +28,6 @@ pub fn congestion(configured: Option<String>) -> Option<String> {
     }
 }
 
-/// Where a link is to leave the machine.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Bind {
-    /// The local address.
-    pub address: Option<IpAddr>,
-    /// The network interface, by name.
-    pub interface: Option<String>,
-}
-
 /// How links are made, at either end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkOptions {
@@ -44,13 +35,11 @@ pub struct LinkOptions {
     pub timeout: Duration,
     /// How long the kernel waits for an acknowledgement before it gives the link up
     /// (TCP_USER_TIMEOUT): the last resort behind the session's own heartbeat. A peer that does
-    /// not read for so long loses the link as well; sessions always read, and say how much more
+    /// not read for this long loses the link as well; sessions always read, and say how much more
     /// they take.
     pub user_timeout: Duration,
     /// The congestion control by name, if the kernel has it; otherwise the kernel's own choice.
     pub congestion: Option<String>,
-    /// For dialling only.
-    pub bind: Option<Bind>,
 }
 
 impl Default for LinkOptions {
@@ -59,7 +48,6 @@ impl Default for LinkOptions {
             timeout: Duration::from_secs(10),
             user_timeout: Duration::from_secs(10),
             congestion: None,
-            bind: None,
         }
     }
 }
@@ -117,14 +105,6 @@ pub(super) fn outgoing(addr: SocketAddr, options: &LinkOptions) -> io::Result<So
     let domain = Domain::for_address(addr);
     let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     prepare(&SockRef::from(&socket), options)?;
-    if let Some(bind) = &options.bind {
-        if let Some(interface) = &bind.interface {
-            socket.bind_device(Some(interface.as_bytes()))?;
-        }
-        if let Some(address) = bind.address {
-            socket.bind(&SocketAddr::new(address, 0).into())?;
-        }
-    }
     Ok(socket)
 }
 

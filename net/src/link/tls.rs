@@ -69,7 +69,7 @@ impl Tls {
         Arc::new(Self { public, provider, certified, server })
     }
 
-    /// Who we are to the peer.
+    /// The key that this end shows to the peer.
     #[must_use]
     pub fn public_key(&self) -> PublicKey {
         self.public

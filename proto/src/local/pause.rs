@@ -232,10 +232,10 @@ pub struct Wait {
 
 /// How a wait that has expired goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
+pub enum Expiry {
     /// It is over.
     Expire,
-    /// The call is made again, for so many milliseconds.
+    /// The call is made again, for this many milliseconds.
     Again(u64),
 }
 
@@ -259,7 +259,7 @@ impl Wait {
         head: &Head,
         now_ms: u64,
         sessions: impl Iterator<Item = Line>,
-    ) -> Verdict {
+    ) -> Expiry {
         let mut common = Span { from_ms: self.seen_ms, to_ms: now_ms, open: true };
         let mut any = false;
         for session in sessions {
@@ -271,17 +271,17 @@ impl Wait {
             any = true;
         }
         if !any {
-            return Verdict::Expire;
+            return Expiry::Expire;
         }
         self.given_ms += common.to_ms.saturating_sub(common.from_ms);
         self.seen_ms = now_ms;
         if common.open {
-            return Verdict::Again(LOOK_EVERY_MS);
+            return Expiry::Again(LOOK_EVERY_MS);
         }
         let run = now_ms.saturating_sub(self.begun_ms).saturating_sub(self.given_ms);
         match self.timeout_ms.saturating_sub(run) {
-            0 => Verdict::Expire,
-            rest => Verdict::Again(rest),
+            0 => Expiry::Expire,
+            rest => Expiry::Again(rest),
         }
     }
 }
@@ -314,8 +314,8 @@ mod tests {
         let mut wait = Wait::expired(now, timeout_ms);
         for _ in 0..10_000 {
             match wait.look(&HEAD, now, sets(now).into_iter()) {
-                Verdict::Expire => return now,
-                Verdict::Again(ms) => now += ms,
+                Expiry::Expire => return now,
+                Expiry::Again(ms) => now += ms,
             }
         }
         u64::MAX

@@ -16,7 +16,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 pub use stp_proto::local::mirror::Mirror;
-use stp_proto::replay::http::Place;
+use stp_proto::replay::http::Locator;
 use tokio::task::JoinSet;
 
 use super::upstream::{Stream, Streams, Target, Upstream};
@@ -122,11 +122,11 @@ impl Streams for Direct {
         })
     }
 
-    fn place(&self) -> Option<Place> {
+    fn place(&self) -> Option<Locator> {
         let Mirror { host, port, path } = self.mirror()?;
         let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
         let host = if *port == 80 { host } else { format!("{host}:{port}") };
-        Some(Place { host, path: path.clone() })
+        Some(Locator { host, path: path.clone() })
     }
 
     fn note(&self, what: &'static str, cause: &str, at: u64) {
@@ -206,9 +206,9 @@ mod tests {
         let direct = Direct::new("192.0.2.1".into(), 80, mirrors, Box::new(Nobody));
         assert_eq!(direct.place(), None);
         assert!(direct.another());
-        assert_eq!(direct.place(), Some(Place { host: "a".into(), path: "/x".into() }));
+        assert_eq!(direct.place(), Some(Locator { host: "a".into(), path: "/x".into() }));
         assert!(direct.another());
-        assert_eq!(direct.place(), Some(Place { host: "b:81".into(), path: "".into() }));
+        assert_eq!(direct.place(), Some(Locator { host: "b:81".into(), path: "".into() }));
         assert!(!direct.another(), "all have had their turn");
         assert_eq!(direct.place(), None);
     }

@@ -22,7 +22,7 @@ use super::upstream::{Stream, Streams};
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 /// Bodies are compared in pieces of this size.
 const PIECE: usize = 256 * 1024;
-/// So many pieces are compared before others have their turn.
+/// Pieces that are compared in one turn, so that other sessions have theirs.
 const PIECES_AT_ONCE: usize = 8;
 
 /// Why a stream could not be brought to the byte that the app has.

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use ppp::v2::{Builder, Command as PpCommand, Protocol, Version};
 use stp_net::urgent;
-use stp_proto::replay::http::Place;
+use stp_proto::replay::http::Locator;
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
@@ -79,7 +79,7 @@ pub trait Streams {
     }
 
     /// Where the rest of a response is asked for, if not where the response came from.
-    fn place(&self) -> Option<Place> {
+    fn place(&self) -> Option<Locator> {
         None
     }
 

@@ -173,7 +173,7 @@ hook! {
         let mut ours = [(0, ptr::null_mut()); QUESTIONS_MAX];
         let mut answered = 0;
         for at in 0..usize::try_from(count).unwrap_or(0) {
-            // SAFETY: the caller's list has so many entries, each null or a question.
+            // SAFETY: the caller's list has `nitems` entries, each null or a question.
             let question = unsafe { *list.add(at) };
             // SAFETY: as above.
             let is_ours = !question.is_null() && unsafe {
@@ -240,7 +240,7 @@ hook! {
                 if name.len() > host_size as usize {
                     return libc::EAI_OVERFLOW;
                 }
-                // SAFETY: there is room for so many bytes.
+                // SAFETY: the buffer has room for this many bytes.
                 unsafe { ptr::copy_nonoverlapping(name.as_ptr(), host.cast(), name.len()) };
                 if service.is_null() || service_size == 0 {
                     return 0;

@@ -269,7 +269,7 @@ unsafe fn hide_name(fd: c_int, message: *mut msghdr) {
 /// # Safety
 /// The message was accepted by the kernel.
 unsafe fn has_room(message: *const msghdr) -> bool {
-    // SAFETY: as promised: so many places are there.
+    // SAFETY: the caller promises that this many places are there.
     unsafe {
         let (places, count) = ((*message).msg_iov, (*message).msg_iovlen);
         (0..count).any(|at| (*places.add(at)).iov_len > 0)

@@ -28,7 +28,7 @@ const SIOCOUTQNSD: core::ffi::c_ulong = 0x894b;
 const HELD_BACK_MAX: c_int = 36 << 10;
 const USUAL_SEGMENT: c_int = 1448;
 
-/// Who answers a question for an option, or sets it.
+/// What answers a question for an option, or sets it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Who {
     /// The kernel: it does the same for Unix sockets as for TCP.
@@ -41,7 +41,7 @@ pub enum Who {
     TcpIfRefused,
 }
 
-/// Who knows an option.
+/// What knows an option.
 pub fn who(level: c_int, name: c_int) -> Who {
     match level {
         libc::SOL_SOCKET if name == libc::SO_ERROR => Who::Error,

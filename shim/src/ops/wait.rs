@@ -6,7 +6,7 @@
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use stp_proto::local::pause::{Line, Verdict, Wait};
+use stp_proto::local::pause::{Expiry, Line, Wait};
 
 use super::process;
 use super::references::each_registered;
@@ -57,8 +57,8 @@ impl Pausing {
         let verdict = wait.look(&head, now, lines.iter().copied());
         hold_back(wait.given_ms() - before);
         match verdict {
-            Verdict::Expire => None,
-            Verdict::Again(ms) => Some(ms),
+            Expiry::Expire => None,
+            Expiry::Again(ms) => Some(ms),
         }
     }
 }

@@ -29,7 +29,7 @@ pub enum Guard {
 pub enum Lease {
     /// None: until it is deleted.
     None,
-    /// A new one of so many seconds.
+    /// A new one that lasts this many seconds.
     New(u32),
     /// That of another key, as it is now.
     SameAs(String),
@@ -69,7 +69,7 @@ pub enum Applied {
     Gone(String),
 }
 
-/// Who is told.
+/// What is told of every change.
 pub trait Sink: Send + Sync + 'static {
     /// What has changed, in order. Called from one thread at a time; must not wait.
     fn apply(&self, changes: Vec<Applied>);
@@ -94,7 +94,7 @@ pub type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// A store. Once a commit is answered, its changes survive the end of this process and have
 /// reached the sink.
 pub trait Store: Send + Sync + 'static {
-    /// Does all changes if all guards hold, else none.
+    /// Makes all changes if all guards hold, and otherwise none.
     fn commit(&self, guards: Vec<Guard>, changes: Vec<Change>) -> Later<Result<(), CommitError>>;
 
     /// Begins the lease of a key anew; false if the key or its lease is gone. A key without a

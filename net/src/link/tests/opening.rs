@@ -73,16 +73,6 @@ async fn a_server_that_hangs_up_is_the_paths_fault() {
 }
 
 #[tokio::test]
-async fn an_interface_that_is_not_there_is_our_own_fault() {
-    let bind = Bind { address: None, interface: Some("no-such-if0".into()) };
-    let options = LinkOptions { bind: Some(bind), ..options(5_000) };
-    let (_listener, addr) = listener();
-    let error = Link::dial(addr, &tls().public_key(), &tls(), &options).await;
-    let error = error.expect_err("no such interface");
-    assert!(matches!(error, DialError::Local { .. }) && error.blame() == Blame::Local, "{error}");
-}
-
-#[tokio::test]
 async fn an_unknown_congestion_control_is_no_reason_to_have_no_link() {
     let (listener, addr) = listener();
     let server_tls = tls();

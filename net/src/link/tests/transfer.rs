@@ -126,7 +126,7 @@ async fn records_that_come_right_behind_the_handshake_are_not_lost() {
     let (front, addr) = listener();
     let (client_tls, server_tls) = (tls(), tls());
     let key = server_tls.public_key();
-    // Held back for so long, the last handshake message and the first records come in one piece.
+    // Held back like this, the last handshake message and the first records come in one piece.
     tokio::spawn(relay(front, behind_addr, 8_000, Duration::from_millis(20)));
     let client = tokio::spawn(async move {
         let link = Link::dial(addr, &key, &client_tls, &options(5_000)).await;

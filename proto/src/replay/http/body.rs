@@ -5,7 +5,7 @@
 pub enum Framing {
     /// There is none.
     Empty,
-    /// So many bytes.
+    /// This many bytes.
     Length(u64),
     /// Chunks, each with its length before it.
     Chunked,

@@ -96,7 +96,7 @@ pub struct ResponseHead {
     pub modified: Option<String>,
     /// Content-Encoding as written.
     pub encoding: Option<String>,
-    /// What a 206 holds; `None` for all else, and for a 206 of several ranges.
+    /// What a 206 holds; `None` for any other status, and for a 206 of several ranges.
     pub range: Option<ContentRange>,
 }
 

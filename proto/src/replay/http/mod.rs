@@ -33,5 +33,5 @@ pub use head::{ContentRange, HEAD_MAX, HeadError, RequestHead, ResponseHead};
 pub use machine::{Action, Beginning, Ended, Failure, How, Machine, Next, Offer, Wants};
 pub use observer::Observer;
 pub use pieces::{Waiting, copy};
-pub use plan::{Ask, Judged, Place, Plan};
+pub use plan::{Ask, Judged, Locator, Plan};
 pub use splice::{Joined, Splice, SpliceStep};

@@ -254,7 +254,7 @@ impl Ask {
     /// The same question to another origin of the same files. Its answer may go on with this
     /// response, but nothing else should be asked there.
     #[must_use]
-    pub fn elsewhere(self, place: &Place) -> Self {
+    pub fn elsewhere(self, place: &Locator) -> Self {
         Self { request: relocate(&self.request, place), ..self }
     }
 
@@ -415,7 +415,7 @@ pub enum Judged {
 
 /// Another origin of the same files.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct Locator {
     /// What stands in the field `Host`.
     pub host: String,
     /// What stands before the path that was asked for; empty or beginning with a slash.
@@ -423,7 +423,7 @@ pub struct Place {
 }
 
 /// The request for the same file at another origin.
-fn relocate(request: &[u8], place: &Place) -> Vec<u8> {
+fn relocate(request: &[u8], place: &Locator) -> Vec<u8> {
     let mut relocated = Vec::with_capacity(request.len() + place.path.len() + place.host.len());
     for (number, line) in request.split_inclusive(|&byte| byte == b'\n').enumerate() {
         let name = line.split(|&byte| byte == b':').next().unwrap_or_default();

@@ -27,7 +27,7 @@ pub(super) struct Scan {
 /// What a [`Scan`] says of some bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Scanned {
-    /// So many of the bytes belong to the head: all of them, or those up to the head's end, behind
+    /// How many of the bytes belong to the head: all of them, or those up to the head's end, behind
     /// the first empty line that follows anything at all.
     pub taken: usize,
     /// The head should be parsed now.
