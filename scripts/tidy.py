@@ -11,12 +11,15 @@
 - A rule that is cited (R1, R20 …) is one of proto/PROTOCOL.md; a file that is cited is there.
 - A crate uses only the crates that ARCHITECTURE.md lets it.
 - A script that uses `target/` asks CARGO_TARGET_DIR first.
+- docs/limits.md has every limit as the code has it; ARCHITECTURE.md names none that is not there.
 """
 
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+import limits
 
 WIDTH, README_MAX, FILE_MAX = 100, 150, 600
 TOP = Path(__file__).resolve().parent.parent
@@ -140,6 +143,17 @@ def check_arrows():
             bad.append(f"{crate}/Cargo.toml: {crate} must not use {extra}")
 
 
+def check_limits():
+    if not limits.is_current():
+        bad.append("docs/limits.md is not as the code is: run scripts/limits.py")
+    known = set(re.findall(r"`(\w+)`", (TOP / "docs/limits.md").read_text()))
+    text = (TOP / "ARCHITECTURE.md").read_text()
+    table = text.partition("## Limits\n")[2].partition("\n## ")[0]
+    for named in re.findall(r"`([A-Z][A-Z0-9]*_[A-Z0-9_]+)`", table):
+        if named not in known:
+            bad.append(f"ARCHITECTURE.md: no limit {named} in docs/limits.md")
+
+
 def functions(lines):
     """(line, name, length) of every function, by rustfmt's indentation."""
     for number, line in enumerate(lines):
@@ -162,6 +176,7 @@ def main():
         for rule in re.findall(r"^\*\*R(\d+)\*\*", (TOP / "proto/PROTOCOL.md").read_text(), re.M)
     }
     check_arrows()
+    check_limits()
     for name, lines in files():
         check_rules(name, lines, rules)
         if name == "README.md" and len(lines) > README_MAX:

@@ -70,7 +70,7 @@ pub struct Broker {
     pub(crate) stop: Notify,
     /// It takes no new sessions, and ends as soon as those it has are reset.
     pub(crate) ending: AtomicBool,
-    /// VirtualAddresses, files and servers that the directory knows.
+    /// Names, files and servers that the directory knows.
     pub directory: Arc<Directory>,
     /// What happens to the sessions, as it happens.
     pub feed: Feed,

@@ -25,9 +25,12 @@ use crate::direct::Mirror;
 use crate::routes::{Hosts, Pattern, Prefix, Route, Routes};
 use crate::virtual_addresses::VirtualAddresses;
 
+/// The least and the most that a session's buffer may be configured to, in bytes.
 const BUFFER_MIN: usize = 64 << 10;
 const BUFFER_MAX: usize = 1 << 30;
+/// The least that a time may be configured to.
 const TIME_MIN: Duration = Duration::from_millis(100);
+/// The most links kept ready that may be configured.
 const WARM_LINKS_MAX: usize = 64;
 
 /// What becomes of programs in other network namespaces than the broker's.
@@ -395,7 +398,7 @@ impl Default for Limits {
 /// Reads and checks a configuration file.
 ///
 /// # Errors
-/// VirtualAddresses the file, and where it can the line and the key.
+/// Names the file, and where it can the line and the key.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
     check(stp_net::config::load(path)?)
 }

@@ -214,7 +214,7 @@ impl Means for Surroundings {
     }
 
     fn gather(&self) {
-        tokio::spawn(group::gather(Arc::clone(&self.entry)));
+        group::gather(&self.entry);
     }
 
     fn service_failed(&self, received: u64, text: &str) {

@@ -13,7 +13,7 @@ use stp_proto::time::Instant;
 
 use crate::routes::Prefix;
 
-/// VirtualAddresses kept at most; beyond that the one unused for the longest time makes room.
+/// Virtual addresses kept at most; beyond that the one unused for the longest time makes room.
 pub const NAMES_MAX: usize = 65_536;
 /// How long an address that was given out is not given to another name.
 pub const KEEP: Duration = Duration::from_secs(3_600);

@@ -285,10 +285,14 @@ impl Report {
     }
 }
 
+/// A script that is longer than this many bytes is not read.
+const SCRIPT_BYTES_MAX: u64 = 1 << 20;
+/// Programs that a script starts and that are looked at.
+const STARTED_MAX: usize = 8;
+
 /// A word in a script that may mean that it takes the shim away from what it starts.
 fn scrubbing(script: &Path) -> Option<&'static str> {
     const WORDS: [&str; 5] = ["LD_PRELOAD", "env -i", "sudo ", "flatpak run", "snap run"];
-    const SCRIPT_BYTES_MAX: u64 = 1 << 20;
     let size = std::fs::metadata(script).ok()?.len();
     let text = if size <= SCRIPT_BYTES_MAX { std::fs::read(script).ok()? } else { return None };
     let text = String::from_utf8_lossy(&text).into_owned();
@@ -298,8 +302,6 @@ fn scrubbing(script: &Path) -> Option<&'static str> {
 /// Programs that a script names by their paths and that the shim does not reach: why, and what to
 /// do.
 fn started_by(script: &Path) -> Vec<(PathBuf, String, &'static str)> {
-    const SCRIPT_BYTES_MAX: u64 = 1 << 20;
-    const STARTED_MAX: usize = 8;
     let size = std::fs::metadata(script).map_or(u64::MAX, |meta| meta.len());
     let text = if size <= SCRIPT_BYTES_MAX { std::fs::read(script) } else { return Vec::new() };
     let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();

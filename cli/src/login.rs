@@ -16,6 +16,7 @@ use stp_proto::lookup::{Refusal, user_is_good};
 use crate::args::{Login, Trust};
 use crate::print::print;
 
+/// A password is not longer than this.
 const PASSWORD_BYTES_MAX: u64 = 4_096;
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

@@ -241,12 +241,12 @@ impl<N: Near, F: Far> Driver<N, F> {
         [self.due, self.publish_at, self.retry_at, near].into_iter().flatten().min()
     }
 
-    /// Over: closed, all delivered, and nothing waits to be sent.
+    /// Over: closed, and nothing waits to be sent. A session closes when its near side has taken
+    /// everything (R53), or is to take no more.
     fn ended(&self) -> Option<String> {
         let reason = self.closed.as_ref()?;
         let unsent = self.links.iter().any(|(_, link)| link.unsent() > 0);
-        let delivered = mutant!(EndUndelivered, self.session.undelivered() == 0, true);
-        (delivered && !unsent).then(|| reason.clone())
+        (!unsent).then(|| reason.clone())
     }
 
     /// Drains what the session wants done; returns until when there is nothing more.
@@ -314,11 +314,17 @@ impl<N: Near, F: Far> Driver<N, F> {
         }
     }
 
-    fn give_back(&mut self, now: Instant, link: F::Link) {
+    fn give_back(&mut self, now: Instant, mut link: F::Link) {
         let mut words = std::mem::take(&mut self.next_words);
         // A peer that says more than one thing unasked is no good for another session.
-        if words.len() <= 1 {
-            self.far.reuse(now, link, words.pop());
+        if words.len() > 1 {
+            return;
+        }
+        // The last word is sent now: nothing flushes a link until its next session does.
+        match mutant!(LastWordKept, link.try_flush(), Ok(true)) {
+            Ok(false) if words.is_empty() => link.linger(),
+            Ok(_) => self.far.reuse(now, link, words.pop()),
+            Err(error) => tracing::debug!(%error, "link failed"),
         }
     }
 

@@ -15,6 +15,7 @@ use stp_net::key::PublicKey;
 use crate::address::DirectoryAddress;
 use crate::password::Keys;
 
+/// A credential's file is not longer than this, in bytes.
 const FILE_MAX: u64 = 4_096;
 
 /// A user at a gateway.

@@ -11,6 +11,7 @@ use stp_net::link::{DialError, Link, LinkOptions, Tls};
 
 use crate::address::DirectoryAddress;
 
+/// The file of known directories is not longer than this, in bytes.
 const FILE_MAX: u64 = 1 << 20;
 
 /// The known directories.

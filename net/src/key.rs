@@ -21,6 +21,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// The twelve bytes that stand before an Ed25519 key in a SubjectPublicKeyInfo (RFC 8410).
 const SPKI_PREFIX: [u8; 12] =
     [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+/// A key's file is not longer than this, in bytes.
 const KEY_FILE_MAX: u64 = 16 * 1024;
 const SCHEME: &str = "ed25519:";
 

@@ -95,12 +95,12 @@ mod chosen {
         drivers {
         FinUntold: "the near side's end of stream is not told to the session",
         GoneUntold: "a near side that takes no more is not told to the session",
-        EndUndelivered: "a session is dropped before its near side has everything",
         DeadlineUntold: "a session is not told that its deadline has passed",
         DialFailedUntold: "a session is not told that a dial failed",
         ActDropped: "what the far side wants done is not done",
         PausedRead: "a link is read while another server is asked",
         NextWordsRead: "what came for the next session on a link is given to the last one",
+        LastWordKept: "the last word on a link that is given back is not sent",
         SlowIsDead: "a slow link is given up, though its bytes are acknowledged",
         GraceUnbounded: "a home that is silent is waited for without end",
         LeftAgain: "the server that a user wants to leave is chosen again",
@@ -116,6 +116,7 @@ mod chosen {
         AckBeforeTicket: "what the app sent is acknowledged before a ticket covers it",
         GuardSkipped: "a request that may have been executed before is sent again",
         NoTicketForHead: "no ticket goes before a response head",
+        TombForgotten: "a RESUME of a session that has ended is answered as if there had been none",
         }
         groups {
         AnnouncedTwice: "what is announced again is carried out again",

@@ -5,6 +5,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::handle::Handle;
+use crate::mutant::mutant;
 use crate::time::Instant;
 use crate::wire::ResumeDenial;
 
@@ -172,7 +173,8 @@ impl<K: Ord + Copy, E, W> Roster<K, E, W> {
         {
             return Ok(&there.entry);
         }
-        match self.tombs.get(&(*key, own)) {
+        let tomb = mutant!(TombForgotten, self.tombs.get(&(*key, own)), None);
+        match tomb {
             Some(tomb) => Err((tomb.seen, tomb.why)),
             None => Err((epoch, ResumeDenial::Unknown)),
         }

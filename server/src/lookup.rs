@@ -19,6 +19,7 @@ use crate::inventory::{Inventory, Looker, Root};
 use crate::listener::Server;
 use crate::service::upstream::Target;
 
+/// The pause before another attempt to reach the directory, at least and at most.
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(15);
 /// Bytes of files in one message, besides its head.

@@ -62,6 +62,7 @@ fn current() -> Option<&'static Routes<'static>> {
 /// Whether the file was looked for so recently that it is not worth it again: where no broker has
 /// ever run, connects have to be cheap as well.
 fn is_early() -> bool {
+    /// The file is looked for again after this time.
     const PAUSE_MS: u64 = 50;
     static LAST_MS: AtomicU64 = AtomicU64::new(0);
     let now = raw::now_ms();

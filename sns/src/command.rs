@@ -15,6 +15,7 @@ use stp_proto::lookup::KdfCost;
 use crate::admin::Order;
 use crate::record::User;
 
+/// How long the daemon may take for an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
 /// What an operator wants.

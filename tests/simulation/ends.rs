@@ -27,7 +27,14 @@ const TURNS_MAX: u32 = 40_000;
 
 /// Whether a session was woken during its turn.
 #[derive(Default)]
-struct Woken(AtomicBool);
+pub struct Woken(AtomicBool);
+
+impl Woken {
+    /// Whether it was woken since this was asked last.
+    pub fn take(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
+}
 
 impl Wake for Woken {
     fn wake(self: Arc<Self>) {
@@ -119,7 +126,7 @@ impl World {
             self.broker.borrow_mut().now = self.now;
             match end.driver.turn(self.now, &mut cx) {
                 Turn::Again => {}
-                Turn::Waits(_) if woken.0.swap(false, Ordering::Relaxed) => {}
+                Turn::Waits(_) if woken.take() => {}
                 Turn::Waits(at) => break at,
                 Turn::Over(reason) => return self.retire(who, end, &reason),
             }
@@ -212,7 +219,7 @@ impl World {
         self.say(|_| format!("{who:?}: over, {reason}"));
         self.ends.remove(&who);
         let left = end.session().undelivered();
-        assert_eq!(left, 0, "{who:?} is dropped before its near side has everything");
+        assert_eq!(left, 0, "{who:?} is over before its near side has everything");
         self.counts.resumed += end.driver.far().resumed;
         self.counts.moved += end.driver.far().moved;
         match who {

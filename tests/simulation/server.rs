@@ -5,6 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use stp_proto::wire::{
 
 use stp_server::denial::Denial;
 
-use crate::ends::End;
+use crate::ends::{End, Woken};
 use crate::far::{AtServer, Far};
 use crate::link::SimLink;
 use crate::near::{Kind, NearSide, Tcp};
@@ -206,6 +207,7 @@ impl World {
                 self.say(|_| format!("server {server} refuses: {why}, {text}"));
                 let busy = why == DenyReason::Overloaded;
                 self.counts.full += u64::from(busy);
+                self.counts.refused += u64::from(!busy);
                 let after = if busy { RETRY_AFTER } else { Duration::ZERO };
                 let mut frame = Vec::new();
                 encode_connect_denied(handle, why, after, &text, &mut frame);
@@ -259,10 +261,16 @@ impl World {
         }
         let (takeover, connections) =
             self.servers[server].opening.get_mut(&conn).expect("it is being opened");
-        let mut cx = Context::from_waker(Waker::noop());
-        takeover
-            .poll(now, &mut cx)
-            .map_ok(|(http, at)| (Kind::Http(Box::new(http), connections.clone()), at, true))
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&waker);
+        loop {
+            let opened = takeover.poll(now, &mut cx);
+            if opened.is_ready() || !woken.take() {
+                let kind = |http| Kind::Http(Box::new(http), connections.clone());
+                return opened.map_ok(|(http, at)| (kind(http), at, true));
+            }
+        }
     }
 
     /// What the HTTP service of a session makes tickets with, and reaches.

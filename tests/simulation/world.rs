@@ -119,6 +119,8 @@ pub struct Counts {
     pub cooled: u64,
     pub led: u64,
     pub full: u64,
+    /// Denials for other reasons.
+    pub refused: u64,
     pub bytes: u64,
     /// Of the directory: requests answered, leases that ran out, servers found elsewhere.
     pub answers: u64,

@@ -65,20 +65,20 @@ pub fn has_members_at(lead: &Entry, home: Option<Rank>) -> bool {
 }
 
 /// A session has come to a server: the others of its group go there as well.
-pub async fn gather(entry: Arc<Entry>) {
+pub fn gather(entry: &Arc<Entry>) {
     let home = |entry: &Entry| {
         let view = entry.view.lock();
         view.server.filter(|_| view.attached)
     };
     let (to, members) = match entry.lead() {
-        Some(lead) => (home(&lead), vec![entry]),
-        None => (home(&entry), entry.living_members()),
+        Some(lead) => (home(&lead), vec![Arc::clone(entry)]),
+        None => (home(entry), entry.living_members()),
     };
     for member in members {
         let here = home(&member);
         if to.is_some() && here.is_some() && here != to {
             let (answer, _nobody_asks) = oneshot::channel();
-            let _over = member.orders.send(Order::Move { to, answer }).await;
+            let _over = member.orders.try_send(Order::Move { to, answer });
         }
     }
 }

@@ -18,6 +18,7 @@ use super::socket::{self, LinkOptions};
 use super::{Link, Tls};
 use crate::admission::{Admission, Denied, Fault};
 
+/// Connections that the kernel keeps until they are accepted.
 const BACKLOG: i32 = 4096;
 /// How often it is said that connections are denied.
 const SAY_EVERY: Duration = Duration::from_secs(10);

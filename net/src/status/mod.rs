@@ -50,8 +50,11 @@ pub use page::{Page, page};
 pub use token::Token;
 pub use words::state_text;
 
+/// Connections to the status at a time.
 const CONNECTIONS_MAX: usize = 64;
+/// A request's body is not longer than this, in bytes.
 const BODY_MAX: usize = 64 * 1024;
+/// How long the head of a request may take.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Answers under way at the end get this long.
 const DRAIN_MAX: Duration = Duration::from_secs(1);

@@ -11,6 +11,7 @@ use subtle::ConstantTimeEq;
 
 use crate::key::{KeyError, read_secret, write_secret};
 
+/// A token has at least this many characters.
 const LENGTH_MIN: usize = 16;
 
 /// A bearer token, kept in a file of mode 0600: a program that can read it may act.

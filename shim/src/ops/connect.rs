@@ -312,6 +312,7 @@ fn fill(fd: Fd, nonblocking: bool) -> Result<()> {
 
 /// Fills it so far that the socket is not writable, and ends the filler.
 fn block(fd: Fd) -> Result<()> {
+    /// More pieces than this no send buffer takes.
     const PIECES_MAX: usize = 4_096;
     for _ in 0..PIECES_MAX {
         match raw::send(fd, &FILL) {

@@ -14,6 +14,7 @@ const ENTRIES_MAX: usize = 32;
 /// The longest value kept: the name of a congestion control.
 pub const VALUE_BYTES_MAX: usize = 16;
 
+/// The most words of a value, and of the whole filter program.
 const WORDS_MAX: usize = VALUE_BYTES_MAX / 4;
 const PROGRAM_MAX: usize = ENTRIES_MAX * (1 + WORDS_MAX) + 1;
 const LOAD_CONSTANT: u16 = 0x00;

@@ -44,10 +44,12 @@ struct Size {
 }
 
 impl Size {
+    /// The line before a chunk is not longer than this, in bytes.
     const MAX: usize = 128;
     const NEW: Self = Self { line: [0; Self::MAX], used: 0 };
 }
 
+/// The lines behind the last chunk are not longer than this, in bytes.
 const TRAILER_MAX: u32 = 16 * 1024;
 
 impl Body {
