@@ -102,6 +102,16 @@ enum Step {
     Looked(bool),
 }
 
+fn can(transferable: bool) -> Result<(), WhyNot> {
+    if transferable { Ok(()) } else { FIXED }
+}
+
+/// A way that has become slow, or one that has not.
+fn way(slow: bool) -> Way {
+    let ms = |ms| Some(Duration::from_millis(ms));
+    Way { now: ms(if slow { 900 } else { 10 }), base: ms(10) }
+}
+
 impl World {
     fn new() -> World {
         World {
@@ -177,111 +187,112 @@ impl World {
 
     fn take(&self, step: Step) -> Result<World, String> {
         let mut next = self.clone();
-        let can = |can: bool| if can { Ok(()) } else { FIXED };
-        let ms = |ms| Some(Duration::from_millis(ms));
-        let slow = Way { now: ms(900), base: ms(10) };
-        let fast = Way { now: ms(10), base: ms(10) };
         let actions = match step {
-            Step::Dial => {
-                next.wants = false;
-                next.dial()?;
-                Vec::new()
-            }
+            Step::Dial | Step::Found(_) | Step::NotFound(..) => next.dialed(step)?,
+            Step::Attached | Step::Denied(..) | Step::AttemptLost(_) => next.answered(step)?,
+            Step::Measured(better) => next.measured(better),
+            _ => next.told(step),
+        };
+        next.carry_out(self, &actions)?;
+        next.check()?;
+        Ok(next)
+    }
+
+    fn dialed(&mut self, step: Step) -> Result<Vec<Action>, String> {
+        match step {
             Step::Found(target) => {
-                next.dialing = None;
-                next.trying = Some(target);
-                next.course.handle_found(target, self.established);
-                Vec::new()
+                self.dialing = None;
+                self.trying = Some(target);
+                self.course.handle_found(target, self.established);
+                Ok(Vec::new())
             }
-            Step::NotFound(end, planned) => {
-                let dialing = next.dialing.take();
-                next.wants = !self.linked;
-                match dialing {
-                    Some(Dialing::Move(rank)) => next.course.handle_unreached(rank),
-                    Some(Dialing::Turn(_)) => next.course.handle_turn_failed(String::new()),
-                    Some(Dialing::Search) | None => {
-                        let gave_up = GaveUp { end, error: AppError::Reset, why: String::new() };
-                        let transferable = can(planned);
-                        next.course.handle_no_server(&Here, self.established, transferable, gave_up)
-                    }
-                }
+            Step::NotFound(end, transferable) => {
+                self.wants = !self.linked;
+                let gave_up = GaveUp { end, error: AppError::Reset, why: String::new() };
+                let (course, can) = (&mut self.course, can(transferable));
+                Ok(match self.dialing.take() {
+                    Some(Dialing::Move(rank)) => course.handle_unreached(rank),
+                    Some(Dialing::Turn(_)) => course.handle_turn_failed(String::new()),
+                    _ => course.handle_no_server(&Here, self.established, can, gave_up),
+                })
             }
-            Step::Attached => {
-                let to = next.trying.take().ok_or("nothing is tried")?;
+            _ => {
+                self.wants = false;
+                self.dial()?;
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    fn answered(&mut self, step: Step) -> Result<Vec<Action>, String> {
+        let to = self.trying.take().ok_or("nothing is tried")?;
+        let linked = self.linked;
+        self.wants = !linked;
+        Ok(match step {
+            Step::Denied(why, transferable) => {
+                let (established, transferable) = (self.established, can(transferable));
+                let denial = Denial { why, text: "", linked, established, transferable };
+                self.course.handle_denied(NOW, &Here, &denial)
+            }
+            Step::AttemptLost(cause) if linked => self.course.handle_attempt_lost(&Here, cause),
+            Step::AttemptLost(cause) => self.course.handle_lost(NOW, cause, Duration::ZERO),
+            _ => {
                 let same = self.course.home().is_none_or(|home| home == to.rank);
                 let attempt = match (self.established, same) {
                     (false, _) => Attempt::Connect,
                     (true, true) => Attempt::Resume,
                     (true, false) => Attempt::Transfer,
                 };
-                (next.established, next.linked, next.wants) = (true, true, false);
-                next.course.handle_attached(NOW, &Here, attempt, Duration::ZERO)
+                (self.established, self.linked, self.wants) = (true, true, false);
+                self.course.handle_attached(NOW, &Here, attempt, Duration::ZERO)
             }
-            Step::Denied(why, transferable) => {
-                next.trying = None;
-                next.wants = !self.linked;
-                let denial = Denial {
-                    why,
-                    text: "",
-                    linked: self.linked,
-                    established: self.established,
-                    transferable: can(transferable),
-                };
-                next.course.handle_denied(NOW, &Here, &denial)
-            }
-            Step::AttemptLost(cause) => {
-                next.trying = None;
-                next.wants = !self.linked;
-                if self.linked {
-                    next.course.handle_attempt_lost(&Here, cause)
-                } else {
-                    next.course.handle_lost(NOW, cause, Duration::ZERO)
-                }
-            }
+        })
+    }
+
+    fn told(&mut self, step: Step) -> Vec<Action> {
+        match step {
             Step::Lost(cause) => {
-                (next.linked, next.wants, next.trying) = (false, true, None);
-                next.course.handle_lost(NOW, cause, Duration::ZERO)
+                (self.linked, self.wants, self.trying) = (false, true, None);
+                self.course.handle_lost(NOW, cause, Duration::ZERO)
             }
             Step::Suspended => {
-                (next.linked, next.wants, next.trying, next.dialing) = (false, true, None, None);
-                next.course.handle_suspended(NOW, false)
+                (self.linked, self.wants, self.trying, self.dialing) = (false, true, None, None);
+                self.course.handle_suspended(NOW, false)
             }
             Step::Asked(reason, transferable) => {
-                next.course.handle_asked_to_leave(NOW, reason, "", can(transferable))
+                self.course.handle_asked_to_leave(NOW, reason, "", can(transferable))
             }
             Step::UserMove(to, transferable) => {
-                let moved = next.course.handle_user_move(&Here, to, can(transferable));
+                let moved = self.course.handle_user_move(&Here, to, can(transferable));
                 moved.unwrap_or_default()
             }
-            Step::Pass => {
-                next.course.handle_pass();
+            Step::Looked(good) => self.course.handle_looked(NOW, &Here, way(false), way(!good)),
+            _ => {
+                self.course.handle_pass();
                 Vec::new()
             }
-            Step::Measured(better) => {
-                let (here, there) = if better { (slow, fast) } else { (fast, fast) };
-                match next.measuring.take() {
-                    Some(Measuring::Servers) => {
-                        let home = self.course.home();
-                        let way = |to| if Some(to) == home { here } else { there };
-                        let all = [0, 1].map(|to| Measured { to, way: way(to) });
-                        next.course.handle_measured(NOW, &Here, &all, Duration::ZERO)
-                    }
-                    _ => {
-                        let via = self.course.via();
-                        let way = |to| if to == via { here } else { there };
-                        let all = [None, Some(RELAY)].map(|to| Measured { to, way: way(to) });
-                        next.course.handle_ways_measured(&Here, &all)
-                    }
-                }
+        }
+    }
+
+    fn measured(&mut self, better: bool) -> Vec<Action> {
+        match self.measuring.take() {
+            Some(Measuring::Servers) => {
+                let home = self.course.home();
+                let all = [0, 1].map(|to| {
+                    let way = way(better && Some(to) == home);
+                    Measured { to, way }
+                });
+                self.course.handle_measured(NOW, &Here, &all, Duration::ZERO)
             }
-            Step::Looked(good) => {
-                let straight = if good { fast } else { slow };
-                next.course.handle_looked(NOW, &Here, fast, straight)
+            _ => {
+                let via = self.course.via();
+                let all = [None, Some(RELAY)].map(|to| {
+                    let way = way(better && to == via);
+                    Measured { to, way }
+                });
+                self.course.handle_ways_measured(&Here, &all)
             }
-        };
-        next.carry_out(self, &actions)?;
-        next.check()?;
-        Ok(next)
+        }
     }
 
     fn dial(&mut self) -> Result<(), String> {

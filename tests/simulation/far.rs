@@ -62,7 +62,7 @@ impl Host for AtServer {
 
 enum Side {
     Broker(Box<SessionFar<SimMeans>>),
-    Server(ServerFar<AtServer>),
+    Server(Box<ServerFar<AtServer>>),
 }
 
 macro_rules! either {
@@ -89,7 +89,7 @@ impl Far {
     }
 
     pub fn of_server(around: AtServer) -> Far {
-        Far::new(Side::Server(ServerFar::new(around, RiseWatch::new(Rule::default()))))
+        Far::new(Side::Server(Box::new(ServerFar::new(around, RiseWatch::new(Rule::default())))))
     }
 
     fn new(side: Side) -> Far {

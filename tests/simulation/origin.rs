@@ -143,6 +143,20 @@ impl Origin {
         if random.one_in(2) { random.millis(1, 2_000) } else { Duration::ZERO }
     }
 
+    fn length(&self, file: usize) -> u64 {
+        let files = self.files.borrow();
+        files[file % files.len()]
+    }
+
+    fn body(&self, seed: u64, from: u64, to: u64) -> Vec<u8> {
+        let mut body = vec![0; usize::try_from(to - from).expect("files are small")];
+        pattern(seed, from, &mut body);
+        if self.replica == Replica::SameValidator {
+            body.iter_mut().for_each(|byte| *byte = !*byte);
+        }
+        body
+    }
+
     /// The whole answer to a request, and whether the connection ends behind it.
     pub fn render(&self, head: &[u8]) -> (Vec<u8>, bool) {
         let end = head.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or(head.len());
@@ -155,14 +169,10 @@ impl Origin {
         let mut out;
         let kind = wish.path.as_bytes().get(1).copied().unwrap_or(b'f');
         let file = wish.path.get(2..).and_then(|number| number.parse::<usize>().ok()).unwrap_or(0);
-        let length = {
-            let files = self.files.borrow();
-            files[file % files.len()]
-        };
         let (content, length) = match self.replica {
-            Replica::Right | Replica::SameValidator => (self.content, length),
-            Replica::OtherBytes => (self.content + 7, length),
-            Replica::OtherLength => (self.content, length + 3),
+            Replica::Right | Replica::SameValidator => (self.content, self.length(file)),
+            Replica::OtherBytes => (self.content + 7, self.length(file)),
+            Replica::OtherLength => (self.content, self.length(file) + 3),
             Replica::Empty => {
                 let text = format!(
                     "HTTP/1.1 404 Not Found\r\nServer: {name}\r\n{connection}\
@@ -175,8 +185,7 @@ impl Origin {
                 return (out, close);
             }
         };
-        let named_right = matches!(self.replica, Replica::Right | Replica::SameValidator);
-        let wrong = if named_right { "right" } else { "other" };
+        let wrong = self.replica.named();
         let strong = format!("\"{wrong}-{file}\"");
         let tag = self.tag(&strong);
         let modified = if wrong == "right" { "Mon, 01 Jun" } else { "Tue, 02 Jun" };
@@ -199,11 +208,7 @@ impl Origin {
             (from, to) = (first, length.min(last.saturating_add(1)));
         }
         let status = if ranged.is_some() { "206 Partial Content" } else { "200 OK" };
-        let mut body = vec![0; usize::try_from(to - from).expect("files are small")];
-        pattern(seed, from, &mut body);
-        if self.replica == Replica::SameValidator {
-            body.iter_mut().for_each(|byte| *byte = !*byte);
-        }
+        let body = self.body(seed, from, to);
         let framing = match kind {
             b'c' => "Transfer-Encoding: chunked\r\n".to_owned(),
             b'd' => {

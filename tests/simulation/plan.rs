@@ -103,6 +103,13 @@ pub enum Replica {
     Empty,
 }
 
+impl Replica {
+    /// What its validators say that it holds.
+    pub fn named(self) -> &'static str {
+        if matches!(self, Replica::Right | Replica::SameValidator) { "right" } else { "other" }
+    }
+}
+
 /// What promises equal bytes.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Validator {
