@@ -13,7 +13,6 @@
 #![expect(clippy::print_stdout, reason = "the figures are what the runs are for")]
 
 mod act;
-mod course;
 mod daemon;
 mod end;
 mod exhaustive;
