@@ -23,7 +23,8 @@ use stp_proto::select::{Rank, Rejection, Want};
 use stp_proto::session::{Attempt, Denied, Event, LostCause, Peer, Session, WhyNot, code};
 use stp_proto::time::Instant;
 use stp_proto::wire::{
-    Announcement, Belongs, Connect, ConnectMode, PrepareRequest, ResetFrame, TransferReason, VERSION,
+    Announcement, Belongs, Connect, ConnectMode, PrepareRequest, ResetFrame, TransferReason,
+    VERSION,
 };
 use tokio::sync::mpsc;
 
