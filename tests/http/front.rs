@@ -63,6 +63,38 @@ fn a_replica_that_has_read_ahead_compares_less_than_8_mib() {
     assert!(log.contains("compares behind"), "{log}");
 }
 
+/// The gap far into a file: `scripts/verify` runs it, for it takes two minutes and shows a figure.
+#[test]
+#[ignore = "it moves 11 GB"]
+fn at_byte_ten_billion_the_last_8_mib_are_compared() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("f");
+    let file = File::create(&path).expect("ours");
+    file.set_len(11_000_000_000).expect("ours");
+    file.write_all_at(b"not only zeros", 9_999_999_990).expect("ours");
+    std::thread::sleep(Duration::from_secs(3));
+    let root = dir.path().to_owned();
+    let limits = "[limits]\nread_ahead = \"4000MB/s\"\n";
+    let kind = move |_, _| format!("kind = \"file\"\nroot = {root:?}\n{limits}");
+    let mut bed = Bed::with(&[], kind);
+    std::os::unix::fs::symlink("/dev/null", bed.path("got")).expect("ours");
+    let curl = bed.curl("/f", "got", &["-m", "600"]);
+    let received = |bed: &Bed| bed.status()["sessions"][0]["positions"]["dlv"].as_u64();
+    let begun = std::time::Instant::now();
+    while received(&bed).unwrap_or_default() < 10_000_000_000 {
+        assert!(begun.elapsed() < Duration::from_secs(600), "{:?}", received(&bed));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    bed.kill(0);
+    assert_eq!(code(curl, Duration::from_secs(300)), 0, "{}", bed.said());
+    let status = bed.status();
+    let events = status["ended"][0]["events"].as_array().cloned().unwrap_or_default();
+    let moved = events.iter().find(|event| event["what"] == "transferred").expect("it moved");
+    println!("gap at byte {}: {} ms", moved["at_byte"], moved["gap_ms"]);
+    let log = log(&bed, "b");
+    assert!(log.contains("compares behind"), "{log}");
+}
+
 #[test]
 fn a_file_that_changed_after_it_was_read_ahead_is_compared_from_its_first_byte() {
     let file = content(32, 5 * MARK);
