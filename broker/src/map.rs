@@ -32,7 +32,7 @@ pub fn build(config: &Config, awaited: &[Awaited]) -> Result<Vec<u8>, BuildError
         }
     }
     for one in awaited {
-        let ports = Ports::one(one.port);
+        let ports = Ports { low: one.port, high: one.last };
         let ip = one.lead.ip;
         match &one.lead.host {
             Some(host) => map.name(host, ports)?,

@@ -81,8 +81,8 @@ const PECULIAR: [(&[&str], &str, &str); 5] = [
         &["ftp", "lftp", "tnftp", "ncftp", "ncftpget", "ncftpput", "ncftpls", "inetutils-ftp"],
         "FTP opens a connection of its own for each file. Behind a service of kind ftp, and \
          directly at port 21, control and data are covered, passive and active; behind kind tcp \
-         only the login is. After AUTH TLS the login survives lost links and not servers, and its \
-         passive data connections are not covered",
+         only the login is. After AUTH TLS the login survives lost links and not servers, and \
+         passive data is covered where the service names its passive_ports",
         "route port 21 to a service of kind ftp, see docs/ftp.md; leave TLS off (ftp:ssl-allow no) \
          where the path is a session anyway",
     ),

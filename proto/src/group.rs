@@ -27,15 +27,19 @@ pub struct Lead {
     pub host: Option<String>,
 }
 
-/// A connection of an app that was announced and has not been made.
+/// A connection of an app that was announced and has not been made; or all to a range of ports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Awaited {
     /// Whose it is.
     pub lead: Lead,
-    /// The port to which it goes, at the lead's peer.
+    /// The first port to which it goes, at the lead's peer.
     pub port: u16,
+    /// The last one.
+    pub last: u16,
     /// Names the session.
     pub token: Handle,
+    /// As long as the lead lives, and not only once.
+    pub lasting: bool,
 }
 
 /// What an announcement asks for.
@@ -70,7 +74,14 @@ impl Groups {
             return Todo::Nothing;
         }
         match *announcement {
-            Announcement::Await { port, token } => self.wait_for(lead, port, token),
+            Announcement::Await { port, token } => {
+                let (lead, last) = (lead.clone(), port);
+                self.wait_for(Awaited { lead, port, last, token, lasting: false })
+            }
+            Announcement::Range { first: port, last, token } => {
+                let lead = lead.clone();
+                self.wait_for(Awaited { lead, port, last, token, lasting: true })
+            }
             Announcement::Reach { address, token } => {
                 // The place is taken at once.
                 self.note_made(lead.id, token);
@@ -80,13 +91,13 @@ impl Groups {
         }
     }
 
-    fn wait_for(&mut self, lead: &Lead, port: u16, token: Handle) -> Todo {
-        if self.awaited.iter().any(|one| one.token == token) {
+    fn wait_for(&mut self, new: Awaited) -> Todo {
+        if self.awaited.iter().any(|one| one.token == new.token) {
             return Todo::Nothing;
         }
         // R93: a newer one replaces an unused one.
-        self.awaited.retain(|one| one.lead.id != lead.id);
-        self.awaited.push(Awaited { lead: lead.clone(), port, token });
+        self.awaited.retain(|one| one.lead.id != new.lead.id);
+        self.awaited.push(new);
         Todo::Publish
     }
 
@@ -95,9 +106,12 @@ impl Groups {
         let meets = |one: &Awaited| {
             // R93: only the lead's own program.
             let own = mutant!(AwaitedOfAnybody, one.lead.pid == pid, true);
-            (one.lead.ip, one.port) == (ip, port) && own
+            one.lead.ip == ip && (one.port..=one.last).contains(&port) && own
         };
         let at = self.awaited.iter().position(meets)?;
+        if self.awaited[at].lasting {
+            return Some(self.awaited[at].clone());
+        }
         let one = self.awaited.remove(at);
         self.note_made(one.lead.id, one.token);
         Some(one)
@@ -164,6 +178,20 @@ mod tests {
         assert_eq!(groups.take(TO, 4_001, 10), None);
         assert!(groups.take(TO, 4_002, 10).is_some());
         assert!(groups.ended(1) && !groups.ended(1) && groups.awaited().is_empty());
+    }
+
+    /// R90, R93.
+    #[test]
+    fn a_range_serves_as_long_as_its_session_lives() {
+        let mut groups = Groups::default();
+        let range = Announcement::Range { first: 4_000, last: 4_009, token: Handle([1; 16]) };
+        assert_eq!(groups.announced(&lead(1), &range), Todo::Publish);
+        for port in [4_000, 4_009, 4_009] {
+            assert_eq!(groups.take(TO, port, 10).map(|one| one.token), Some(Handle([1; 16])));
+        }
+        assert_eq!(groups.take(TO, 4_010, 10), None);
+        assert_eq!(groups.take(TO, 4_000, 11), None, "another program");
+        assert!(groups.ended(1) && groups.take(TO, 4_000, 10).is_none());
     }
 
     /// R91.

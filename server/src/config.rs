@@ -17,6 +17,7 @@ use stp_net::key::PublicKey;
 use stp_net::status::StatusAddr;
 use stp_proto::name::Name;
 use stp_proto::replay::Policy;
+use stp_proto::wire::RANGE_MAX;
 
 use crate::service::origin::Origin;
 use crate::service::upstream::Target;
@@ -90,6 +91,8 @@ pub struct ServiceConfig {
     pub proxy_protocol: bool,
     /// The document root, whose files the directory is told.
     pub root: Option<PathBuf>,
+    /// The passive ports of a real FTP server, first and last, for logins that are encrypted.
+    pub passive_ports: Option<(u16, u16)>,
 }
 
 impl ServiceConfig {
@@ -251,6 +254,7 @@ struct FileService {
     tickets: Option<bool>,
     #[serde(default)]
     proxy_protocol: bool,
+    passive_ports: Option<String>,
 }
 
 /// What must be equal before a response is continued.
@@ -409,6 +413,21 @@ fn clients(loaded: &Loaded<File>) -> Result<Option<BTreeSet<PublicKey>>, ConfigE
     keys.iter().enumerate().map(read).collect::<Result<_, _>>().map(Some)
 }
 
+/// `FIRST-LAST` of a service of kind ftp.
+fn passive_ports(service: &FileService) -> Result<Option<(u16, u16)>, String> {
+    let Some(text) = &service.passive_ports else { return Ok(None) };
+    if service.kind != Kind::Ftp {
+        return Err("only a service of kind ftp has passive ports".to_owned());
+    }
+    let wrong =
+        || format!("\"{text}\" is no range of at most {RANGE_MAX} ports, such as 40000-40009");
+    let (first, last) = text.split_once('-').ok_or_else(wrong)?;
+    let first: u16 = first.trim().parse().map_err(|_| wrong())?;
+    let last: u16 = last.trim().parse().map_err(|_| wrong())?;
+    let fits = first > 0 && (first..first.saturating_add(RANGE_MAX)).contains(&last);
+    fits.then_some(Some((first, last))).ok_or_else(wrong)
+}
+
 fn services(loaded: &Loaded<File>) -> Result<Vec<ServiceConfig>, ConfigError> {
     if loaded.config.service.is_empty() && loaded.config.relay.is_empty() {
         return Err(loaded.error("service", "at least one [[service]] is needed"));
@@ -475,6 +494,8 @@ fn services(loaded: &Loaded<File>) -> Result<Vec<ServiceConfig>, ConfigError> {
             tickets,
             proxy_protocol: service.proxy_protocol,
             root,
+            passive_ports: passive_ports(service)
+                .map_err(|e| loaded.error(&key("passive_ports"), e))?,
         });
     }
     Ok(services)

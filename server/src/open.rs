@@ -109,7 +109,8 @@ async fn open_ftp(
     }
     let granted = mint.as_ref().and_then(|mint| mint.granted().cloned());
     let (belongs, groups) = (connect.belongs, Arc::clone(groups));
-    let asked = ftp::Asked { address, client, belongs, groups };
+    let secret_ports = config.passive_ports;
+    let asked = ftp::Asked { address, client, belongs, groups, secret_ports };
     let (service, at) = ftp::open(asked, &connect.mode, mint).await?;
     Ok(Opened { service, at, granted })
 }

@@ -8,10 +8,12 @@
 
 mod cases;
 mod client;
+mod crowd;
 mod differential;
 mod direct;
 mod fault;
 mod interactive;
 mod others;
 mod table;
+mod tls;
 mod world;

@@ -51,8 +51,10 @@ pub fn announced(broker: &Broker, entry: &Arc<Entry>, announcement: &Announcemen
 /// The member that an app's connection is, if it was announced to this program.
 pub fn take_awaited(broker: &Broker, ip: IpAddr, port: u16, pid: i32) -> Option<Member> {
     let mut groups = broker.groups.lock();
-    let Awaited { lead, token, .. } = groups.take(ip, port, pid)?;
-    broker.publish(groups.awaited());
+    let Awaited { lead, token, lasting, .. } = groups.take(ip, port, pid)?;
+    if !lasting {
+        broker.publish(groups.awaited());
+    }
     drop(groups);
     let lead = broker.session(lead.id)?;
     Some(Member { lead, token })

@@ -10,6 +10,9 @@ use crate::handle::Handle;
 const AWAIT: u8 = 1;
 const REACH: u8 = 2;
 const DROP: u8 = 3;
+const RANGE: u8 = 4;
+/// Most ports of a range.
+pub const RANGE_MAX: u16 = 1_000;
 
 /// ANNOUNCE, sent just before the DATA at `at`.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
@@ -71,6 +74,16 @@ pub enum Announcement {
         /// Names the session.
         token: Handle,
     },
+    /// Every connection of the app to one of these ports of its peer is a session of mine, with
+    /// this token, as long as this session lives.
+    Range {
+        /// The first port.
+        first: u16,
+        /// The last one, at most [`RANGE_MAX`] further on.
+        last: u16,
+        /// Names the sessions.
+        token: Handle,
+    },
 }
 
 impl Announcement {
@@ -78,7 +91,10 @@ impl Announcement {
     #[must_use]
     pub fn token(&self) -> Handle {
         match self {
-            Self::Await { token, .. } | Self::Reach { token, .. } | Self::Drop { token } => *token,
+            Self::Await { token, .. }
+            | Self::Reach { token, .. }
+            | Self::Drop { token }
+            | Self::Range { token, .. } => *token,
         }
     }
 
@@ -87,6 +103,10 @@ impl Announcement {
             Self::Await { port, .. } => (AWAIT, SocketAddr::new(IpAddr::from([0; 4]), *port)),
             Self::Reach { address, .. } => (REACH, *address),
             Self::Drop { .. } => (DROP, SocketAddr::new(IpAddr::from([0; 4]), 0)),
+            Self::Range { first, last, .. } => {
+                let [high, low] = last.to_be_bytes();
+                (RANGE, SocketAddr::new(IpAddr::from([0, 0, high, low]), *first))
+            }
         };
         p.put_u8(kind);
         p.put_handle(self.token());
@@ -105,6 +125,16 @@ impl Announcement {
             AWAIT => Ok(Self::Await { port, token }),
             REACH => Ok(Self::Reach { address, token }),
             DROP => Ok(Self::Drop { token }),
+            RANGE => {
+                let IpAddr::V4(v4) = address.ip() else {
+                    return Err(WireError::BadValue("announcement"));
+                };
+                let [_, _, high, low] = v4.octets();
+                let last = u16::from_be_bytes([high, low]);
+                let fits = (port..=port.saturating_add(RANGE_MAX)).contains(&last);
+                let range = Self::Range { first: port, last, token };
+                fits.then_some(range).ok_or(WireError::BadValue("announcement"))
+            }
             _ => Err(WireError::BadValue("announcement")),
         }
     }

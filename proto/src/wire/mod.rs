@@ -32,7 +32,7 @@ pub use connect::{
 pub use data::{DATA_MAX, Data};
 pub use error::WireError;
 pub use frame::{FRAME_MAX, HEADER};
-pub use group::{Announce, Announcement, Belongs};
+pub use group::{Announce, Announcement, Belongs, RANGE_MAX};
 pub use pass::PassFrame;
 pub use resume::{ResumeDenial, ResumeDenied, ResumeFrame, ResumeOk, encode_resume_denied};
 pub use suspend::Suspend;

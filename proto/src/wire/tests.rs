@@ -82,7 +82,7 @@ fn connects(ticket: &[u8]) -> Vec<Frame<'_>> {
     ]
 }
 
-fn announcements() -> [Frame<'static>; 3] {
+fn announcements() -> [Frame<'static>; 4] {
     [
         Frame::Announce(Announce {
             at: 7,
@@ -96,6 +96,10 @@ fn announcements() -> [Frame<'static>; 3] {
             },
         }),
         Frame::Announce(Announce { at: 9, announcement: Announcement::Drop { token: A } }),
+        Frame::Announce(Announce {
+            at: 9,
+            announcement: Announcement::Range { first: 40_000, last: 40_009, token: A },
+        }),
     ]
 }
 

@@ -45,8 +45,8 @@ pub struct Login {
     directory: Vec<Said>,
     /// EPSV ALL was said.
     only_extended: bool,
-    /// The last ALLO, REST or RNFR, which the next command needs.
-    before: Option<Said>,
+    /// The last of ALLO, REST and RNFR, which the next command needs.
+    before: Vec<Said>,
     /// Too much happened to be told again.
     lost: bool,
 }
@@ -125,8 +125,17 @@ impl Login {
     /// Where the next transfer begins in its file.
     #[must_use]
     pub fn rest(&self) -> Option<u64> {
-        let command = Command::new(self.before.as_ref()?.0.clone(), 0);
-        (command.verb == "REST").then(|| command.text().parse().ok()).flatten()
+        let all = self.before.iter().map(|said| Command::new(said.0.clone(), 0));
+        let rest = all.into_iter().find(|command| command.verb == "REST");
+        rest.and_then(|command| command.text().parse().ok())
+    }
+
+    /// Files move byte by byte (TYPE I), so that positions and sizes can be compared.
+    #[must_use]
+    pub fn is_binary(&self) -> bool {
+        let all = self.settings.iter().map(|said| Command::new(said.0.clone(), 0));
+        let of_type = all.into_iter().find(|command| command.verb == "TYPE");
+        of_type.is_some_and(|command| command.text().to_ascii_uppercase().starts_with('I'))
     }
 
     /// The server has taken a command with this answer.
@@ -134,7 +143,7 @@ impl Login {
         let said = || Some(Said(command.line.clone()));
         if reply.is_error() {
             if command.verb != "NOOP" {
-                self.before = None;
+                self.before.clear();
             }
             return;
         }
@@ -157,7 +166,8 @@ impl Login {
                 self.options.push(new);
             }
             "REST" | "RNFR" | "ALLO" => {
-                self.before = said();
+                self.before.retain(|old| Command::new(old.0.clone(), 0).verb != command.verb);
+                self.before.extend(said());
                 return;
             }
             verb if SETTINGS.contains(&verb) => {
@@ -169,13 +179,13 @@ impl Login {
             | "FEAT" | "SYST" | "PWD" | "XPWD" => return,
             _ => {}
         }
-        self.before = None;
+        self.before.clear();
         self.bound();
     }
 
     /// A transfer has begun: what was said for it is used up.
     pub fn used(&mut self) {
-        self.before = None;
+        self.before.clear();
     }
 
     fn moved(&mut self, command: &Command) {
@@ -228,7 +238,7 @@ impl Login {
         if self.only_extended {
             say(&Said(b"EPSV ALL".to_vec()), Want::Anything);
         }
-        if let Some(before) = &self.before {
+        for before in &self.before {
             say(before, Want::Pending);
         }
         steps

@@ -42,6 +42,7 @@ fn text(control: &mut Control) -> String {
                         Announcement::Await { .. } => "await".to_owned(),
                         Announcement::Reach { address, .. } => format!("reach {address}"),
                         Announcement::Drop { .. } => "drop".to_owned(),
+                        Announcement::Range { .. } => "range".to_owned(),
                     };
                     format!("[{what}] C:{}", String::from_utf8_lossy(&answer.bytes))
                 }
@@ -50,6 +51,7 @@ fn text(control: &mut Control) -> String {
             Act::HangUp => "hang up\n".into(),
             Act::LogIn => "log in\n".into(),
             Act::Expect(_) => "expect\n".into(),
+            Act::Range { first, last, .. } => format!("range {first}-{last}\n"),
             Act::Forget(_) => "forget\n".into(),
             Act::Connect(port) => format!("connect {port}\n"),
             Act::Begin { connected, .. } => format!("begin {connected}\n"),
@@ -209,6 +211,25 @@ fn rest_stands_right_before_its_command() {
 }
 
 #[test]
+fn an_upload_goes_on_only_where_its_beginning_is() {
+    for (size, goes_on) in [("213 100", true), ("213 99", false), ("550 no", false)] {
+        let mut control = logged_in();
+        say(&mut control, "EPSV");
+        say(&mut control, "REST 100");
+        hear(&mut control, "350 at 100");
+        say(&mut control, "ALLO 500");
+        hear(&mut control, "202 ok");
+        say(&mut control, "STOR up");
+        hear(&mut control, "227 x (10,9,8,7,4,1)");
+        control.connected(true);
+        assert_eq!(text(&mut control), "S:SIZE up\r\n");
+        let said = hear(&mut control, size);
+        assert_eq!(said.starts_with("S:REST 100"), goes_on, "{size}: {said}");
+        assert_eq!(said.contains("C:450 "), !goes_on, "{size}: {said}");
+    }
+}
+
+#[test]
 fn abort_beside_a_transfer_has_an_answer_of_its_own() {
     let mut control = logged_in();
     started(&mut control, "RETR big");
@@ -256,6 +277,14 @@ fn what_follows_auth_is_not_looked_at() {
     assert_eq!(said, "C:234 go\r\nopaque\nP:\u{16}secret");
     assert_eq!(control.client(&line[10..]), 3);
     assert_eq!(text(&mut control), "S:\u{16}\u{3}\u{1}");
+}
+
+#[test]
+fn the_ports_of_an_encrypted_login_are_announced_at_once() {
+    let mut control = begun().with_secret_ports(Some((40_000, 40_009)));
+    say(&mut control, "AUTH TLS");
+    let said = hear(&mut control, "234 go");
+    assert_eq!(said, "range 40000-40009\n[range] C:234 go\r\nopaque\n");
 }
 
 #[test]

@@ -62,6 +62,7 @@ impl Control {
             groups,
             key,
             current: Arc::clone(&current),
+            range: None,
         };
         Ok(Self {
             up,

@@ -39,7 +39,7 @@ impl DirectFtp {
         let mut last = Denial::unreachable(&io::ErrorKind::AddrNotAvailable.into());
         for address in found.map_err(|error| Denial::unreachable(&error))? {
             let (belongs, groups) = (connect.belongs, Arc::clone(&self.groups));
-            let asked = Asked { address, client: CLIENT, belongs, groups };
+            let asked = Asked { address, client: CLIENT, belongs, groups, secret_ports: None };
             match open(asked, &connect.mode, None).await {
                 Ok(opened) => return Ok(opened),
                 Err(denial) => last = denial,

@@ -15,6 +15,8 @@ use super::resume::resume;
 use super::{Control, Data, Groups};
 use crate::denial::Denial;
 use crate::service::Service;
+use crate::service::tcp::Tcp;
+use crate::service::upstream::Upstream;
 use crate::ticket::{Mint, Seal, random_handle};
 
 /// Who asks, and what is known of the connection at the app.
@@ -27,6 +29,8 @@ pub struct Asked {
     pub belongs: Belongs,
     /// Where control and data connections meet.
     pub groups: Arc<Groups>,
+    /// The server's passive ports, first and last, for encrypted logins.
+    pub secret_ports: Option<(u16, u16)>,
 }
 
 /// Opens the session; says where its streams begin.
@@ -91,6 +95,7 @@ impl Asked {
 
     fn begin(&self) -> ftp::Control {
         ftp::Control::new(self.host(), random_handle(), self.address.is_ipv6())
+            .with_secret_ports(self.secret_ports)
     }
 
     fn service(
@@ -127,6 +132,18 @@ impl Asked {
         Ok((self.service(control, stream, mint)?, at))
     }
 
+    /// A data connection of an encrypted login: nothing is known of it but its port.
+    async fn secret(self, (first, last): (u16, u16)) -> Result<(Service, StartAt), Denial> {
+        let port = self.belongs.peer.map_or(0, |peer| peer.port());
+        if !(first..=last).contains(&port) {
+            let text = format!("port {port} is none of {first} to {last}");
+            return Err(Denial::new(DenyReason::NotHere, text));
+        }
+        let stream = connect(SocketAddr::new(self.address.ip(), port)).await;
+        let stream = stream.map_err(|error| Denial::unreachable(&error))?;
+        Ok((Service::Tcp(Tcp::new(Upstream::Tcp(stream))), StartAt::default()))
+    }
+
     async fn data(
         self,
         token: Handle,
@@ -141,6 +158,9 @@ impl Asked {
                 })?,
                 Some(_) => self.groups.slot(self.client, token),
             };
+            if let Some(range) = slot.range() {
+                return self.secret(range).await;
+            }
             let data = Data::new(self.address, slot, self.groups, mint);
             return Ok((Service::FtpData(Box::new(data)), StartAt::default()));
         };

@@ -1,7 +1,7 @@
 //! Where a control connection and one of its data connections meet.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -78,9 +78,21 @@ struct Inner {
 pub struct Slot {
     inner: Mutex<Inner>,
     told: Notify,
+    /// It stands for all connections to these ports of the server, first and last.
+    range: OnceLock<(u16, u16)>,
 }
 
 impl Slot {
+    /// Control: it stands for all connections to these ports.
+    pub fn open_range(&self, first: u16, last: u16) {
+        let _only_once = self.range.set((first, last));
+    }
+
+    /// The ports for which it stands, first and last.
+    pub fn range(&self) -> Option<(u16, u16)> {
+        self.range.get().copied()
+    }
+
     /// Control: the transfer begins.
     pub fn begin(&self, begun: Begun) {
         let mut inner = self.inner.lock();

@@ -62,6 +62,8 @@ pub struct Task {
     pub key: PublicKey,
     /// The one that matters now.
     pub current: Current,
+    /// The one that stands for all connections of an encrypted login.
+    pub range: Option<Arc<Slot>>,
 }
 
 impl Task {
@@ -140,6 +142,11 @@ impl Task {
             Act::Expect(token) => {
                 let slot = self.groups.slot(self.key, token);
                 *self.current.lock() = Some((token, slot));
+            }
+            Act::Range { token, first, last } => {
+                let slot = self.groups.slot(self.key, token);
+                slot.open_range(first, last);
+                self.range = Some(slot);
             }
             Act::Forget(token) => {
                 if let Some((_, slot)) = self.slot_of(token) {

@@ -1,7 +1,7 @@
 //! Agreeing upon data connections: with the client in whatever words it uses, with the server by
 //! PASV or EPSV.
 
-use super::super::command::Command;
+use super::super::command::{Command, Transfer};
 use super::super::place::{Place, passive_reply, port_of_reply};
 use super::super::reply::Reply;
 use super::super::state::Waiting;
@@ -100,14 +100,39 @@ impl Control {
             let text = "Can't open data connection to the server.";
             return self.give_up_data(&command, Reply::new(425, text).bytes);
         }
+        let up = command.transfer() == Some(Transfer::Up);
         match self.login.rest() {
-            Some(at) => {
-                // It has to stand right before the command.
-                self.acts.push_back(Act::Send(format!("REST {at}\r\n").into_bytes()));
-                self.phase = Phase::Resting(command);
+            // A client that goes on with an upload may have begun it at another server.
+            Some(at) if up && at > 0 && self.login.is_binary() => {
+                let name = String::from_utf8_lossy(&command.argument).into_owned();
+                self.acts.push_back(Act::Send(format!("SIZE {name}\r\n").into_bytes()));
+                self.phase = Phase::Sizing(command);
             }
+            Some(at) => self.rest(command, at),
             None => self.start(command),
         }
+    }
+
+    fn rest(&mut self, command: Command, at: u64) {
+        // It has to stand right before the command.
+        self.acts.push_back(Act::Send(format!("REST {at}\r\n").into_bytes()));
+        self.phase = Phase::Resting(command);
+    }
+
+    /// How much of the file the server has.
+    pub(super) fn sized(&mut self, command: Command, reply: &Reply) {
+        let at = self.login.rest().unwrap_or(0);
+        let has = match reply.code {
+            213 => reply.text().get(4..).and_then(|size| size.trim().parse().ok()).unwrap_or(at),
+            550 => 0,
+            // It does not say: it is trusted.
+            _ => at,
+        };
+        if has < at {
+            let text = format!("Not at {at}: there are {has} bytes of it here. Begin again.");
+            return self.give_up_data(&command, Reply::new(450, &text).bytes);
+        }
+        self.rest(command, at);
     }
 
     /// The server's answer to REST.

@@ -8,8 +8,8 @@
 //!
 //! ```text
 //! Greeting ──► Idle ──command──► Asked ──reply──► Idle
-//!                └──RETR, STOR, LIST …──► Agreeing ──227──► Connecting ──► [Resting] ──► Starting
-//!                                                         1yz ──► Running ──2yz and data──► Idle
+//!                └──RETR, STOR, LIST …──► Agreeing ──227──► Connecting ──► [Sizing, Resting]
+//!                                            ──► Starting 1yz ──► Running ──2yz and data──► Idle
 //! ```
 
 mod agree;
@@ -50,6 +50,16 @@ pub enum Act {
     LogIn,
     /// A data connection was agreed upon: expect the session of this token.
     Expect(Handle),
+    /// From here on every session of this token is a connection to the port of the server that its
+    /// app asked for, if it is one of these.
+    Range {
+        /// Names the sessions.
+        token: Handle,
+        /// The first port.
+        first: u16,
+        /// The last one.
+        last: u16,
+    },
     /// That session is not needed any more; one that is there ends with an error.
     Forget(Handle),
     /// Connect to this port of the server for data; then say [`Control::connected`].
@@ -128,6 +138,7 @@ enum Phase {
     Asked(Command),
     Agreeing(Command),
     Connecting(Command),
+    Sizing(Command),
     Resting(Command),
     Starting(Command),
     Running(Run),
@@ -180,6 +191,7 @@ pub struct Control {
     client_ended: bool,
     /// Commands that end below may have been executed by another server.
     guard: u64,
+    secret_ports: Option<(u16, u16)>,
 }
 
 impl Control {
@@ -205,6 +217,7 @@ impl Control {
             tokens: 0,
             client_ended: false,
             guard: 0,
+            secret_ports: None,
         }
     }
 
@@ -239,6 +252,13 @@ impl Control {
     #[must_use]
     pub fn guarded(mut self, sent: u64) -> Self {
         self.guard = sent;
+        self
+    }
+
+    /// The server's passive ports, first and last, for logins whose 227 is encrypted.
+    #[must_use]
+    pub fn with_secret_ports(mut self, ports: Option<(u16, u16)>) -> Self {
+        self.secret_ports = ports;
         self
     }
 

@@ -3,6 +3,7 @@
 use super::super::command::Command;
 use super::super::reply::Reply;
 use super::{Act, Control, Phase, Said, Server};
+use crate::wire::Announcement;
 
 /// The service is about to close (RFC 959).
 const CLOSING: u16 = 421;
@@ -54,6 +55,7 @@ impl Control {
             Phase::Idle => {}
             Phase::Asked(command) => self.answered(command, reply),
             Phase::Agreeing(command) if !reply.is_preliminary() => self.agreed(command, &reply),
+            Phase::Sizing(command) if !reply.is_preliminary() => self.sized(command, &reply),
             Phase::Resting(command) if !reply.is_preliminary() => self.rested(command, &reply),
             Phase::Starting(command) => self.started(command, reply),
             Phase::Running(run) => {
@@ -84,7 +86,12 @@ impl Control {
             ("AUTH", 200..400) => {
                 self.covers = command.end;
                 self.phase = Phase::Opaque;
-                self.answer(reply.bytes, None);
+                let announcement = self.secret_ports.map(|(first, last)| {
+                    let (token, _) = self.token();
+                    self.acts.push_back(Act::Range { token, first, last });
+                    Announcement::Range { first, last, token }
+                });
+                self.answer(reply.bytes, announcement);
                 self.acts.push_back(Act::Opaque);
                 return;
             }
@@ -126,6 +133,7 @@ impl Control {
             }
             Phase::Agreeing(command)
             | Phase::Connecting(command)
+            | Phase::Sizing(command)
             | Phase::Resting(command)
             | Phase::Starting(command)
             | Phase::Asked(command) => {
