@@ -116,6 +116,13 @@ impl Bed {
         drop(self.servers[place].take().expect("it runs"));
     }
 
+    /// Sends a signal to a server of Session.
+    pub fn signal(&self, place: usize, signal: nix::sys::signal::Signal) {
+        let server = self.servers[place].as_ref().expect("it runs");
+        let pid = i32::try_from(server.0.id()).expect("a process");
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("it is ours");
+    }
+
     /// What the broker shows.
     pub fn status(&self) -> Value {
         let port = self.status;

@@ -8,6 +8,7 @@
 mod bed;
 mod fault;
 mod front;
+mod kinds;
 mod liar;
 mod lie;
 mod real;

@@ -15,20 +15,32 @@ const SIZE: usize = 12_000_000;
 
 const KINDS: [&str; 4] = ["nginx", "apache2", "lighttpd", "python3"];
 
+/// nginx with a process of its own for its work, which it replaces at SIGHUP.
+pub const WITH_WORKERS: &str = "nginx-with-workers";
+
 /// A daemon of this kind that serves `root` at a port.
-fn serve(kind: &str, bed: &Bed, root: &Path, port: u16) -> Running {
+pub fn serve(kind: &str, bed: &Bed, root: &Path, port: u16) -> Running {
     let dir = bed.path(&format!("{kind}-{port}"));
     std::fs::create_dir(&dir).expect("ours");
     let (config, log) = (dir.join("conf"), dir.join("log"));
     let (here, root) = (dir.display(), root.display());
     let mut text = String::new();
     let mut command = Command::new(kind);
+    if kind == WITH_WORKERS {
+        // Its workers end with it.
+        command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--kill-child", "nginx"]);
+    }
     match kind {
-        "nginx" => {
+        "nginx" | WITH_WORKERS => {
+            let workers = if kind == WITH_WORKERS { "on" } else { "off" };
             write!(
                 text,
-                "user root; daemon off; master_process off; pid {here}/pid; error_log {here}/err;\n\
-                 events {{}} http {{ access_log off; client_body_temp_path {here}/1;\n\
+                "user root; daemon off; worker_processes 1; worker_shutdown_timeout 1s;\n\
+                 master_process {workers}; pid {here}/pid; error_log {here}/err;\n\
+                 events {{}} http {{ access_log {here}/access; send_timeout 1s; gzip on;\n\
+                 gzip_types text/plain; gzip_http_version 1.0; gzip_comp_level 1;\n\
+                 client_body_temp_path {here}/1;\n\
                  proxy_temp_path {here}/2; fastcgi_temp_path {here}/3; uwsgi_temp_path {here}/4;\n\
                  scgi_temp_path {here}/5; server {{ listen 127.0.0.1:{port}; root {root}; }} }}\n"
             )
@@ -69,7 +81,7 @@ fn serve(kind: &str, bed: &Bed, root: &Path, port: u16) -> Running {
 }
 
 /// A folder that everybody can read, with the file `f`.
-fn folder(bed: &Bed, name: &str, bytes: &[u8]) -> std::path::PathBuf {
+pub fn folder(bed: &Bed, name: &str, bytes: &[u8]) -> std::path::PathBuf {
     use std::os::unix::fs::PermissionsExt;
     let open = |path: &Path, mode| {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("ours");

@@ -47,13 +47,15 @@ pub struct Http<S: Streams, M> {
     opening: Option<Opening<S>>,
     /// When the stream is to be looked at next.
     look_at: Option<Instant>,
+    /// Bytes given to the session that its other end has not received.
+    behind: u64,
 }
 
 impl<S: Streams, M: Seal> Http<S, M> {
     /// Goes on as the machine says, on this stream if it has one.
     #[must_use]
     pub fn new(streams: S, mint: Option<M>, machine: Machine, stream: Option<S::Stream>) -> Self {
-        Self { streams, mint, machine, stream, opening: None, look_at: None }
+        Self { streams, mint, machine, stream, opening: None, look_at: None, behind: 0 }
     }
 
     /// What the gateway has granted to the session.
@@ -256,50 +258,7 @@ impl<S: Streams, M: Seal> Http<S, M> {
         self.machine.asked_to_be_left(now, session.state() == State::Active);
     }
 
-    fn end(&mut self, how: How) -> io::Result<Pulled> {
-        self.machine.told_the_end();
-        self.drop_what_is_over();
-        match how {
-            How::Fin => Ok(Pulled::Fin),
-            How::Failed(why) => {
-                tracing::warn!(why, "the session cannot go on");
-                Err(io::Error::other(why))
-            }
-        }
-    }
-}
-
-impl<S: Streams, M: Seal> Near for Http<S, M> {
-    fn poll_readable(&mut self, now: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        self.work(now, cx);
-        if self.machine.is_ready() {
-            return Poll::Ready(());
-        }
-        match self.stream.as_ref().map_or(Poll::Pending, |stream| stream.poll_readable(cx)) {
-            Poll::Pending if self.machine.service_pauses(now) => Poll::Ready(()),
-            readable => readable,
-        }
-    }
-
-    fn poll_writable(&mut self, now: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        self.work(now, cx);
-        match (self.machine.wants(), &self.stream) {
-            (Wants::More, _) => Poll::Ready(()),
-            (Wants::Room, Some(stream)) => stream.poll_writable(cx),
-            (Wants::Room, None) | (Wants::Nothing, _) => Poll::Pending,
-        }
-    }
-
-    fn due(&self) -> Option<Instant> {
-        let join = match &self.opening {
-            Some(Opening::Rest(join)) => Some(join.due()),
-            Some(Opening::Stream(_)) | None => None,
-        };
-        let look = self.look_at.filter(|_| self.watches());
-        join.into_iter().chain(self.machine.due()).chain(look).min()
-    }
-
-    fn pull(&mut self, now: Instant, session: &mut Session) -> io::Result<Pulled> {
+    fn pull_some(&mut self, now: Instant, session: &mut Session) -> io::Result<Pulled> {
         let mut total = 0;
         loop {
             match self.machine.step() {
@@ -327,6 +286,55 @@ impl<S: Streams, M: Seal> Near for Http<S, M> {
         }
         self.drop_what_is_over();
         if total == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(Pulled::Bytes(total)) }
+    }
+
+    fn end(&mut self, how: How) -> io::Result<Pulled> {
+        self.machine.told_the_end();
+        self.drop_what_is_over();
+        match how {
+            How::Fin => Ok(Pulled::Fin),
+            How::Failed(why) => {
+                tracing::warn!(why, "the session cannot go on");
+                Err(io::Error::other(why))
+            }
+        }
+    }
+}
+
+impl<S: Streams, M: Seal> Near for Http<S, M> {
+    fn poll_readable(&mut self, now: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        self.work(now, cx);
+        if self.machine.is_ready() {
+            return Poll::Ready(());
+        }
+        match self.stream.as_ref().map_or(Poll::Pending, |stream| stream.poll_readable(cx)) {
+            Poll::Pending if self.machine.service_pauses(now, self.behind) => Poll::Ready(()),
+            readable => readable,
+        }
+    }
+
+    fn poll_writable(&mut self, now: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        self.work(now, cx);
+        match (self.machine.wants(), &self.stream) {
+            (Wants::More, _) => Poll::Ready(()),
+            (Wants::Room, Some(stream)) => stream.poll_writable(cx),
+            (Wants::Room, None) | (Wants::Nothing, _) => Poll::Pending,
+        }
+    }
+
+    fn due(&self) -> Option<Instant> {
+        let join = match &self.opening {
+            Some(Opening::Rest(join)) => Some(join.due()),
+            Some(Opening::Stream(_)) | None => None,
+        };
+        let look = self.look_at.filter(|_| self.watches());
+        join.into_iter().chain(self.machine.due()).chain(look).min()
+    }
+
+    fn pull(&mut self, now: Instant, session: &mut Session) -> io::Result<Pulled> {
+        let pulled = self.pull_some(now, session);
+        self.behind = behind(session);
+        pulled
     }
 
     fn push(
@@ -372,6 +380,7 @@ impl<S: Streams, M: Seal> Near for Http<S, M> {
     }
 
     fn event(&mut self, now: Instant, session: &mut Session, event: &Event) {
+        self.behind = behind(session);
         match event {
             Event::Acknowledged(_) => {
                 if let Some(offer) = self.machine.acknowledged(now) {
@@ -384,4 +393,10 @@ impl<S: Streams, M: Seal> Near for Http<S, M> {
             _ => {}
         }
     }
+}
+
+/// Bytes of the session that its other end has not received.
+fn behind(session: &Session) -> u64 {
+    let positions = session.positions();
+    positions.end.saturating_sub(positions.heard)
 }

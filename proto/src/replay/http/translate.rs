@@ -3,12 +3,15 @@
 use core::time::Duration;
 
 use super::body::{Body, Framing};
-use super::chunks::{Base, Cutter};
+use super::chunks::{Base, CELL, Cutter};
 use crate::time::Instant;
 
 /// Bytes that wait for the rest of their chunk go out after this time at the latest, and at once
 /// if the last such chunk is longer ago: each costs a ticket of about 1 KiB.
 const FLUSH_EVERY: Duration = Duration::from_millis(50);
+
+/// The same while the app's side has much to receive before them.
+const FLUSH_BUSY: Duration = Duration::from_millis(250);
 
 /// Follows a body as it comes, and says what of it is data.
 #[derive(Debug)]
@@ -148,11 +151,14 @@ impl Translation {
     }
 
     /// Nothing more is there now: what waits goes out when its time has come.
-    pub fn pause(&mut self, now: Instant) {
+    /// `behind` bytes before it are still on their way: if they are many, it is in no hurry.
+    pub fn pause(&mut self, now: Instant, behind: u64) {
         if !self.waits() {
             return;
         }
-        let flushed = self.flushed.map_or(now, |at| at + FLUSH_EVERY);
+        let busy = behind >= u64::from(CELL);
+        let every = if busy { FLUSH_BUSY } else { FLUSH_EVERY };
+        let flushed = self.flushed.map_or(now, |at| at + every);
         let at = *self.flush_at.get_or_insert(flushed.max(now));
         self.flush |= at <= now;
         if self.flush {

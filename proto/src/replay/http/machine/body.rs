@@ -73,11 +73,12 @@ impl Machine {
         }
     }
 
-    /// The service has nothing to be read now: says whether there is something for the app.
-    pub fn service_pauses(&mut self, now: Instant) -> bool {
+    /// The service has nothing to be read now, and the app's side has not received the last
+    /// `behind` bytes that were given: says whether there is something for the app.
+    pub fn service_pauses(&mut self, now: Instant, behind: u64) -> bool {
         let open = matches!(self.service, Service::Open { .. }) && self.ahead.is_empty();
         if let Some(translation) = self.translation.as_mut().filter(|_| open) {
-            translation.pause(now);
+            translation.pause(now, behind);
         }
         self.is_ready()
     }

@@ -67,7 +67,7 @@ fn slow(body: &[u8], stops: &[usize]) -> Bed {
         bed.service(&bytes[sent..stop], 3_000);
         sent = stop;
         bed.now += Duration::from_secs(1);
-        bed.machine.service_pauses(bed.now);
+        bed.machine.service_pauses(bed.now, 0);
         bed.turn();
     }
     bed
@@ -160,14 +160,14 @@ fn a_trickle_costs_a_ticket_every_fifty_milliseconds() {
     bed.service(CHUNKED.as_bytes(), 1_000);
     for _ in 0..1_000 {
         bed.service(b"1\r\nx\r\n", 6);
-        bed.machine.service_pauses(bed.now);
+        bed.machine.service_pauses(bed.now, 0);
         bed.later(Duration::from_millis(1));
     }
     assert!((20..=22).contains(&bed.offers.len()), "{}", bed.offers.len());
     let due = bed.machine.due().expect("the last ones");
     assert!(due.since(bed.now) < Duration::from_millis(50));
     bed.now = due;
-    assert!(bed.machine.service_pauses(bed.now));
+    assert!(bed.machine.service_pauses(bed.now, 0));
     bed.turn();
     assert_eq!(bed.got.iter().filter(|byte| **byte == b'x').count(), 1_000);
 }
