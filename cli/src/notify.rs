@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, getpgid};
+use nix::unistd::{Pid, getpgid};
 use serde_json::Value;
 
 use crate::args::Notify;
@@ -143,7 +143,11 @@ fn desktop(show: &Show) {
 /// Whether a session of the program, or of one that it started, has no link, and nobody has
 /// suspended it.
 fn waits(status: &Value, pid: i32) -> bool {
-    let group = |pid: i32| Pid::from_raw(pid).and_then(|pid| getpgid(Some(pid)).ok());
+    // Processes that came into a container from outside have the group 0 there.
+    let group = |pid: i32| {
+        let group = getpgid(Some(Pid::from_raw(pid))).ok()?;
+        (group.as_raw() > 0).then_some(group)
+    };
     let own = group(pid);
     let is_its = |app: &Value| {
         let app = app["pid"].as_i64().and_then(|app| i32::try_from(app).ok());
