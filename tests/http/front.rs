@@ -47,6 +47,7 @@ fn place(bed: &Bed) -> usize {
     usize::from(server.starts_with('b'))
 }
 
+/// R69: it was told what the session receives elsewhere.
 #[test]
 fn a_replica_that_has_read_ahead_compares_less_than_8_mib() {
     let file = content(31, 5 * MARK);
