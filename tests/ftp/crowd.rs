@@ -39,7 +39,9 @@ fn begin(scene: &Scene, world: &World, random: &mut fastrand::Rng, number: usize
     if client == Client::Busybox {
         mode = Mode::Passive;
     }
-    let list = random.u8(..4) == 0 && client.can(mode, Operation::List);
+    // ncftpls lists to its output, which all clients of one name share.
+    let lists = client != Client::Ncftp && client.can(mode, Operation::List);
+    let list = random.u8(..4) == 0 && lists;
     let operation = if list { Operation::List } else { Operation::Retr };
     world.start(scene, client, mode, operation, number)
 }
