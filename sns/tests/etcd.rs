@@ -238,6 +238,20 @@ async fn etcd_is_spoken_to_with_tls_a_client_certificate_and_a_user() {
 fn signal(pid: u32, signal: &str) {
     let sent = Command::new("kill").args([signal, &pid.to_string()]).status();
     assert!(sent.expect("kill is there").success());
+    // A thread that is in the kernel when the signal is sent goes on for a moment.
+    while signal == "-STOP" && !stands_still(pid) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Whether every thread of a process is stopped.
+fn stands_still(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+    let is_stopped = |folder: std::path::PathBuf| {
+        let stat = std::fs::read_to_string(folder.join("stat")).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+    };
+    threads.flatten().all(|thread| is_stopped(thread.path()))
 }
 
 /// etcd is there and says nothing: requests end, servers that are heard of here are told, those

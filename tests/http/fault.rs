@@ -97,6 +97,25 @@ fn a_server_whose_service_gives_no_more_is_left_for_one_that_has_the_rest() {
     }
 }
 
+#[test]
+fn a_slow_app_gets_the_rest_from_another_server_after_what_the_failed_service_had_given() {
+    let bed = Bed::new(&[]);
+    let file = content(8, 24 * MB);
+    let (half, whole) = (file[..16 * MB].to_vec(), file.clone());
+    let a = Liar::start(bed.ports[0], move |_, number| match number {
+        0 => Answer::sized(24 * MB, "ETag: \"a\"\r\n", &half, End::Close),
+        _ => Answer::status("410 Gone"),
+    });
+    let b = Liar::start(bed.ports[1], move |_, _| {
+        Answer::sized(24 * MB, "ETag: \"b\"\r\n", &whole, End::Close)
+    });
+    // What a has given is on its way to the app for some 10 s after a's service has failed.
+    let curl = bed.curl("/f", "got", &["--limit-rate", "1500k"]);
+    assert_eq!(code(curl, LONG), 0, "{}", bed.said());
+    assert!(bed.got("got") == file, "wrong bytes");
+    assert!(a.requests("/f") <= 5 && b.requests("/f") <= 5);
+}
+
 /// A response of the first server goes on at the second when the first is killed.
 fn goes_on_elsewhere(head: &'static str, seed: u64) {
     goes_on_framed(head, seed, <[u8]>::to_vec);

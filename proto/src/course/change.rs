@@ -43,6 +43,8 @@ pub struct Move {
     pub why: String,
     /// For the sake of speed: the server that is left is to be left alone for a while.
     pub for_speed: bool,
+    /// The service behind its server gives no more: to stay would be the end of it.
+    pub service_failed: bool,
     /// How often the stream has overtaken it.
     pub overtaken: u32,
 }

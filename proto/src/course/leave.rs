@@ -126,7 +126,9 @@ impl Course {
         match decided {
             Ok((order, numbers)) => {
                 let why = format!("{}; {numbers}", question.asked());
-                self.go(order.into(), why, for_speed)
+                let service_failed = question.reason == TransferReason::ServiceFailed;
+                let overtaken = 0;
+                self.go(Move { order: order.into(), why, for_speed, service_failed, overtaken })
             }
             Err(why) => stays(TransferReason::NobodyBetter, why),
         }
@@ -144,9 +146,9 @@ impl Course {
     }
 
     /// It goes to another server.
-    fn go(&mut self, order: VecDeque<Rank>, why: String, for_speed: bool) -> Vec<Action> {
-        let note = Action::Log { what: "leaves its server", cause: why.clone() };
-        self.change = Change::Move(Move { order, why, for_speed, overtaken: 0 });
+    fn go(&mut self, plan: Move) -> Vec<Action> {
+        let note = Action::Log { what: "leaves its server", cause: plan.why.clone() };
+        self.change = Change::Move(plan);
         vec![note, Action::Retry]
     }
 
@@ -232,7 +234,13 @@ impl Course {
             (_, Some(to)) if to == home => Err(CannotMove::There(around.server_name(to))),
             (_, Some(_)) if !self.attached => Err(CannotMove::NoLink),
             // The user's word goes before a decision that is being made.
-            (_, Some(to)) => Ok(self.go([to].into(), GapWhy::User.to_string(), false)),
+            (_, Some(to)) => Ok(self.go(Move {
+                order: [to].into(),
+                why: GapWhy::User.to_string(),
+                for_speed: false,
+                service_failed: false,
+                overtaken: 0,
+            })),
             (_, None) if self.attached => {
                 let (reason, text) = (TransferReason::Operator, String::new());
                 let question = Question { reason, text, by_user: true, ways_only: false };

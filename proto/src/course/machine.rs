@@ -18,6 +18,9 @@ const UNANSWERED_MAX: u32 = 2;
 /// How often a move that the stream has overtaken is tried again, and after which pause.
 const OVERTAKEN_MAX: u32 = 5;
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
+/// After this pause a server is asked again that did not catch up with the rest of what a failed
+/// service had given.
+const AFTER_THE_REST: Duration = Duration::from_secs(1);
 
 /// An attempt that a server denied.
 #[derive(Clone, Debug)]
@@ -355,6 +358,14 @@ impl Course {
             if plan.overtaken <= OVERTAKEN_MAX {
                 return vec![Action::RetryIn(AGAIN_AFTER)];
             }
+        }
+        // What the old link still brings keeps the new one from catching up. It ends soon, as the
+        // service gives no more.
+        if cause == LostCause::Unanswered
+            && let Change::Move(plan) = &self.change
+            && plan.service_failed
+        {
+            return vec![Action::RetryIn(AFTER_THE_REST)];
         }
         let what = match cause {
             LostCause::Broken | LostCause::Silent => "broke off",

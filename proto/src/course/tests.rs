@@ -412,6 +412,25 @@ fn a_move_for_speed_is_followed_by_a_time_of_rest_and_lists_the_server_that_was_
 }
 
 #[test]
+fn a_server_that_cannot_catch_up_with_a_failed_service_is_asked_until_the_rest_is_through() {
+    let unanswered = |reason| {
+        let mut course = after(&[Asked(reason), MeasuredNearer, Dialed(1)]);
+        let mut said = Vec::new();
+        for _ in 0..3 {
+            let actions = course.handle_attempt_lost(&Lab, LostCause::Unanswered);
+            said.push(short(&actions));
+            Dialed(1).happen(&mut course);
+        }
+        said
+    };
+    assert_eq!(
+        unanswered(TransferReason::ServiceFailed),
+        ["retry later", "retry later", "retry later"]
+    );
+    assert_eq!(unanswered(TransferReason::Draining)[0], "stay", "it is as well off where it is");
+}
+
+#[test]
 fn a_home_that_is_not_answered_twice_is_asked_last() {
     let unanswered = [Dialed(0), Lost(LostCause::Unanswered)];
     let mut course = after(&[Lost(LostCause::Broken)]);

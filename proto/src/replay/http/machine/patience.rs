@@ -6,7 +6,8 @@ use crate::time::Instant;
 
 /// A service that cannot be reached is tried again for this long, unless it is told otherwise.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
-/// The broker tells within this time that it stays, or leaves.
+/// The broker tells within this time that it stays, or leaves. It counts from the last byte that it
+/// has acknowledged.
 const VERDICT_MAX: Duration = Duration::from_secs(20);
 
 /// Why the service gave nothing.

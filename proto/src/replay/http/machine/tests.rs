@@ -227,6 +227,23 @@ fn a_broker_that_does_not_answer_is_waited_for_only_while_there_is_a_link() {
 }
 
 #[test]
+fn a_broker_is_waited_for_while_its_app_takes_what_the_service_had_given() {
+    let mut bed = cut_at_300();
+    bed.action();
+    bed.machine.failed(bed.now, Failure::Refused("410".to_owned()));
+    bed.turn();
+    for _ in 0..10 {
+        bed.later(Duration::from_secs(15));
+        bed.machine.acknowledged(bed.now);
+        bed.turn();
+    }
+    assert!(bed.ends.is_empty(), "there is more to take");
+    bed.later(Duration::from_secs(21));
+    bed.turn();
+    assert_eq!(bed.ends, [How::Fin]);
+}
+
+#[test]
 fn a_busy_service_is_asked_three_times_in_all() {
     let mut bed = cut_at_300();
     let mut asked = 0;

@@ -85,6 +85,7 @@ impl Machine {
 
     /// Something was acknowledged: says what is to be offered now.
     pub fn acknowledged(&mut self, now: Instant) -> Option<Offer> {
+        self.drains(now);
         if self.is_over() || !self.out.is_empty() || self.observer.holds_head() {
             return None;
         }

@@ -73,6 +73,14 @@ impl Machine {
         self.judge(now);
     }
 
+    /// The app still takes what the service has given: a server that is to continue cannot catch up
+    /// before that is through, so the broker's answer may take longer.
+    pub(super) fn drains(&mut self, now: Instant) {
+        if let Some(Trouble { told: Told::At(at), .. }) = &mut self.trouble {
+            *at = now;
+        }
+    }
+
     /// There is a link to the broker again.
     pub fn linked(&mut self) {
         if let Some(trouble) = &mut self.trouble
