@@ -1,7 +1,6 @@
 //! Whether a session leaves its server, or the way to it, for a better one (STP 6 to 9).
 
 use core::time::Duration;
-use std::collections::VecDeque;
 
 use super::action::{Action, Around, CannotMove, GapWhy, Measured, Relay, stays};
 use super::change::{Change, Move, Question, Turn};
