@@ -1,13 +1,10 @@
 //! The configuration is read again: `session reload`, or SIGHUP.
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
 
 use crate::broker::Broker;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::map;
-use crate::service::Server;
 use crate::tables::Tables;
 
 /// What has become of a reload.
@@ -64,21 +61,9 @@ fn put_in_use(broker: &Broker, mut config: Config) -> Result<Reloaded, String> {
     let pending = keep_fixed(&old.config, &mut config);
     let file = config.file.display().to_string();
     map::build(&config, &[]).map_err(|error| format!("{file}: {error}"))?;
-    let mut maker = broker.maker.lock();
-    // Servers that nothing uses any more are forgotten with the old tables.
-    maker.servers.clone_from(&old.servers);
-    let mut tables = Tables::new(config, &mut maker, Some(&old));
-    let used = |server: &Arc<Server>| {
-        let dialer = server.reach.dialer();
-        let is_it = |one: &config::Server| (one.address, one.key) == (dialer.address(), dialer.key);
-        let described = tables.config.services.iter().flat_map(|service| &service.servers);
-        described.chain(&tables.config.relays).any(is_it)
-    };
-    let servers: Vec<_> = tables.servers.iter().filter(|server| used(server)).cloned().collect();
-    maker.servers.clone_from(&servers);
-    (tables.servers, tables.pending) = (servers, pending.clone());
+    let mut tables = Tables::new(config, &mut broker.maker.lock(), Some(&old));
+    tables.pending.clone_from(&pending);
     let counts = (tables.services.len(), tables.config.routes.iter().count());
-    drop(maker);
     broker.put_in_use(tables);
     Ok(Reloaded { file, counts, pending })
 }

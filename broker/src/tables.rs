@@ -33,10 +33,16 @@ impl Tables {
             let kept = old_services.iter().find(|(_, known)| known.is_same(&made)).cloned();
             services.push(kept.unwrap_or((next + place, made)));
         }
-        for relay in &config.relays {
-            maker.server(relay);
+        let relays: Vec<_> = config.relays.iter().map(|relay| maker.server(relay)).collect();
+        let mut servers: Vec<Arc<Server>> = Vec::new();
+        let of_services = services.iter().flat_map(|(_, service)| &service.servers);
+        for server in of_services.chain(&relays) {
+            if !servers.iter().any(|known| Arc::ptr_eq(known, server)) {
+                servers.push(Arc::clone(server));
+            }
         }
-        let servers = maker.servers.clone();
+        // What nothing uses any more is forgotten.
+        maker.servers.clone_from(&servers);
         Tables { config, services, servers, read: SystemTime::now(), pending: Vec::new() }
     }
 }

@@ -370,19 +370,7 @@ impl World {
     }
 
     fn say(&mut self, line: &str) {
-        let mut rest = format!("{line}\r\n").into_bytes();
-        while !rest.is_empty() {
-            let filled = self.broker.fill(self.now, |slices| {
-                let mut count = 0;
-                for slice in slices {
-                    let here = slice.len().min(rest.len() - count);
-                    slice[..here].copy_from_slice(&rest[count..count + here]);
-                    count += here;
-                }
-                Ok(count)
-            });
-            rest.drain(..filled.unwrap_or(0));
-        }
+        write(&mut self.broker, self.now, format!("{line}\r\n").as_bytes());
     }
 
     /// The server's task: carries out what its control connection wants. The FTP server answers at
