@@ -100,7 +100,7 @@ pub async fn serve(broker: &Arc<Broker>, listener: &mut Listener) {
         match request {
             Request::Open(socket) => door.open(socket),
             Request::Resolve(request) => {
-                let resolved = if request.is_elsewhere && !door.serves_elsewhere() {
+                let resolved = if request.info.is_elsewhere && !door.serves_elsewhere() {
                     Resolved::NotRouted
                 } else {
                     door.resolve(&request.host, request.port)
@@ -108,7 +108,7 @@ pub async fn serve(broker: &Arc<Broker>, listener: &mut Listener) {
                 if resolved == Resolved::Unknown {
                     let door = door.clone();
                     tokio::spawn(async move {
-                        let resolved = door.resolve_ours(&request.host).await;
+                        let resolved = door.resolve_ours(&request.host, &request.info).await;
                         request.answer(resolved);
                     });
                 } else {
@@ -147,12 +147,14 @@ impl Door {
     }
 
     /// A `.stp` name without a route: the directory knows it or nobody does.
-    async fn resolve_ours(&self, host: &str) -> Resolved {
+    async fn resolve_ours(&self, host: &str, info: &AppInfo) -> Resolved {
         let Ok(name) = host_name(host) else { return Resolved::Unknown };
         match self.0.directory.find(&name).await {
             Ok(_) => self.0.address(&name),
             Err(lacking) => {
                 tracing::warn!(host, "not found: {}", lacking.why);
+                let reason = format!("not found: {}", lacking.why);
+                self.push_unbegun(info, host, &reason, Some(lacking.errno as i32));
                 if lacking.unknown { Resolved::Unknown } else { Resolved::TryAgain }
             }
         }

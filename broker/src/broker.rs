@@ -31,7 +31,7 @@ use crate::map;
 use crate::pauses::Pauses;
 use crate::reach::News;
 use crate::relays::Relays;
-use crate::service::{Maker, Server};
+use crate::service::{Maker, Server, Service};
 use crate::tables::Tables;
 use crate::virtual_addresses::{Family, VirtualAddresses};
 
@@ -361,6 +361,14 @@ impl Broker {
         all
     }
 
+    /// Every service: of the configuration, and those that were found by name.
+    #[must_use]
+    pub fn all_services(&self) -> Vec<Arc<Service>> {
+        let configured = self.tables();
+        let numbered = configured.services.iter().cloned().chain(self.directory.services());
+        numbered.map(|(_, service)| service).collect()
+    }
+
     /// The server that has this key.
     #[must_use]
     pub fn server_with_key(&self, relay: Relay) -> Option<Arc<Server>> {
@@ -372,9 +380,11 @@ impl Broker {
     /// Looks after what ages; called every few seconds.
     pub fn age(&self) {
         self.overloaded.lock().age(self.now());
+        let in_use = self.sessions();
         for server in self.all_servers() {
             server.reach.age();
-            server.compare_clocks();
+            let has_it = |spare: &Arc<Server>| Arc::ptr_eq(spare, &server);
+            server.ask_about(in_use.iter().any(|entry| entry.service.servers.iter().any(has_it)));
         }
         self.directory.age();
     }

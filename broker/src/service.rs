@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use stp_net::echo;
+use stp_net::echo::{self, About};
 use stp_net::link::{LinkOptions, Tls};
 use stp_proto::course::{FailureKind, Pace, Standing};
 use stp_proto::liveness::Heard;
+use stp_proto::profile::Version;
 use stp_proto::rise::Exits;
 use stp_proto::select::Rank;
 
@@ -26,25 +27,26 @@ pub struct Server {
     pub distance: Distance,
     /// When it was last heard on a link that had lasted.
     pub heard: Heard,
-    /// By how many milliseconds its clock is ahead of ours, and when that was asked.
-    pub clock: Mutex<Clock>,
+    /// What it says of itself, and when it was asked.
+    asked: Mutex<Asked>,
     /// How many sessions may leave it for the sake of speed.
     pub exits: Mutex<Exits>,
     /// The name from the configuration; without one what the server said, or its address.
     name: Mutex<Name>,
 }
 
-/// What is known of a server's clock.
 #[derive(Default)]
-pub struct Clock {
-    asked: Option<Instant>,
-    /// By how many milliseconds it is ahead of ours.
-    pub ahead_ms: Option<i64>,
+struct Asked {
+    at: Option<Instant>,
+    about: Option<About>,
 }
 
-/// How often a server in use is asked what time it is, and how long for an answer.
-const CLOCK_EVERY: Duration = Duration::from_secs(60);
-const CLOCK_MAX: Duration = Duration::from_secs(2);
+/// How often a server in use is asked what it says of itself (its clock, version, cluster keys).
+const ABOUT_EVERY: Duration = Duration::from_secs(60);
+/// The same for a server to which a session may go: rarely, since each time is a few packets.
+const ABOUT_SPARE_EVERY: Duration = Duration::from_secs(600);
+/// How long an answer is waited for.
+const ABOUT_MAX: Duration = Duration::from_secs(2);
 
 struct Name {
     shown: String,
@@ -58,21 +60,33 @@ impl Server {
         self.name.lock().shown.clone()
     }
 
-    /// Asks a server that is in use, now and then, what time it is.
-    pub fn compare_clocks(self: &Arc<Self>) {
-        let is_known = self.distance.way().now.is_some() || self.reach.counts().dials > 0;
-        let mut clock = self.clock.lock();
-        let is_due = clock.asked.is_none_or(|asked| asked.elapsed() >= CLOCK_EVERY);
-        if !is_known || !is_due || !self.reach.is_open() {
+    /// What it says of itself, if it was asked and answered.
+    #[must_use]
+    pub fn about(&self) -> Option<About> {
+        self.asked.lock().about
+    }
+
+    /// Asks a server, now and then, what it says of itself. `is_spare` says that it is one to which
+    /// a running session may go.
+    pub fn ask_about(self: &Arc<Self>, is_spare: bool) {
+        let is_used = self.distance.way().now.is_some() || self.reach.counts().dials > 0;
+        let every = match (is_used, is_spare) {
+            (true, _) => ABOUT_EVERY,
+            (false, true) => ABOUT_SPARE_EVERY,
+            (false, false) => return,
+        };
+        let mut asked = self.asked.lock();
+        let is_due = asked.at.is_none_or(|at| at.elapsed() >= every);
+        if !is_due || !self.reach.is_open() {
             return;
         }
-        clock.asked = Some(Instant::now());
-        drop(clock);
+        asked.at = Some(Instant::now());
+        drop(asked);
         let server = Arc::clone(self);
         tokio::spawn(async move {
             let address = server.reach.dialer().address();
-            if let Some(ahead_ms) = echo::clock(address, CLOCK_MAX).await {
-                server.clock.lock().ahead_ms = Some(ahead_ms);
+            if let Some(about) = echo::about(address, ABOUT_MAX).await {
+                server.asked.lock().about = Some(about);
             }
         });
     }
@@ -132,7 +146,7 @@ impl Maker {
             reach,
             distance: Distance::default(),
             heard: Heard::default(),
-            clock: Mutex::default(),
+            asked: Mutex::default(),
             exits: Mutex::default(),
             name: Mutex::new(name),
         });
@@ -196,7 +210,8 @@ impl Service {
                 "away_ms": away,
                 "warm_links": reach.warm_links(),
                 "rtt_ms": server.distance.way().now.map(|rtt| rtt.as_secs_f64() * 1e3),
-                "clock_ahead_ms": server.clock.lock().ahead_ms,
+                "clock_ahead_ms": server.about().map(|about| about.ahead_ms),
+                "version": server.about().map(|about| Version(about.told.version).to_string()),
                 "rtt_ms_min": server.distance.way().base.map(|rtt| rtt.as_secs_f64() * 1e3),
             })
         });

@@ -1,12 +1,16 @@
 //! What is wrong now, in words for the person who runs the programs: one list, shown on top of the
 //! status.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use stp_proto::clocks;
 use stp_proto::course::{FailureKind, Standing};
+use stp_proto::profile::{self, Profile, Version};
 
 use crate::broker::Broker;
+use crate::service::{Server, Service};
 
 /// A server that is out of reach for less than this is being looked for; that is no trouble yet.
 const AWAY_MIN: Duration = Duration::from_secs(3);
@@ -16,19 +20,32 @@ const AWAY_MIN: Duration = Duration::from_secs(3);
 pub fn list(broker: &Broker) -> Vec<String> {
     let mut all = broker.warnings.lock().clone();
     all.extend(of_configuration(broker));
-    all.extend(broker.directory.trouble().map(|why| format!("directory: {why}")));
+    all.extend(broker.directory.trouble());
     all.extend(servers(broker));
     all.extend(clocks(broker));
+    all.extend(clusters(broker));
     all
 }
 
 /// Clocks that differ: tickets and log-ins are good for a time.
 fn clocks(broker: &Broker) -> Vec<String> {
-    let one = |server: &std::sync::Arc<crate::service::Server>| {
-        let ahead = server.clock.lock().ahead_ms?;
-        Some((server.name(), ahead))
-    };
+    let one = |server: &Arc<Server>| Some((server.name(), server.about()?.ahead_ms));
     clocks::warnings(&broker.all_servers().iter().filter_map(one).collect::<Vec<_>>())
+}
+
+/// Servers of one service between which no session could move. It is said before one has to.
+fn clusters(broker: &Broker) -> Vec<String> {
+    let one = |server: &Arc<Server>| {
+        let told = server.about()?.told;
+        Some((server.name(), Profile { version: Version(told.version), keys: told.keys }))
+    };
+    let of_service = |service: &Arc<Service>| {
+        profile::warnings(&service.servers.iter().filter_map(one).collect::<Vec<_>>())
+    };
+    let mut all: Vec<_> = broker.all_services().iter().flat_map(of_service).collect();
+    let mut said = HashSet::new();
+    all.retain(|line| said.insert(line.clone()));
+    all
 }
 
 /// The configuration in the file is not the one that is in use.
@@ -53,7 +70,7 @@ fn of_configuration(broker: &Broker) -> Vec<String> {
 /// Servers that were tried and cannot be used.
 fn servers(broker: &Broker) -> Vec<String> {
     let now = broker.now();
-    let one = |server: &std::sync::Arc<crate::service::Server>| {
+    let one = |server: &Arc<Server>| {
         let Standing::Away { last, away_since, .. } = server.reach.standing() else { return None };
         let away = now - away_since;
         let what = match last.kind {

@@ -81,16 +81,27 @@ fn wait_for_end(program: &OwnedFd, mut notifier: Option<&mut Notifier>) {
     }
 }
 
-/// The sessions of this process that the broker has given up.
+/// The sessions of this process that the broker has given up, and what never became one: each cause
+/// once.
 fn lines(status: &Value, pid: i32) -> Vec<String> {
     let ended = status["ended"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let given_up = ended.iter().filter(|session| {
-        session["app"]["pid"] == pid && session["gave_up"].as_bool().unwrap_or_default()
-    });
+    let of_this = ended.iter().filter(|session| session["app"]["pid"] == pid);
     let line = |session: &Value| {
-        format!("session {}: {}", session["id"], session["reason"].as_str().unwrap_or_default())
+        let reason = session["reason"].as_str().unwrap_or_default();
+        let given_up = session["gave_up"].as_bool().unwrap_or_default();
+        let unbegun = session["id"].is_null() && !session["errno"].is_null();
+        match (given_up, unbegun) {
+            (true, _) => Some(format!("session {}: {reason}", session["id"])),
+            (false, true) => {
+                let destination = session["destination"].as_str().unwrap_or_default();
+                Some(format!("session: {destination}: {reason}"))
+            }
+            (false, false) => None,
+        }
     };
-    given_up.map(line).collect()
+    let mut lines: Vec<String> = of_this.filter_map(line).collect();
+    lines.dedup();
+    lines
 }
 
 #[cfg(test)]
@@ -107,5 +118,11 @@ mod tests {
         let ended = [session(1, 7, true), session(2, 7, false), session(3, 8, true)];
         assert_eq!(lines(&json!({ "ended": ended }), 7), ["session 1: a is gone"]);
         assert!(lines(&json!({}), 7).is_empty());
+        let unbegun = |errno: Value| {
+            let app = json!({ "pid": 7 });
+            json!({ "id": null, "app": app, "destination": "a", "reason": "b", "errno": errno })
+        };
+        let ended = [unbegun(json!(13)), unbegun(json!(13)), unbegun(Value::Null)];
+        assert_eq!(lines(&json!({ "ended": ended }), 7), ["session: a: b"]);
     }
 }

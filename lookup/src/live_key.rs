@@ -6,6 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 use stp_net::key::{ClusterKey, KeyError};
+use stp_net::seal;
+use stp_proto::profile::{Profile, Version};
 
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -41,6 +43,14 @@ impl LiveKey {
     fn with(key: ClusterKey, changed: Option<SystemTime>) -> LiveKey {
         let state = State { key: Arc::new(key), changed, looked: Instant::now() };
         LiveKey { path: None, state: Mutex::new(state) }
+    }
+
+    /// What a daemon with this key says of itself.
+    #[must_use]
+    pub fn profile(&self) -> Profile {
+        let mut ids = seal::key_ids(&self.now()).into_iter();
+        let keys = std::array::from_fn(|_| ids.next().unwrap_or_default());
+        Profile { version: Version::ours(), keys }
     }
 
     /// The key as it is now. A file that cannot be read is logged, and the last one holds.

@@ -1,6 +1,6 @@
 //! Echo over UDP, on the port of a server's links: how far is it, now (STP 3, 9)?
 //!
-//! A question is 64 bytes. An address that asks without a cookie gets one, 48 bytes, which is a MAC
+//! A question is 64 bytes. An address that asks without a cookie gets one, 64 bytes, with a MAC
 //! over his address and the time under a key that only this process has; so only an address that
 //! receives what is sent to it is ever answered in full. No answer is longer than its question, and
 //! the work is one hash, so the port is of no use to anybody who forges addresses. Answers repeat
@@ -9,8 +9,8 @@
 //! A question may name, by its key, another server to which this one relays (PROTOCOL.md R82): the
 //! full answer then says how far it is from here to there.
 //!
-//! A full answer also says what time it is there. That is a stranger's word, and good for a warning
-//! only.
+//! A full answer also says what time it is there, which version runs there and which cluster keys
+//! it has, by public ids. That is a stranger's word, and good for a warning only.
 //!
 //! Where UDP does not pass, the time of a TCP connection says the same.
 
@@ -27,7 +27,7 @@ use crate::key::PublicKey;
 
 const MAGIC: [u8; 4] = *b"STPE";
 const QUESTION: usize = 64;
-const ANSWER: usize = 48;
+const ANSWER: usize = 64;
 const COOKIE: usize = 16;
 const ASK: u8 = 1;
 const HAVE: u8 = 2;
@@ -40,16 +40,24 @@ const GAP: Duration = Duration::from_millis(8);
 /// Where the milliseconds since 1970 stand in a full answer.
 const CLOCK: usize = 40;
 
+/// Where the version stands in a full answer, a byte for each number.
+const VERSION: usize = 5;
+
+/// Where the ids of the cluster keys stand in a full answer, 4 bytes each.
+const KEY_IDS: usize = 48;
+
 /// Where the key of the other server stands in a question, and in an answer the microseconds.
 const ONWARD: usize = 32;
 
-/// Answers for ever. `onward` says how far it is from here to another server, by its key.
+/// Answers for ever. `onward` says how far it is from here to another server, by its key; `told`
+/// what this server says of itself.
 ///
 /// # Errors
 /// When the socket cannot be used any more.
 pub async fn answer(
     socket: UdpSocket,
     onward: impl Fn(&PublicKey) -> Option<Duration>,
+    told: impl Fn() -> Told,
 ) -> io::Result<()> {
     let answerer = Answerer::new()?;
     let mut question = [0; QUESTION + 1];
@@ -64,7 +72,8 @@ pub async fn answer(
         if let Some(mut answer) = answerer.answer_to(clock::now_us(), from, question) {
             put_onward(question, &mut answer, &onward);
             if answer[4] == HAVE {
-                answer[CLOCK..].copy_from_slice(&unix_ms().to_be_bytes());
+                answer[CLOCK..KEY_IDS].copy_from_slice(&unix_ms().to_be_bytes());
+                put_told(&told(), &mut answer);
             }
             // A full socket loses answers, as the network does.
             let _lost = socket.try_send_to(&answer, from);
@@ -87,18 +96,41 @@ fn put_onward(
     }
 }
 
+fn put_told(told: &Told, answer: &mut [u8; ANSWER]) {
+    answer[VERSION..VERSION + 3].copy_from_slice(&told.version);
+    for (place, id) in answer[KEY_IDS..].chunks_exact_mut(4).zip(told.keys) {
+        place.copy_from_slice(&id.to_be_bytes());
+    }
+}
+
+/// What a full answer says of the server.
+fn read_told(answer: &[u8]) -> Option<Told> {
+    let answer: &[u8; ANSWER] = answer.try_into().ok()?;
+    let version = answer[VERSION..VERSION + 3].try_into().ok()?;
+    let mut ids = answer[KEY_IDS..]
+        .chunks_exact(4)
+        .map(|id| u32::from_be_bytes(id.try_into().expect("chunks of four")));
+    let keys = std::array::from_fn(|_| ids.next().unwrap_or_default());
+    (answer[4] == HAVE).then_some(Told { version, keys })
+}
+
 /// Milliseconds since 1970.
-fn unix_ms() -> u64 {
+#[must_use]
+pub fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// By how many milliseconds the clock there is ahead of ours, if the answer says so.
 fn read_clock(answer: &[u8], rtt: Duration) -> Option<i64> {
-    let there = u64::from_be_bytes(answer.get(CLOCK..ANSWER)?.try_into().ok()?);
+    let there = u64::from_be_bytes(answer.get(CLOCK..KEY_IDS)?.try_into().ok()?);
     let half = u64::try_from(rtt.as_millis() / 2).ok()?;
     let ahead = there.checked_add(half)?.checked_signed_diff(unix_ms())?;
     (there > 0).then_some(ahead)
+}
+
+fn read_about(answer: &[u8], rtt: Duration) -> Option<About> {
+    Some(About { ahead_ms: read_clock(answer, rtt)?, told: read_told(answer)? })
 }
 
 /// How far a server says it is from there to the one named.
@@ -196,11 +228,29 @@ pub async fn measure_through(
     Some(heard.rtt + heard.onward?)
 }
 
-/// By how many milliseconds a server's clock is ahead of ours; none if it does not say so in time.
-pub async fn clock(server: SocketAddr, patience: Duration) -> Option<i64> {
+/// What a server says of itself to whoever asks. Nothing of it is a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Told {
+    /// The first three numbers of its version.
+    pub version: [u8; 3],
+    /// Public ids of its cluster keys, 0 for none.
+    pub keys: [u32; 3],
+}
+
+/// What is known of a server that has answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct About {
+    /// By how many milliseconds its clock is ahead of ours.
+    pub ahead_ms: i64,
+    /// Its version and its cluster keys.
+    pub told: Told,
+}
+
+/// Asks a server what it says of itself; none if it does not say so in time.
+pub async fn about(server: SocketAddr, patience: Duration) -> Option<About> {
     // The first question brings the cookie.
     let asked = tokio::time::timeout(patience, ask(server, None, 2)).await;
-    asked.ok()?.ok()??.ahead_ms
+    asked.ok()?.ok()??.about
 }
 
 /// How long a connection takes to be made.
@@ -217,8 +267,8 @@ struct Heard {
     rtt: Duration,
     /// How far it is from there to the server named.
     onward: Option<Duration>,
-    /// How far the clock there is ahead.
-    ahead_ms: Option<i64>,
+    /// What it says of itself.
+    about: Option<About>,
 }
 
 /// Asks; whoever answers "prove it" is asked again with what it gave. Waits for later answers no
@@ -240,7 +290,7 @@ async fn ask(
     let mut asked: Vec<Instant> = Vec::new();
     let mut shown = [0; COOKIE];
     let mut best: Option<Duration> = None;
-    let (mut onward, mut ahead_ms) = (None, None);
+    let (mut onward, mut about) = (None, None);
     let mut done_at: Option<tokio::time::Instant> = None;
     let mut next = tokio::time::Instant::now();
     let (mut answered, mut buffer) = (0, [0; ANSWER + 1]);
@@ -264,7 +314,7 @@ async fn ask(
                 shown = cookie;
                 onward = read_onward(&buffer[..length]).or(onward);
                 let rtt = asked[number].elapsed();
-                ahead_ms = read_clock(&buffer[..length], rtt).or(ahead_ms);
+                about = read_about(&buffer[..length], rtt).or(about);
                 best = Some(best.map_or(rtt, |best| best.min(rtt)));
                 answered += 1;
                 let now = tokio::time::Instant::now();
@@ -289,7 +339,7 @@ async fn ask(
             }
         }
     }
-    Ok(best.map(|rtt| Heard { rtt, onward, ahead_ms }))
+    Ok(best.map(|rtt| Heard { rtt, onward, about }))
 }
 
 /// A question with a number, and the cookie that an earlier answer gave.
@@ -328,15 +378,18 @@ mod tests {
         let at = socket.local_addr().unwrap();
         let (there, elsewhere) = (PublicKey([3; 32]), PublicKey([4; 32]));
         let far = Duration::from_millis(700);
-        let server = tokio::spawn(answer(socket, move |key| (*key == there).then_some(far)));
+        let told = Told { version: [1, 2, 3], keys: [7, 8, 0] };
+        let server =
+            tokio::spawn(answer(socket, move |key| (*key == there).then_some(far), move || told));
         let rtt = measure(at, 4, Duration::from_secs(2)).await.expect("it answers");
         assert!(rtt < Duration::from_millis(100), "{rtt:?}");
         let patience = Duration::from_secs(2);
         let through = measure_through(at, &there, 4, patience).await.expect("it relays there");
         assert!((far..far + Duration::from_millis(100)).contains(&through), "{through:?}");
         assert_eq!(measure_through(at, &elsewhere, 4, patience).await, None);
-        let ahead = clock(at, patience).await.expect("it says what time it is");
-        assert!(ahead.abs() < 1_000, "it is this machine's clock: {ahead}");
+        let about = about(at, patience).await.expect("it says what it is");
+        assert!(about.ahead_ms.abs() < 1_000, "it is this machine's clock: {about:?}");
+        assert_eq!(about.told, told);
         server.abort();
     }
 
@@ -373,7 +426,9 @@ mod tests {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let at = far(socket.local_addr().unwrap()).await;
         let (home, onward) = (PublicKey([3; 32]), Duration::from_millis(700));
-        let server = tokio::spawn(answer(socket, move |key| (*key == home).then_some(onward)));
+        let told = Told::default();
+        let server =
+            tokio::spawn(answer(socket, move |key| (*key == home).then_some(onward), move || told));
         let through = measure_through(at, &home, 4, Duration::from_secs(2)).await;
         assert!(through.expect("it relays there") >= onward + Duration::from_millis(60));
         server.abort();
@@ -390,7 +445,7 @@ mod tests {
 
     #[test]
     fn no_answer_is_longer_than_its_question_and_garbage_gets_none() {
-        const { assert!(ANSWER < QUESTION) };
+        const { assert!(ANSWER <= QUESTION) };
         let from = ([192, 0, 2, 1], 9).into();
         let asked = question(5, &[0; COOKIE]);
         assert!(answerer().answer_to(0, from, &asked).is_some());

@@ -83,6 +83,20 @@ pub fn open(cluster: &ClusterKey, ticket: &[u8], client: &PublicKey) -> Result<V
         .ok_or(OpenError::Malformed("its payload is not one of ours"))
 }
 
+/// A short public id of each of a cluster's keys, the one that seals first: the first four bytes of
+/// a hash of its PASERK id.
+#[must_use]
+pub fn key_ids(cluster: &ClusterKey) -> Vec<u32> {
+    let id = |key| {
+        let hash =
+            aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &footer_of(&symmetric(key)));
+        let (first, _) = hash.as_ref().split_first_chunk().expect("a hash has 32 bytes");
+        // 0 says that there is no key.
+        u32::from_be_bytes(*first).max(1)
+    };
+    cluster.keys().iter().map(id).collect()
+}
+
 fn symmetric(key: &[u8; 32]) -> SymmetricKey<V4> {
     SymmetricKey::from(key).expect("a v4.local key is 32 bytes")
 }

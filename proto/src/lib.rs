@@ -17,6 +17,7 @@ pub mod lookup;
 pub mod mutant;
 pub mod name;
 pub mod pass;
+pub mod profile;
 pub mod rate;
 pub mod replay;
 pub mod rise;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Parser;
+use stp_net::echo::Told;
 use stp_net::key::{ClusterKey, Identity};
 use stp_net::link::{Acceptor, LinkOptions, Tls, listen};
 use stp_net::status::{StatusServer, Token};
@@ -18,6 +19,7 @@ use crate::config::{self, Config, PLACES};
 use crate::listener::Server;
 use crate::lookup;
 use crate::status::Status;
+use crate::trouble;
 
 /// Handshakes at once.
 const HANDSHAKES_MAX: usize = 1024;
@@ -121,9 +123,14 @@ async fn serve(config: Config, identity: Identity) -> anyhow::Result<()> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     if let Some(echo) = echo(server.config.listen).await {
         let relays = Arc::clone(&server.relays);
+        let told = Arc::clone(&server);
         tokio::spawn(async move {
             let onward = move |key: &_| relays.onward(key);
-            if let Err(error) = stp_net::echo::answer(echo, onward).await {
+            let told = move || {
+                let profile = trouble::profile(&told);
+                Told { version: profile.version.0, keys: profile.keys }
+            };
+            if let Err(error) = stp_net::echo::answer(echo, onward, told).await {
                 tracing::warn!(%error, "no echo any more");
             }
         });

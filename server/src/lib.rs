@@ -25,4 +25,5 @@ pub mod service;
 pub mod standing;
 pub mod status;
 pub mod ticket;
+mod trouble;
 pub mod within;

@@ -9,15 +9,17 @@ use std::time::{Duration, Instant};
 use stp_lookup::Connection;
 use stp_lookup::connection::AskError;
 use stp_lookup::gateway::{LoginError, connect};
+use stp_net::echo;
 use stp_net::link::{LinkOptions, Tls};
 use stp_net::paths::{PathWatch, is_here};
-use stp_proto::lookup::{Announce, Announced, Ask, Body, Files, LIST_MAX, MESSAGE_MAX};
+use stp_proto::lookup::{Announce, Announced, Ask, Body, Files, LIST_MAX, MESSAGE_MAX, Told};
 use stp_proto::name::Name;
 
 use crate::config::{Directory, ServiceConfig};
 use crate::inventory::{Inventory, Looker, Root};
 use crate::listener::Server;
 use crate::service::upstream::Target;
+use crate::trouble;
 
 /// The pause before another attempt to reach the directory, at least and at most.
 const RETRY_MIN: Duration = Duration::from_millis(500);
@@ -125,6 +127,10 @@ impl Announcer {
                 if standing.trouble.take().is_some() || standing.announced.is_none() {
                     tracing::info!(directory = %connection.address(), "announced to the directory");
                 }
+                let told = &announced.told;
+                let ahead_ms =
+                    told.unix_ms.cast_signed().wrapping_sub(echo::unix_ms().cast_signed());
+                standing.heard = Some((ahead_ms, told.profile()));
                 standing.at = Some(connection.address().to_string());
                 standing.announced = Some(Instant::now());
                 standing.files = self.inventory.files();
@@ -165,6 +171,7 @@ impl Announcer {
             addresses: self.directory.advertise.clone().into(),
             services: self.services.clone().into(),
             inventory: self.inventory.digest,
+            told: Told::new(&trouble::profile(&self.server), echo::unix_ms()),
         });
         match connection.ask(announce).await? {
             Body::Announced(announced) => Ok(announced),

@@ -34,12 +34,13 @@ impl Server {
         let (Some(service), Some(cluster)) = (service, &self.config.cluster) else {
             return Ok(());
         };
+        // Whatever the kind of the service: a key that differs is to be known before it is needed.
+        let mint = cluster.mint(&service.name, client, connect.handle);
+        let claims = mint.open(request.ticket, request.down, 0)?;
         let (Target::Origin(origin), rate) = (&service.target, self.config.limits.read_ahead)
         else {
             return Ok(());
         };
-        let mint = cluster.mint(&service.name, client, connect.handle);
-        let claims = mint.open(request.ticket, request.down, 0)?;
         admit(service, &claims, &self.revocations)?;
         let Some(Exchange::Response { request, .. }) = claims.exchange.http() else {
             return Ok(());

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use stp_net::echo;
+use stp_net::echo::{self, About};
 use stp_net::key::PublicKey;
 use stp_proto::clocks;
 use tokio::sync::Semaphore;
@@ -24,17 +24,18 @@ pub(crate) struct Home {
     pub(crate) address: std::net::SocketAddr,
     /// How far it is.
     pub(crate) rtt: Mutex<Option<Duration>>,
-    /// By how many milliseconds its clock is ahead of ours.
-    pub(crate) ahead_ms: Mutex<Option<i64>>,
+    /// What it says of itself.
+    about: Mutex<Option<About>>,
 }
 
 impl Home {
-    /// Notes what time it is there, and says so when that is found to be off.
-    fn compare_clocks(&self, ahead_ms: Option<i64>) {
-        let Some(ahead) = ahead_ms else { return };
-        let say = |ahead| clocks::warnings(&[(self.address.to_string(), ahead)]).pop();
-        let before = self.ahead_ms.lock().replace(ahead).and_then(say);
-        if let (None, Some(warning)) = (before, say(ahead)) {
+    /// Notes what it says of itself, and warns when its clock is found to be off.
+    fn heard(&self, about: Option<About>) {
+        let Some(about) = about else { return };
+        let say =
+            |about: About| clocks::warnings(&[(self.address.to_string(), about.ahead_ms)]).pop();
+        let before = self.about.lock().replace(about).and_then(say);
+        if let (None, Some(warning)) = (before, say(about)) {
             tracing::warn!("{warning}");
         }
     }
@@ -59,7 +60,7 @@ impl Relays {
             key: config.key,
             address: config.address.0,
             rtt: Mutex::default(),
-            ahead_ms: Mutex::default(),
+            about: Mutex::default(),
         };
         Relays {
             homes: homes.iter().map(home).collect(),
@@ -75,6 +76,12 @@ impl Relays {
     #[must_use]
     pub fn onward(&self, key: &PublicKey) -> Option<Duration> {
         *self.find(key)?.rtt.lock()
+    }
+
+    /// What the servers said of themselves, with their addresses.
+    pub(crate) fn heard(&self) -> Vec<(String, About)> {
+        let one = |home: &Home| Some((home.address.to_string(), (*home.about.lock())?));
+        self.homes.iter().filter_map(one).collect()
     }
 
     /// What is passed on now, bytes a second.
@@ -98,14 +105,14 @@ impl Relays {
                 let address = home.address;
                 async move {
                     let measured = echo::measure(address, QUESTIONS, PATIENCE);
-                    (place, tokio::join!(measured, echo::clock(address, PATIENCE)))
+                    (place, tokio::join!(measured, echo::about(address, PATIENCE)))
                 }
             });
             let asked: tokio::task::JoinSet<_> = asked.collect();
-            for (place, (rtt, ahead_ms)) in asked.join_all().await {
+            for (place, (rtt, about)) in asked.join_all().await {
                 let home = &self.homes[place];
                 *home.rtt.lock() = rtt;
-                home.compare_clocks(ahead_ms);
+                home.heard(about);
             }
             let (bytes, elapsed) = (self.bytes.load(Ordering::Relaxed), at.elapsed());
             let rate = (bytes - last) as f64 / elapsed.as_secs_f64().max(1e-3);
@@ -122,7 +129,7 @@ impl Relays {
             json!({
                 "key": home.key.to_string(),
                 "address": home.address.to_string(),
-                "clock_ahead_ms": *home.ahead_ms.lock(),
+                "clock_ahead_ms": home.about.lock().map(|about| about.ahead_ms),
                 "rtt_ms": home.rtt.lock().map(|rtt| rtt.as_secs_f64() * 1e3),
             })
         };

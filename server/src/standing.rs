@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use serde_json::{Value, json};
+use stp_proto::profile::Profile;
 
 /// What is known of the directory, for the status.
 #[derive(Debug, Default)]
@@ -12,6 +13,8 @@ pub struct Standing {
     pub(crate) announced: Option<Instant>,
     pub(crate) files: usize,
     pub(crate) trouble: Option<String>,
+    /// By how many milliseconds its clock is ahead of ours, and what it is.
+    pub(crate) heard: Option<(i64, Profile)>,
 }
 
 impl Standing {

@@ -9,6 +9,7 @@ use stp_net::status::{ActError, Acting, Feed, Metrics, Source, page};
 use stp_proto::session::code;
 
 use crate::listener::Server;
+use crate::trouble;
 
 /// The status of a server.
 pub struct Status(pub Arc<Server>);
@@ -95,6 +96,7 @@ impl Source for Status {
                 "sessions_max": server.config.limits.sessions,
                 "cluster": server.config.cluster.as_ref().map(|cluster| cluster.name.clone()),
             },
+            "trouble": trouble::list(server),
             "relay": server.relays.json(),
             "directory": server.directory.lock().json(),
             "services": services.collect::<Vec<_>>(),
@@ -147,7 +149,12 @@ impl Source for Status {
         });
         let refused = self.refused().into_iter().map(|(why, count)| vec![why, count.to_string()]);
         let head = ["id", "service", "state", "link", "rtt", "sent", "unacknowledged", "movable"];
+        let trouble = match trouble::list(server) {
+            all if all.is_empty() => "No trouble.".to_owned(),
+            all => format!("Trouble: {}.", all.join("; ")),
+        };
         page(&format!("STP server {}", server.config.name))
+            .text(&trouble)
             .heading("Services")
             .table(&["name", "kind", "to"], &services.collect::<Vec<_>>())
             .heading("Sessions")

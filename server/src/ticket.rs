@@ -2,13 +2,15 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use parking_lot::Mutex;
 use stp_lookup::live_key::LiveKey;
 use stp_net::key::{ClusterKey, KeyError, PublicKey};
 use stp_net::seal;
 use stp_proto::handle::Handle;
+use stp_proto::profile::Profile;
 use stp_proto::replay::Exchange;
 use stp_proto::scope::Scope;
 use stp_proto::ticket::{Claims, Granted, Holder, TicketError};
@@ -22,6 +24,19 @@ pub struct Cluster {
     key: LiveKey,
     /// How long they are valid.
     pub life: Duration,
+    /// The last ticket that was sealed with a key that this server does not have.
+    foreign: Mutex<Option<Foreign>>,
+}
+
+/// A ticket of another cluster, or of a server of this one whose key file differs.
+#[derive(Debug, Clone)]
+pub struct Foreign {
+    /// The public id of the key that sealed it, as PASERK writes it.
+    pub key: String,
+    /// Who showed it.
+    pub client: PublicKey,
+    /// The time of its last use here.
+    pub at: Instant,
 }
 
 /// Makes the tickets of one session.
@@ -47,13 +62,38 @@ pub enum BadTicket {
 impl Cluster {
     /// A cluster whose key is in a file.
     pub fn load(name: &str, path: &Path, life: Duration) -> Result<Cluster, KeyError> {
-        Ok(Cluster { name: name.to_owned(), key: LiveKey::load(path)?, life })
+        Ok(Cluster::new(name, LiveKey::load(path)?, life))
     }
 
     /// A cluster with a key that does not change.
     #[must_use]
     pub fn fixed(name: &str, key: ClusterKey, life: Duration) -> Cluster {
-        Cluster { name: name.to_owned(), key: LiveKey::fixed(key), life }
+        Cluster::new(name, LiveKey::fixed(key), life)
+    }
+
+    fn new(name: &str, key: LiveKey, life: Duration) -> Cluster {
+        Cluster { name: name.to_owned(), key, life, foreign: Mutex::default() }
+    }
+
+    /// The last ticket that was sealed with a key that this server does not have.
+    #[must_use]
+    pub fn foreign(&self) -> Option<Foreign> {
+        self.foreign.lock().clone()
+    }
+
+    /// What a server of this cluster says of itself.
+    #[must_use]
+    pub fn profile(&self) -> Profile {
+        self.key.profile()
+    }
+
+    fn unseal(&self, ticket: &[u8], client: &PublicKey) -> Result<Vec<u8>, seal::OpenError> {
+        let opened = seal::open(&self.key(), ticket, client);
+        if let Err(seal::OpenError::ForeignKey(key)) = &opened {
+            let (key, client, at) = (key.clone(), *client, Instant::now());
+            *self.foreign.lock() = Some(Foreign { key, client, at });
+        }
+        opened
     }
 
     /// The key as it is now.
@@ -123,7 +163,7 @@ impl Seal for Mint {
 
     fn open(&self, ticket: &[u8], have: u64, up_from: u64) -> Result<Claims, BadTicket> {
         let client = PublicKey(self.holder.client);
-        let claims = Claims::decode(&seal::open(&self.cluster.key(), ticket, &client)?)?;
+        let claims = Claims::decode(&self.cluster.unseal(ticket, &client)?)?;
         claims.check(&self.holder, unix_now(), (have, up_from))?;
         Ok(claims)
     }

@@ -15,6 +15,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use stp_lookup::live_key::LiveKey;
 use stp_net::key::{ClusterKey, KeyError};
+use stp_proto::profile::Profile;
 
 /// The cluster's name and key.
 #[derive(Debug)]
@@ -39,6 +40,12 @@ impl Cluster {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What a daemon with this key says of itself.
+    #[must_use]
+    pub fn profile(&self) -> Profile {
+        self.key.profile()
     }
 
     /// The key as it is now.

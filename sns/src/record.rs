@@ -51,6 +51,9 @@ pub struct Announced {
     pub addresses: Vec<SocketAddr>,
     /// What it offers.
     pub services: Vec<String>,
+    /// Its version, and public ids of its cluster keys.
+    #[serde(default)]
+    pub told: ([u8; 3], [u32; 3]),
 }
 
 /// What an operator allows a server.

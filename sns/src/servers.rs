@@ -8,8 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
+use stp_net::echo;
 use stp_proto::lookup::{
-    Announce, Announced, Body, Done, Files, LIST_MAX, List, Refusal, Revoked, Server,
+    Announce, Announced, Body, Done, Files, LIST_MAX, List, Refusal, Revoked, Server, Told,
 };
 use stp_proto::name::Name;
 
@@ -88,10 +89,12 @@ impl Sns {
             let text = format!("a server has 1 to {ADDRESSES_MAX} addresses and a service");
             return Body::refused(Refusal::BadRequest, text);
         }
+        let profile = announce.told.profile();
         let value = record::Announced {
             key: caller.key,
             addresses,
             services: announce.services.iter().map(ToString::to_string).collect(),
+            told: (profile.version.0, profile.keys),
         };
         let lease_s = u32::try_from(self.config.limits.server_lease.as_secs()).unwrap_or(15);
         let key = format!("up/{name}");
@@ -119,7 +122,8 @@ impl Sns {
         let files_wanted = !no_inventory(&announce.inventory)
             && self.tables.read(|held| !announce.services.iter().all(|one| has(held, one)));
         let revoked = self.tables.read(|held| told.next(held)).into();
-        Body::Announced(Announced { lease_s, files_wanted, revoked })
+        let told = Told::new(&self.cluster.profile(), echo::unix_ms());
+        Body::Announced(Announced { lease_s, files_wanted, revoked, told })
     }
 
     /// A part of a server's list of files.
@@ -181,15 +185,17 @@ impl Sns {
             tracing::info!(server = name, client = %caller.key, text, "announcement refused");
             Err(Box::new(Body::refused(Refusal::NotAllowed, text)))
         };
-        let Some(allowed) = allowed else {
-            return refuse(format!("no server {name:?} is allowed here with this key"));
+        let how = format!("stp-sns admin server allow {name} {} SERVICE...", caller.key);
+        let Some(allowed) = allowed.filter(|allowed| allowed.value.key == caller.key) else {
+            let text =
+                format!("no server {name:?} is allowed here with this key; to allow it: {how}");
+            return refuse(text);
         };
-        if allowed.value.key != caller.key {
-            return refuse(format!("no server {name:?} is allowed here with this key"));
-        }
         let may = |service: &Name| allowed.value.services.iter().any(|one| one == service.as_str());
         match services.iter().find(|service| !may(service)) {
-            Some(service) => refuse(format!("server {name:?} may not offer {service}")),
+            Some(service) => refuse(format!(
+                "server {name:?} may not offer {service}; to allow it, with all its services: {how}"
+            )),
             None => Ok(()),
         }
     }

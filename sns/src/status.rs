@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use serde_json::{Value, json};
 use stp_net::link::Acceptor;
 use stp_net::status::{ActError, Acting, Metrics, Source, page};
+use stp_proto::profile::{self, Profile, Version};
 
 use crate::record::Announced;
 use crate::sns::Sns;
@@ -57,6 +58,19 @@ impl Status {
         })
     }
 
+    /// Servers whose cluster key or version does not fit to those of the others.
+    fn trouble(&self) -> Vec<String> {
+        let seen = |name: &str, announced: &Announced| {
+            let (version, keys) = announced.told;
+            (format!("server {name}"), Profile { version: Version(version), keys })
+        };
+        let ours = ("this gateway".to_owned(), self.sns.cluster.profile());
+        let theirs = self.sns.tables.read(|held| {
+            held.announced.iter().map(|(name, announced)| seen(name, &announced.value)).collect()
+        });
+        profile::warnings(&[vec![ours], theirs].concat())
+    }
+
     fn gauges(&self) -> [(&'static str, &'static str, f64); 9] {
         let sizes = self.sizes();
         let links = self.sns.links.taken();
@@ -106,6 +120,7 @@ impl Source for Status {
                 "store": store,
                 "store_works": works,
             },
+            "trouble": self.trouble(),
             "servers": servers,
             "sizes": gauges.into_iter().collect::<serde_json::Map<_, _>>(),
             "asked": map(sns.counters.all_asked()),
@@ -159,7 +174,12 @@ impl Source for Status {
             let state = if there.is_some() { "there" } else { "not there" };
             vec![name.to_owned(), state.to_owned(), addresses.join(" "), services.join(" ")]
         });
+        let trouble = match self.trouble() {
+            all if all.is_empty() => "No trouble.".to_owned(),
+            all => format!("Trouble: {}.", all.join("; ")),
+        };
         page(&format!("Session Name Server {}", sns.config.name))
+            .text(&trouble)
             .heading("Servers that are allowed")
             .table(&["name", "state", "addresses", "services"], &servers)
             .heading("Sizes")

@@ -284,8 +284,8 @@ async fn a_store_that_is_silent_for_longer_than_a_lease_vouches_for_nobody() {
     };
     until("the one that may be dead is not told", only_here).await;
     signal(etcd.pid(), "-CONT");
-    // etcd may carry out what it was asked while it stood still, which nobody heard of, and what was
-    // asked again may be carried out behind an answer that was not waited for.
+    // What etcd was asked while it stood still it may carry out now, though nobody waits for its
+    // answer any more.
     until("it is written again", async || {
         let made = client.ask(new_endpoint("late@example.com", "192.0.2.1", 0)).await;
         let is_there = match made {

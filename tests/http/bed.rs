@@ -43,6 +43,8 @@ pub struct Bed {
     /// The ports of the two services.
     pub ports: [u16; 2],
     servers: [Option<Running>; 2],
+    /// The ports of their statuses.
+    shown: [u16; 2],
     status: u16,
     _broker: Running,
 }
@@ -62,6 +64,7 @@ impl Bed {
         let made = Command::new(bin("stp-server")).arg("--new-cluster-key").arg(path("k")).output();
         assert!(made.expect("it runs").status.success());
         let ports = [free_port(), free_port()];
+        let shown = [free_port(), free_port()];
         let mut broker = String::new();
         let status = free_port();
         write!(broker, "status = \"127.0.0.1:{status}\"\nkey_file = {:?}\n", path("c.key"))
@@ -71,10 +74,12 @@ impl Bed {
         let mut servers = [None, None];
         for (place, name) in ["a", "b"].into_iter().enumerate() {
             let (listen, config) = (free_port(), path(&format!("{name}.toml")));
-            let (key, cluster, to) = (path(&format!("{name}.key")), path("k"), ports[place]);
+            let (key, to) = (path(&format!("{name}.key")), ports[place]);
+            let (cluster, shown) = (path(&format!("{name}.cluster")), shown[place]);
+            std::fs::copy(path("k"), &cluster).expect("ours");
             let text = format!(
                 "name = {name:?}\nlisten = \"127.0.0.1:{listen}\"\nkey_file = {key:?}\n\
-                 cluster = \"l\"\ncluster_key_file = {cluster:?}\nstatus = \"off\"\n\
+                 cluster = \"l\"\ncluster_key_file = {cluster:?}\nstatus = \"127.0.0.1:{shown}\"\n\
                  [[service]]\nname = \"www.m@l.example\"\n{}",
                 kind(place, to)
             );
@@ -104,7 +109,7 @@ impl Bed {
         command.arg("--config").arg(path("broker.toml")).env("SESSION_DIR", path("run"));
         let running = start(&mut command, &path("broker.log"));
         until_open(status);
-        Bed { dir, ports, servers, status, _broker: running }
+        Bed { dir, ports, servers, shown, status, _broker: running }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -125,7 +130,15 @@ impl Bed {
 
     /// What the broker shows.
     pub fn status(&self) -> Value {
-        let port = self.status;
+        Self::status_at(self.status)
+    }
+
+    /// What a server of Session shows.
+    pub fn server_status(&self, place: usize) -> Value {
+        Self::status_at(self.shown[place])
+    }
+
+    fn status_at(port: u16) -> Value {
         let request =
             format!("GET /status HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
         let answer = talk(port, request.as_bytes()).expect("the broker answers");

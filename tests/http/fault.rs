@@ -1,6 +1,9 @@
 //! Faults one by one: each kind of docs/what-cannot-go-on.md, and what goes on.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
+
+use stp_tests::daemon::programs;
 
 use crate::bed::{Bed, code, content, until};
 use crate::liar::{Answer, End, Liar};
@@ -238,6 +241,36 @@ fn a_clock_that_is_wrong_is_no_reason_to_end() {
         assert_eq!(code(curl, LONG), 0, "{off}: {}", bed.said());
         assert_eq!(bed.got("got"), file);
     }
+}
+
+/// Two servers with different cluster keys are named before a session has to move, at the broker
+/// and at the server where none could go on; and when the file is copied, nothing is said any more.
+#[test]
+fn servers_with_different_cluster_keys_are_told_before_one_dies() {
+    let bed = Bed::new(&[]);
+    let bin = programs().expect("they are built").join("stp-server");
+    let made = Command::new(bin).arg("--new-cluster-key").arg(bed.path("other")).output();
+    assert!(made.expect("it runs").status.success());
+    std::fs::rename(bed.path("other"), bed.path("b.cluster")).expect("ours");
+    let (one, two) = (content(12, 60 * MB), content(12, 60 * MB));
+    let slow = |file: Vec<u8>| {
+        move |_: &str, _: usize| Answer {
+            rate: 4 * MB,
+            ..Answer::sized(60 * MB, "", &file, End::Close)
+        }
+    };
+    Liar::start(bed.ports[0], slow(one));
+    Liar::start(bed.ports[1], slow(two));
+    let _curl = bed.curl("/f", "got", &[]);
+    until("the broker says so", || {
+        let said = bed.status()["trouble"].to_string();
+        said.contains("b has another cluster key than a: ").then_some(())
+    });
+    let other = usize::from(bed.status()["sessions"][0]["server"] == "a");
+    until("the other server says so", || {
+        let said = bed.server_status(other)["trouble"].to_string();
+        said.contains("which is not in cluster_key_file").then_some(())
+    });
 }
 
 #[test]

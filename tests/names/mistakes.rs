@@ -224,6 +224,13 @@ fn of_getting_files(mistakes: &mut Mistakes<'_>) {
         24,
         &["not logged in", "session login"],
     );
+    mistakes.run(
+        "a program that asks for a name, without a log-in",
+        &["session", "run", "--", "curl", "-sS", "http://www.m.at.example.com.stp/"],
+        "",
+        6,
+        &["session: www.m.at.example.com.stp: ", "not logged in", "session login"],
+    );
     // The wrong passwords have used up her attempts; a new one comes every ten seconds.
     let (account, key) = (format!("alice@{}", world.sns_address), world.key_of_sns());
     let login = ["login", &account, "--key", &key, "--password-stdin"];

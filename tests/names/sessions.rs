@@ -4,7 +4,9 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use crate::world::{World, big_curl, noise, sha256, status, until};
+use serde_json::Value;
+
+use crate::world::{World, big_curl, get_unix, noise, sha256, status, until};
 
 const URL: &str = "http://www.web.at.demo.example.stp/alice/big.iso";
 
@@ -89,6 +91,34 @@ fn what_is_known_serves_while_the_directory_is_away() {
         status["directory"]["trouble"].is_null().then_some(())
     });
     assert!(world.curl(&["-o", "f", URL]).status.success());
+}
+
+/// A server with another key than its cluster's is named at the gateway and at the server, at once.
+#[test]
+fn a_server_with_another_cluster_key_is_named() {
+    let mut world = World::new();
+    world.add_server("a", &[], "");
+    world.add_server("b", &[], "");
+    let other = world.path("other.key");
+    world.run("stp-sns", &["cluster-key", "add", other.to_str().expect("text")], "");
+    let config = world.servers[1].config.clone();
+    world.servers[1].running = None;
+    let text = std::fs::read_to_string(&config).expect("it was written");
+    assert!(text.contains("cluster.key"), "{text}");
+    std::fs::write(&config, text.replace("cluster.key", "other.key")).expect("ours");
+    world.restart_server(1);
+    let trouble = |status: Value| status["trouble"].to_string();
+    until("the gateway says so", || {
+        let shown = get_unix(&world.path("sns.status"), "/status")?;
+        let said = trouble(serde_json::from_str(&shown).ok()?);
+        said.contains("server b has another cluster key than this gateway: ").then_some(())
+    });
+    let at = world.servers[1].status;
+    until("the server says so", || {
+        let said = trouble(status(at)?);
+        said.contains("b has another cluster key than the gateway: ").then_some(())
+    });
+    assert_eq!(trouble(status(world.servers[0].status).expect("it is there")), "[]");
 }
 
 #[test]

@@ -19,7 +19,7 @@ pub struct Server {
     pub address: SocketAddr,
     pub status: SocketAddr,
     pub key: String,
-    config: PathBuf,
+    pub config: PathBuf,
     pub running: Option<Running>,
 }
 

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::thread;
@@ -46,6 +46,45 @@ fn without_a_broker_our_names_and_addresses_fail_clearly() {
     let ours = origin.url("www.web.at.example.com.stp", "small");
     assert_eq!(bed.run("curl", &["-sS", &ours]).code, Some(6));
     assert_eq!(bed.run("curl", &["-sS", &origin.url("198.18.0.1", "small")]).code, Some(7));
+}
+
+/// A program that asked for a name while the broker lived is led to the host itself.
+#[test]
+fn a_virtual_address_of_a_dead_broker_leads_to_its_host_or_fails_as_configured() {
+    for (when_absent, expected) in [(WhenAbsent::Pass, "200\n"), (WhenAbsent::Fail, "111\n")] {
+        let mut rules = Rules { when_absent, ..Rules::loopback() };
+        rules.hosts.push(("localhost".to_owned(), IpAddr::V4(Ipv4Addr::LOCALHOST)));
+        let mut bed = Bed::new(rules);
+        let served = bed.path().join("served");
+        fs::create_dir(&served).unwrap();
+        fs::write(served.join("small"), "small\n").unwrap();
+        let origin = Origin::new(&served);
+        let url = origin.url("localhost", "small");
+        let port = url.split(['/', ':']).nth(4).unwrap();
+        let code = format!(
+            "import socket, sys\n\
+             at = socket.getaddrinfo('localhost', {port}, socket.AF_INET, socket.SOCK_STREAM)\n\
+             assert at[0][4][0] != '127.0.0.1', at\n\
+             print('ready', flush=True)\n\
+             sys.stdin.readline()\n\
+             s = socket.socket()\n\
+             try:\n\
+             \x20 s.connect(at[0][4]); s.sendall(b'GET /small HTTP/1.0\\r\\n\\r\\n')\n\
+             \x20 print(s.recv(100).split()[1].decode())\n\
+             except OSError as e: print(e.errno)\n"
+        );
+        let mut command = bed.shimmed("/usr/bin/python3");
+        command.args(["-c", &code]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (mut out, mut first) = (child.stdout.take().unwrap(), [0; 6]);
+        out.read_exact(&mut first).unwrap();
+        bed.kill_broker();
+        child.stdin.take().unwrap().write_all(b"\n").unwrap();
+        let mut said = String::new();
+        out.read_to_string(&mut said).unwrap();
+        child.wait().unwrap();
+        assert_eq!(said, expected, "{when_absent:?}");
+    }
 }
 
 #[test]
@@ -141,14 +180,15 @@ fn a_broker_that_dies_during_a_connect_refuses_it() {
     assert!(failed.iter().any(|end| seen.0.ends_with(end)) && seen.1 == Some(0), "{seen:?}");
 }
 
+/// With `when_absent = "pass"` the host itself is wanted, and the system knows no such host.
 #[test]
-fn a_broker_that_dies_between_name_and_connect_refuses_it() {
+fn a_broker_that_dies_between_name_and_connect_leaves_a_host_that_is_not_there() {
     let code = "a = socket.getaddrinfo('mirror.test', 2000, 0, socket.SOCK_STREAM)[0][4]; ready()\n\
         sys.stdin.read(); import time; time.sleep(0.6)\n\
         told(lambda: socket.create_connection(a, 5))\n\
         told(lambda: socket.getaddrinfo('mirror.test', 2000))\n";
     let (seen, code) = seen_when_the_broker_dies(&format!("{READY}{code}"));
-    assert!(seen.starts_with("ECONNREFUSED\n") && code == Some(0), "{seen}");
+    assert!(seen.starts_with("EHOSTUNREACH\n") && code == Some(0), "{seen}");
 }
 
 #[test]

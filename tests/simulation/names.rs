@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use stp_proto::lookup::{
     Announce, Answer, Ask, Body, ChangeEndpoint, NewEndpoint, NewService, OneEndpoint, OneName,
-    OneService, Protocol, Refusal, Request, ServiceFound,
+    OneService, Protocol, Refusal, Request, ServiceFound, Told,
 };
+use stp_proto::profile::Profile;
 use stp_proto::select::Rank;
 use stp_proto::time::Instant;
 
@@ -337,6 +338,7 @@ impl World {
                     addresses: vec![addresses[server]].into(),
                     services: vec![FILES.parse().expect("a name")].into(),
                     inventory: [0; 32],
+                    told: Told::new(&Profile::default(), 0),
                 })
             }
             (_, Owned::Nothing) => Ask::NewEndpoint(NewEndpoint {

@@ -245,8 +245,7 @@ impl Porter {
                 count(&self.counters.resolved);
                 let (reply, answer) = oneshot::channel();
                 let host = resolve.host.to_owned();
-                let is_elsewhere = info.is_elsewhere;
-                let request = ResolveRequest { host, port: resolve.port, is_elsewhere, reply };
+                let request = ResolveRequest { host, port: resolve.port, info, reply };
                 let resolved = self.ask(Request::Resolve(request), answer).await;
                 Reply::Resolved(resolved.unwrap_or(Resolved::TryAgain))
             }

@@ -36,8 +36,8 @@ pub struct ResolveRequest {
     pub host: String,
     /// The port it is wanted for, where the app said one.
     pub port: Option<u16>,
-    /// It runs in another network namespace than the broker.
-    pub is_elsewhere: bool,
+    /// Who wants it.
+    pub info: AppInfo,
     pub(super) reply: oneshot::Sender<Resolved>,
 }
 

@@ -6,7 +6,7 @@ use super::MessageError;
 use super::field::{Field, FilePath, List, Reader, choice, record};
 use super::login::{KdfCost, SALT_BYTES};
 use super::message::{decode, encode};
-use super::record::Location;
+use super::record::{Location, Told};
 use crate::name::Name;
 
 /// An answer with the number of its request.
@@ -105,6 +105,8 @@ record! {
         pub files_wanted: bool,
         /// Users whose tickets of before are good for nothing. Each is told once on a link.
         pub revoked: List<Revoked>,
+        /// What the directory is.
+        pub told: Told,
     }
 }
 

@@ -33,7 +33,7 @@ pub use grant::{GRANT_MAX, Grant, GrantError, GrantFor};
 pub use login::{KdfCost, SALT_BYTES, login_statement, user_is_good};
 pub use message::{decode_servers, encode_servers};
 pub use rank::{Network, Networks, UNKNOWN_HOPS};
-pub use record::{EndpointName, FileEntry, Location, Protocol, Server};
+pub use record::{EndpointName, FileEntry, Location, Protocol, Server, Told};
 pub use request::{
     Announce, Ask, ChangeEndpoint, ChangeService, Files, Locate, Login, NewEndpoint, NewService,
     OneEndpoint, OneName, OneService, Prove, Request, Unwatch,

@@ -7,6 +7,7 @@ use core::str::FromStr;
 use super::MessageError;
 use super::field::{Field, FilePath, List, Reader, record};
 use crate::name::{Name, NameError};
+use crate::profile::{Profile, Version};
 
 /// An endpoint's name, `object@domain`: the named, movable thing that has services.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -57,6 +58,37 @@ impl Field for EndpointName {
 
     fn read(from: &mut Reader<'_>, name: &'static str) -> Result<Self, MessageError> {
         String::read(from, name)?.parse().map_err(|_| MessageError::BadValue(name))
+    }
+}
+
+record! {
+    /// What a daemon says of itself to another of its cluster.
+    pub struct Told {
+        /// The three numbers of its version, a byte each from the highest but one on.
+        pub version: u32,
+        /// Public ids of its cluster keys, the one that seals first.
+        pub keys: List<u32>,
+        /// What time it is there, in milliseconds since 1970.
+        pub unix_ms: u64,
+    }
+}
+
+impl Told {
+    /// From a profile and the time.
+    #[must_use]
+    pub fn new(profile: &Profile, unix_ms: u64) -> Told {
+        let [major, minor, patch] = profile.version.0;
+        let version = u32::from_be_bytes([0, major, minor, patch]);
+        let keys: Vec<u32> = profile.keys.into_iter().filter(|id| *id != 0).collect();
+        Told { version, keys: keys.into(), unix_ms }
+    }
+
+    /// As the profile that it was made of.
+    #[must_use]
+    pub fn profile(&self) -> Profile {
+        let [_, major, minor, patch] = self.version.to_be_bytes();
+        let keys = core::array::from_fn(|place| self.keys.get(place).copied().unwrap_or_default());
+        Profile { version: Version([major, minor, patch]), keys }
     }
 }
 

@@ -4,7 +4,7 @@ use core::net::{IpAddr, SocketAddr};
 
 use super::field::{FilePath, List, choice, record};
 use super::message::{decode, encode};
-use super::record::{EndpointName, FileEntry, Protocol, addresses_are_good};
+use super::record::{EndpointName, FileEntry, Protocol, Told, addresses_are_good};
 use super::{MessageError, user_is_good};
 use crate::name::Name;
 
@@ -150,6 +150,8 @@ record! {
         pub services: List<Name>,
         /// SHA-256 over its list of files; tells whether the directory has the same list.
         pub inventory: [u8; 32],
+        /// What it is, to be compared with the others of the cluster.
+        pub told: Told,
     }
 }
 

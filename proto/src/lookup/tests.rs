@@ -4,6 +4,7 @@ use core::net::{IpAddr, SocketAddr};
 
 use super::*;
 use crate::name::Name;
+use crate::profile::{Profile, Version};
 
 fn name() -> Name {
     "www.web@example.com".parse().unwrap()
@@ -53,6 +54,7 @@ fn asks() -> Vec<Ask> {
             addresses: sockets(),
             services: vec![name()].into(),
             inventory: [5; 32],
+            told: told(),
         }),
         Ask::Files(Files {
             server: "a".into(),
@@ -66,6 +68,13 @@ fn asks() -> Vec<Ask> {
         Ask::Prove(Prove { signature: [4; 64] }),
         Ask::Locate(Locate { service: Some(name()), path: Some(path("/big.iso")), from: 1 << 40 }),
     ]
+}
+
+fn told() -> Told {
+    let profile = Profile { version: Version([1, 2, 3]), keys: [7, 8, 0] };
+    let told = Told::new(&profile, 1_700_000_000_123);
+    assert_eq!(told.profile(), profile);
+    told
 }
 
 fn bodies() -> Vec<Body> {
@@ -88,6 +97,7 @@ fn bodies() -> Vec<Body> {
             lease_s: 30,
             files_wanted: true,
             revoked: vec![Revoked { user: "alice".into(), until: 1_700_000_000 }].into(),
+            told: told(),
         }),
         Body::Challenge(Challenge {
             nonce: [1; 32],

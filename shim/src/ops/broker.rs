@@ -142,7 +142,8 @@ pub fn name_of(ip: IpAddr) -> Option<Host> {
 pub struct Host([u8; HOST_BYTES_MAX + 1]);
 
 impl Host {
-    fn new(name: &str) -> Option<Host> {
+    /// A name, if it is not too long.
+    pub fn new(name: &str) -> Option<Host> {
         let mut host = Host([0; HOST_BYTES_MAX + 1]);
         host.0[..HOST_BYTES_MAX].get_mut(..name.len())?.copy_from_slice(name.as_bytes());
         Some(host)

@@ -21,7 +21,7 @@ use super::kept::{CONNECT_INTERRUPTED, CONNECT_REPORTED, Kept, OWN};
 use super::references::{Lost, References};
 use super::socket::{hung_up, is_pending, ours};
 use super::swap::{self, FileFlags};
-use super::{broker, process, stream};
+use super::{broker, process, stream, told};
 use crate::address::from_kernel;
 use crate::map;
 use crate::outcome::{Bypass, Outcome};
@@ -88,15 +88,21 @@ pub fn decide(fd: Fd, address: &[u8], swapped: &Cell<bool>) -> Outcome<Next> {
 /// The host behind a virtual address, if this port of it is not routed: a name is asked for
 /// without a port in most cases, so its virtual address also meets ports that are not ours.
 fn other_port(destination: &SocketAddr) -> Option<Host> {
-    let host = broker::name_of(destination.ip().to_canonical())?;
+    let host = host_behind(destination)?;
     let name = host.as_c_str().to_bytes();
     let routed = Name::is_host(name) || map::host(name, Some(destination.port()));
     (!routed).then_some(host)
 }
 
+/// The name that stands behind a virtual address, from the broker or as this process was told it.
+fn host_behind(destination: &SocketAddr) -> Option<Host> {
+    let ip = destination.ip().to_canonical();
+    broker::name_of(ip).or_else(|| told::name_of(ip))
+}
+
 /// The host behind a virtual address, to be connected to without a session.
 fn elsewhere(destination: &SocketAddr) -> Outcome<Next> {
-    match broker::name_of(destination.ip().to_canonical()) {
+    match host_behind(destination) {
         Some(host) => Outcome::Ours(Next::Elsewhere(host, destination.port())),
         None => Outcome::Errno(libc::ENETUNREACH),
     }
@@ -167,7 +173,7 @@ fn open(
     let flags = FileFlags::of(fd)?;
     let new = match broker::dial() {
         Ok(new) => new,
-        Err(errno) => return Ok(without_broker(errno, why)),
+        Err(errno) => return Ok(without_broker(errno, destination, why)),
     };
     let references = match carried(fd, destination, why) {
         Ok(references) => references,
@@ -188,7 +194,7 @@ fn open(
         Err(errno) => {
             raw::close(new);
             match errno {
-                libc::EMFILE | libc::ENFILE => Ok(without_broker(errno, why)),
+                libc::EMFILE | libc::ENFILE => Ok(without_broker(errno, destination, why)),
                 _ => Err(errno),
             }
         }
@@ -215,15 +221,23 @@ fn carried(
 }
 
 /// A program that has no descriptor left for the swap is as one that finds no broker.
-fn without_broker(errno: Errno, why: Match) -> Outcome<Next> {
+fn without_broker(errno: Errno, destination: &SocketAddr, why: Match) -> Outcome<Next> {
     let full = matches!(errno, libc::EMFILE | libc::ENFILE);
     if !full {
         map::doubt();
     }
+    let failed = Outcome::Errno(if full { errno } else { libc::ECONNREFUSED });
     match (why, map::when_absent()) {
-        (Match::Virtual, _) | (_, WhenAbsent::Fail) if full => Outcome::Errno(errno),
-        (Match::Virtual, _) | (_, WhenAbsent::Fail) => Outcome::Errno(libc::ECONNREFUSED),
+        (_, WhenAbsent::Fail) => failed,
         (Match::Routed, WhenAbsent::Pass) => Outcome::Bypass(Bypass::BrokerAbsent),
+        (Match::Virtual, WhenAbsent::Pass) => {
+            match told::name_of(destination.ip().to_canonical()) {
+                Some(host) if !Name::is_host(host.as_c_str().to_bytes()) => {
+                    Outcome::Ours(Next::Elsewhere(host, destination.port()))
+                }
+                _ => failed,
+            }
+        }
     }
 }
 

@@ -15,4 +15,5 @@ pub mod resolve;
 pub mod socket;
 pub mod stream;
 pub mod swap;
+pub mod told;
 pub mod wait;

@@ -9,7 +9,7 @@ use stp_proto::local::wire::{HOST_BYTES_MAX, Resolve, Resolved};
 use stp_proto::name::Name;
 
 use super::broker::{self, Host};
-use super::process;
+use super::{process, told};
 use crate::address::from_kernel;
 use crate::map;
 use crate::outcome::{Bypass, Outcome};
@@ -42,6 +42,7 @@ pub fn decide(host: &[u8], service: Option<&[u8]>) -> Outcome<Answer> {
     match broker::resolve(Resolve { host, port }) {
         Some(Resolved::Virtual { v4, v6 }) => {
             process::knows_virtual_now();
+            told::remember(host, v4, v6);
             Outcome::Ours(Answer::Virtual(v4, v6))
         }
         Some(Resolved::NotRouted) if !own => Outcome::Bypass(Bypass::OtherName),

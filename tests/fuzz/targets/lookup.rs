@@ -12,7 +12,7 @@ use stp_proto::lookup::{
     Created, Done, EndpointFound, EndpointName, FileEntry, FilePath, Files, KdfCost, List, Locate,
     Located, Location, Login, MESSAGE_MAX, MessageError, NewEndpoint, NewService, OneEndpoint,
     OneName, OneService, PATH_MAX, Protocol, Prove, Refusal, Refused, Request, Revoked, Server,
-    ServiceFound, TEXT_MAX, Unwatch, Welcome, decode_servers, encode_servers,
+    ServiceFound, TEXT_MAX, Told, Unwatch, Welcome, decode_servers, encode_servers,
 };
 use stp_proto::name::Name;
 
@@ -56,6 +56,10 @@ fn survives<T: PartialEq + Debug>(
 fn list<T>(draw: &mut Draw<'_>, item: impl Fn(&mut Draw<'_>) -> T) -> List<T> {
     let count = draw.pick(&[0, 1, 2, 3, 5, 64]);
     (0..count).map(|_| item(draw)).collect::<Vec<_>>().into()
+}
+
+fn told(draw: &mut Draw<'_>) -> Told {
+    Told { version: draw.u32(), keys: list(draw, |draw| draw.u32()), unix_ms: draw.position() }
 }
 
 fn name(draw: &mut Draw<'_>) -> Name {
@@ -129,6 +133,7 @@ fn ask(draw: &mut Draw<'_>) -> Ask {
             addresses: list(draw, |draw| draw.address()),
             services: list(draw, name),
             inventory: draw.array(),
+            told: told(draw),
         }),
         12 => Ask::Files(Files {
             server: draw.text(TEXT_MAX),
@@ -191,6 +196,7 @@ fn body(draw: &mut Draw<'_>) -> Body {
             lease_s: draw.u32(),
             files_wanted: draw.bool(),
             revoked: list(draw, |draw| Revoked { user: draw.text(64), until: draw.position() }),
+            told: told(draw),
         }),
         7 => Body::Challenge(Challenge {
             nonce: draw.array(),

@@ -60,7 +60,7 @@ fn value(draw: &mut Draw<'_>) -> Vec<u8> {
         2 => {
             let addresses = (0..draw.below(4)).map(|_| draw.address()).collect();
             let services = (0..draw.below(4)).map(|_| draw.labels(2)).collect();
-            json(&Announced { key, addresses, services })
+            json(&Announced { key, addresses, services, told: (draw.array(), [draw.u32(); 3]) })
         }
         _ => draw.bytes(200),
     }
