@@ -496,6 +496,7 @@ impl<M: Means> Far for SessionFar<M> {
             | Event::Established { .. }
             | Event::EndReceived
             | Event::Acknowledged(_)
+            | Event::LeaveAsked
             | Event::Stays { .. } => return Act::Nothing,
         };
         self.carry_out(now, session, actions)

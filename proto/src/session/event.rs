@@ -235,6 +235,8 @@ pub enum Event {
         /// The reason in words, for a person.
         text: String,
     },
+    /// Acceptor: the broker was asked to go elsewhere.
+    LeaveAsked,
     /// Acceptor: the broker stays.
     Stays {
         /// What the broker gave as its reason.

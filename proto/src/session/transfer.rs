@@ -47,6 +47,7 @@ impl Session {
             (self.role.daemon, self.state, self.links.attached)
         {
             self.outbox.frame(link, Control::AskTransfer(reason, text.to_string()));
+            self.outbox.event(Event::LeaveAsked);
         }
     }
 

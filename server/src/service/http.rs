@@ -240,7 +240,12 @@ impl<S: Streams, M: Seal> Http<S, M> {
             }
         };
         debug_assert_eq!(at, session.positions().end, "nothing waits before a ticket");
-        let ticket = mint.seal((covers, at), Exchange::Http(exchange));
+        let mut ticket = mint.seal((covers, at), Exchange::Http(exchange.clone()));
+        if ticket.is_empty()
+            && let Some(short) = exchange.shortened()
+        {
+            ticket = mint.seal((covers, at), Exchange::Http(short));
+        }
         let made = !ticket.is_empty();
         if made {
             let offer = TicketOffer { at, covers, seam_from, transferable: true, ticket };
@@ -387,6 +392,7 @@ impl<S: Streams, M: Seal> Near for Http<S, M> {
                     self.offer(now, session, offer);
                 }
             }
+            Event::LeaveAsked => self.machine.leaves(now),
             Event::Stays { .. } => self.machine.stays(now),
             Event::Attached { .. } => self.machine.linked(),
             Event::Lost { .. } => self.machine.unlinked(),

@@ -27,10 +27,13 @@ pub fn run(data: &[u8]) {
     let passed = if lies { draw.position() } else { u64::from(draw.u32()) % HAVE_MAX };
     let have = head_at.saturating_add(passed);
     let body_at = head_at.saturating_add(response.len() as u64);
-    let chunks = None;
-    let (request_head, response_head) = (request.to_vec(), response.to_vec());
-    let exchange =
-        Exchange::Response { request: request_head, response: response_head, head_at, chunks };
+    let exchange = Exchange::Response {
+        request: request.to_vec(),
+        response: response.to_vec(),
+        head_at,
+        shortened: lies && draw.bool(),
+        chunks: None,
+    };
     let first = original(request, response).and_then(|head| head.range).map_or(0, |r| r.first);
     let proof = if lies {
         let (from, until) = draw.span();

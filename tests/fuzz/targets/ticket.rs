@@ -56,7 +56,8 @@ fn exchange(draw: &mut Draw<'_>) -> Exchange {
     }
     let (request, response) = (draw.bytes(2_000), draw.bytes(2_000));
     let (head_at, chunks) = (draw.position(), draw.bool().then(|| base(draw)));
-    Exchange::Http(http::Exchange::Response { request, response, head_at, chunks })
+    let shortened = draw.bool();
+    Exchange::Http(http::Exchange::Response { request, response, head_at, shortened, chunks })
 }
 
 fn base(draw: &mut Draw<'_>) -> http::Base {

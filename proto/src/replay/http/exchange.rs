@@ -3,6 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::chunks::Base;
+use super::head::{RequestHead, ResponseHead};
 
 /// Where an exchange stands, for a server that was not there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +32,10 @@ pub enum Exchange {
         response: Vec<u8>,
         /// Down position of the first byte of the response head.
         head_at: u64,
+        /// The response head is not what the app got, but a shorter one that says the same of the
+        /// body. Where it is said to begin, it ends where the app's does.
+        #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+        shortened: bool,
         /// How a body in chunks is cut; none for other bodies.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         chunks: Option<Base>,
@@ -38,6 +43,21 @@ pub enum Exchange {
 }
 
 impl Exchange {
+    /// The same in less room, if that can be: a response head only as far as it must be known when
+    /// the app has all of it.
+    #[must_use]
+    pub fn shortened(&self) -> Option<Self> {
+        let Self::Response { request, response, head_at, shortened: false, chunks } = self else {
+            return None;
+        };
+        let question = RequestHead::parse(request).ok()??.0;
+        let short = ResponseHead::short(response, &question)?;
+        let saved = response.len().checked_sub(short.len())?;
+        let head_at = head_at.checked_add(u64::try_from(saved).ok()?)?;
+        let (request, chunks) = (request.clone(), chunks.clone());
+        Some(Self::Response { request, response: short, head_at, shortened: true, chunks })
+    }
+
     /// With this base of its chunks.
     #[must_use]
     pub(super) fn cut(mut self, base: Option<Base>) -> Self {
@@ -69,7 +89,9 @@ mod latin {
         if bytes.len() > LONG {
             let packed = miniz_oxide::deflate::compress_to_vec(bytes, LEVEL);
             let packed = STANDARD_NO_PAD.encode(packed);
-            return serializer.collect_str(&format_args!("{MARK}{packed}"));
+            if packed.len() < bytes.len() {
+                return serializer.collect_str(&format_args!("{MARK}{packed}"));
+            }
         }
         let text: String = bytes.iter().map(|&byte| char::from(byte)).collect();
         serializer.serialize_str(&text)

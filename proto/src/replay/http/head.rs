@@ -4,6 +4,8 @@
 //! chunks that are not the last coding) is an error here: the stream is then opaque.
 
 use super::body::Framing;
+use super::parts::{self, First, Parts};
+use super::range::{ContentRange, number};
 
 /// A longer head is not followed: the stream is opaque from there on.
 pub const HEAD_MAX: usize = 64 * 1024;
@@ -40,6 +42,8 @@ pub struct RequestHead {
     pub keep_alive: bool,
     /// The app wants a part of one version only, of which it has another part.
     pub conditional: bool,
+    /// Range as written.
+    pub range: Option<String>,
 }
 
 impl RequestHead {
@@ -68,6 +72,7 @@ impl RequestHead {
                     .iter()
                     .any(|name| header.name.eq_ignore_ascii_case(name))
             }),
+            range: field(request.headers, "range"),
         };
         Ok(Some((head, length)))
     }
@@ -84,7 +89,8 @@ impl RequestHead {
 pub struct ResponseHead {
     /// The status code.
     pub status: u16,
-    /// How long the body is.
+    /// How long the body is. In a response of several ranges that can be told in other words, what
+    /// stands before the first of them counts with the head.
     pub framing: Framing,
     /// The length named in the head, also where no body follows it.
     pub length: Option<u64>,
@@ -98,11 +104,25 @@ pub struct ResponseHead {
     pub encoding: Option<String>,
     /// What a 206 holds; `None` for any other status, and for a 206 of several ranges.
     pub range: Option<ContentRange>,
+    /// What the parts of a 206 of several ranges are told apart by.
+    boundary: Option<Vec<u8>>,
+    /// The several ranges of a 206, if what stands between them is known.
+    pub parts: Option<Parts>,
 }
 
 impl ResponseHead {
-    /// Parses `bytes` if they hold a whole head; also says how long the head is.
+    /// Parses `bytes` if they hold a whole head; also says how long the head is. With several
+    /// ranges, what stands before the first of them belongs to it.
     pub fn parse(bytes: &[u8], to: &RequestHead) -> Result<Option<(Self, usize)>, HeadError> {
+        let Some((head, length)) = Self::alone(bytes, to)? else { return Ok(None) };
+        Ok(head.with_first(&bytes[length..], to).map(|(head, more)| (head, length + more)))
+    }
+
+    /// As [`ResponseHead::parse`], without anything of the body.
+    pub(super) fn alone(
+        bytes: &[u8],
+        to: &RequestHead,
+    ) -> Result<Option<(Self, usize)>, HeadError> {
         let mut headers = fields_of(bytes);
         let mut response = httparse::Response::new(&mut headers);
         let parsed = lenient().parse_response(&mut response, bytes)?;
@@ -121,7 +141,9 @@ impl ResponseHead {
             (Coding::Other, _) | (Coding::None, None) => Framing::Close,
         };
         let text = |name| field(response.headers, name);
-        let range = (status == 206).then(|| text("content-range")).flatten();
+        let partial = |name| (status == 206).then(|| text(name)).flatten();
+        let range = partial("content-range");
+        let several = partial("content-type").filter(|_| matches!(framing, Framing::Length(_)));
         let head = Self {
             status,
             framing,
@@ -130,9 +152,55 @@ impl ResponseHead {
             etag: text("etag"),
             modified: text("last-modified"),
             encoding: text("content-encoding"),
+            boundary: several.as_deref().and_then(parts::boundary).filter(|_| range.is_none()),
             range: range.as_deref().and_then(ContentRange::parse),
+            parts: None,
         };
         Ok(Some((head, length)))
+    }
+
+    /// Goes on with the front of the body, if there are several ranges: none until what stands
+    /// before the first of them is whole. Also says how much of the body that is.
+    pub(super) fn with_first(&self, body: &[u8], to: &RequestHead) -> Option<(Self, usize)> {
+        let (Some(boundary), Framing::Length(length)) = (&self.boundary, self.framing) else {
+            return Some((self.clone(), 0));
+        };
+        let body = &body[..usize::try_from(length).unwrap_or(usize::MAX).min(body.len())];
+        let (count, parts) = match parts::first(boundary, body) {
+            First::Partial if u64::try_from(body.len()).is_ok_and(|come| come < length) => {
+                return None;
+            }
+            First::Partial | First::Other => (body.len(), None),
+            First::Whole(count) => {
+                let asked = to.range.as_deref().unwrap_or_default();
+                (count, Parts::make(boundary, &body[..count], asked, length))
+            }
+        };
+        let left = length - u64::try_from(count).unwrap_or(length);
+        Some((Self { framing: Framing::Length(left), parts, ..self.clone() }, count))
+    }
+
+    /// A shorter head that says the same, if it can be made of this one.
+    pub(super) fn short(bytes: &[u8], to: &RequestHead) -> Option<Vec<u8>> {
+        let (head, _) = Self::parse(bytes, to).ok()??;
+        let mut headers = fields_of(bytes);
+        let mut response = httparse::Response::new(&mut headers);
+        let parsed = lenient().parse_response(&mut response, bytes).ok()?;
+        let httparse::Status::Complete(length) = parsed else { return None };
+        let version = response.version?;
+        let mut short = format!("HTTP/1.{version} {} \r\n", head.status).into_bytes();
+        for header in response.headers.iter() {
+            if NEEDED.iter().any(|name| header.name.eq_ignore_ascii_case(name)) {
+                short.extend_from_slice(header.name.as_bytes());
+                short.extend_from_slice(b": ");
+                short.extend_from_slice(header.value);
+                short.extend_from_slice(b"\r\n");
+            }
+        }
+        short.extend_from_slice(b"\r\n");
+        short.extend_from_slice(&bytes[length..]);
+        let same = Self::parse(&short, to).ok()?? == (head, short.len());
+        same.then_some(short)
     }
 
     /// The validator that promises equal bytes, if there is one.
@@ -153,6 +221,18 @@ fn lenient() -> httparse::ParserConfig {
         .ignore_invalid_headers_in_responses(true);
     config
 }
+
+/// Fields that decide how a response goes on.
+const NEEDED: [&str; 8] = [
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "etag",
+    "last-modified",
+    "content-encoding",
+    "content-range",
+    "content-type",
+];
 
 const FRAMING: [&str; 2] = ["content-length", "transfer-encoding"];
 
@@ -176,33 +256,6 @@ fn framing_fields(headers: &[httparse::Header<'_>]) -> usize {
         })
     };
     headers.iter().filter(about).count()
-}
-
-/// `Content-Range: bytes first-last/total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ContentRange {
-    /// First byte of the file that is in the body.
-    pub first: u64,
-    /// Last byte of the file that is in the body.
-    pub last: u64,
-    /// Length of the file; `None` if the server wrote `*`.
-    pub total: Option<u64>,
-}
-
-impl ContentRange {
-    fn parse(text: &str) -> Option<Self> {
-        let (unit, rest) = text.trim().split_once(' ')?;
-        if !unit.eq_ignore_ascii_case("bytes") {
-            return None;
-        }
-        let (range, total) = rest.trim().split_once('/')?;
-        let (first, last) = range.split_once('-')?;
-        let (first, last) = (number(first)?, number(last)?);
-        let total = if total == "*" { None } else { Some(number(total)?) };
-        // The position behind the last byte is a number too.
-        let sound = first <= last && last < total.unwrap_or(u64::MAX);
-        sound.then_some(Self { first, last, total })
-    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -261,13 +314,6 @@ fn field(headers: &[httparse::Header<'_>], name: &str) -> Option<String> {
         return None;
     }
     Some(std::str::from_utf8(value).ok()?.trim().to_owned())
-}
-
-/// Digits only: no sign, no blanks inside.
-fn number(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    digits.then(|| text.parse().ok()).flatten()
 }
 
 #[cfg(test)]

@@ -43,6 +43,10 @@ pub struct Observer {
     down: u64,
     request: Message<RequestHead>,
     response: Message<ResponseHead>,
+    /// A response head that is whole, and its length, while what belongs to it of the body is not.
+    alone: Option<(ResponseHead, usize)>,
+    /// The response head is not what the app got, but a shorter one.
+    shortened: bool,
     /// Interim heads of this exchange have been let go.
     interim: bool,
     /// The response can be continued.
@@ -64,6 +68,8 @@ impl Observer {
             down,
             request: Message::new(up),
             response: Message::new(down),
+            alone: None,
+            shortened: false,
             interim: false,
             continuable: false,
             held: false,
@@ -100,12 +106,16 @@ impl Observer {
     pub fn inside(
         up: u64,
         down: u64,
-        (request, response, head_at): (&[u8], &[u8], u64),
+        (request, response, head_at, shortened): (&[u8], &[u8], u64, bool),
         seam: Option<Seam>,
     ) -> Option<Self> {
         let mut observer = Self::asked(up, head_at, request)?;
-        let (taken, event) = observer.down(response);
-        if taken != response.len() || event != Down::Head || !observer.continuable {
+        let mut rest = response;
+        while !rest.is_empty() && !observer.held {
+            let (taken, _) = observer.down(rest);
+            rest = rest.get(taken..).filter(|_| taken > 0)?;
+        }
+        if !rest.is_empty() || !observer.held || !observer.continuable {
             return None;
         }
         let passed = down.checked_sub(observer.body_at())?;
@@ -115,7 +125,7 @@ impl Observer {
             Framing::Empty => Body::new(Framing::Empty),
         };
         observer.seam = seam.or(observer.seam.take());
-        observer.held = false;
+        (observer.held, observer.shortened) = (false, shortened);
         observer.down = down;
         observer.finish();
         Some(observer)
@@ -242,6 +252,9 @@ impl Observer {
             }
             Ok(None) => (taken, Up::More),
             Ok(Some(_)) => self.not_http(taken, "a request head ends in two places"),
+            Err(_) if self.request.raw.starts_with(b"PRI * HTTP/2") => {
+                self.not_http(taken, "HTTP/2 in clear")
+            }
             Err(_) => self.not_http(taken, "not an HTTP/1 request"),
         }
     }
@@ -281,14 +294,17 @@ impl Observer {
     }
 
     fn down_head(&mut self, bytes: &[u8]) -> (usize, Down) {
+        if let Some((head, length)) = self.alone.take() {
+            return self.down_first(head, length, bytes);
+        }
         let Scanned { taken, look } = self.response.scan.take(bytes);
         self.response.raw.extend_from_slice(&bytes[..taken]);
         let Some(request) = &self.request.head else { return (0, Down::Opaque) };
-        let parsed = if look { ResponseHead::parse(&self.response.raw, request) } else { Ok(None) };
+        let parsed = if look { ResponseHead::alone(&self.response.raw, request) } else { Ok(None) };
         let why = match parsed {
             _ if self.response.raw.len() > HEAD_MAX => "a response head is too long",
             Ok(Some((head, length))) if length == self.response.raw.len() => {
-                return (taken, self.response_head_whole(head));
+                return (taken, self.down_first(head, length, &[]).1);
             }
             Ok(None) => return (taken, Down::More),
             Ok(Some(_)) => "a response head ends in two places",
@@ -296,6 +312,23 @@ impl Observer {
         };
         self.become_opaque(why);
         (taken, Down::Opaque)
+    }
+
+    /// Takes what belongs to a head, whose own length this is, of the front of a body.
+    fn down_first(&mut self, head: ResponseHead, length: usize, bytes: &[u8]) -> (usize, Down) {
+        let Some(request) = &self.request.head else { return (0, Down::Opaque) };
+        let before = self.response.raw.len();
+        self.response.raw.extend_from_slice(bytes);
+        match head.with_first(&self.response.raw[length..], request) {
+            Some((head, more)) => {
+                self.response.raw.truncate(length + more);
+                (length + more - before, self.response_head_whole(head))
+            }
+            None => {
+                self.alone = Some((head, length));
+                (bytes.len(), Down::More)
+            }
+        }
     }
 
     fn response_head_whole(&mut self, head: ResponseHead) -> Down {
@@ -345,10 +378,11 @@ impl Observer {
     }
 
     fn continuable_with(&self, head: &ResponseHead) -> bool {
+        let is_known = head.status != 206 || head.range.is_some();
         self.request.head.as_ref().is_some_and(RequestHead::repeatable)
             && match head.framing {
-                Framing::Empty | Framing::Length(_) => head.status != 206 || head.range.is_some(),
-                Framing::Close | Framing::Chunked => head.status != 206,
+                Framing::Empty | Framing::Length(_) => is_known || head.parts.is_some(),
+                Framing::Close | Framing::Chunked => is_known,
             }
     }
 
@@ -429,10 +463,11 @@ impl Observer {
                 return format!("{method}, which is never sent twice");
             }
             (None, Some(request), _) if !request.repeatable() => "a request with a body",
-            (None, _, Some(head)) if head.status == 206 && head.range.is_some() => {
-                "a part of a file without its length"
+            (None, _, Some(head))
+                if head.status == 206 && head.range.is_none() && head.parts.is_none() =>
+            {
+                "a response of several ranges that are not as they were asked for"
             }
-            (None, _, Some(head)) if head.status == 206 => "a response of several ranges",
             _ => "heads too long for a ticket",
         };
         why.to_owned()
@@ -457,6 +492,7 @@ impl Observer {
         if self.response.head.is_some() {
             return Vec::new();
         }
+        self.alone = None;
         let held = std::mem::take(&mut self.response.raw);
         self.response.scan = Scan::default();
         self.down += count(held.len());
@@ -474,6 +510,7 @@ impl Observer {
                 request: self.request.raw.clone(),
                 response: self.response.raw.clone(),
                 head_at: self.response.at,
+                shortened: self.shortened,
                 chunks: None,
             })
         } else if self.unsafe_request() {
@@ -542,6 +579,7 @@ impl Observer {
         self.request = Message::new(self.up);
         self.response = Message::new(self.down);
         (self.interim, self.continuable, self.seam) = (false, false, None);
+        self.shortened = false;
         self.ended = true;
     }
 }

@@ -9,7 +9,9 @@
 
 use super::body::Framing;
 use super::exchange::Exchange;
-use super::head::{ContentRange, RequestHead, ResponseHead};
+use super::head::{RequestHead, ResponseHead};
+use super::parts::Parts;
+use super::range::ContentRange;
 use super::splice::{Had, Splice};
 use super::translate::Decoder;
 use crate::chain::{self, Mark};
@@ -78,7 +80,7 @@ impl Plan {
         proof: Option<SeamProof>,
         policy: Policy,
     ) -> Result<Self, NoReplay> {
-        let (request, response, head_at, chunks) = match exchange {
+        let (request, response, head_at, shortened, chunks) = match exchange {
             Exchange::Idle { .. } if have != at => {
                 let text = format!(
                     "{} bytes of a response without known length have been received",
@@ -89,8 +91,8 @@ impl Plan {
             Exchange::Interim { interim, head_at } => return interim_rest(interim, *head_at, have),
             Exchange::Idle { close: true } => return Ok(Self::Closed),
             Exchange::Idle { close: false } => return Ok(Self::Fresh),
-            Exchange::Response { request, response, head_at, chunks } => {
-                (request, response, *head_at, chunks)
+            Exchange::Response { request, response, head_at, shortened, chunks } => {
+                (request, response, *head_at, *shortened, chunks)
             }
         };
         let broken = || mismatch("the ticket holds no exchange that can be continued");
@@ -101,9 +103,17 @@ impl Plan {
         if length != request.len()
             || head_length != response.len()
             || !question.repeatable()
-            || original.range.is_some() != partial
+            || (original.range.is_some() || original.parts.is_some()) != partial
         {
             return Err(broken());
+        }
+        if shortened && have == at && chunks.is_none() && at < head_at {
+            return Ok(Self::Again { request: request.clone() });
+        }
+        let response_length = u64::try_from(response.len()).unwrap_or(u64::MAX);
+        if shortened && have < head_at.saturating_add(response_length) {
+            let text = format!("a long head was cut at byte {have}");
+            return Err(NoReplay::new(NoReplayKind::Unsafe, text));
         }
         let Some(passed) = have.checked_sub(head_at) else {
             return Err(mismatch(format!("received {have}, but the response begins at {head_at}")));
@@ -117,7 +127,7 @@ impl Plan {
         let body = match (original.framing, chunks) {
             (Framing::Empty, None) => Some(0),
             (Framing::Length(length), None) => Some(length),
-            (Framing::Close, None) | (Framing::Chunked, Some(_)) if !partial => None,
+            (Framing::Close, None) | (Framing::Chunked, Some(_)) => None,
             _ => return Err(broken()),
         };
         if let Some(body) = body.filter(|body| body_have > *body) {
@@ -127,7 +137,6 @@ impl Plan {
             let close = !(question.keep_alive && original.keep_alive);
             return Ok(Self::Complete { head_rest, close });
         }
-        let response_length = u64::try_from(response.len()).unwrap_or(u64::MAX);
         let body_at = head_at.checked_add(response_length).ok_or_else(broken)?;
         let (body_have, had) = match chunks {
             None => (body_have, Had::Plain(sound(proof, body_at, have)?)),
@@ -189,19 +198,17 @@ impl Ask {
         policy: Policy,
     ) -> Result<Self, NoReplay> {
         let first = original.range.map_or(0, |range| range.first);
-        let spans = original.range.is_none_or(|range| Some(range.last - range.first + 1) == length);
-        if !spans {
+        let span = original.range.map(|range| range.last - range.first + 1);
+        if span.zip(length).is_some_and(|(span, length)| span != length) {
             return Err(mismatch("the range of the response is not as long as its body"));
         }
         let Exchange::Response { request, .. } = &exchange else {
             return Err(mismatch("no response is under way"));
         };
-        let request = match original.status {
-            206 => {
-                let last = first + length.unwrap_or(1).saturating_sub(1);
-                rewrite(request, &format!("Range: bytes={first}-{last}\r\n"))
-            }
-            200 => rewrite(request, ""),
+        let range = original.range.map(|range| format!("{first}-{}", range.last));
+        let request = match (original.status, range.or(original.parts.as_ref().map(Parts::asked))) {
+            (206, Some(range)) => rewrite(request, &format!("Range: bytes={range}\r\n")),
+            (200, _) => rewrite(request, ""),
             _ => request.clone(),
         };
         Ok(Self {
@@ -229,7 +236,8 @@ impl Ask {
     #[must_use]
     pub fn front(&self) -> Option<u64> {
         let proved = matches!(self.had, Had::Plain(Some(_)));
-        let is_front = self.first == 0 && self.length.is_some() && proved;
+        let one = self.original.parts.is_none();
+        let is_front = self.first == 0 && self.length.is_some() && proved && one;
         is_front.then_some(self.have)
     }
 
@@ -279,6 +287,9 @@ impl Ask {
 
     fn splice(&self, answer: &ResponseHead) -> Result<Splice, NoReplay> {
         let original = &self.original;
+        if let Some(ours) = &original.parts {
+            return self.retell(ours, answer);
+        }
         let body = match (answer.framing, self.length) {
             (Framing::Length(body), _) => Some(body),
             (Framing::Close | Framing::Chunked, None) => None,
@@ -289,7 +300,7 @@ impl Ask {
         // Where the answer's body lies in the original's file.
         let begin = match (answer.status, answer.range) {
             (206, Some(range)) => self.begin_of(range, body, whole, answer)?,
-            (200, None) if ranged => 0,
+            (200, None) if ranged && self.length.is_some() => 0,
             (status, None) if status == original.status && status != 206 => 0,
             _ => return Err(self.not_this(answer, "which does not fit")),
         };
@@ -318,6 +329,22 @@ impl Ask {
             return Err(mismatch(text));
         };
         Ok(Splice::new(decoder, skip, self.had.clone(), (left, excess), keep_alive))
+    }
+
+    /// Another server's answer of several ranges, to be told in the words of the first one's.
+    fn retell(&self, ours: &Parts, answer: &ResponseHead) -> Result<Splice, NoReplay> {
+        let theirs = answer.parts.as_ref().filter(|_| answer.status == 206);
+        let theirs = theirs.ok_or_else(|| self.not_this(answer, "without these ranges"))?;
+        if theirs.total != ours.total {
+            return Err(other_length(Some(theirs.total), Some(ours.total)));
+        }
+        if !ours.fit(theirs) || answer.encoding != self.original.encoding {
+            return Err(self.not_this(answer, "with other ranges"));
+        }
+        self.compare(answer)?;
+        let decoder = Decoder::retelling(answer.framing, theirs.clone(), ours.clone());
+        let keep_alive = answer.keep_alive && self.question.keep_alive;
+        Ok(Splice::new(decoder, 0, self.had.clone(), (None, 0), keep_alive))
     }
 
     /// How much of an answer's body that begins at `begin` is for the app (none: until the stream
@@ -352,10 +379,14 @@ impl Ask {
             return Err(other_length(range.total, whole));
         }
         let first = self.known.as_ref().map_or(self.first, |(at, _)| *at);
-        let last = self.first + self.length.unwrap_or(1).saturating_sub(1);
+        let last = match (self.original.range, self.length) {
+            (Some(range), _) => range.last,
+            (None, length) => (self.first + length.unwrap_or(1)).saturating_sub(1),
+        };
         let spans = last.checked_sub(first).map(|span| span + 1);
         let ranged = self.original.status == 206 || self.known.is_some();
-        if !ranged || (range.first, range.last) != (first, last) || body != spans {
+        let other = body.is_some_and(|body| Some(body) != spans);
+        if !ranged || (range.first, range.last) != (first, last) || other {
             return Err(self.not_this(answer, "for another range"));
         }
         Ok(range.first)
@@ -387,6 +418,7 @@ impl Ask {
             _ => NoReplayKind::Mismatch,
         };
         let (got, had) = (answer.status, self.original.status);
+        let what = if got == 401 { "and wants another log-in" } else { what };
         NoReplay::new(kind, format!("the service answered {got} {what} (the app has a {had})"))
     }
 }

@@ -4,19 +4,28 @@ use core::time::Duration;
 
 use super::body::{Body, Framing};
 use super::chunks::{Base, CELL, Cutter};
+use super::parts::{Parts, Retelling};
 use crate::time::Instant;
 
 /// Bytes that wait for the rest of their chunk go out after this time at the latest, and at once
-/// if the last such chunk is longer ago: each costs a ticket of about 1 KiB.
+/// if the last chunk is longer ago: each that is cut short costs a ticket of about 1 KiB.
 const FLUSH_EVERY: Duration = Duration::from_millis(50);
 
 /// The same while the app's side has much to receive before them.
 const FLUSH_BUSY: Duration = Duration::from_millis(250);
 
+/// The same while the session is about to go to another server: what that server was told does not
+/// hold any more when a chunk is cut short.
+const FLUSH_LEAVING: Duration = Duration::from_secs(2);
+/// A session that has not gone within this time after it was asked to is not waited for.
+const LEAVING_MAX: Duration = Duration::from_secs(10);
+
 /// Follows a body as it comes, and says what of it is data.
 #[derive(Debug)]
 pub(super) struct Decoder {
     body: Body,
+    /// Its several ranges are told in other words.
+    retelling: Option<Retelling>,
     /// What came behind the last data: lines of chunks, trailers.
     framing: Vec<u8>,
 }
@@ -34,7 +43,17 @@ pub(super) enum Decoded {
 
 impl Decoder {
     pub fn new(framing: Framing) -> Self {
-        Self { body: Body::new(framing), framing: Vec::new() }
+        Self { body: Body::new(framing), retelling: None, framing: Vec::new() }
+    }
+
+    /// The same for a body of several ranges, which are told in other words.
+    pub fn retelling(framing: Framing, theirs: Parts, ours: Parts) -> Self {
+        Self { retelling: Some(Retelling::new(theirs, ours)), ..Self::new(framing) }
+    }
+
+    /// What is not understood must not reach the app.
+    pub fn is_strict(&self) -> bool {
+        self.retelling.is_some()
     }
 
     /// Takes bytes of the service; gives data to `sink`.
@@ -46,13 +65,17 @@ impl Decoder {
                 return Decoded::Broken(taken);
             }
             let part = &bytes[taken..taken + count];
-            taken += count;
-            if data {
+            if !data {
+                self.framing.extend_from_slice(part);
+            } else if let Some(retelling) = &mut self.retelling {
+                if !retelling.take(part, &mut sink) {
+                    return Decoded::Broken(taken);
+                }
+            } else {
                 self.framing.clear();
                 sink(part);
-            } else {
-                self.framing.extend_from_slice(part);
             }
+            taken += count;
         }
         if self.body.over() { Decoded::Over(taken) } else { Decoded::More }
     }
@@ -69,7 +92,7 @@ impl Decoder {
 
     /// The bytes are framed by nothing but their number, or the end of the stream.
     pub fn is_plain(&self) -> bool {
-        self.body.is_plain()
+        self.body.is_plain() && self.retelling.is_none()
     }
 
     /// What frames the body, behind the last data.
@@ -95,6 +118,10 @@ pub(super) struct Translation {
     /// When what waits is to go out.
     flush_at: Option<Instant>,
     flushed: Option<Instant>,
+    /// A whole chunk went out since anything was last known to wait.
+    filled: bool,
+    /// Until when the session is expected to go to another server.
+    leaving: Option<Instant>,
     /// What waits is to go out now.
     flush: bool,
     /// The ticket for it was offered.
@@ -103,13 +130,14 @@ pub(super) struct Translation {
 
 impl Translation {
     pub fn new(decoder: Decoder, cutter: Option<Cutter>) -> Self {
-        let (flush_at, flushed, flush, announced) = (None, None, false, false);
-        Self { decoder, cutter, flush_at, flushed, flush, announced }
+        let (flush_at, flushed, leaving) = (None, None, None);
+        let (filled, flush, announced) = (false, false, false);
+        Self { decoder, cutter, flush_at, flushed, filled, leaving, flush, announced }
     }
 
     /// Takes bytes of the service; what the app gets of them goes to `out`.
     pub fn take(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Decoded {
-        let cutter = &mut self.cutter;
+        let (cutter, before) = (&mut self.cutter, out.len());
         let decoded = self.decoder.take(bytes, |data| match cutter {
             Some(cutter) => cutter.push(data, out),
             None => out.extend_from_slice(data),
@@ -117,8 +145,10 @@ impl Translation {
         match decoded {
             Decoded::More => {}
             Decoded::Over(_) => self.end(out),
+            Decoded::Broken(_) if self.is_strict() => {}
             Decoded::Broken(_) => self.give_up(out),
         }
+        self.filled |= out.len() > before;
         if !self.waits() {
             self.flush_at = None;
         }
@@ -145,6 +175,11 @@ impl Translation {
         self.decoder.until_close()
     }
 
+    /// What is not understood must not reach the app.
+    pub fn is_strict(&self) -> bool {
+        self.decoder.is_strict()
+    }
+
     /// Bytes wait for the rest of their chunk.
     pub fn waits(&self) -> bool {
         self.cutter.as_ref().is_some_and(Cutter::waits)
@@ -156,8 +191,16 @@ impl Translation {
         if !self.waits() {
             return;
         }
-        let busy = behind >= u64::from(CELL);
-        let every = if busy { FLUSH_BUSY } else { FLUSH_EVERY };
+        // Of a body that fills its chunks, none is cut short.
+        if std::mem::take(&mut self.filled) {
+            (self.flushed, self.flush_at) = (Some(now), None);
+        }
+        let leaving = self.leaving.is_some_and(|until| now < until);
+        let every = match behind >= u64::from(CELL) {
+            _ if leaving => FLUSH_LEAVING,
+            true => FLUSH_BUSY,
+            false => FLUSH_EVERY,
+        };
         let flushed = self.flushed.map_or(now, |at| at + every);
         let at = *self.flush_at.get_or_insert(flushed.max(now));
         self.flush |= at <= now;
@@ -169,6 +212,12 @@ impl Translation {
     /// When [`Translation::pause`] is to be called again.
     pub fn due(&self) -> Option<Instant> {
         self.flush_at.filter(|_| !self.flush)
+    }
+
+    /// The session is about to go to another server.
+    pub fn leaves(&mut self, now: Instant) {
+        self.leaving = Some(now + LEAVING_MAX);
+        (self.flushed, self.flush_at) = (Some(now), None);
     }
 
     /// What waits goes out, whatever comes.

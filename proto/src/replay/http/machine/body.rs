@@ -22,13 +22,18 @@ impl Machine {
     pub(super) fn translate(&mut self, bytes: &[u8]) -> usize {
         let Some(translation) = &mut self.translation else { return 0 };
         let mut made = Vec::new();
-        let decoded = translation.take(bytes, &mut made);
+        let (decoded, strict) = (translation.take(bytes, &mut made), translation.is_strict());
         self.observe(&made);
         match decoded {
             Decoded::More => bytes.len(),
             Decoded::Over(taken) => {
                 self.body_ended();
                 taken
+            }
+            Decoded::Broken(_) if strict => {
+                self.translation = None;
+                self.fail("the other server's ranges are not as they were asked for");
+                bytes.len()
             }
             Decoded::Broken(taken) => {
                 self.translation = None;
@@ -81,6 +86,13 @@ impl Machine {
             translation.pause(now, behind);
         }
         self.is_ready()
+    }
+
+    /// The session is about to go to another server.
+    pub fn leaves(&mut self, now: Instant) {
+        if let Some(translation) = &mut self.translation {
+            translation.leaves(now);
+        }
     }
 
     /// Goes on with a body behind what the app has of it.

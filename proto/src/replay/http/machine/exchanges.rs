@@ -199,10 +199,12 @@ impl Beginning {
             Plan::Ask(ask) => {
                 let mut joined = joined?;
                 let Ask { head_rest, exchange, .. } = *ask;
-                let Exchange::Response { request, response, head_at, .. } = &exchange else {
+                let Exchange::Response { request, response, head_at, shortened, .. } = &exchange
+                else {
                     return None;
                 };
-                let (heads, reached) = ((&**request, &**response, *head_at), reached(&head_rest));
+                let heads = (&**request, &**response, *head_at, *shortened);
+                let reached = reached(&head_rest);
                 let observer = Observer::inside(up, reached, heads, joined.seam.take())?;
                 let joined = Some(joined);
                 Self { out: head_rest, joined, ..Self::at(observer, Service::None) }

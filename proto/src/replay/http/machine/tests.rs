@@ -1,6 +1,7 @@
 //! The machine with a driver that does as it says, in pieces of any size.
 
 mod chunks;
+mod ranges;
 
 use core::time::Duration;
 use std::io::IoSlice;

@@ -391,6 +391,7 @@ fn a_ticket_of_something_else_is_refused() {
             request: request.into(),
             response: response.into(),
             head_at: 0,
+            shortened: false,
             chunks: None,
         };
         let refused = Plan::make(&exchange, 0, 5, None, Policy::default());
@@ -405,7 +406,7 @@ fn an_observer_goes_on_inside_a_response() {
     let Exchange::Response { request, response, head_at, .. } = &part.exchange else {
         panic!("a response is under way")
     };
-    let exchange = (request.as_slice(), response.as_slice(), *head_at);
+    let exchange = (request.as_slice(), response.as_slice(), *head_at, false);
     let up = REQUEST.len() as u64;
     let mut observer = Observer::inside(up, part.head, exchange, None).unwrap();
     assert_eq!(observer.exchange(), Some(part.exchange.clone()));

@@ -66,6 +66,7 @@ fn slow(body: &[u8], stops: &[usize]) -> Bed {
     for &stop in stops.iter().chain([&bytes.len()]) {
         bed.service(&bytes[sent..stop], 3_000);
         sent = stop;
+        bed.machine.service_pauses(bed.now, 0);
         bed.now += Duration::from_secs(1);
         bed.machine.service_pauses(bed.now, 0);
         bed.turn();
@@ -74,7 +75,7 @@ fn slow(body: &[u8], stops: &[usize]) -> Bed {
 }
 
 /// What a broker asks for that has the stream up to `have`.
-fn ask(bed: &Bed, have: usize) -> Result<Box<Ask>, NoReplay> {
+pub(super) fn ask(bed: &Bed, have: usize) -> Result<Box<Ask>, NoReplay> {
     let mut offers = bed.offers.iter().filter(|offer| offer.at <= have as u64);
     let offer = offers.next_back().expect("a ticket came before");
     let exchange = offer.exchange.as_ref().expect("it can be continued");
@@ -92,9 +93,19 @@ fn ask(bed: &Bed, have: usize) -> Result<Box<Ask>, NoReplay> {
 
 /// Goes on elsewhere from byte `have`: all that the app gets.
 fn go_on(bed: &Bed, have: usize, how: Answer, body: &[u8], piece: usize) -> Result<Bed, NoReplay> {
+    go_on_with(bed, have, &answer(how, body), piece, matches!(how, Answer::Close))
+}
+
+/// The same with an answer as it stands on the wire.
+pub(super) fn go_on_with(
+    bed: &Bed,
+    have: usize,
+    answer: &[u8],
+    piece: usize,
+    closes: bool,
+) -> Result<Bed, NoReplay> {
     let ask = ask(bed, have)?;
-    let answer = answer(how, body);
-    let Judged::Splice(length, mut splice) = ask.judge(&answer)? else { panic!("a whole head") };
+    let Judged::Splice(length, mut splice) = ask.judge(answer)? else { panic!("a whole head") };
     let mut pieces = answer[length..].chunks(piece);
     let mut step = splice.feed(&[])?;
     let mut ended = false;
@@ -110,7 +121,8 @@ fn go_on(bed: &Bed, have: usize, how: Answer, body: &[u8], piece: usize) -> Resu
     }
     let begun = bed.got[..have].to_vec();
     let joined = splice.into_joined();
-    let up = REQUEST.len() as u64;
+    let Exchange::Response { request, .. } = &ask.exchange else { panic!("one under way") };
+    let up = request.len() as u64;
     let beginning = Beginning::planned(Plan::Ask(ask), up, have as u64, Some(joined));
     let mut other = Bed::at(beginning.expect("it can be followed"));
     other.got = begun;
@@ -118,7 +130,7 @@ fn go_on(bed: &Bed, have: usize, how: Answer, body: &[u8], piece: usize) -> Resu
     for piece in pieces {
         other.service(piece, 10_000);
     }
-    if matches!(how, Answer::Close) && !ended {
+    if closes && !ended {
         other.closes();
     }
     Ok(other)
