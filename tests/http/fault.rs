@@ -126,6 +126,11 @@ fn goes_on_elsewhere(head: &'static str, seed: u64) {
 
 /// As that, with something about the body.
 fn goes_on_framed(head: &'static str, seed: u64, frame: fn(&[u8]) -> Vec<u8>) {
+    goes_on_with(head, seed, frame, &[]);
+}
+
+/// As that, and what else curl is told.
+fn goes_on_with(head: &'static str, seed: u64, frame: fn(&[u8]) -> Vec<u8>, told: &[&str]) {
     let mut bed = Bed::new(&[]);
     let file = content(seed, 3 * MB);
     let answer = {
@@ -137,7 +142,7 @@ fn goes_on_framed(head: &'static str, seed: u64, frame: fn(&[u8]) -> Vec<u8>) {
     };
     let a = Liar::start(bed.ports[0], answer.clone());
     let b = Liar::start(bed.ports[1], answer);
-    let curl = bed.curl("/f", "got", &[]);
+    let curl = bed.curl("/f", "got", told);
     until("a third of the file", || (bed.got("got").len() > MB).then_some(()));
     bed.kill(usize::from(b.requests("/f") > 0));
     assert_eq!(code(curl, LONG), 0, "{}", bed.said());
@@ -151,7 +156,7 @@ fn a_body_that_ends_with_its_stream_goes_on_elsewhere() {
 }
 
 /// A body in chunks of this size.
-fn chunked(body: &[u8], size: usize) -> Vec<u8> {
+pub fn chunked(body: &[u8], size: usize) -> Vec<u8> {
     let chunk =
         |piece: &[u8]| [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat();
     let mut framed: Vec<u8> = body.chunks(size).flat_map(chunk).collect();
@@ -164,6 +169,54 @@ fn a_body_in_chunks_goes_on_elsewhere() {
     let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     goes_on_framed(head, 12, |body| chunked(body, 50_000));
     goes_on_framed(head, 13, |body| chunked(body, 300));
+}
+
+/// Seeded bytes as they stand in cookies.
+fn letters(seed: u64, length: usize) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    content(seed, length).iter().map(|byte| char::from(LETTERS[usize::from(byte % 64)])).collect()
+}
+
+#[test]
+fn long_heads_that_cannot_be_compressed_are_no_obstacle() {
+    let cookie = format!("Cookie: {}", letters(14, 9_000));
+    let head =
+        format!("HTTP/1.1 200 OK\r\nX: {}\r\nContent-Length: 3000000\r\n\r\n", letters(15, 60_000));
+    goes_on_with(Box::leak(head.into_boxed_str()), 16, <[u8]>::to_vec, &["-H", &cookie]);
+}
+
+#[test]
+fn one_range_in_chunks_goes_on_elsewhere() {
+    let head = "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 100-3000099/4000000\r\n\
+                Transfer-Encoding: chunked\r\n\r\n";
+    goes_on_with(head, 17, |body| chunked(body, 20_000), &["-r", "100-3000099"]);
+}
+
+#[test]
+fn a_log_in_that_another_server_does_not_know_ends_the_session_with_that_reason() {
+    let mut bed = Bed::new(&[]);
+    let file = content(18, 3 * MB);
+    let log_in = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\
+                  WWW-Authenticate: Digest realm=\"x\", nonce=\"1\", qop=\"auth\"\r\n\r\n";
+    let wants = |number: usize| match number {
+        0 => Answer { head: log_in.to_owned(), body: Vec::new(), rate: 0, end: End::Close },
+        _ => Answer { rate: MB, ..Answer::sized(3 * MB, "", &file, End::Close) },
+    };
+    let (first, other) = (wants(0), wants(1));
+    let a = Liar::start(bed.ports[0], move |_, number| match number {
+        0 => first.clone(),
+        _ => other.clone(),
+    });
+    let first = wants(0);
+    Liar::start(bed.ports[1], move |_, _| first.clone());
+    let curl = bed.curl("/f", "got", &["--digest", "-u", "alice:secret"]);
+    until("a third of the file", || (bed.got("got").len() > MB).then_some(()));
+    assert_eq!(a.requests("/f"), 2);
+    bed.kill(0);
+    let ended = code(curl, LONG);
+    assert!(ended != 0, "{} bytes; {}", bed.got("got").len(), bed.said());
+    assert!(file.starts_with(&bed.got("got")));
+    assert!(bed.said().contains("answered 401 and wants another log-in"), "{}", bed.said());
 }
 
 #[test]

@@ -1,7 +1,8 @@
-//! Kinds of responses of a real nginx, each with each fault: the server of Session is killed, falls
-//! silent, or is drained; nginx gives up an app that reads nothing (`send_timeout`), or is reloaded
-//! while it serves (`worker_shutdown_timeout`).
+//! Kinds of responses of real servers, each with each fault: the server of Session is killed, falls
+//! silent, or is drained; the HTTP server gives up an app that reads nothing, or is reloaded while
+//! it serves (`worker_shutdown_timeout` of nginx).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -11,104 +12,191 @@ use crate::bed::{Bed, code, until};
 use crate::real::{WITH_WORKERS, folder, serve};
 
 const LONG: Duration = Duration::from_secs(90);
-/// More than the buffers on the way hold, so that a fault meets a response that is under way.
-const SIZE: usize = 40_000_000;
+/// More than the buffers on the way hold, so that a fault meets responses that are under way.
+const SIZE: usize = 60_000_000;
 
-/// What curl is told for a kind of response, and what part of the file it then gets.
-type Kind = (&'static str, &'static [&'static str], core::ops::Range<usize>);
+/// What curl is told for a kind of response, and what parts of the file it then gets: from one byte
+/// up to another.
+type Kind = (&'static str, &'static [&'static str], &'static [(usize, usize)]);
 
-const KINDS: [Kind; 4] = [
-    ("with a length", &[], 0..SIZE),
-    ("in chunks", &["--compressed"], 0..SIZE),
-    ("a range", &["-r", "1000-34999999"], 1_000..35_000_000),
-    ("until the stream ends", &["--compressed", "--http1.0"], 0..SIZE),
+const LENGTH: Kind = ("length", &[], &[(0, SIZE)]);
+const RANGE: Kind = ("range", &["-r", "1000-34999999"], &[(1_000, 35_000_000)]);
+/// Ranges that touch, or are out of order, are put together by some servers.
+const RANGES: Kind = (
+    "ranges",
+    &["-r", "0-9,5000-28999999,30000000-34999999"],
+    &[(0, 10), (5_000, 29_000_000), (30_000_000, 35_000_000)],
+);
+const CHUNKS: Kind = ("chunks", &["--compressed"], &[(0, SIZE)]);
+const CLOSE: Kind = ("close", &["--compressed", "--http1.0"], &[(0, SIZE)]);
+
+/// HTTP servers before which Session's servers are, and the kinds of responses that both give.
+type Pair = ([&'static str; 2], &'static [Kind]);
+
+/// What a server compresses, another one does not compress to the same bytes.
+const PAIRS: [Pair; 6] = [
+    (["nginx", "nginx"], &[CHUNKS, CLOSE, LENGTH, RANGE, RANGES]),
+    (["nginx", "apache2"], &[LENGTH, RANGE, RANGES]),
+    (["apache2", "lighttpd"], &[LENGTH, RANGE, RANGES]),
+    (["lighttpd", "nginx"], &[LENGTH, RANGE, RANGES]),
+    (["apache2", "apache2"], &[CHUNKS, CLOSE]),
+    (["python3", "lighttpd"], &[LENGTH]),
 ];
 
-/// The processes of one download.
+/// The processes of some downloads.
 struct Beset<'a> {
     bed: &'a mut Bed,
-    /// Which server the session is at.
+    /// Which server the sessions are at.
     place: usize,
-    nginx: [u32; 2],
-    curl: Pid,
+    /// The processes of the HTTP servers.
+    daemons: [u32; 2],
 }
 
 /// Who is asked for the rest of the response.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Asked {
-    /// The other server; at first more often than once, if the stream overtakes the move (R65).
     Other,
     Same,
 }
 
-/// Begins a download of a kind, does something to it in its middle, and sees it end well.
-fn beset(kinds: &[Kind], asked: Asked, fault: impl Fn(&mut Beset<'_>)) {
-    for (kind, told, range) in kinds {
-        let mut bed = Bed::new(&[]);
-        // Not to be compressed: what nginx packs is as long.
-        let mut file = vec![0; SIZE];
-        fastrand::Rng::with_seed(30).fill(&mut file);
-        let roots = [folder(&bed, "r1", &file), folder(&bed, "r2", &file)];
-        let daemons =
-            [0, 1].map(|place| serve(WITH_WORKERS, &bed, &roots[place], bed.ports[place]));
-        let more = [&["--limit-rate", "10M"][..], told].concat();
-        let curl = bed.curl("/f", "got", &more);
-        until("some of the file", || (bed.got("got").len() > SIZE / 40).then_some(()));
-        let status = bed.status();
-        let server = status["sessions"][0]["server"].as_str().expect("a server").to_owned();
-        let place = usize::from(server.starts_with('b'));
-        let nginx = [daemons[0].0.id(), daemons[1].0.id()];
+/// Begins a download of each kind, does something to them in their middle, and sees them end well.
+fn beset((names, kinds): &Pair, asked: Asked, fault: impl Fn(&mut Beset<'_>)) {
+    let limits = "[limits]\nsend_buffer = \"1MiB\"\n";
+    let mut bed =
+        Bed::with(&[], |_, port| format!("kind = \"http\"\nto = \"127.0.0.1:{port}\"\n{limits}"));
+    // Not to be compressed: what is packed is as long.
+    let mut file = vec![0; SIZE];
+    fastrand::Rng::with_seed(30).fill(&mut file);
+    let roots = [folder(&bed, "r1", &file), folder(&bed, "r2", &file)];
+    let daemons = [0, 1].map(|place| serve(names[place], &bed, &roots[place], bed.ports[place]));
+    let (mut curls, mut pids) = (Vec::new(), Vec::new());
+    for (kind, told, _) in *kinds {
+        let more = [&["--limit-rate", "5M"][..], told].concat();
+        let curl = bed.curl(&format!("/f?{kind}"), kind, &more);
+        until("some of it", || (bed.got(kind).len() > SIZE / 40).then_some(()));
+        // It reads on when all have begun.
         let pid = Pid::from_raw(i32::try_from(curl.0.id()).expect("a process"));
-        fault(&mut Beset { bed: &mut bed, place, nginx, curl: pid });
-        assert_eq!(code(curl, LONG), 0, "{kind}: {}", bed.said());
-        assert!(bed.got("got") == file[range.clone()], "{kind}: other bytes");
-        drop(daemons);
-        let requests = [0, 1].map(|place: usize| {
-            let log = bed.path(&format!("{WITH_WORKERS}-{}/access", bed.ports[place]));
-            std::fs::read_to_string(log).unwrap_or_default().lines().count()
-        });
-        let (same, other) = (requests[place], requests[1 - place]);
-        let as_said = if asked == Asked::Same { same > 1 && other == 0 } else { other >= 1 };
-        assert!(as_said, "{kind}: {same} requests at one nginx, {other} at the other");
+        kill(pid, Signal::SIGSTOP).expect("it is ours");
+        pids.push(pid);
+        curls.push(curl);
     }
+    let status = bed.status();
+    let sessions = status["sessions"].as_array().expect("a list").iter();
+    let at_b: Vec<bool> = sessions
+        .map(|session| session["server"].as_str().is_some_and(|name| name.starts_with('b')))
+        .collect();
+    assert!(at_b.len() == kinds.len() && at_b.iter().all(|b| *b == at_b[0]), "{at_b:?}");
+    let place = usize::from(at_b[0]);
+    fault(&mut Beset { place, daemons: [daemons[0].0.id(), daemons[1].0.id()], bed: &mut bed });
+    pids.iter().for_each(|pid| kill(*pid, Signal::SIGCONT).expect("it is ours"));
+    for (curl, (kind, _, ranges)) in curls.into_iter().zip(*kinds) {
+        assert_eq!(code(curl, LONG), 0, "{names:?}, {kind}: {}", bed.said());
+        let (got, what) = (bed.got(kind), format!("{names:?}, {kind}"));
+        match *ranges {
+            [(from, to)] => must_be(&got, &file[*from..*to], &what),
+            several => ranges_of(&got, &file, several, &what),
+        }
+    }
+    drop(daemons);
+    let logs = [0, 1].map(|place| requests(&bed, names[place], place));
+    for (kind, ..) in *kinds {
+        let [same, other] =
+            [place, 1 - place].map(|place| logs[place].get(*kind).copied().unwrap_or(0));
+        let as_said = match asked {
+            Asked::Same => (2..=5).contains(&same) && other == 0,
+            Asked::Other => (1..=2).contains(&other),
+        };
+        assert!(as_said, "{names:?}, {kind}: {same} requests at one, {other} at the other");
+    }
+}
+
+/// Every byte is right.
+fn must_be(got: &[u8], right: &[u8], what: &str) {
+    let other = got.iter().zip(right).position(|(one, other)| one != other);
+    let (has, wants) = (got.len(), right.len());
+    assert!(got == right, "{what}: {has} bytes of {wants}, the first wrong one at {other:?}");
+}
+
+/// How often each kind was asked for at an HTTP server that has ended.
+fn requests(bed: &Bed, name: &str, place: usize) -> BTreeMap<String, usize> {
+    let dir = bed.path(&format!("{name}-{}", bed.ports[place]));
+    let log = if name == "python3" { "log" } else { "access" };
+    let mut counts = BTreeMap::new();
+    for line in std::fs::read_to_string(dir.join(log)).unwrap_or_default().lines() {
+        if let Some((kind, _)) = line.split_once("/f?").and_then(|(_, rest)| rest.split_once(' ')) {
+            *counts.entry(kind.to_owned()).or_default() += 1;
+        }
+    }
+    counts
+}
+
+/// A body of several ranges is one server's: one boundary, and each range as it is in the file.
+fn ranges_of(got: &[u8], file: &[u8], ranges: &[(usize, usize)], what: &str) {
+    let text = String::from_utf8_lossy(&got[..200]).into_owned();
+    let boundary = text.trim_start().lines().next().expect("a line").trim_end().to_owned();
+    let (mut rest, mut fields) = (got, None);
+    for &(from, to) in ranges {
+        let end = rest.windows(4).skip(1).position(|four| four == b"\r\n\r\n").expect("a head") + 5;
+        let head = String::from_utf8_lossy(&rest[..end]).into_owned();
+        let numbers = format!("bytes {from}-{}/{}", to - 1, file.len());
+        assert!(head.trim_start().starts_with(&boundary) && head.contains(&numbers), "{head}");
+        let same = head.trim_start().replace(&numbers, "");
+        assert_eq!(*fields.get_or_insert(same.clone()), same, "{what}");
+        rest = &rest[end..];
+        let (part, behind) = rest.split_at((to - from).min(rest.len()));
+        must_be(part, &file[from..to], what);
+        rest = behind;
+    }
+    assert_eq!(String::from_utf8_lossy(rest).trim(), format!("{boundary}--"), "{what}");
+}
+
+fn killed(beset: &mut Beset<'_>) {
+    beset.bed.kill(beset.place);
 }
 
 #[test]
 fn every_kind_goes_on_when_its_server_is_killed() {
-    beset(&KINDS, Asked::Other, |beset| beset.bed.kill(beset.place));
+    PAIRS.iter().for_each(|pair| beset(pair, Asked::Other, killed));
 }
 
 #[test]
 fn every_kind_goes_on_when_its_server_falls_silent() {
-    beset(&KINDS, Asked::Other, |beset| beset.bed.signal(beset.place, Signal::SIGSTOP));
+    for pair in &PAIRS {
+        beset(pair, Asked::Other, |beset| beset.bed.signal(beset.place, Signal::SIGSTOP));
+    }
 }
 
 #[test]
 fn every_kind_goes_on_when_its_server_is_drained() {
-    beset(&KINDS, Asked::Other, |beset| beset.bed.signal(beset.place, Signal::SIGTERM));
+    for pair in &PAIRS {
+        beset(pair, Asked::Other, |beset| beset.bed.signal(beset.place, Signal::SIGTERM));
+    }
 }
 
 #[test]
 fn what_has_an_end_goes_on_when_nginx_is_reloaded() {
-    beset(&KINDS[..3], Asked::Same, |beset| {
-        let around = beset.nginx[beset.place];
+    let pair = ([WITH_WORKERS; 2], &[CHUNKS, LENGTH, RANGE, RANGES][..]);
+    beset(&pair, Asked::Same, |beset| {
+        let around = beset.daemons[beset.place];
         let children = std::fs::read_to_string(format!("/proc/{around}/task/{around}/children"));
         let master = children.expect("it runs").trim().parse().expect("one process");
         kill(Pid::from_raw(master), Signal::SIGHUP).expect("it is ours");
-        stall(beset.curl, 3);
+        stall(3);
     });
 }
 
 #[test]
-fn what_has_an_end_goes_on_when_nginx_gave_up_an_app_that_read_nothing() {
-    beset(&KINDS[..3], Asked::Same, |beset| {
-        stall(beset.curl, 5);
-    });
+fn what_has_an_end_goes_on_when_its_service_gave_up_an_app_that_read_nothing() {
+    for pair in [
+        ([WITH_WORKERS; 2], &[CHUNKS, LENGTH, RANGE, RANGES][..]),
+        (["apache2-hasty"; 2], &[CHUNKS, LENGTH, RANGE, RANGES]),
+        (["lighttpd-hasty"; 2], &[LENGTH, RANGE, RANGES]),
+    ] {
+        beset(&pair, Asked::Same, |_| stall(6));
+    }
 }
 
-/// The app reads nothing for some seconds, so that nginx has to wait.
-fn stall(curl: Pid, seconds: u64) {
-    kill(curl, Signal::SIGSTOP).expect("it is ours");
+/// The apps read nothing for some more seconds, so that their service has to wait.
+fn stall(seconds: u64) {
     std::thread::sleep(Duration::from_secs(seconds));
-    kill(curl, Signal::SIGCONT).expect("it is ours");
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::bed::{Bed, code, content};
+use crate::fault::chunked;
 use crate::liar::{Answer, End, Liar};
 
 /// Downloads at once.
@@ -21,10 +22,19 @@ struct Origin {
     /// What is put in the file's place after the first answer, under the same validators.
     later: Vec<u8>,
     fields: String,
-    /// The body ends with its stream.
-    until_close: bool,
+    framing: Framing,
     /// What it answers to each request; the last one is repeated.
     deeds: Vec<Deed>,
+}
+
+/// How the length of a body is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framing {
+    Length,
+    /// By the end of the stream.
+    Close,
+    /// In chunks of so many bytes.
+    Chunks(usize),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +43,8 @@ enum Deed {
     Send(usize, End),
     /// As much again as it promised.
     TooMuch,
+    /// The whole, with a byte that is wrong in what frames it, if anything does.
+    Garbled(usize),
     /// An error.
     Status(&'static str),
     /// A part that nobody asked for.
@@ -64,7 +76,6 @@ impl Lies {
             }
             other
         };
-        let until_close = random.u8(0..6) == 0;
         let mut origin = |first: bool| {
             let later = other(&mut random);
             let tag = ["", "ETag: \"1\"\r\n", "ETag: W/\"1\"\r\n", "ETag: \"2\"\r\n"];
@@ -74,7 +85,8 @@ impl Lies {
                 deeds.insert(0, Deed::Send(random.usize(0..1000), end(&mut random)));
             }
             let file = if first { file.clone() } else { other(&mut random) };
-            Origin { file, later, fields, until_close, deeds }
+            let framing = framing(&mut random);
+            Origin { file, later, fields, framing, deeds }
         };
         Lies([origin(true), origin(false)])
     }
@@ -84,13 +96,22 @@ fn end(random: &mut fastrand::Rng) -> End {
     if random.bool() { End::Close } else { End::Reset }
 }
 
+fn framing(random: &mut fastrand::Rng) -> Framing {
+    match random.u8(0..6) {
+        0 => Framing::Close,
+        1 | 2 => Framing::Chunks(random.usize(1..100_000)),
+        _ => Framing::Length,
+    }
+}
+
 fn deed(random: &mut fastrand::Rng) -> Deed {
-    match random.u8(0..10) {
+    match random.u8(0..11) {
         0..=3 => Deed::Send(1000, End::Close),
         4 | 5 => Deed::Send(random.usize(0..1000), end(random)),
         6 => Deed::TooMuch,
         7 => Deed::Part,
         8 => Deed::Nothing,
+        9 => Deed::Garbled(random.usize(0..1000)),
         _ => {
             let all = ["503 Busy", "403 No", "404 None", "410 Gone", "416 Range", "302 There"];
             Deed::Status(random.choice(all).expect("some"))
@@ -102,20 +123,31 @@ impl Origin {
     fn answer(&self, number: usize) -> Answer {
         let file = if number == 0 { &self.file } else { &self.later };
         let deed = self.deeds[number.min(self.deeds.len() - 1)];
-        let body = match deed {
-            Deed::Send(part, _) => &file[..file.len() * part / 1000],
-            _ => file,
+        let mut answer = Answer::sized(file.len(), &self.fields, file, End::Close);
+        let framing = match self.framing {
+            Framing::Length => None,
+            Framing::Close => Some("Connection: close"),
+            Framing::Chunks(size) => {
+                answer.body = chunked(file, size);
+                Some("Transfer-Encoding: chunked")
+            }
         };
-        let mut answer = Answer::sized(file.len(), &self.fields, body, End::Close);
-        if self.until_close {
-            answer.head = format!("HTTP/1.1 200 OK\r\n{}Connection: close\r\n\r\n", self.fields);
+        if let Some(framing) = framing {
+            answer.head = format!("HTTP/1.1 200 OK\r\n{}{framing}\r\n\r\n", self.fields);
         }
+        let until_close = self.framing == Framing::Close;
+        let whole = answer.body.len();
         match deed {
-            // An end that is in order ends the body; only a reset tells that it is not whole.
-            Deed::Send(part, _) if self.until_close && part < 1000 => answer.end = End::Reset,
-            Deed::Send(_, end) => answer.end = end,
-            Deed::TooMuch if !self.until_close => answer.body.extend_from_slice(file),
-            Deed::TooMuch => {}
+            Deed::Send(part, end) => {
+                answer.body.truncate(whole * part / 1000);
+                // An end that is in order ends the body; only a reset tells that it is not whole.
+                answer.end = if until_close && part < 1000 { End::Reset } else { end };
+            }
+            Deed::TooMuch if !until_close => answer.body.extend_from_slice(file),
+            Deed::Garbled(part) if matches!(self.framing, Framing::Chunks(_)) => {
+                garble(&mut answer.body, part);
+            }
+            Deed::TooMuch | Deed::Garbled(_) => {}
             Deed::Status(status) => return Answer::status(status),
             Deed::Part => {
                 let (total, from) = (file.len(), file.len() / 2);
@@ -126,7 +158,7 @@ impl Origin {
                     self.fields,
                     total - from
                 );
-                answer.body.drain(..from);
+                answer.body = file[from..].to_vec();
             }
             Deed::Nothing => {
                 answer.head.clear();
@@ -134,6 +166,20 @@ impl Origin {
             }
         }
         answer
+    }
+}
+
+/// Makes the first line of a chunk behind this many thousandths wrong.
+fn garble(body: &mut [u8], part: usize) {
+    let (mut at, until) = (0, body.len() * part / 1000);
+    while let Some(end) = body[at..].windows(2).position(|two| two == b"\r\n") {
+        let size = std::str::from_utf8(&body[at..at + end]).expect("a number");
+        let size = usize::from_str_radix(size, 16).expect("a number");
+        if at >= until || size == 0 {
+            body[at] = b'?';
+            return;
+        }
+        at += end + 2 + size + 2;
     }
 }
 

@@ -11,12 +11,19 @@ use stp_tests::loopback::Running;
 use crate::bed::{Bed, code, content, start, until, until_open};
 
 const LONG: Duration = Duration::from_secs(90);
-const SIZE: usize = 12_000_000;
+/// More than the buffers on the way hold, so that a fault meets a response that is under way.
+const SIZE: usize = 40_000_000;
 
 const KINDS: [&str; 4] = ["nginx", "apache2", "lighttpd", "python3"];
 
-/// nginx with a process of its own for its work, which it replaces at SIGHUP.
+/// Ends the name of a server that gives up an app that reads nothing for a second.
+pub const HASTY: &str = "-hasty";
+
+/// nginx with a process of its own for its work, which it replaces at SIGHUP; hasty as well.
 pub const WITH_WORKERS: &str = "nginx-with-workers";
+
+/// nginx that speaks nothing but HTTP/2.
+pub const WITH_HTTP2: &str = "nginx-with-http2";
 
 /// A daemon of this kind that serves `root` at a port.
 pub fn serve(kind: &str, bed: &Bed, root: &Path, port: u16) -> Running {
@@ -25,24 +32,30 @@ pub fn serve(kind: &str, bed: &Bed, root: &Path, port: u16) -> Running {
     let (config, log) = (dir.join("conf"), dir.join("log"));
     let (here, root) = (dir.display(), root.display());
     let mut text = String::new();
-    let mut command = Command::new(kind);
+    let program = kind.trim_end_matches(HASTY);
+    let hasty = program != kind;
+    let mut command = Command::new(if kind == WITH_HTTP2 { "nginx" } else { program });
     if kind == WITH_WORKERS {
         // Its workers end with it.
         command = Command::new("unshare");
         command.args(["--pid", "--fork", "--kill-child", "nginx"]);
     }
-    match kind {
-        "nginx" | WITH_WORKERS => {
+    let patience = if hasty || kind == WITH_WORKERS { 1 } else { 60 };
+    match program {
+        "nginx" | WITH_WORKERS | WITH_HTTP2 => {
             let workers = if kind == WITH_WORKERS { "on" } else { "off" };
+            let http2 = if kind == WITH_HTTP2 { " http2" } else { "" };
             write!(
                 text,
                 "user root; daemon off; worker_processes 1; worker_shutdown_timeout 1s;\n\
                  master_process {workers}; pid {here}/pid; error_log {here}/err;\n\
-                 events {{}} http {{ access_log {here}/access; send_timeout 1s; gzip on;\n\
-                 gzip_types text/plain; gzip_http_version 1.0; gzip_comp_level 1;\n\
+                 events {{}} http {{ access_log {here}/access; gzip on;\n\
+                 send_timeout {patience}s; gzip_types text/plain;\n\
+                 gzip_http_version 1.0; gzip_comp_level 1;\n\
                  client_body_temp_path {here}/1;\n\
                  proxy_temp_path {here}/2; fastcgi_temp_path {here}/3; uwsgi_temp_path {here}/4;\n\
-                 scgi_temp_path {here}/5; server {{ listen 127.0.0.1:{port}; root {root}; }} }}\n"
+                 scgi_temp_path {here}/5; server {{ listen 127.0.0.1:{port}{http2}; root {root};\n\
+                 location = /204 {{ return 204; }} }} }}\n"
             )
             .expect("a string takes everything");
             command.arg("-p").arg(&dir).arg("-c").arg(&config).args(["-e", "stderr"]);
@@ -54,6 +67,9 @@ pub fn serve(kind: &str, bed: &Bed, root: &Path, port: u16) -> Running {
                  PidFile {here}/pid\nErrorLog {here}/err\nMutex file:{here}\n\
                  LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so\n\
                  LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so\n\
+                 LoadModule deflate_module /usr/lib/apache2/modules/mod_deflate.so\n\
+                 SetOutputFilter DEFLATE\nDeflateCompressionLevel 1\nTimeout {patience}\n\
+                 LogFormat \"%r\" l\nCustomLog {here}/access l\n\
                  User www-data\nGroup www-data\n\
                  DocumentRoot {root}\n<Directory {root}>\nRequire all granted\n</Directory>\n"
             )
@@ -64,7 +80,9 @@ pub fn serve(kind: &str, bed: &Bed, root: &Path, port: u16) -> Running {
             write!(
                 text,
                 "server.document-root = \"{root}\"\nserver.port = {port}\n\
-                 server.bind = \"127.0.0.1\"\nserver.errorlog = \"{here}/err\"\n"
+                 server.bind = \"127.0.0.1\"\nserver.errorlog = \"{here}/err\"\n\
+                 server.max-write-idle = {patience}\nserver.modules = (\"mod_accesslog\")\n\
+                 accesslog.filename = \"{here}/access\"\n"
             )
             .expect("a string takes everything");
             command.arg("-D").arg("-f").arg(&config);
@@ -121,7 +139,7 @@ fn a_download_goes_on_at_another_kind_of_server() {
         let roots = [folder(&bed, "r1", &file), folder(&bed, "r2", &file)];
         let _daemons = [(one, 0), (other, 1)]
             .map(|(kind, place)| serve(KINDS[kind], &bed, &roots[place], bed.ports[place]));
-        let curl = bed.curl("/f", "got", &["--limit-rate", "6M"]);
+        let curl = bed.curl("/f", "got", &["--limit-rate", "10M"]);
         kill_at_half(&mut bed);
         let kinds = (KINDS[one], KINDS[other]);
         assert_eq!(code(curl, LONG), 0, "{kinds:?}: {}", bed.said());
@@ -138,7 +156,7 @@ fn two_builds_of_one_size_and_date_are_never_mixed() {
         files[1][SIZE - 1] ^= 1;
         let roots = [folder(&bed, "r1", &files[0]), folder(&bed, "r2", &files[1])];
         let _daemons = [0, 1].map(|place| serve(kind, &bed, &roots[place], bed.ports[place]));
-        let curl = bed.curl("/f", "got", &["--limit-rate", "6M"]);
+        let curl = bed.curl("/f", "got", &["--limit-rate", "10M"]);
         let place = kill_at_half(&mut bed);
         let (ended, got) = (code(curl, LONG), bed.got("got"));
         // A file that had come whole before is whole; otherwise curl must learn that it is not.
@@ -155,7 +173,7 @@ fn a_service_that_dies_for_good_is_left_for_another() {
         let roots = [folder(&bed, "r1", &file), folder(&bed, "r2", &file)];
         let mut daemons =
             [0, 1].map(|place| Some(serve(kind, &bed, &roots[place], bed.ports[place])));
-        let curl = bed.curl("/f", "got", &["--limit-rate", "6M"]);
+        let curl = bed.curl("/f", "got", &["--limit-rate", "10M"]);
         until("half of the file", || (bed.got("got").len() > SIZE / 3).then_some(()));
         let status = bed.status();
         let server = status["sessions"][0]["server"].as_str().expect("a server").to_owned();
@@ -175,7 +193,7 @@ fn a_new_build_in_the_files_place_and_a_reload_are_no_mixture() {
     new[SIZE - 1] ^= 1;
     let root = folder(&bed, "r1", &old);
     let daemon = serve("nginx", &bed, &root, bed.ports[0]);
-    let curl = bed.curl("/f", "got", &["--limit-rate", "4M"]);
+    let curl = bed.curl("/f", "got", &["--limit-rate", "10M"]);
     until("half of the file", || (bed.got("got").len() > SIZE / 3).then_some(()));
     std::fs::write(root.join("n"), &new).expect("ours");
     stamp(&root.join("n"));
@@ -190,4 +208,42 @@ fn a_new_build_in_the_files_place_and_a_reload_are_no_mixture() {
     // What had come of the old file before may be all of it.
     assert!(old.starts_with(&got), "{ended}: {}", bed.said());
     assert_eq!(ended == 0, got.len() == SIZE, "{ended}: {}", bed.said());
+}
+
+#[test]
+fn http_2_in_clear_passes_and_the_status_says_that_it_cannot_go_on() {
+    let bed = Bed::new(&[]);
+    let file = content(24, SIZE);
+    let roots = [folder(&bed, "r1", &file), folder(&bed, "r2", &file)];
+    let _daemons = [0, 1].map(|place| serve(WITH_HTTP2, &bed, &roots[place], bed.ports[place]));
+    let curl = bed.curl("/f", "got", &["--http2-prior-knowledge", "--limit-rate", "10M"]);
+    until("word of it", || {
+        bed.said().contains("cannot go on elsewhere: HTTP/2 in clear").then_some(())
+    });
+    assert_eq!(code(curl, LONG), 0, "{}", bed.said());
+    assert!(bed.got("got") == file);
+}
+
+#[test]
+fn what_has_no_body_leaves_the_connection_fit_for_another_server() {
+    for (path, told, status) in [
+        ("/f", &["-I"][..], "200"),
+        ("/f", &["-H", "If-Modified-Since: Sun, 09 Sep 2001 01:46:40 GMT"], "304"),
+        ("/204", &[], "204"),
+    ] {
+        let mut bed = Bed::new(&[]);
+        let file = content(25, 1_000);
+        let roots = [folder(&bed, "r1", &file), folder(&bed, "r2", &file)];
+        let _daemons = [0, 1].map(|place| serve("nginx", &bed, &roots[place], bed.ports[place]));
+        let again = format!("http://{}{path}", crate::bed::HOST);
+        // Two requests on one connection, six seconds apart.
+        let each = "%{http_code} on %{num_connects}, ";
+        let more = [&["--rate", "10/m", "-w", each, &again, "-o", "/dev/null"], told].concat();
+        let curl = bed.curl(path, "got", &more);
+        let said = |bed: &Bed| String::from_utf8_lossy(&bed.got("got.err")).into_owned();
+        until("the first answer", || said(&bed).contains("on 1, ").then_some(()));
+        bed.kill(0);
+        assert_eq!(code(curl, LONG), 0, "{status}: {} {}", said(&bed), bed.said());
+        assert_eq!(said(&bed), format!("{status} on 1, {status} on 0, "));
+    }
 }
