@@ -23,9 +23,10 @@ use table::Row;
 use tool::{PLAIN, SESSION, TOOLS, Tool};
 use world::Layout;
 
-const USAGE: &str = "usage: compare [--quick] [--only TEXT] [--beside N]\n\
+const USAGE: &str = "usage: compare [--quick] [--only TEXT] [--fault TEXT] [--beside N]\n\
     \x20 --quick      only a link that is down 5 s, a new address and a server that dies\n\
     \x20 --only TEXT  only the programs whose line has this in its name\n\
+    \x20 --fault TEXT only the faults whose heading has this in it\n\
     \x20 --beside N   runs beside each other (default 8)";
 
 const LOSSES: [(&str, f64); 3] = [("0 %", 0.0), ("0.1 %", 0.001), ("1 %", 0.01)];
@@ -43,24 +44,27 @@ fn main() -> ExitCode {
 
 fn obey() -> Result<()> {
     ensure!(nix::unistd::geteuid().is_root(), "it makes network namespaces: run it as root");
-    let (mut quick, mut beside, mut only) = (false, 8, String::new());
+    let (mut quick, mut beside) = (false, 8);
+    let (mut only, mut column) = (String::new(), String::new());
     let mut rest = std::env::args().skip(1);
     while let Some(argument) = rest.next() {
         match argument.as_str() {
             "--quick" => quick = true,
             "--only" => only = rest.next().context(USAGE)?,
+            "--fault" => column = rest.next().context(USAGE)?,
             "--beside" => beside = rest.next().context(USAGE)?.parse().context(USAGE)?,
             _ => bail!("{USAGE}"),
         }
     }
-    let faults: Vec<Fault> = match quick {
+    let mut faults: Vec<Fault> = match quick {
         true => vec![Fault::Down(5), Fault::Address, Fault::Machine],
         false => Fault::ALL.to_vec(),
     };
+    faults.retain(|fault| fault.name().contains(&column));
     let tools: Vec<Tool> = TOOLS.iter().copied().filter(|tool| tool.name.contains(&only)).collect();
     let rows = faulty(&tools, &faults, beside)?;
     println!("{}", table::summary(&rows, &faults));
-    if !quick {
+    if !quick && column.is_empty() {
         println!("{}", lossy(beside)?);
     }
     println!("{}", table::details(&rows, &faults));
