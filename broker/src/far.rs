@@ -323,7 +323,7 @@ impl<M: Means> SessionFar<M> {
     fn order(&mut self, now: Instant, session: &Session, order: Order) -> Act {
         match order {
             Order::PathChanged { why, since } => {
-                self.course.handle_path_changed(why, since);
+                self.course.handle_path_changed(now, why, since);
                 Act::Nothing
             }
             Order::Move { to, answer } => {
@@ -384,9 +384,6 @@ impl<M: Means> SessionFar<M> {
         reason: TransferReason,
         text: &str,
     ) -> Act {
-        if session.is_moving() {
-            return Act::Nothing;
-        }
         let received = session.positions().received;
         if reason == TransferReason::ServiceFailed {
             self.means.service_failed(received, text);

@@ -16,6 +16,7 @@ mod chosen {
             rules { $($name:ident: $mistake:literal,)* }
             drivers { $($driver:ident: $driven:literal,)* }
             groups { $($group:ident: $grouped:literal,)* }
+            courses { $($course:ident: $taken:literal,)* }
         ) => {
             /// A mistake.
             #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -23,6 +24,7 @@ mod chosen {
                 $(#[doc = $mistake] $name,)*
                 $(#[doc = $driven] $driver,)*
                 $(#[doc = $grouped] $group,)*
+                $(#[doc = $taken] $course,)*
             }
 
             impl Mutant {
@@ -35,12 +37,16 @@ mod chosen {
                 /// Those in what is announced of a group, and in the FTP service.
                 pub const GROUPS: &[Mutant] = &[$(Mutant::$group,)*];
 
+                /// Those in a session's course through its servers.
+                pub const COURSES: &[Mutant] = &[$(Mutant::$course,)*];
+
                 /// What is done wrong.
                 pub fn mistake(self) -> &'static str {
                     match self {
                         $(Mutant::$name => $mistake,)*
                         $(Mutant::$driver => $driven,)*
                         $(Mutant::$group => $grouped,)*
+                        $(Mutant::$course => $taken,)*
                     }
                 }
             }
@@ -111,6 +117,7 @@ mod chosen {
         MeasuredIgnored: "a session leaves a slow server for one that is as slow",
         RelayUnused: "a session bound to its home is not led there through a relay",
         NeverStraight: "a session that is led through a relay stays there",
+        PrepareUntold: "the server that would be next is not told what a session receives",
         NoProber: "a server that was out of reach is not tried again",
         SeamSkipped: "the answer of another replica is joined without being compared",
         AckBeforeTicket: "what the app sent is acknowledged before a ticket covers it",
@@ -126,6 +133,20 @@ mod chosen {
         TicketFirst: "a ticket stands before the announcement that it counts on",
         SuccessBeforeData: "success is told before the data have arrived",
         PortForgotten: "a server that takes over does not expect what was agreed upon",
+        }
+        courses {
+        DecidesAgain: "a session that is asked to leave decides although it is on its way already",
+        ChangeKept: "what was decided is kept when the link is lost",
+        RefuserKept: "a server that refused a move is asked for it again",
+        RestForgotten: "a session with a failed service ends when another server did not catch up",
+        MeanwhileForgotten: "what a server asks during another decision is forgotten",
+        MuteHomeFirst: "a home that accepts links and answers nothing is asked first for ever",
+        StayUntold: "a server that asked to be left is not told that the session stays",
+        ListedChosen: "a move leads to a server that is to be left alone",
+        WishForgotten: "a user's wish to leave a server is lost with the link",
+        HomeKept: "a home that has forgotten a session is asked to resume it again",
+        LinkedGivenUp: "a session is given up while it has a link",
+        CoolDownUnset: "no time of rest begins after a move for the sake of speed",
         }
     }
 

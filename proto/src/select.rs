@@ -389,7 +389,7 @@ impl Choice {
             }
             Meaning::GiveUp => self.final_refusal = Some(why),
             Meaning::Forgotten if self.home == Some(server) => {
-                self.forgotten = true;
+                self.forgotten = mutant!(HomeKept, true, false);
                 self.final_refusal = self.final_refusal.or(self.only_home);
             }
             Meaning::Forgotten => {}

@@ -1,5 +1,5 @@
-//! What one event does to an end: `drive/src/run.rs` in small, one event at a time, each followed
-//! by everything the session wants done.
+//! What one event does to an end: a small form of `drive/src/run.rs`, one event at a time, each
+//! followed by everything that the session wants done.
 
 use std::io::ErrorKind;
 
@@ -335,7 +335,7 @@ impl Act<'_> {
         self.check_suspended(before, happening)
     }
 
-    /// P13: what another server was promised, and what it is moved to for.
+    /// P13: what another server was promised is kept, and the session moves there only for that.
     fn check_moving(&self, before: &End) -> Result<(), String> {
         let end = &self.out.end;
         let (Some(was), Some(session)) = (&before.session, &end.session) else { return Ok(()) };

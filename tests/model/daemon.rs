@@ -1,4 +1,5 @@
-//! What the daemons do around a session: a server's `listener.rs` in small, and a broker's verdict.
+//! What the daemons do around a session: a small form of a server's `listener.rs`, and a broker's
+//! verdict.
 
 use stp_proto::handle::Handle;
 use stp_proto::session::{Denied, Detach, Input, Session, StartAt, code};

@@ -127,7 +127,7 @@ pub struct End {
     pub near: Near,
     /// How the session ended.
     pub closed: Option<ClosedWhy>,
-    /// Server: what late comers are told.
+    /// Server: the answer to a RESUME that comes after the end.
     pub tomb: Option<(Handle, u32, ResumeDenial)>,
     /// The links the driver holds for the session.
     pub links: Vec<Held>,
@@ -150,7 +150,7 @@ pub struct End {
     /// Sessions begun here, and the epoch the last one began with.
     pub lives: u8,
     pub begun: u32,
-    /// The end of the session was wanted by somebody at this end.
+    /// The user, or the near side, of this end wanted the session to end.
     pub aborted: bool,
     /// This end did not wait for the peer's last word.
     pub gave_up: bool,
@@ -254,7 +254,7 @@ impl End {
         self.session.as_ref().map(Session::state)
     }
 
-    /// What can happen here of its own accord, faults aside.
+    /// What can happen here without a fault.
     pub fn wishes(&self, plan: &Plan) -> Vec<Happening> {
         let mut all = Vec::new();
         let Some(session) = &self.session else { return all };
@@ -287,7 +287,7 @@ impl End {
         all
     }
 
-    /// What `happening` does; or which property it breaks.
+    /// The effect of `happening`, or the property that it breaks.
     pub fn step(
         &self,
         plan: &Plan,

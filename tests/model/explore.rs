@@ -1,9 +1,9 @@
 //! The explorer: breadth first through every state, then once more over the whole graph.
 //!
 //! The first pass looks for a state in which a property is broken; the path to it is the shortest.
-//! The second pass asks what `eventually` of many checkers does not answer rightly: can the goal
-//! still be reached from every state when nothing breaks any more, does every run that cannot go on
-//! end in the goal, and is there a way to run in circles?
+//! The second pass answers three questions: can the goal still be reached from every state when
+//! nothing breaks any more, does every run that cannot go on end in the goal, and is there a way to
+//! run in circles? (The operator `eventually` of many checkers does not answer them rightly.)
 
 use std::fmt;
 use std::hash::Hash;
@@ -15,7 +15,7 @@ use crate::pool::{Slots, hash};
 pub struct Step<K, L> {
     /// Where it leads, or the property it breaks.
     pub to: Result<K, String>,
-    /// It happens without anything going wrong: the network stays up, nobody intervenes.
+    /// It happens without a fault: the network stays up, and no user intervenes.
     pub free: bool,
     /// What happens.
     pub label: L,
@@ -177,7 +177,7 @@ impl<K: Copy + Eq + Hash> Graph<K> {
 }
 
 impl Report {
-    /// Of a run that has just begun.
+    /// The report of a run that has just begun.
     fn new() -> Report {
         Report {
             verdict: Verdict::Holds,

@@ -1,7 +1,7 @@
-//! A group in small: an FTP login through the shipped sessions, the shipped control connection and
-//! the shipped table of a broker, with every fault at every frame. What must hold: the app's data
-//! connection meets a route, or its listener is reached, exactly once; every reply comes once and
-//! in order; success is told after the data; and the login ends well whatever was lost.
+//! A model of a group: an FTP login through the shipped sessions, the shipped control connection
+//! and the shipped table of a broker, with every fault at every frame. What must hold: the app's
+//! data connection meets a route, or its listener is reached, exactly once; every reply comes once
+//! and in order; success is told after the data; and the login ends well whatever was lost.
 //!
 //! A data connection is a token here: it is there once the broker has made it, and its bytes have
 //! arrived when the server that has its control connection says so a step later. Real data
@@ -23,7 +23,7 @@ const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 18, 0, 1));
 const PID: i32 = 10;
 const LISTENER: &str = "PORT 10,0,0,1,200,1";
 
-/// Data take so many turns.
+/// How many turns data take.
 const ON_THE_WAY: usize = 8;
 
 /// What breaks, at which frame.
@@ -38,8 +38,8 @@ enum Fault {
 
 const FAULTS: [Fault; 3] = [Fault::Link, Fault::Server, Fault::Ftp];
 
-/// What the app says, and the code it waits for. `+` is what it does beside: it connects to the
-/// port it was told.
+/// What the app says, and the code that it waits for. `+` means that it connects to the port that
+/// it was told, beside saying this.
 const PASSIVE: &[(&str, &str)] = &[
     ("", "220"),
     ("USER ann", "331"),
@@ -72,7 +72,7 @@ struct Server {
     control: ftp::Control,
     /// Data connections that are expected, and what the control connection said of them.
     expected: BTreeSet<Handle>,
-    /// Data that are on their way for so many turns more.
+    /// Data that are on their way, and for how many turns more.
     begun: BTreeMap<Handle, usize>,
     over: bool,
 }
@@ -131,7 +131,7 @@ impl World {
         }
     }
 
-    /// Runs the story; what is wrong with it.
+    /// Plays the script. The error says what went wrong.
     fn run(&mut self) -> Result<(), String> {
         for _ in 0..20_000 {
             if self.script.is_empty() {

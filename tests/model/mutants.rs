@@ -1,5 +1,5 @@
-//! Deliberate mistakes in the rules: the checker must catch every one. A checker that catches none
-//! of them would also have been content with the right rules.
+//! Deliberate mistakes in the rules: the checker must catch every one. If a checker caught none of
+//! them, its approval of the right rules would say nothing.
 
 use stp_proto::session::Mutant;
 

@@ -5,7 +5,7 @@ use stp_proto::session::Detach;
 
 use crate::plan::Plan;
 
-/// What one end makes of a link.
+/// The state of a link at one end.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Stage {
     /// A server has not read its first frame yet.
@@ -189,7 +189,7 @@ impl Net {
         net
     }
 
-    /// What an end does; or the property that it breaks.
+    /// The effect of what an end does, or the property that it breaks.
     pub fn touch(&self, actor: Actor, touches: &[Touch], replays: bool) -> Result<Net, String> {
         let mut net = self.clone();
         for touch in touches {

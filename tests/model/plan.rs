@@ -87,8 +87,8 @@ impl Plan {
 
     /// The session's limits: the shipped code, a few bytes.
     pub fn limits(&self) -> Limits {
-        // The clock stands still and timers are told one by one to expire: only which are set
-        // counts.
+        // The clock stands still, and timers are told one by one to expire. So it counts only which
+        // timers are set.
         let never = Duration::MAX;
         Limits {
             send_buffer_max: self.send_buffer,

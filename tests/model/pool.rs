@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::ops::Index;
 
-/// A quick hasher (multiply and fold); what is hashed here is not chosen by anybody hostile.
+/// A quick hasher (multiply and fold). It may be weak, because no attacker chooses what is hashed.
 #[derive(Copy, Clone, Default)]
 pub struct Fold(u64);
 

@@ -1,6 +1,6 @@
 //! The rules as the thesis has them (KTH 3.4.1, 3.8, 3.9.2, 4.6, 4.8), in the same explorer. They
-//! must fail: each flaw is a test that finds its shortest trace, so that it stays known why the
-//! rules of `stp-proto` differ.
+//! must fail: each flaw is a test that finds its shortest trace, so that the reason for each rule
+//! of `stp-proto` that differs stays known.
 //!
 //! Checkpoints carry positions relative to the last one, DATA carries none; the data channel is
 //! first in, first out; each control message is a connection of its own, so they may be lost or

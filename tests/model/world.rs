@@ -196,13 +196,13 @@ impl World {
         &self.ends[key.servers[usize::from(home)]]
     }
 
-    /// Somebody wanted the session to end, or a server forgot it.
+    /// A user wanted the session to end, or a server forgot it.
     fn harmed(&self, key: Key) -> bool {
         let ends = [key.broker, key.servers[0], key.servers[1]];
         ends.iter().any(|end| self.ends[*end].aborted) || self.is_cut_off(key)
     }
 
-    /// An end cannot know any more what became of the other.
+    /// An end cannot know any more how the other one ended.
     fn is_cut_off(&self, key: Key) -> bool {
         let ends = [key.broker, key.servers[0], key.servers[1]];
         ends.iter().any(|end| self.ends[*end].gave_up)
@@ -292,7 +292,7 @@ impl World {
         out.push(Step { to, free, label: Label::At(actor, happening) });
     }
 
-    /// What an end does of its own accord.
+    /// What an end does without an event from outside.
     fn own_steps(&mut self, key: Key, actor: Actor, out: &mut Vec<Step<Key, Label>>) {
         let end = World::end_of(key, actor);
         if self.ends[end].session.is_none() {

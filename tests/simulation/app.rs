@@ -1,5 +1,5 @@
-//! The app: a client of a file server, or of a service nothing is known of. It knows what it may
-//! see, and looks at every byte.
+//! The app: a client of a file server, or of a service that Session knows nothing of. It knows
+//! which bytes may come, and checks every one.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::rc::Rc;
@@ -57,7 +57,7 @@ pub struct App {
     pub established: bool,
     read_at: Instant,
     write_at: Instant,
-    /// It takes nothing until then.
+    /// It reads nothing before this time.
     pub stalled_until: Instant,
     pub aborts: bool,
     pub quits: bool,

@@ -45,7 +45,7 @@ const RESCUE_MAX: Duration = Duration::from_secs(5);
 /// How often a server that cannot be reached is tried, to tell it that a session has left.
 const LEAVE_TRIES: u32 = 60;
 
-/// What may be blamed for a session's end.
+/// Facts that may explain a session's end.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     pub app_aborted: bool,
@@ -114,7 +114,7 @@ pub struct Seat {
     pub begun: bool,
     pub work: Work,
     pub task: Option<Task>,
-    /// What a server of it plays.
+    /// The service that a server plays for it.
     pub script: work::Script,
     pub handle: Handle,
     pub facts: Facts,
@@ -128,12 +128,12 @@ pub struct Seat {
     pub dialing: Slot<Found<SimLink>>,
     pub measuring: Slot<Learned>,
     pub looked: Slot<(Way, Way)>,
-    /// Counts dials, what is measured for a decision, and looks at the straight way: the results of
-    /// older ones are of no use.
+    /// Numbers of dials, of measurements for a decision, and of looks at the straight way. The
+    /// results of older ones are dropped.
     pub dial: u64,
     pub question: u64,
     pub look: u64,
-    /// What its far side is told.
+    /// The orders for its far side.
     orders: Option<mpsc::Sender<Order>>,
 }
 
@@ -150,7 +150,7 @@ pub struct Broker {
     pub decided: u64,
     pub cooled: u64,
     pub led: u64,
-    /// What will happen.
+    /// Events that the world must put into its queue.
     pub todo: Vec<(Instant, Ev)>,
 }
 
@@ -209,7 +209,7 @@ impl Broker {
         self.seats.iter().find(|seat| seat.handle == handle)
     }
 
-    /// Shows the servers of a session's service to what decides.
+    /// Shows the servers of a session's service to the code that decides.
     pub fn show<T>(&mut self, number: u64, ask: impl FnOnce(&Offered<'_>) -> T) -> T {
         let ranks = Rc::clone(&self.seat(number).ranks);
         ask(&Offered { servers: &self.servers, ranks: &ranks })
@@ -607,7 +607,7 @@ impl World {
 
     fn order(&mut self, number: u64, order: Order) {
         if let Some(orders) = &self.broker().seat(number).orders {
-            // As in the daemon: a session that is that busy is not told.
+            // As in the daemon: if the queue of a session is full, the order is dropped.
             let _full = orders.try_send(order);
         }
     }
@@ -624,6 +624,18 @@ impl World {
         let mut net = self.net();
         let conn = net.add(rank, rank);
         net.send(conn, BROKER, &frame);
+        net.close(conn, BROKER, false);
+    }
+
+    /// Tells a server what a session receives elsewhere, on a link of its own (R69).
+    pub fn tell_next(&mut self, rank: Rank, frame: &[u8]) {
+        let up = self.net().is_up(self.now, rank) && self.servers[rank].alive;
+        if !up || self.servers[rank].gone {
+            return;
+        }
+        let mut net = self.net();
+        let conn = net.add(rank, rank);
+        net.send(conn, BROKER, frame);
         net.close(conn, BROKER, false);
     }
 

@@ -10,12 +10,12 @@ use crate::net::SERVER;
 use crate::plan::{Kind, Replica, Work};
 use crate::world::{Who, World};
 
-/// Faults are over: sessions must be over after this time.
+/// When faults are over, sessions must end within this time.
 pub const PATIENCE_S: u64 = 6 * 3600;
-/// Servers keep what nobody ends for the hold time.
+/// Servers keep sessions that no broker ends for the hold time.
 pub const HOLD_S: u64 = 80 * 3600;
 
-/// What is remembered of an end from one step to the next.
+/// What the checker remembers of an end from one step to the next.
 #[derive(Default)]
 pub struct Watch {
     /// Received when it was suspended.
@@ -70,7 +70,7 @@ impl End {
 }
 
 impl World {
-    /// What holds for one end whenever it rests.
+    /// What must hold for one end whenever it is at rest.
     pub fn check_end(&mut self, who: Who, end: &mut End) {
         if let Some(text) = end.driver.near().violation() {
             panic!("{who:?}: {text}");
@@ -115,7 +115,7 @@ impl World {
         }
     }
 
-    /// What holds between the two ends of a session.
+    /// What must hold between the two ends of a session.
     pub fn check_pair(&mut self, number: u64) {
         let Some(broker) = self.end(Who::Broker(number)) else { return };
         let broker = broker.session();
@@ -227,7 +227,7 @@ impl World {
         }
     }
 
-    /// Nothing that happened is an excuse.
+    /// Fails, because nothing that happened can explain this end.
     fn must_succeed(&mut self, number: u64, established: bool) -> bool {
         let expires = self.plan.ticket_life.as_secs() < 3600 || self.plan.has(Kind::Clock);
         let right = self.plan.replicas.iter().all(|replica| *replica == Replica::Right);

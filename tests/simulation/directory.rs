@@ -2,8 +2,9 @@
 //! full, in virtual time. Servers announce themselves, the owner of an endpoint renews its lease
 //! and tells when it moves, the broker looks names up and watches them.
 //!
-//! What must hold: an asker that was told that something is done finds it there, whatever happens
-//! to the directory, until its lease has run out; and nobody is told of a place whose lease has.
+//! What must hold: a client that was told that something is done finds it there, whatever happens
+//! to the directory, until its lease has run out. And no client is told of a place whose lease has
+//! run out.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -103,7 +104,7 @@ impl Store for Shelf {
     }
 }
 
-/// What was said to be done: by whom, when, and which address.
+/// What the directory said was done: the client, the time and the address.
 #[derive(Clone, Debug)]
 struct Promise {
     at: Instant,
@@ -137,7 +138,7 @@ pub struct Directory {
     pub down_until: Instant,
     /// The last word to a server that announced itself, and the address it said.
     promises: BTreeMap<Asker, Promise>,
-    /// What could not be done, as was said, or may have been.
+    /// Requests that, by the answer, could not be carried out, or may have been.
     doubts: BTreeMap<Asker, SocketAddr>,
     /// How long an announcement holds, and how long an endpoint's lease is.
     pub lease_s: u32,
@@ -239,7 +240,7 @@ impl Directory {
         self.lines.remove(&line);
     }
 
-    /// All links break: nobody is told.
+    /// All links break, and no end is told.
     pub fn break_all(&mut self) {
         self.lines.clear();
     }
@@ -306,7 +307,7 @@ impl Directory {
         }
     }
 
-    /// What watchers are to be told.
+    /// The changes that must be told to the links that watch.
     pub fn changes(&mut self) -> Vec<(u64, Vec<u8>)> {
         let mut told = Vec::new();
         for (number, line) in &mut self.lines {
@@ -343,7 +344,7 @@ impl Directory {
         Some(Instant(u64::try_from(micros.as_micros()).expect("days")))
     }
 
-    /// What holds for the tables at any time.
+    /// What must hold for the tables at any time.
     pub fn check(&self, now: Instant) {
         let Some(daemon) = &self.daemon else { return };
         let lease = Duration::from_secs(self.lease_s.into());

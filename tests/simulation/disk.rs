@@ -9,7 +9,7 @@ use redb::StorageBackend;
 
 use crate::random::Random;
 
-/// What is kept or lost together.
+/// The unit that is kept or lost as a whole.
 const PAGE: usize = 4_096;
 
 /// The disk.

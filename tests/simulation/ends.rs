@@ -90,7 +90,7 @@ impl World {
     pub fn tell_end(&mut self, who: Who, command: Command<SimLink>) {
         let Some(end) = self.end(who) else { return };
         self.say(|_| format!("{who:?} is told: {}", describe(&command)));
-        // A daemon whose session is that busy drops the command as well.
+        // A daemon drops a command as well if the queue of its session is full.
         let _full = end.inbox.try_send(command);
         self.run_end(who);
     }
@@ -203,7 +203,7 @@ impl World {
         }
     }
 
-    /// Where there is room again, those who waited for it go on.
+    /// Where there is room again, the senders that waited for it go on.
     pub fn use_room(&mut self, id: ConnId, way: usize) {
         let Some((server, owner)) = self.net().conns.get(&id).map(|c| (c.server, c.owner[way]))
         else {

@@ -1,5 +1,5 @@
-//! The far sides of sessions: the shipped one of a broker, the shipped one of a server, and what
-//! the checkers want to know of both.
+//! The far sides of sessions: the shipped one of a broker, the shipped one of a server, and the
+//! facts about both that the checkers need.
 
 use std::task::{Context, Poll};
 use std::time::Duration;

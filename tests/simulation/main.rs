@@ -58,7 +58,7 @@ fn run(seed: u64, loud: bool) -> Counts {
     world.counts
 }
 
-/// What all seeds so far came to.
+/// The results of all seeds so far.
 #[derive(Default)]
 struct Sum {
     done: u64,

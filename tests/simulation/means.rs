@@ -1,5 +1,5 @@
-//! What the far side of a broker's session works with in the simulation: what it asks for becomes
-//! events, and the futures it polls are filled when these have happened.
+//! The means of a broker's session in the simulation: the questions of its far side become events,
+//! and the futures that it polls are filled when these events have happened.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -15,7 +15,7 @@ use stp_proto::rise::Way;
 use stp_proto::select::Rank;
 use stp_proto::session::LostCause;
 use stp_proto::time::Instant;
-use stp_proto::wire::{Close, ResetFrame};
+use stp_proto::wire::{Close, Connect, ResetFrame};
 
 use crate::broker::Broker;
 use crate::link::SimLink;
@@ -25,7 +25,7 @@ use crate::world::Ev;
 /// How often a session that is led through a relay looks at the straight way.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
 
-/// Something that takes a while: what it came to, when it has.
+/// A result that comes later, for a future that waits for it.
 pub struct Slot<T>(Rc<RefCell<Option<T>>>);
 
 impl<T> Slot<T> {
@@ -54,7 +54,7 @@ impl<T> Future for Slot<T> {
     }
 }
 
-/// What one session's far side works with.
+/// The means of one session's far side.
 pub struct SimMeans {
     pub broker: Rc<RefCell<Broker>>,
     pub number: u64,
@@ -179,6 +179,16 @@ impl Means for SimMeans {
 
     fn keep(&self, now: Instant, link: SimLink, _last: Option<Rank>) {
         self.broker.borrow_mut().reuse(now, link.give_back());
+    }
+
+    fn prepare(&self, server: Rank, connect: Connect<'_>) {
+        let mut broker = self.broker.borrow_mut();
+        let now = broker.now;
+        let seat = broker.seat(self.number);
+        let (server, service) = (seat.ranks[server], seat.script.service());
+        let mut frame = Vec::new();
+        Connect { service, ..connect }.encode(&mut frame);
+        broker.todo.push((now, Ev::Prepare(server, frame)));
     }
 
     fn take_leave(&self, now: Instant, server: Rank, reset: ResetFrame) {

@@ -9,7 +9,7 @@ use stp_proto::session::Mutant;
 
 use crate::{SEEDS, run, scenario};
 
-/// What caught a mistake.
+/// The scenario or the seed that caught a mistake.
 struct Catch {
     by: String,
     why: String,

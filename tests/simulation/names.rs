@@ -1,7 +1,7 @@
 //! Those that ask the directory: servers that announce themselves (`server/src/lookup.rs`), the
 //! owner of an endpoint, and the broker, which looks names up and follows servers that move
-//! (`broker/src/lookup.rs`). All of it over links that die silently and are missed only by who says
-//! something.
+//! (`broker/src/lookup.rs`). They use links that die silently; an end notices that only when it
+//! sends something.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -29,10 +29,10 @@ const FOLLOW_AGAIN: Duration = Duration::from_secs(1);
 const FOLLOW_LOOK: Duration = Duration::from_secs(30);
 const STALE_MAX: Duration = Duration::from_secs(24 * 3_600);
 
-/// What an answer is for.
+/// The purpose of a request.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Want {
-    /// To be known.
+    /// To announce the client itself.
     Told,
     /// A name, for apps that wait.
     Find(ServiceNumber),
@@ -54,21 +54,21 @@ fn name_of(service: usize) -> &'static str {
     [FILES, HOST][service]
 }
 
-/// One who asks.
+/// A client of the directory.
 #[derive(Default)]
 struct Asking {
     line: Option<u64>,
     calling: bool,
     next: u32,
     pending: BTreeMap<u32, Want>,
-    /// For when a link is there.
+    /// Requests that wait for a link.
     queue: Vec<(Ask, Want)>,
     watches: BTreeMap<u32, ServiceNumber>,
     /// How long a server waits after an announcement that failed.
     wait: Duration,
 }
 
-/// How far the owner of the endpoint is.
+/// What the owner of the endpoint has done so far.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Owned {
     Nothing,
@@ -94,7 +94,7 @@ struct Known {
     watched: Option<u64>,
 }
 
-/// The directory and all who ask it.
+/// The directory and all its clients.
 pub struct Names {
     pub directory: Directory,
     askers: BTreeMap<Asker, Asking>,
@@ -314,7 +314,7 @@ impl World {
         }
     }
 
-    // Those that want to be known.
+    // Clients that announce themselves.
 
     /// It announces itself, or renews its lease.
     pub fn tell(&mut self, asker: Asker) {
@@ -436,7 +436,7 @@ impl World {
         }
     }
 
-    /// Nobody knows the name now: the user tries again.
+    /// The name is not known now: the user tries again.
     fn apps_try_again(&mut self, service: usize) {
         for number in std::mem::take(&mut self.names().known[service].waiting) {
             let pause = self.random.millis(1_000, 20_000);

@@ -12,7 +12,7 @@ use crate::plan::Pace;
 use crate::random::{pattern, pattern_at, urgent_at};
 use crate::service::{Connections, SimHttp};
 
-/// What a near side is.
+/// The kinds of near sides.
 pub enum Kind {
     App(Box<App>),
     /// The shipped HTTP service.
@@ -20,8 +20,8 @@ pub enum Kind {
     Tcp(Box<Tcp>),
 }
 
-/// A near side. An app and a service that is only played are ready as a kernel would say: until
-/// they have blocked, and again when something has happened or their time has come.
+/// A near side. An app, or a service that is simulated, is ready as a kernel would say: until it
+/// has blocked, and again when something has happened or its time has come.
 pub struct NearSide {
     kind: Kind,
     readable: bool,
@@ -150,7 +150,7 @@ impl Near for NearSide {
     }
 }
 
-/// A service nothing is known of: sends a pattern, expects one.
+/// A service that Session knows nothing of: it sends a pattern and expects one.
 pub struct Tcp {
     up: (u64, u64),
     down: (u64, u64),

@@ -25,10 +25,10 @@ pub enum Item {
     End,
 }
 
-/// Whose an end of a connection is.
+/// The owner of an end of a connection.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Owner {
-    /// Nobody's: it is closed there.
+    /// It has none: it is closed there.
     Nobody,
     /// Ready for use: the broker's pool, or a server that waits for the first frame.
     Spare,
@@ -309,7 +309,7 @@ impl Net {
         }
     }
 
-    /// Gives an end of a connection to somebody. What came already is theirs.
+    /// Gives an end of a connection to another owner, with the bytes that have come already.
     pub fn give(&mut self, id: ConnId, side: usize, owner: Owner) {
         if let Some(conn) = self.conns.get_mut(&id) {
             conn.owner[side] = owner;

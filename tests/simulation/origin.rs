@@ -1,5 +1,6 @@
 //! The real HTTP server behind a session's server (nginx in life): files, ranges, validators,
-//! chunks, uploads. It closes idle connections, breaks off responses nobody reads, and can be down.
+//! chunks, uploads. It closes idle connections, breaks off responses that are not read, and can be
+//! down.
 //!
 //! What is checked here: no request that may not be repeated begins twice anywhere, and every
 //! body that comes is the one the app sent.
@@ -16,9 +17,9 @@ use stp_proto::time::Instant;
 use crate::plan::{Pace, Replica, Validator};
 use crate::random::{Random, pattern};
 
-/// A response nobody reads is broken off after this time.
+/// A response that is not read is broken off after this time.
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
-/// What the kernel still delivers of it.
+/// The number of its bytes that the kernel still delivers.
 const KERNEL: usize = 16_000;
 
 /// Unsafe requests by their id: the head as the app wrote it, the body's seed, and whether an
@@ -77,6 +78,8 @@ pub struct Origin {
     pub breaks: Cell<u32>,
     /// Connections it broke off or closed early, for what may be blamed on it.
     pub troubles: Cell<u32>,
+    /// The heads of requests whose files were read ahead.
+    pub read_ahead: RefCell<Vec<Vec<u8>>>,
     pub random: RefCell<Random>,
 }
 
@@ -273,7 +276,7 @@ impl Upstream {
         self.out.len() - self.gone
     }
 
-    /// What time did to it.
+    /// The effect of the time that has passed.
     fn age(&mut self, now: Instant) {
         let idle = self.request.is_none() && self.inbox.is_empty() && self.left() == 0;
         if self.last || self.broken {

@@ -76,7 +76,7 @@ impl Kind {
     ];
 }
 
-/// How a network is.
+/// The properties of a network.
 #[derive(Clone, Debug)]
 pub struct Wires {
     /// One way, to each server.
@@ -104,13 +104,13 @@ pub enum Replica {
 }
 
 impl Replica {
-    /// What its validators say that it holds.
+    /// The content that its validators stand for.
     pub fn named(self) -> &'static str {
         if matches!(self, Replica::Right | Replica::SameValidator) { "right" } else { "other" }
     }
 }
 
-/// What promises equal bytes.
+/// The validator that promises equal bytes.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Validator {
     Strong,

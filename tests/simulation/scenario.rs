@@ -32,6 +32,7 @@ pub const ALL: &[Scenario] = &[
     ("a server asks to be left", asked_to_leave),
     ("a server that catches up slowly has the path for itself", slow_to_catch_up),
     ("a link carries the next session at once", next_on_the_link),
+    ("the server that would be next is told of a long response", next_is_told),
     ("another file under the same validator is no continuation", same_validator),
 ];
 
@@ -273,6 +274,21 @@ fn slow_to_catch_up() {
     let (_, other) = world.begun();
     assert!(world.move_by_user(0, Some(other)), "it can be moved");
     world.expect_at(other, seconds(6));
+}
+
+/// R69.
+fn next_is_told() {
+    let mut world = download([Replica::Right; 2]);
+    let (home, other) = world.begun();
+    let told = |world: &World, rank: Rank| world.servers[rank].origin.read_ahead.borrow().len();
+    world.go_on(seconds(4));
+    assert_eq!(told(&world, other), 0, "less than 8 MiB are compared at once");
+    world.go_on(seconds(4));
+    assert_eq!((told(&world, home), told(&world, other)), (0, 1), "it is told once");
+    let head = world.servers[other].origin.read_ahead.borrow()[0].clone();
+    assert!(head.starts_with(b"GET /f0 "), "it is told which file");
+    world.kill(home, false);
+    world.expect_at(other, seconds(5));
 }
 
 fn same_validator() {

@@ -1,6 +1,6 @@
-//! A server around its sessions. What a first frame comes to is said by the shipped roster, and
-//! sessions have the shipped far side; what is simulated is the daemon that carries it out, and
-//! what opening a service takes (`server/src/{listener,open}.rs`).
+//! A server around its sessions. The shipped roster decides what to do with a first frame, and
+//! sessions have the shipped far side. Simulated are the daemon that carries out the decisions, and
+//! the opening of a service (`server/src/{listener,open}.rs`).
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -11,16 +11,18 @@ use std::time::Duration;
 
 use stp_drive::{Command, FIRST_LINK, Start};
 use stp_proto::handle::Handle;
+use stp_proto::replay::http::Exchange;
 use stp_proto::roster::{Calls, Roster};
 use stp_proto::session::{ClosedWhy, Session, StartAt, code};
 use stp_proto::ticket::Holder;
 use stp_proto::time::Instant;
 use stp_proto::wire::{
-    Connect, ConnectMode, DenyReason, First, encode_connect_denied, encode_done,
+    Connect, ConnectMode, DenyReason, First, PrepareRequest, encode_connect_denied, encode_done,
     encode_resume_denied, first_frame,
 };
 
 use stp_server::denial::Denial;
+use stp_server::ticket::Seal;
 
 use crate::ends::{End, Woken};
 use crate::far::{AtServer, Far};
@@ -59,7 +61,7 @@ pub struct Server {
     pub generation: u32,
     pub asleep_until: Instant,
     pub full_until: Instant,
-    /// What its clock of the day showed when the simulation began.
+    /// The time of day by its clock when the simulation began.
     pub clock: Rc<Cell<u64>>,
 }
 
@@ -80,6 +82,7 @@ impl Server {
                 down_until: Cell::default(),
                 breaks: Cell::default(),
                 troubles: Cell::default(),
+                read_ahead: RefCell::default(),
                 random: RefCell::new(Random::new(random.next())),
             };
             Server {
@@ -113,6 +116,10 @@ impl World {
         match first_frame(&record) {
             Ok(First::Connect(connect)) => {
                 let handle = connect.handle;
+                if let ConnectMode::Prepare(request) = &connect.mode {
+                    self.prepare(server, &connect, request);
+                    return self.net().close(conn, SERVER, false);
+                }
                 let new = connect.mode == ConnectMode::New;
                 self.connect(server, conn, handle, new, &record);
             }
@@ -145,6 +152,15 @@ impl World {
             }
             Err(error) => panic!("server {server}: a link begins with {error}: {record:?}"),
         }
+    }
+
+    /// R69: reads ahead what a session receives elsewhere. That a file's digests are kept from
+    /// then on is noted at the origin; comparing takes no time here anyway.
+    fn prepare(&mut self, server: usize, connect: &Connect<'_>, request: &PrepareRequest<'_>) {
+        let (mint, _) = self.http(server, connect);
+        let Ok(claims) = mint.open(request.ticket, request.down, 0) else { return };
+        let Some(Exchange::Response { request, .. }) = claims.exchange.http() else { return };
+        self.servers[server].origin.read_ahead.borrow_mut().push(request.clone());
     }
 
     fn answer(&mut self, conn: ConnId, frame: &[u8]) {
@@ -292,7 +308,7 @@ impl World {
         (mint, Connections::new(&here.origin, &self.clock))
     }
 
-    /// A session begins; those who waited for it.
+    /// A session begins. Returns the connections that waited for it.
     fn accept(
         &mut self,
         server: usize,

@@ -89,7 +89,7 @@ impl Connections {
         }
     }
 
-    /// When one of them may have something new to say.
+    /// When one of them may have new bytes.
     pub fn due(&self) -> Option<Instant> {
         let now = self.now.get();
         let mut open = self.open.borrow_mut();

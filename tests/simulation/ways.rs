@@ -21,7 +21,7 @@ use crate::world::{Ev, World};
 /// A dial that is not answered for this long has failed.
 const DIAL_MAX: Duration = Duration::from_secs(10);
 
-/// A link that no session uses.
+/// A link that is kept for a session to come.
 pub struct Spare {
     net: Wire,
     pub conn: ConnId,
@@ -339,7 +339,7 @@ impl World {
         self.after(delay, Ev::Dialed(id, taken));
     }
 
-    /// The broker learns what became of a dial.
+    /// The broker learns how a dial ended.
     pub fn dialed(&mut self, id: u64, taken: bool) {
         let Some(dial) = self.broker.borrow().dials.get(&id).copied() else { return };
         let path = dial.path();

@@ -1,4 +1,4 @@
-//! What the apps of a seed want, and what the servers play for them.
+//! The work of the apps of a seed, and the services that the servers play for them.
 
 use std::cell::RefCell;
 use std::rc::Rc;

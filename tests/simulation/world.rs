@@ -77,15 +77,17 @@ pub enum Ev {
     Resume(Who),
     /// A server starts again.
     Restart(usize),
-    /// What was frozen may go on.
+    /// A machine or an app that was frozen may go on.
     Thaw(usize),
     /// The broker's daemon learns of a changed network.
     Noticed,
     /// A server that was left is told.
     Leave(usize, Vec<u8>, u32),
+    /// The server to which a session would go next is told what it receives (R69).
+    Prepare(usize, Vec<u8>),
     /// Faults are over.
     Mend,
-    /// Somebody tells the directory that it is there.
+    /// A client announces itself to the directory.
     Tell(Asker),
     /// A link to the directory from there is there, or not; it is given up; an answer is late.
     Called(Asker, Option<SocketAddr>),
@@ -131,7 +133,7 @@ pub struct Counts {
 /// Everything.
 pub struct World {
     pub now: Instant,
-    /// The same, for what has no other way to the time.
+    /// The same time, shared with parts that cannot see the world.
     pub clock: Rc<Cell<Instant>>,
     queue: BinaryHeap<Reverse<(Instant, u64, u64)>>,
     events: BTreeMap<u64, Ev>,
@@ -248,7 +250,7 @@ impl World {
         broker
     }
 
-    /// What the network and the broker want to happen is taken into the queue.
+    /// Takes the events that the network and the broker want into the queue.
     fn take_wishes(&mut self) {
         let (arrivals, roomy) = {
             let mut net = self.net();
@@ -307,7 +309,7 @@ impl World {
             Ev::DialOver(_) | Ev::Pace(_) | Ev::MeasureFirst(..) | Ev::Measure(..) => broker,
             Ev::MeasureWays(..) | Ev::MeasuredFirst(..) | Ev::Measured(..) => broker,
             Ev::MeasuredWays(..) | Ev::Look(..) => broker,
-            Ev::Resume(_) | Ev::Noticed | Ev::Leave(..) => broker,
+            Ev::Resume(_) | Ev::Noticed | Ev::Leave(..) | Ev::Prepare(..) => broker,
             Ev::Tell(asker)
             | Ev::Called(asker, _)
             | Ev::LineLost(asker, _)
@@ -354,6 +356,7 @@ impl World {
             Ev::Thaw(server) => self.thaw(server),
             Ev::Noticed => self.noticed(),
             Ev::Leave(rank, frame, tries) => self.leave(rank, frame, tries),
+            Ev::Prepare(rank, frame) => self.tell_next(rank, &frame),
             Ev::Mend => self.mend(),
             Ev::Tell(asker) => self.tell(asker),
             Ev::Called(asker, from) => self.called(asker, from),

@@ -142,6 +142,9 @@ pub struct Seek {
     pub(crate) deadlines: Deadlines,
 }
 
+/// A server that the user wants a session to leave is asked again if no other server has given a
+/// link after this time. It is longer than most outages of the whole network.
+const LEFT_FOR: Duration = Duration::from_secs(20);
 /// Servers measured before a first choice.
 const FIRST_ASKED: usize = 3;
 
@@ -182,14 +185,12 @@ impl Seek {
             Candidate { rank, not_before }
         };
         let mut order: Vec<_> = self.order(now, around).into_iter().map(candidate).collect();
-        if self.home_last && order.len() > 1 {
-            order.rotate_left(1);
-            home = None;
-        }
         if let Some(leave) = mutant!(LeftAgain, self.leave, None)
             && order.len() > 1
         {
             order.retain(|candidate| candidate.rank != leave);
+            let rank = leave;
+            order.push(Candidate { rank, not_before: Some(now + LEFT_FOR) });
             home = home.filter(|rank| *rank != leave);
         }
         if self.want == (Want::Resume { transferable: true }) {
@@ -197,6 +198,16 @@ impl Seek {
             let again =
                 again.map(|(rank, at)| (rank, around.listed_until(now, rank).max(Some(at))));
             order.extend(again.map(|(rank, not_before)| Candidate { rank, not_before }));
+        }
+        if self.home_last && order.len() > 1 && order[0].rank == home.unwrap_or(usize::MAX) {
+            order.rotate_left(1);
+            home = None;
+            // It is asked last even if all others have to wait a little.
+            if let Some((last, others)) = order.split_last_mut()
+                && others.iter().all(|one| self.choice.struck(one.rank).is_some())
+            {
+                last.not_before = others.iter().filter_map(|one| one.not_before).min();
+            }
         }
         let others = (0..self.choice.servers()).filter(|rank| Some(*rank) != self.choice.home());
         let is_bound = self.is_bound_to_home() || self.choice.is_left_to_home();
@@ -300,5 +311,7 @@ impl fmt::Display for CannotMove {
 
 /// The session stays where it is; its server is told.
 pub(super) fn stays(reason: TransferReason, why: String) -> Vec<Action> {
-    vec![Action::Note { what: "stays", cause: why }, Action::Stay(reason)]
+    let mut actions = vec![Action::Note { what: "stays", cause: why }];
+    mutant!(StayUntold, actions.push(Action::Stay(reason)), ());
+    actions
 }

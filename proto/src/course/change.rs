@@ -45,6 +45,8 @@ pub struct Move {
     pub for_speed: bool,
     /// The service behind its server gives no more: to stay would be the end of it.
     pub service_failed: bool,
+    /// Its user wants it.
+    pub by_user: bool,
     /// How often the stream has overtaken it.
     pub overtaken: u32,
 }

@@ -41,22 +41,24 @@ impl Course {
         text: &str,
         transferable: Result<(), WhyNot>,
     ) -> Vec<Action> {
-        // Not while it is decided already.
-        let (Change::Nothing, Some(home)) = (&self.change, self.home()) else {
-            return Vec::new();
+        let Some(home) = self.home().filter(|_| self.attached) else { return Vec::new() };
+        let question = |ways_only| {
+            let text = text.to_owned();
+            Question { reason, text, by_user: false, ways_only }
         };
-        if !self.attached {
+        let for_speed = reason == TransferReason::Congested;
+        // Not while something else is under way, which may well answer it.
+        let busy = self.change != Change::Nothing || self.attempt.is_some();
+        if mutant!(DecidesAgain, busy, false) {
+            if !for_speed && transferable.is_ok() {
+                mutant!(MeanwhileForgotten, self.put_off(question(false)), ());
+            }
             return Vec::new();
         }
         self.asked_at = Some(now);
         let said = if text.is_empty() { String::new() } else { format!(": {text}") };
         let cause = format!("{reason}{said}");
         let mut actions = vec![Action::Note { what: "asked to leave", cause }];
-        let for_speed = reason == TransferReason::Congested;
-        let question = |ways_only| {
-            let text = text.to_owned();
-            Change::Deciding(Question { reason, text, by_user: false, ways_only })
-        };
         let cooling = self.cool.left(now).filter(|_| for_speed).map(|left| left.as_secs() + 1);
         let cooling = mutant!(CoolDownIgnored, cooling, None);
         match (transferable, cooling) {
@@ -69,11 +71,10 @@ impl Course {
                 actions.extend(stays(TransferReason::NobodyBetter, why));
             }
             (Ok(()), None) => {
-                self.change = question(false);
-                actions.push(Action::Measure { home, others: self.others(home) });
+                actions.extend(self.decide(home, question(false)));
             }
             (Err(_), None) if for_speed && self.has_pass => {
-                self.change = question(true);
+                self.change = Change::Deciding(question(true));
                 actions.push(Action::MeasureWays { home });
             }
             (Err(why), _) => {
@@ -85,6 +86,45 @@ impl Course {
                 actions.extend(stays(reason, format!("it cannot go elsewhere: {why}")));
             }
         }
+        actions
+    }
+
+    /// What its server asked is decided later, if what goes before it comes to nothing. A service
+    /// that has failed is the most pressing reason.
+    fn put_off(&mut self, question: Question) {
+        let failed = |one: &Question| one.reason == TransferReason::ServiceFailed;
+        if !self.asked_meanwhile.as_ref().is_some_and(failed) {
+            self.asked_meanwhile = Some(question);
+        }
+    }
+
+    /// The user's word goes before a decision that is being made.
+    fn put_off_decision(&mut self) {
+        if let Change::Deciding(question) = &self.change
+            && !question.by_user
+            && question.reason != TransferReason::Congested
+        {
+            self.put_off(question.clone());
+        }
+    }
+
+    /// Begins to decide to which server it goes.
+    fn decide(&mut self, home: Rank, question: Question) -> Vec<Action> {
+        self.change = Change::Deciding(question);
+        vec![Action::Measure { home, others: self.others(home) }]
+    }
+
+    /// What was under way is over, and the session is still where it was: its server is told,
+    /// unless it has asked for something else meanwhile. Then that is decided.
+    pub(super) fn came_to_nothing(&mut self, why: String) -> Vec<Action> {
+        self.change = Change::Nothing;
+        let (Some(home), Some(question)) = (self.home(), self.asked_meanwhile.take()) else {
+            return stays(TransferReason::NobodyBetter, why);
+        };
+        let mut actions = vec![Action::Note { what: "stays", cause: why }];
+        let cause = question.asked();
+        actions.push(Action::Note { what: "asked to leave", cause });
+        actions.extend(self.decide(home, question));
         actions
     }
 
@@ -111,8 +151,9 @@ impl Course {
         // The link lives: its server is not gone, but at least as far as was waited.
         let here = Way { now: here.now.or(Some(link_rtt.max(PATIENCE))), ..here };
         let others: Vec<_> = measured.iter().filter(|one| one.to != home).copied().collect();
-        let others: Vec<_> =
-            others.into_iter().filter(|one| around.listed_until(now, one.to).is_none()).collect();
+        let is_free = |server| around.listed_until(now, server).is_none();
+        let is_free = |server| mutant!(ListedChosen, is_free(server), true);
+        let others: Vec<_> = others.into_iter().filter(|one| is_free(one.to)).collect();
         let here = Measured { to: home, way: here };
         let decided = match decide::servers(around, here, &others, for_speed) {
             // Not all sessions that share a congested path leave it at once.
@@ -126,10 +167,10 @@ impl Course {
             Ok((order, numbers)) => {
                 let why = format!("{}; {numbers}", question.asked());
                 let service_failed = question.reason == TransferReason::ServiceFailed;
-                let overtaken = 0;
-                self.go(Move { order: order.into(), why, for_speed, service_failed, overtaken })
+                let (by_user, overtaken, order) = (question.by_user, 0, order.into());
+                self.go(Move { order, why, for_speed, service_failed, by_user, overtaken })
             }
-            Err(why) => stays(TransferReason::NobodyBetter, why),
+            Err(why) => self.came_to_nothing(why),
         }
     }
 
@@ -144,11 +185,17 @@ impl Course {
         }
     }
 
+    /// What was decided begins. If an attempt is under way, it begins when that is answered.
+    fn begin(&self, note: Action) -> Vec<Action> {
+        let retry = self.attempt.is_none().then_some(Action::Retry);
+        std::iter::once(note).chain(retry).collect()
+    }
+
     /// It goes to another server.
     fn go(&mut self, plan: Move) -> Vec<Action> {
         let note = Action::Log { what: "leaves its server", cause: plan.why.clone() };
         self.change = Change::Move(plan);
-        vec![note, Action::Retry]
+        self.begin(note)
     }
 
     /// The straight way and those through relays were measured. The present one is among them,
@@ -168,7 +215,7 @@ impl Course {
                 let why = format!("{}; {numbers}", question.asked());
                 self.turn(around, Turn { via, why, for_speed: true })
             }
-            Err(why) => stays(TransferReason::NobodyBetter, why),
+            Err(why) => self.came_to_nothing(why),
         }
     }
 
@@ -176,7 +223,7 @@ impl Course {
     fn turn(&mut self, around: &impl Around, turn: Turn) -> Vec<Action> {
         let cause = format!("{}: {}", way_name(around, turn.via), turn.why);
         self.change = Change::Turn(turn);
-        vec![Action::Log { what: "turns", cause }, Action::Retry]
+        self.begin(Action::Log { what: "turns", cause })
     }
 
     /// A look at the way through the relay and at the straight one. It goes straight again when
@@ -232,19 +279,22 @@ impl Course {
             (Change::Move(_) | Change::Turn(_), _) => Err(CannotMove::UnderWay),
             (_, Some(to)) if to == home => Err(CannotMove::There(around.server_name(to))),
             (_, Some(_)) if !self.attached => Err(CannotMove::NoLink),
-            // The user's word goes before a decision that is being made.
-            (_, Some(to)) => Ok(self.go(Move {
-                order: [to].into(),
-                why: GapWhy::User.to_string(),
-                for_speed: false,
-                service_failed: false,
-                overtaken: 0,
-            })),
+            (_, Some(to)) => {
+                self.put_off_decision();
+                Ok(self.go(Move {
+                    order: [to].into(),
+                    why: GapWhy::User.to_string(),
+                    for_speed: false,
+                    service_failed: false,
+                    by_user: true,
+                    overtaken: 0,
+                }))
+            }
             (_, None) if self.attached => {
+                self.put_off_decision();
                 let (reason, text) = (TransferReason::Operator, String::new());
                 let question = Question { reason, text, by_user: true, ways_only: false };
-                self.change = Change::Deciding(question);
-                Ok(vec![Action::Measure { home, others: self.others(home) }])
+                Ok(self.decide(home, question))
             }
             (_, None) => {
                 self.leave = Some(home);

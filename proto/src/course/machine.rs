@@ -2,22 +2,24 @@
 
 use core::time::Duration;
 
-use super::action::{self, Action, Around, Dial, GapWhy, Relay, Seek, Target};
-use super::change::{Change, Move};
+use super::action::{Action, Around, Dial, GapWhy, Relay, Seek, Target};
+use super::change::{Change, Move, Question};
 use super::decide::way_name;
 use super::search::{AppError, Deadlines, GaveUp, NoServer};
 use super::standing::{FailureKind, Standing};
+use crate::mutant::mutant;
 use crate::rise::{CoolDown, NotBetter};
 use crate::select::{Choice, Meaning, Next, Rank, Rejection, Want};
 use crate::session::{Attempt, LostCause, WhyNot};
 use crate::time::Instant;
-use crate::wire::TransferReason;
 
 /// Attempts at a session's home that may go unanswered before another server is asked first.
 const UNANSWERED_MAX: u32 = 2;
 /// How often a move that the stream has overtaken is tried again, and after which pause.
 const OVERTAKEN_MAX: u32 = 5;
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
+/// A link is lost within this time if a change of the network has hurt it.
+const CHANGE_HURTS: Duration = Duration::from_secs(60);
 /// After this pause a server is asked again that did not catch up with the rest of what a failed
 /// service had given.
 const AFTER_THE_REST: Duration = Duration::from_secs(1);
@@ -50,9 +52,14 @@ pub struct Course {
     /// The relay through which its link goes; none: straight.
     pub(super) via: Option<Relay>,
     pub(super) change: Change,
+    /// What its server asked while another change was under way: it is decided when that comes to
+    /// nothing.
+    pub(super) asked_meanwhile: Option<Question>,
     /// Since when nothing can have come through, as far as is known, and why.
     pub(super) gap_since: Option<Instant>,
     pub(super) gap_why: Option<GapWhy>,
+    /// When the network has changed under its link.
+    pub(super) path_changed: Option<Instant>,
     /// Attempts at its home that were not answered, one after the other.
     pub(super) unanswered: u32,
     /// The server it came from at its last transfer.
@@ -82,8 +89,10 @@ impl Course {
             attached: false,
             via: None,
             change: Change::Nothing,
+            asked_meanwhile: None,
             gap_since: None,
             gap_why: None,
+            path_changed: None,
             unanswered: 0,
             came_from: None,
             leave: None,
@@ -164,15 +173,12 @@ impl Course {
             }
             _ => {}
         }
-        // An attempt that is still under way may yet succeed: it is not forgotten for this.
-        if matches!(self.change, Change::Move(_) | Change::Turn(_)) {
-            self.change = Change::Nothing;
-        }
+        // An attempt that is still under way may yet succeed, and what was decided goes on then.
         Dial::Search(Seek {
             want,
             choice: self.choice.clone(),
             leave: self.leave.take(),
-            home_last: self.unanswered >= UNANSWERED_MAX,
+            home_last: mutant!(MuteHomeFirst, self.unanswered >= UNANSWERED_MAX, false),
             connect_until,
             lost_at: self.gap_since.unwrap_or(now),
             deadlines: self.deadlines,
@@ -197,7 +203,7 @@ impl Course {
     ) -> Vec<Action> {
         let GaveUp { end, error, why } = gave_up;
         // It looked for a link beside the one it has, which goes on.
-        if self.attached {
+        if mutant!(LinkedGivenUp, self.attached, false) {
             return Vec::new();
         }
         if established {
@@ -240,8 +246,7 @@ impl Course {
         if !matches!(self.change, Change::Turn(_)) {
             return Vec::new();
         }
-        self.change = Change::Nothing;
-        action::stays(TransferReason::NobodyBetter, why)
+        self.came_to_nothing(why)
     }
 
     /// A link is attached.
@@ -255,6 +260,8 @@ impl Course {
         let mut actions = Vec::new();
         let from = self.choice.last();
         let to = self.attempt.take();
+        self.forget_change(now);
+        self.path_changed = None;
         self.attached = true;
         self.unanswered = 0;
         self.came_from = from.filter(|from| to.is_some_and(|to| to.rank != *from));
@@ -264,15 +271,18 @@ impl Course {
             self.choice.taken_by(to.rank);
             actions.push(Action::Unlist(to.rank));
         }
-        let moved = self.finish_change(now, &mut cause);
         let via = to.and_then(|to| to.via);
+        let moved = self.finish_change(now, (attempt, via), &mut cause);
+        if matches!(self.change, Change::Move(_) | Change::Turn(_)) {
+            actions.push(Action::Retry);
+        }
         if via.is_some() || self.via.is_some() {
             cause = format!("{cause}; {}", way_name(around, via));
         }
         match (self.came_from, moved) {
             (Some(rank), Some(Move { for_speed, why, .. })) => {
                 if for_speed {
-                    self.cool.moved(now);
+                    mutant!(CoolDownUnset, self.cool.moved(now), ());
                     actions.push(Action::List(rank, Duration::ZERO));
                 }
                 cause = why;
@@ -290,19 +300,28 @@ impl Course {
         actions
     }
 
-    /// A link has come: what was decided is done. A decision about a server that was left is void.
-    fn finish_change(&mut self, now: Instant, cause: &mut String) -> Option<Move> {
+    /// A link has come: what was decided is done, unless the link is one to the same server, or by
+    /// the same way, that was under way already. A question is void if it is about a server that
+    /// was left, or that has begun the session anew.
+    fn finish_change(
+        &mut self,
+        now: Instant,
+        (attempt, via): (Attempt, Option<Relay>),
+        cause: &mut String,
+    ) -> Option<Move> {
+        let same = attempt == Attempt::Resume;
+        self.asked_meanwhile = self.asked_meanwhile.take().filter(|_| same);
         match std::mem::take(&mut self.change) {
+            Change::Move(plan) if same => self.change = Change::Move(plan),
             Change::Move(plan) => return Some(plan),
+            Change::Turn(turn) if same && turn.via != via => self.change = Change::Turn(turn),
             Change::Turn(turn) => {
                 if turn.for_speed {
                     self.cool.moved(now);
                 }
                 *cause = turn.why;
             }
-            Change::Deciding(question) if self.came_from.is_none() => {
-                self.change = Change::Deciding(question);
-            }
+            Change::Deciding(question) if same => self.change = Change::Deciding(question),
             Change::Deciding(_) | Change::Nothing => {}
         }
         None
@@ -317,6 +336,8 @@ impl Course {
         silence: Duration,
     ) -> Vec<Action> {
         let mut actions = Vec::new();
+        self.forget_change(now);
+        self.path_changed = None;
         let was_attached = std::mem::take(&mut self.attached);
         let tried = self.attempt.take();
         let last = self.choice.last().map(|rank| Target { rank, via: self.via });
@@ -333,19 +354,32 @@ impl Course {
             }
         }
         self.gap_since.get_or_insert(now - silence);
-        match std::mem::take(&mut self.change) {
-            // What its user wants is done by the search.
-            Change::Deciding(question) if question.by_user => self.leave = self.choice.home(),
-            // A dial beside the link may be under way: all servers are to be asked now.
-            Change::Move(_) | Change::Turn(_) => actions.push(Action::Retry),
-            Change::Deciding(_) | Change::Nothing => {}
+        // A dial beside the link may be under way: all servers are to be asked now.
+        if matches!(self.change, Change::Move(_) | Change::Turn(_)) {
+            actions.push(Action::Retry);
         }
+        self.drop_change();
         if was_attached {
             let why = GapWhy::Lost(cause);
             self.gap_why = Some(why);
             actions.push(Action::Note { what: "lost", cause: why.to_string() });
         }
         actions
+    }
+
+    /// The session has no link any more beside which something could be changed. What its user
+    /// wants is done by the search, and a server that is found again asks again.
+    fn drop_change(&mut self) {
+        self.asked_meanwhile = None;
+        let by_user = match &self.change {
+            Change::Deciding(question) => question.by_user,
+            Change::Move(plan) => plan.by_user,
+            Change::Turn(_) | Change::Nothing => false,
+        };
+        if mutant!(WishForgotten, by_user, false) {
+            self.leave = self.choice.last();
+        }
+        mutant!(ChangeKept, self.change = Change::Nothing, ());
     }
 
     /// An attempt beside the link that the session has was lost.
@@ -360,10 +394,10 @@ impl Course {
             }
         }
         // What the old link still brings keeps the new one from catching up. It ends soon, as the
-        // service gives no more.
-        if cause == LostCause::Unanswered
-            && let Change::Move(plan) = &self.change
-            && plan.service_failed
+        // service gives no more. A link that broke off is no reason to end what can go on, either:
+        // a server that is gone will give no link.
+        if let Change::Move(plan) = &self.change
+            && mutant!(RestForgotten, plan.service_failed, false)
         {
             return vec![Action::RetryIn(AFTER_THE_REST)];
         }
@@ -380,21 +414,22 @@ impl Course {
     fn next_of_plan(&mut self, failed: Rank, why: String, again: Action) -> Vec<Action> {
         match &mut self.change {
             Change::Move(plan) => {
-                plan.order.retain(|rank| *rank != failed);
+                mutant!(RefuserKept, plan.order.retain(|rank| *rank != failed), ());
                 if !plan.order.is_empty() {
                     return vec![again];
                 }
             }
             Change::Turn(_) => {}
+            Change::Nothing if self.asked_meanwhile.is_some() => {}
             Change::Nothing | Change::Deciding(_) => return Vec::new(),
         }
-        self.change = Change::Nothing;
-        action::stays(TransferReason::NobodyBetter, why)
+        self.came_to_nothing(why)
     }
 
     /// The session was suspended.
     pub fn handle_suspended(&mut self, now: Instant, by_peer: bool) -> Vec<Action> {
         self.attached = false;
+        self.asked_meanwhile = None;
         self.change = Change::Nothing;
         self.gap_since = Some(now);
         self.gap_why = Some(GapWhy::Suspended { by_peer });
@@ -403,10 +438,19 @@ impl Course {
     }
 
     /// The network has changed, and the session is told to open another link.
-    pub fn handle_path_changed(&mut self, why: GapWhy, since: Instant) {
+    pub fn handle_path_changed(&mut self, now: Instant, why: GapWhy, since: Instant) {
+        self.forget_change(now);
         if self.attached && self.gap_why.is_none() {
+            self.path_changed = Some(now);
             self.gap_why = Some(why);
             self.gap_since.get_or_insert(since);
+        }
+    }
+
+    /// A link that goes on long after the network has changed was not hurt by that.
+    fn forget_change(&mut self, now: Instant) {
+        if self.attached && self.path_changed.is_some_and(|at| now - at > CHANGE_HURTS) {
+            (self.path_changed, self.gap_since, self.gap_why) = (None, None, None);
         }
     }
 
@@ -430,6 +474,10 @@ impl Course {
             }
             return actions;
         };
+        if !denial.linked {
+            self.attached = false;
+            self.drop_change();
+        }
         if let Meaning::List(asked) = denial.why.meaning() {
             actions.push(Action::List(to.rank, asked));
         }

@@ -6,6 +6,7 @@ use core::time::Duration;
 use super::action::{Around, Seek};
 use super::machine::Course;
 use crate::chain::MARK_EVERY;
+use crate::mutant::mutant;
 use crate::select::{Rank, Want};
 use crate::time::Instant;
 
@@ -37,6 +38,7 @@ impl Prepared {
         if now < self.due {
             return false;
         }
+        mutant!(PrepareUntold => return false);
         self.due = now + self.pause;
         self.pause = (self.pause * 2).min(AGAIN_MAX);
         true
