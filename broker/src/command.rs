@@ -62,25 +62,34 @@ pub async fn act(broker: &Broker, path: &str, body: &Value) -> Result<Value, Act
     Ok(json!({ "session": entry.id, "action": action }))
 }
 
-/// Which route a connect would take: to a host and port, by the name that the app asked for or by
-/// the address.
+/// Which route a connection would take to the first of some hosts that has one. A host is the name
+/// that the app asks for, or an address.
 fn route(broker: &Broker, body: &Value) -> Result<Value, ActError> {
     let wrong = |what: &str| ActError::bad_request(what.to_owned());
-    let host = body["host"].as_str().ok_or_else(|| wrong("no host"))?;
+    let hosts = body["hosts"].as_array().ok_or_else(|| wrong("no hosts"))?;
     let port = body["port"].as_u64().and_then(|port| u16::try_from(port).ok());
     let port = port.ok_or_else(|| wrong("no port"))?;
-    let ip: Option<IpAddr> = host.parse().ok();
-    let name = ip.is_none().then(|| host_name(host)).transpose().map_err(ActError::bad_request)?;
-    let nowhere = IpAddr::from([0, 0, 0, 0]);
     let tables = broker.tables();
-    let found = tables.config.routes.find(name.as_deref(), ip.unwrap_or(nowhere), port);
-    let service = found.map(|route| &tables.services[route.service].1);
-    Ok(json!({
-        "rule": found.map(|route| &*route.written),
-        "service": service.map(|service| &service.name),
-        "direct": service.is_some_and(|service| service.direct.is_some()),
-        "directory": found.is_none() && name.is_some_and(|name| Directory::may_know(&name)),
-    }))
+    let mut in_directory = false;
+    for host in hosts {
+        let host = host.as_str().ok_or_else(|| wrong("a host that is no text"))?;
+        let ip: Option<IpAddr> = host.parse().ok();
+        let name = ip.is_none().then(|| host_name(host)).transpose();
+        let name = name.map_err(ActError::bad_request)?;
+        let nowhere = IpAddr::from([0, 0, 0, 0]);
+        if let Some(route) = tables.config.routes.find(name.as_deref(), ip.unwrap_or(nowhere), port)
+        {
+            let service = &tables.services[route.service].1;
+            return Ok(json!({
+                "host": host,
+                "rule": &*route.written,
+                "service": &service.name,
+                "direct": service.direct.is_some(),
+            }));
+        }
+        in_directory |= name.is_some_and(|name| Directory::may_know(&name));
+    }
+    Ok(json!({ "directory": in_directory }))
 }
 
 fn just_ended(entry: &Entry) -> ActError {

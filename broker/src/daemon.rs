@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Parser;
+use stp_net::config::user_folder;
 use stp_net::key::Identity;
 use stp_net::link::Tls;
 use stp_net::status::{StatusAddr, StatusServer, Token};
@@ -291,7 +292,7 @@ fn raise_file_limit() {
 fn identity(file: Option<&Path>) -> anyhow::Result<Identity> {
     let file = match file {
         Some(file) => file.to_owned(),
-        None => found::xdg("XDG_STATE_HOME", ".local/state")
+        None => user_folder("XDG_STATE_HOME", ".local/state")
             .context("no place for this user's key: set HOME, or key_file in the configuration")?
             .join("session/client.key"),
     };

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 use stp_net::status::{Acting, Feed, Metrics, Source, page, state_text};
+use stp_net::table::{bytes, time};
 use stp_proto::course::PaceCounts;
 
 use crate::broker::Broker;
@@ -76,7 +77,7 @@ impl Source for Status {
     fn page(&self) -> String {
         let broker = &self.0;
         let sessions = broker.sessions();
-        let up = short_time(broker.started.elapsed().as_millis() as u64);
+        let up = time(broker.started.elapsed().as_millis() as u64);
         let about = format!(
             "Broker {}, process {}, up {up}. {} session(s) now, {} so far; {} resumed, {} \
              transferred.",
@@ -216,7 +217,7 @@ fn session_row(session: &Value) -> Vec<String> {
         state_text(session),
         rtt,
         both_ways(session),
-        format!("{}/s", short_bytes(rate)),
+        format!("{}/s", bytes(rate)),
     ]
 }
 
@@ -233,9 +234,9 @@ fn event_rows(sessions: &[Value]) -> Vec<Vec<String>> {
             };
             rows.push(vec![
                 text(&session["id"]),
-                short_time(number(&event["at_ms"])),
+                time(number(&event["at_ms"])),
                 text(&event["what"]),
-                event["gap_ms"].as_u64().map_or(String::new(), short_time),
+                event["gap_ms"].as_u64().map_or(String::new(), time),
                 text(&event["at_byte"]),
                 format!("{servers}{}", text(&event["cause"])),
             ]);
@@ -263,7 +264,7 @@ fn ended_row(session: &Value) -> Vec<String> {
         text(&session["id"]),
         app(session),
         text(&session["destination"]),
-        short_time(number(&session["lasted_ms"])),
+        time(number(&session["lasted_ms"])),
         both_ways(session),
         text(&session["reason"]),
     ]
@@ -275,43 +276,16 @@ fn app(session: &Value) -> String {
 
 fn both_ways(session: &Value) -> String {
     let at = &session["positions"];
-    format!("{} / {}", short_bytes(number(&at["dlv"])), short_bytes(number(&at["end"])))
+    format!("{} / {}", bytes(number(&at["dlv"])), bytes(number(&at["end"])))
 }
 
 fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or(0)
 }
 
-fn short_bytes(n: u64) -> String {
-    let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    if n < 1_024 {
-        return format!("{n} B");
-    }
-    let power = n.ilog2() / 10;
-    format!("{:.1} {}", n as f64 / (1u64 << (10 * power)) as f64, units[power as usize - 1])
-}
-
-fn short_time(ms: u64) -> String {
-    match ms {
-        0..1_000 => format!("{ms} ms"),
-        1_000..120_000 => format!("{:.1} s", ms as f64 / 1e3),
-        120_000..7_200_000 => format!("{} min", ms / 60_000),
-        _ => format!("{} h", ms / 3_600_000),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_are_short_enough_for_a_page() {
-        assert_eq!(short_bytes(1_023), "1023 B");
-        assert_eq!(short_bytes(1_536), "1.5 KiB");
-        assert_eq!(short_bytes(u64::MAX), "16.0 EiB");
-        assert_eq!(short_time(1_250), "1.2 s");
-        assert_eq!(short_time(7_200_000), "2 h");
-    }
 
     #[test]
     fn an_event_names_the_servers_only_when_they_differ() {

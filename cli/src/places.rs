@@ -1,4 +1,4 @@
-//! Where things are: the shim, the broker, its configuration.
+//! Where the shim and the broker's program are.
 
 use std::env;
 use std::ffi::OsStr;
@@ -66,17 +66,4 @@ pub fn in_path(name: &OsStr) -> Option<PathBuf> {
         use nix::unistd::{AccessFlags, access};
         path.is_file() && access(path, AccessFlags::X_OK).is_ok()
     })
-}
-
-/// Where the broker looks for its configuration when it is not told.
-#[must_use]
-pub fn config_candidates() -> Vec<PathBuf> {
-    let mut places = Vec::new();
-    if let Some(dir) = env::var_os("XDG_CONFIG_HOME").filter(|dir| !dir.is_empty()) {
-        places.push(PathBuf::from(dir).join("session/broker.toml"));
-    } else if let Some(home) = env::var_os("HOME").filter(|home| !home.is_empty()) {
-        places.push(PathBuf::from(home).join(".config/session/broker.toml"));
-    }
-    places.push("/etc/session/broker.toml".into());
-    places
 }

@@ -1,8 +1,9 @@
-//! Tries what `session doctor` speaks of: whether the servers of a service answer with their keys,
-//! and whether the gateway does.
+//! The contacts that `session doctor` makes: whether the servers of a service answer with their
+//! keys, and whether the gateway does.
 //!
-//! A running broker tells which they are, and what it has met itself; without one its configuration
-//! is read. A server is shaken hands with under a key of the moment, so nothing is left behind.
+//! A running broker tells which servers there are, and what trouble it has had with them. If none
+//! runs, its configuration is read. The handshake with a server uses a key made for the occasion,
+//! so that the server keeps nothing.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,8 +15,6 @@ use stp_lookup::known::Known;
 use stp_lookup::{Credential, DirectoryAddress, KNOWN_FILE};
 use stp_net::key::{Identity, PublicKey};
 use stp_net::link::{DialError, Link, LinkOptions, Tls};
-
-use crate::places;
 
 /// A server or gateway that takes longer does not answer.
 const DIAL_MAX: Duration = Duration::from_secs(3);
@@ -31,18 +30,18 @@ pub struct Candidate {
     pub name: String,
     address: SocketAddr,
     key: PublicKey,
-    /// What the broker has met there, if that is trouble.
+    /// The trouble that the broker has had with it, if any.
     met: Option<String>,
 }
 
-/// What came of it.
+/// The result of a contact.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tried {
-    /// What was tried.
+    /// What was contacted, in words.
     pub what: String,
     /// The service, if it is a server.
     pub service: Option<String>,
-    /// Why it is of no use, and what to do.
+    /// Why it cannot be used, and what to do.
     pub trouble: Option<(String, String)>,
 }
 
@@ -91,12 +90,12 @@ impl OneOrMore {
     }
 }
 
-/// The configuration that the broker runs with, or would be started with. What is wrong in it is
-/// for the broker to say.
+/// The configuration that the broker runs with, or would be started with. Mistakes in it are
+/// reported by the broker, not here.
 fn configuration(broker: Option<&Value>) -> File {
     let used = broker.and_then(|status| status["broker"]["config"].as_str()).map(Into::into);
     let given = std::env::var_os("SESSION_CONFIG").map(Into::into);
-    let found = || places::config_candidates().into_iter().find(|path| path.is_file());
+    let found = || stp_net::config::broker_files().into_iter().find(|path| path.is_file());
     let path = used.or(given).or_else(found);
     let loaded = path.and_then(|path| stp_net::config::load::<File>(&path).ok());
     loaded.map(|loaded| loaded.config).unwrap_or_default()

@@ -1,5 +1,5 @@
 //! `session doctor --report`: a file for a report of a bug. It says what is installed, how it is
-//! configured and what happened; keys are shortened, and passwords and tokens are in none of it.
+//! configured and what happened. Keys are shortened, and there are no passwords or tokens in it.
 
 use std::fmt::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -9,11 +9,12 @@ use std::process::ExitCode;
 use anyhow::Context;
 use serde_json::Value;
 use stp_lookup::here;
+use stp_net::config::broker_files;
 
 use crate::print::print;
 use crate::{broker, places};
 
-/// Lines of the broker's log that are taken, from its end.
+/// How many of the last lines of the broker's log are taken.
 const LOG_LINES: usize = 100;
 /// What a key begins with, and how much of it is left: enough to tell two apart.
 const KEY: &str = "ed25519:";
@@ -28,7 +29,7 @@ pub fn report(to: &Path) -> anyhow::Result<ExitCode> {
     section(&mut text, "versions", &versions());
     let status = broker::status();
     let used = status.as_ref().ok().and_then(|status| status["broker"]["config"].as_str());
-    for path in used.map(PathBuf::from).into_iter().chain(places::config_candidates()) {
+    for path in used.map(PathBuf::from).into_iter().chain(broker_files()) {
         if let Ok(config) = std::fs::read_to_string(&path) {
             section(&mut text, &format!("configuration {}", path.display()), &config);
             break;
@@ -114,7 +115,7 @@ pub fn page() -> anyhow::Result<ExitCode> {
         );
     }
     let token = std::fs::read_to_string(here::session_dir()?.join("token"))?;
-    // What follows the # stays in the browser: it goes into no request and no log.
+    // A browser keeps what follows the # to itself: it is in no request and in no log.
     print(&format!("http://{at}/#token={}\n", token.trim()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,4 +1,4 @@
-//! `session route`: which destinations become sessions, and one more of them.
+//! `session route`: shows, tries and adds routes, which say what destinations become sessions.
 
 use std::io::Write;
 use std::net::{IpAddr, ToSocketAddrs};
@@ -7,13 +7,14 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
+use stp_net::config::broker_files;
 use stp_net::table::Table;
 
 use crate::args::Route;
 use crate::print::print;
 use crate::{broker, places};
 
-/// The exit code of a destination that goes its usual way.
+/// The exit code for a destination that no route takes.
 const NOT_ROUTED: u8 = 3;
 /// What a broker without a configuration does; a file that is made begins with it.
 const DEFAULT: &str = "\
@@ -25,7 +26,7 @@ to = \"*:80\"
 service = \"http.direct@localhost\"
 ";
 
-/// Does what is asked for.
+/// Carries out the command.
 ///
 /// # Errors
 /// When no broker answers, or the configuration would not be right.
@@ -49,37 +50,38 @@ fn list() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Tells which route a connect takes: by the name, or by an address of it.
+/// Tells which route a connection takes: by the name, or by an address of the name.
 fn test(to: &str) -> anyhow::Result<ExitCode> {
     let (host, port) = to.rsplit_once(':').context("write HOST:PORT")?;
     let port: u16 = port.parse().ok().filter(|port| *port > 0).context("write HOST:PORT")?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let by_name = ask(host, port)?;
+    let by_name = ask(&[host.to_owned()], port)?;
     if by_name["rule"].is_string() || by_name["directory"] == true {
         return tell(to, &by_name, None);
     }
     if host.parse::<IpAddr>().is_err() {
-        // An app that finds no route for the name asks for its address, and connects to that.
-        for address in (host, port).to_socket_addrs().into_iter().flatten() {
-            let by_address = ask(&address.ip().to_string(), port)?;
-            if by_address["rule"].is_string() {
-                return tell(to, &by_address, Some(address.ip()));
-            }
+        // An app that finds no route for the name asks for its addresses, and connects to one.
+        let addresses = (host, port).to_socket_addrs().into_iter().flatten();
+        let addresses: Vec<String> = addresses.map(|address| address.ip().to_string()).collect();
+        let by_address = ask(&addresses, port)?;
+        if by_address["rule"].is_string() {
+            return tell(to, &by_address, by_address["host"].as_str());
         }
     }
     print(&format!("{to}: no route; it goes its usual way\n"))?;
     Ok(ExitCode::from(NOT_ROUTED))
 }
 
-fn ask(host: &str, port: u16) -> anyhow::Result<Value> {
-    let (code, answer) = broker::post("/route", &json!({ "host": host, "port": port }))?;
+/// Asks the broker which route the first of these hosts takes that has one.
+fn ask(hosts: &[String], port: u16) -> anyhow::Result<Value> {
+    let (code, answer) = broker::post("/route", &json!({ "hosts": hosts, "port": port }))?;
     if !code.is_success() {
         bail!("{}", answer["error"].as_str().unwrap_or("the broker refuses"));
     }
     Ok(answer)
 }
 
-fn tell(to: &str, answer: &Value, address: Option<IpAddr>) -> anyhow::Result<ExitCode> {
+fn tell(to: &str, answer: &Value, address: Option<&str>) -> anyhow::Result<ExitCode> {
     let by =
         address.map_or_else(String::new, |address| format!(", which holds its address {address}"));
     let text = match (answer["rule"].as_str(), answer["service"].as_str()) {
@@ -93,7 +95,7 @@ fn tell(to: &str, answer: &Value, address: Option<IpAddr>) -> anyhow::Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes one more route at the end of the configuration, if that is right then, and has it used.
+/// Adds a route at the end of the configuration, if the result is valid, and has the broker use it.
 fn add(to: &str, service: &str, config: Option<&Path>) -> anyhow::Result<ExitCode> {
     let file = file_in_use(config)?;
     let old = match std::fs::read_to_string(&file) {
@@ -121,8 +123,8 @@ fn add(to: &str, service: &str, config: Option<&Path>) -> anyhow::Result<ExitCod
     }
 }
 
-/// The configuration that the broker uses; without a broker the one that it would find, or else
-/// where it looks first.
+/// The configuration that the broker uses. If none runs, it is the one that a broker would find;
+/// otherwise the place where it would look first.
 fn file_in_use(named: Option<&Path>) -> anyhow::Result<PathBuf> {
     if let Some(named) = named {
         return Ok(named.to_owned());
@@ -131,7 +133,7 @@ fn file_in_use(named: Option<&Path>) -> anyhow::Result<PathBuf> {
         let used = PathBuf::from(status["broker"]["config"].as_str()?);
         used.is_absolute().then_some(used)
     });
-    let candidates = places::config_candidates();
+    let candidates = broker_files();
     let found = candidates.iter().find(|file| file.exists()).or(candidates.first()).cloned();
     used.or(found).context("no place for a configuration: set HOME")
 }

@@ -1,5 +1,5 @@
-//! Which connections may come in before anything is known of them: those that have not shaken
-//! hands, and links that have not asked for anything yet.
+//! Which connections are admitted before anything is known of them: those that have not completed a
+//! handshake, and links that have not asked for anything yet.
 //!
 //! A peer that has proved nothing must cost next to nothing, and must not keep out those who are
 //! served already. So half-open connections are shared by network; when half of the places are
@@ -24,7 +24,7 @@ const PARTS: usize = 8;
 const SHARE_MIN: usize = 8;
 /// Penalties below this many seconds are forgiven: paths are cut, and clients are restarted.
 const FORGIVEN_S: f64 = 15.0;
-/// Nobody is unheard for longer than this many seconds.
+/// No network is refused for longer than this many seconds.
 const UNHEARD_MAX_S: f64 = 60.0;
 /// When half the places are taken, a handshake has a quarter of its time, and this at least.
 const HURRY_MIN: Duration = Duration::from_secs(1);

@@ -13,8 +13,10 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use toml::de::{DeTable, DeValue};
 
+pub use place::{broker_files, user_folder};
 pub use value::{Address, ByteRate, ByteSize, Span};
 
+mod place;
 mod value;
 
 /// A configuration file is a few KiB; a larger one is some other file.

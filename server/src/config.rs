@@ -3,6 +3,8 @@
 //! Every error names the file, the line and the key. What is here after [`load`] can be used as
 //! it is: document roots exist, keys are read, names are not taken twice.
 
+pub mod doubt;
+
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -167,34 +169,6 @@ pub struct Limits {
     /// A server that is being shut down waits for its sessions to go elsewhere, until none has gone
     /// for this long.
     pub drain: Duration,
-}
-
-/// A limit of all that leaves a server below this is one that was meant to be larger: bytes a
-/// second, 1 Mbit/s.
-const EGRESS_DOUBTED: u64 = 125_000;
-
-/// What is not wrong, and probably not meant: what `--check` warns of.
-#[must_use]
-pub fn doubts(config: &Config) -> Vec<String> {
-    let mut doubts = Vec::new();
-    let moves = |service: &ServiceConfig| service.kind != Kind::Tcp;
-    if config.cluster.is_none() && config.services.iter().any(moves) {
-        doubts.push(
-            "no cluster: no other server can continue what this one has begun; set cluster and \
-             cluster_key_file, and give the other servers the same key"
-                .to_owned(),
-        );
-    }
-    if let Some(rate) = config.limits.egress.filter(|rate| *rate < EGRESS_DOUBTED) {
-        doubts.push(format!(
-            "limits.egress is {rate} bytes a second for all sessions together; \
-             if more is meant, write a unit, such as \"800Mbit/s\""
-        ));
-    }
-    if config.services.is_empty() {
-        doubts.push("there is no [[service]]: this server only relays".to_owned());
-    }
-    doubts
 }
 
 /// The file as it is written.

@@ -75,7 +75,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         if config.key_file.exists() {
             Identity::load_or_create(&config.key_file)?;
         }
-        for doubt in config::doubts(&config) {
+        for doubt in config::doubt::doubts(&config) {
             eprintln!("stp-server: warning: {doubt}");
         }
         say(&format!("{}: no mistakes found", path.display()));

@@ -1,6 +1,5 @@
 //! Where the configuration is looked for.
 
-use std::env;
 use std::path::{Path, PathBuf};
 
 use stp_net::config::ConfigError;
@@ -33,15 +32,5 @@ pub fn read_again(file: &Path) -> Result<Config, ConfigError> {
 /// The first file that exists of those that need not be named.
 #[must_use]
 pub fn find() -> Option<PathBuf> {
-    let own = xdg("XDG_CONFIG_HOME", ".config").map(|dir| dir.join("session/broker.toml"));
-    let all: Vec<PathBuf> = own.into_iter().chain(["/etc/session/broker.toml".into()]).collect();
-    stp_net::config::find(&all).cloned()
-}
-
-/// A directory of this user by the XDG Base Directory Specification.
-#[must_use]
-pub fn xdg(variable: &str, under_home: &str) -> Option<PathBuf> {
-    let given = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
-    let home = || given("HOME").map(|home| PathBuf::from(home).join(under_home));
-    given(variable).map(PathBuf::from).or_else(home)
+    stp_net::config::find(&stp_net::config::broker_files()).cloned()
 }
