@@ -24,7 +24,7 @@ IDENT = r"[A-Za-z_]\w*"
 
 
 class Unreadable(Exception):
-    """Something in the sources that this script does not understand."""
+    """The sources have a construct that this script does not understand."""
 
 
 def blank(match):
@@ -196,7 +196,7 @@ class Module:
                 return there.follow(rest, path, seen)
         if len(rest) > 1 and first[0].islower() and not first.startswith("r#"):
             raise Unreadable(f"{self.file}: {'::'.join(path)} leads to no module")
-        # A name that a macro has made here.
+        # A macro has made this name here.
         return self
 
     def has(self, name):

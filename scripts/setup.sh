@@ -6,7 +6,7 @@ cd "$ROOT"
 # Where cargo builds; the scripts find the programs there.
 TARGET=$(realpath -m "${CARGO_TARGET_DIR:-$ROOT/target}")
 export CARGO_TARGET_DIR=$TARGET
-# What a script that runs itself again under sudo takes along.
+# The variables that a script keeps when it runs itself again under sudo.
 KEEP=PATH,HOME,CARGO_HOME,RUSTUP_HOME,CARGO_TARGET_DIR,CI
 export DEBIAN_FRONTEND=noninteractive
 
@@ -19,7 +19,7 @@ as_root() {
   sudo "$@"
 }
 
-# need_packages PKG...: installs with apt those that dpkg does not have.
+# need_packages PKG...: installs with apt the packages that dpkg does not have.
 need_packages() {
   local missing=() p
   for p in "$@"; do
@@ -41,8 +41,8 @@ need_packages() {
   if [ "$made" = yes ]; then as_root rm -f "$policy"; fi
 }
 
-# unpack_packages PKG...: their files below $TARGET/unpacked. For programs that Debian does not let
-# be installed beside each other.
+# unpack_packages PKG...: unpacks their files below $TARGET/unpacked, for programs that Debian does
+# not allow to be installed together.
 unpack_packages() {
   local p dir
   for p in "$@"; do
@@ -69,8 +69,8 @@ need_cargo() {
 }
 toolchain() { sed -n 's/^channel = "\(.*\)"/\1/p' "$ROOT/rust-toolchain.toml"; }
 
-# build [--release]: every program and library. It is always the whole workspace: with another
-# choice of packages cargo would choose other features, and compile much again.
+# build [--release]: builds every program and library. It is always the whole workspace, because
+# with another choice of packages cargo would choose other features and compile much again.
 build() { cargo build -q --workspace --bins --lib "$@"; }
 
 # The build of the crate etcd-client runs protoc, and reads the definitions of libprotobuf-dev.

@@ -24,10 +24,10 @@ import limits
 WIDTH, README_MAX, FILE_MAX = 100, 150, 600
 TOP = Path(__file__).resolve().parent.parent
 TEXT = {".rs", ".md", ".py", ".sh", ".toml", ".c", ".h", ".yml", ".service"}
-# What others wrote, or what a program made.
+# Files that other projects wrote, or that a program made.
 FOREIGN = re.compile(r"^(LICENSE|Cargo\.lock|fuzz/Cargo\.lock|tests/fuzz/corpus/)|/table\.txt$")
 
-# Who may use whom; tests and fuzz may see all.
+# Which crate may use which; tests and fuzz may use all.
 ARROWS = {
     "proto": set(),
     "net": set(),
@@ -108,7 +108,7 @@ def check_rules(name, lines, rules):
 
 
 def check_links(name, lines):
-    """A Markdown link to a file of this repository leads to one."""
+    """A Markdown link to a file of this repository must lead to one."""
     for number, line in enumerate(lines, 1):
         for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", line):
             if (
@@ -119,7 +119,7 @@ def check_links(name, lines):
 
 
 def check_citations(name, lines):
-    """A source file that a text names with its crate is there."""
+    """A source file that a text names with its crate must exist."""
     for number, line in enumerate(lines, 1):
         for cited in re.findall(r"`([a-z]+/(?:src/)?[\w/]+\.(?:rs|md|toml|txt))`", line):
             near = [TOP / cited, (TOP / name).parent / cited]

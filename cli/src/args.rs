@@ -12,7 +12,7 @@ use stp_proto::local::mirror::Mirror;
 #[derive(Debug, Parser)]
 #[command(name = "session", version, about, long_about = LONG, after_long_help = AFTER)]
 pub struct Args {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Option<Command>,
 }
@@ -53,7 +53,7 @@ Environment:
 pub enum Command {
     /// Run a program with sessions.
     Run(Run),
-    /// Tell why sessions of a program could not go on, when it has ended.
+    /// When a program has ended, tell why sessions of it could not go on.
     #[command(hide = true)]
     Tell(Tell),
     /// Show the sessions, the servers and what happened.
@@ -103,10 +103,10 @@ pub enum Command {
     Trust(Trust),
     /// Get a file of a cluster: stp://USER@GATEWAY/PATH.
     ///
-    /// Exit code: 0 it is there and has the SHA-256 that the gateway says; 3 no server has it; 6
-    /// the servers cannot be reached; 9 the disk is full; 13 there is another file of that name;
-    /// 16 it cannot be written; 24 the gateway refuses this user; 32 what came has another
-    /// SHA-256; 125 something else; 130 Ctrl-C.
+    /// Exit code: 0 the file is there, with the SHA-256 that the gateway says; 3 no server has it;
+    /// 6 the servers cannot be reached; 9 the disk is full; 13 there is another file of that name;
+    /// 16 it cannot be written; 24 the gateway refuses this user; 32 the bytes that came have
+    /// another SHA-256; 125 something else; 130 Ctrl-C.
     Get(Get),
     /// Show what sessions do: a download whose link is cut and whose server is killed.
     Demo {
@@ -116,7 +116,7 @@ pub enum Command {
     },
     /// Say whether a program will be covered, and if not, why and what to do.
     ///
-    /// The servers and the gateway that would be used are contacted, but for --offline.
+    /// It contacts the servers and the gateway that would be used, unless --offline is given.
     ///
     /// Exit code: 0 it will be covered, and hosts among its arguments are routed; 1 it cannot be
     /// covered; 3 it will be, but a host is not routed; 4 it will be, but no server of a service
@@ -137,7 +137,7 @@ pub enum Command {
 /// `session route`.
 #[derive(Debug, Subcommand)]
 pub enum Route {
-    /// Show the routes that the broker goes by.
+    /// Show the routes that the broker uses.
     List,
     /// Tell which route a destination takes. Exit code 3: none.
     Test {
@@ -175,7 +175,7 @@ pub struct Run {
     /// http://mirror.example.org/debian: when one gives no more, the next one continues.
     #[arg(long, value_name = "URL", value_delimiter = ',', env = "SESSION_MIRRORS")]
     pub mirror: Vec<Mirror>,
-    /// Run the program also when it cannot be covered.
+    /// Run the program even if it cannot be covered.
     #[arg(long)]
     pub anyway: bool,
     /// Do not tell on stderr why a session of the program could not go on.
@@ -260,7 +260,7 @@ pub struct Status {
     /// Print what the broker says as JSON.
     #[arg(long)]
     pub json: bool,
-    /// Show it again every second.
+    /// Show the status again every second.
     #[arg(long, short)]
     pub watch: bool,
 }
@@ -271,7 +271,7 @@ pub struct Log {
     /// Print what the broker tells as JSON, a line each.
     #[arg(long)]
     pub json: bool,
-    /// How many lines of what was before.
+    /// How many lines to print of what happened before.
     #[arg(long, short = 'n', default_value_t = 10, value_name = "COUNT")]
     pub lines: usize,
 }
@@ -312,11 +312,11 @@ pub struct Get {
     /// Replace another file of that name.
     #[arg(long, conflicts_with = "continue_it")]
     pub force: bool,
-    /// Go on with a part of it that is there under the file's own name. (FILE.part, which an
-    /// interrupted `session get` leaves, is gone on with in any case.)
+    /// Continue a part of the file that is there under the file's own name. (FILE.part, which an
+    /// interrupted `session get` leaves, is continued in any case.)
     #[arg(long = "continue", short = 'c')]
     pub continue_it: bool,
-    /// Show nothing while it goes well.
+    /// Print only errors.
     #[arg(long, short)]
     pub quiet: bool,
     /// The broker's configuration, if a broker has to be started.

@@ -40,7 +40,7 @@ pub fn status() -> anyhow::Result<Value> {
     serde_json::from_str(&text).context("what the broker answers is no JSON")
 }
 
-/// The broker's status without what only grows: events, samples, ended sessions.
+/// The broker's status without the parts that only grow: events, samples, ended sessions.
 ///
 /// # Errors
 /// When no broker answers.
@@ -52,7 +52,7 @@ pub fn brief() -> anyhow::Result<Value> {
     serde_json::from_str(&text).context("what the broker answers is no JSON")
 }
 
-/// Does something with a session.
+/// Has the broker carry out an action on a session, such as `suspend`.
 ///
 /// # Errors
 /// When no broker answers, or it refuses.
@@ -123,8 +123,8 @@ fn ask_with(method: Method, path: &str, body: String) -> anyhow::Result<(StatusC
     })
 }
 
-/// What lets its holder change something. Only this user can read it, as only he can reach the
-/// socket.
+/// The token that the broker wants for requests that change something. Only this user can read
+/// it, as only this user can reach the socket.
 fn token(dir: &Path) -> anyhow::Result<String> {
     let mut token = String::new();
     match here::open(dir, TOKEN_FILE) {
@@ -161,7 +161,7 @@ async fn exchange(
     Ok((code, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
 }
 
-/// Sees to it that a broker runs.
+/// Starts a broker if none runs.
 ///
 /// # Errors
 /// When it cannot be started; its own words are passed on.
@@ -216,7 +216,8 @@ pub fn reload() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Ends the broker, and waits until it is gone. Without `force` not while there are sessions.
+/// Ends the broker, and waits until it is gone. Without `force`, it refuses while there are
+/// sessions.
 ///
 /// # Errors
 /// When no broker runs, it has sessions, or it does not end.

@@ -1,4 +1,4 @@
-//! Why `session get` ends without its file: the causes, and their exit codes.
+//! The reasons why `session get` ends without its file, and their exit codes.
 
 /// Why a file was not had, for scripts: the exit codes are those of aria2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,12 +15,12 @@ pub enum Cause {
     Local,
     /// The gateway or a server refuses this user.
     Denied,
-    /// What came is not what the gateway says.
+    /// The bytes that came have another SHA-256 than the gateway says.
     Checksum,
 }
 
 impl Cause {
-    /// As the process tells it.
+    /// The process's exit code.
     #[must_use]
     pub fn exit_code(self) -> u8 {
         match self {

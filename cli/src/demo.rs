@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Context;
 
-/// Runs `scripts/demo`, or says where it is to be had.
+/// Runs `scripts/demo`, or says where to get it.
 ///
 /// # Errors
 /// When there is no such script.

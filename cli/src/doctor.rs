@@ -19,22 +19,23 @@ use crate::wrapper::{self, Started};
 
 /// The exit code when the program is covered, but a host among its arguments is not routed.
 const NOT_ROUTED: u8 = 3;
-/// The exit code when it would be covered and routed, but what is behind the routes is not there.
+/// The exit code when it would be covered and routed, but no server of a service answers, or the
+/// gateway does not.
 const NOT_THERE: u8 = 4;
 
 /// Everything that was found out.
 struct Report {
     /// The program that was named, behind `env` if that was in front.
     program: PathBuf,
-    /// The file that is run, if it is another.
+    /// The file that is run, if that is not the program itself.
     runs: PathBuf,
     obstacle: Option<Obstacle>,
-    /// What is worth knowing: what, and what to do.
+    /// Observations, each with advice.
     notes: Vec<(String, String)>,
     shim: Result<PathBuf, String>,
     broker: Option<Value>,
     hosts: Vec<(Host, Option<Way>)>,
-    /// Servers and gateway that were contacted.
+    /// The servers and the gateway that were contacted.
     tried: Vec<Tried>,
 }
 
@@ -290,7 +291,8 @@ const SCRIPT_BYTES_MAX: u64 = 1 << 20;
 /// Programs that a script starts and that are looked at.
 const STARTED_MAX: usize = 8;
 
-/// A word in a script that may mean that it takes the shim away from what it starts.
+/// A script that contains this word may remove the shim from the environment of the programs that
+/// it starts.
 fn scrubbing(script: &Path) -> Option<&'static str> {
     const WORDS: [&str; 5] = ["LD_PRELOAD", "env -i", "sudo ", "flatpak run", "snap run"];
     let size = std::fs::metadata(script).ok()?.len();
@@ -299,8 +301,8 @@ fn scrubbing(script: &Path) -> Option<&'static str> {
     WORDS.into_iter().find(|word| text.contains(word))
 }
 
-/// Programs that a script names by their paths and that the shim does not reach: why, and what to
-/// do.
+/// The programs that a script names by their paths and that the shim does not reach, each with the
+/// reason and with advice.
 fn started_by(script: &Path) -> Vec<(PathBuf, String, &'static str)> {
     let size = std::fs::metadata(script).map_or(u64::MAX, |meta| meta.len());
     let text = if size <= SCRIPT_BYTES_MAX { std::fs::read(script) } else { return Vec::new() };

@@ -1,9 +1,9 @@
 //! Looks at a program file to see whether the shim can get into it.
 //!
-//! The shim comes by `LD_PRELOAD`, so it reaches programs that the dynamic linker of glibc starts
-//! without special rights, and that make their connections through libc. What else there is
-//! (static, Go, setuid, file capabilities, musl, another word size) is found here by reading the
-//! file: nothing is run.
+//! The shim is loaded by `LD_PRELOAD`, so it reaches programs that the dynamic linker of glibc
+//! starts without special rights, and that make their connections through libc. Other programs
+//! (static, Go, setuid, with file capabilities, for musl, of another word size) are found out here
+//! by reading the file; nothing is run.
 
 use std::fs::File;
 use std::io::Read;
@@ -16,7 +16,7 @@ use object::{Endianness, FileKind, ReadCache};
 
 /// How many interpreters of scripts are followed.
 const SCRIPTS_MAX: usize = 4;
-/// As many bytes of a script as the kernel looks at for its interpreter.
+/// The kernel looks for the interpreter of a script in this many of its first bytes.
 const HEAD_MAX: u64 = 256;
 
 /// What was found out about a program.
@@ -56,18 +56,19 @@ pub enum Obstacle {
     OtherMachine(&'static str),
     /// Not an ELF file and not a script.
     NotAProgram,
-    /// This library of it ends the program if another one is loaded before it.
+    /// This library, which the program is linked with, ends it if another one is loaded before.
     MustBeFirst(String),
-    /// It is started, or starts its program, where the shim is not: why, and what to do.
+    /// It is started, or starts its program, in an environment without the shim: the reason, and
+    /// advice.
     Elsewhere(&'static str, &'static str),
-    /// It does not start at all, for want of these libraries.
+    /// It does not start at all, because these libraries are missing.
     Missing(Vec<String>),
     /// The linker does not take the shim, and says why.
     ShimRefused(String),
 }
 
 impl Obstacle {
-    /// One word for it.
+    /// The obstacle in a word or two.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -85,7 +86,7 @@ impl Obstacle {
         }
     }
 
-    /// Why, in a sentence.
+    /// The obstacle in a sentence.
     #[must_use]
     pub fn why(&self) -> String {
         match self {
@@ -115,7 +116,7 @@ impl Obstacle {
         }
     }
 
-    /// What one can do.
+    /// What the user can do about it.
     #[must_use]
     pub fn advice(&self) -> &'static str {
         match self {
@@ -144,7 +145,7 @@ impl Obstacle {
         }
     }
 
-    /// Whether it would run, uncovered, with the shim in its environment.
+    /// Whether the program would run, without being covered, with the shim in its environment.
     #[must_use]
     pub fn runs_with_preload(&self) -> bool {
         !matches!(self, Obstacle::Musl | Obstacle::MustBeFirst(_))
@@ -222,13 +223,13 @@ fn insists_on_being_first(library: &str) -> bool {
     is_asan && !options.split([':', ',', ' ']).any(|one| turned_off.iter().any(|off| off == one))
 }
 
-/// The kernel keeps them in an attribute of the file.
+/// Whether a file has capabilities: the kernel keeps them in an attribute of the file.
 fn has_capabilities(path: &Path) -> bool {
     let mut value = [0u8; 64];
     rustix::fs::getxattr(path, "security.capability", &mut value).is_ok_and(|length| length > 0)
 }
 
-/// The little of an ELF file that matters here.
+/// The parts of an ELF file that are needed here.
 #[derive(Default)]
 struct Elf {
     /// What it was made for, if that is not this machine.
@@ -240,8 +241,8 @@ struct Elf {
 }
 
 impl Elf {
-    /// Nothing if it is not an ELF file. What its header promises and does not hold is left out:
-    /// the kernel looks at the segments alone, and sections may be stripped.
+    /// Reads an ELF file; `None` if it is not one. Sections that are named in the header and not
+    /// there are left out: the kernel looks at the segments alone, and sections may be stripped.
     fn read(file: File) -> Option<Elf> {
         let data = &ReadCache::new(file);
         match FileKind::parse(data).ok()? {

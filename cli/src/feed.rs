@@ -13,17 +13,17 @@ use tokio::net::UnixStream;
 
 use crate::broker;
 
-/// An event may be as long as a status with all sessions.
+/// The most bytes of an event, which may hold a status with all sessions.
 const EVENT_BYTES_MAX: usize = 256 << 20;
-/// Events that wait for the one who reads them; the broker drops what is more, and says so.
+/// The most events that wait to be read here. The broker drops further ones, and says so.
 const WAITING_MAX: usize = 1_024;
 
 /// Something that the broker tells.
 #[derive(Debug, PartialEq)]
 pub struct Event {
-    /// What it is: `status`, `happening`, `sample`, `ended`, `missed`.
+    /// Its kind: `status`, `happening`, `sample`, `ended` or `missed`.
     pub kind: String,
-    /// The rest of it.
+    /// Its content.
     pub data: Value,
 }
 
@@ -39,7 +39,7 @@ pub fn follow() -> Receiver<anyhow::Result<Event>> {
             Err(error) => Err(error.into()),
         };
         if let Err(error) = listened {
-            // Nobody may be there any more to be told.
+            // The command may have ended meanwhile, so that nobody reads this.
             let _gone = sender.send(Err(error));
         }
     });

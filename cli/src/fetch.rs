@@ -15,13 +15,13 @@ use stp_proto::local::wire::SocketState;
 use crate::cause::{Cause, Final};
 use crate::{broker, stream};
 
-/// The broker holds a session without a path as long as it is configured to. After this long
-/// without a byte it is asked how the session fares.
+/// After this time without a byte, the broker is asked for the state of the session. (How long a
+/// session may go without a link is the broker's configuration.)
 const SILENCE: Duration = Duration::from_secs(2);
 const HEAD_MAX: usize = 64 * 1024;
 const PIECE: usize = 256 * 1024;
 
-/// Where a file is to be had: `stp://user@gateway/path`.
+/// The address of a file: `stp://user@gateway/path`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Source {
     /// The user.
@@ -79,7 +79,7 @@ pub fn locate(source: &Source, from: u64) -> anyhow::Result<Offer> {
 /// One session: asks for the rest from `have` on, and hands on what comes.
 ///
 /// # Errors
-/// When it ends before all has come; what was handed on counts.
+/// When the session ends before all bytes have come. Those that were handed on count.
 pub fn transfer(
     offer: &Offer,
     have: u64,
@@ -128,7 +128,7 @@ pub fn transfer(
     }
 }
 
-/// Reads once; while nothing comes it shows how the session fares.
+/// Reads once; while nothing comes it shows the state of the session.
 fn read(session: &mut impl Read, buffer: &mut [u8], bar: &ProgressBar) -> io::Result<usize> {
     loop {
         match session.read(buffer) {
@@ -141,7 +141,7 @@ fn read(session: &mut impl Read, buffer: &mut [u8], bar: &ProgressBar) -> io::Re
     }
 }
 
-/// Reads until a head is whole: its length, and how many bytes are there.
+/// Reads until a response head is complete. Returns its length, and how many bytes were read.
 fn read_head(
     session: &mut impl Read,
     buffer: &mut [u8],
@@ -192,7 +192,7 @@ fn check_head(head: &[u8], from: u64) -> anyhow::Result<u64> {
     length.context("the server does not say how long it is")
 }
 
-/// Our session in the broker's status.
+/// This command's session in the broker's status.
 fn our_session(status: &Value, list: &str) -> Option<Value> {
     let pid = std::process::id();
     let ours = |session: &&Value| session["app"]["pid"].as_u64() == Some(pid.into());
@@ -215,7 +215,7 @@ fn reason_of_end() -> String {
     reason.map_or_else(String::new, |reason| format!(": {reason}"))
 }
 
-/// What stays as it is in a request's target.
+/// The bytes that are not escaped in a request's target.
 const PLAIN: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 

@@ -1,11 +1,11 @@
 //! `session get`: a file of a cluster, by user and path (STP steps 1 to 5), without any shim.
 //!
-//! The broker locates the file and holds the session: lost links, moves and dying servers are its
-//! affair and not seen here. What is done here: ask for the bytes that are missing
-//! ([`crate::fetch`]), write them to `FILE.part`, show how it goes, and compare the SHA-256 of the
-//! whole with the gateway's word before the file gets its name. The word that a part was begun with
-//! is kept in `FILE.part.sha256`: so a file that was changed meanwhile is fetched anew, and not
-//! mixed.
+//! The broker locates the file and holds the session; it deals with lost links, moves and dying
+//! servers, of which nothing is seen here. This module asks for the bytes that are missing
+//! ([`crate::fetch`]), writes them to `FILE.part`, shows the progress, and compares the SHA-256 of
+//! the whole file with the one that the gateway says, before the file gets its name. The SHA-256
+//! that a part was begun with is kept in `FILE.part.sha256`. So a file that was changed meanwhile
+//! is fetched anew, and two versions are never mixed.
 
 use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
@@ -25,7 +25,7 @@ use crate::fetch::{Offer, Source, locate, transfer};
 use crate::print::print;
 use crate::{broker, login};
 
-/// Attempts without a new byte.
+/// The most attempts in a row without a new byte.
 const ATTEMPTS_MAX: u32 = 10;
 /// How often a file is begun anew because it has changed at the servers.
 const RESTARTS_MAX: u32 = 3;
@@ -33,7 +33,7 @@ const RESTARTS_MAX: u32 = 3;
 const INTERRUPTED: i32 = 130;
 const PIECE: usize = 256 * 1024;
 
-/// Gets a file. The exit code says why it was not had; see [`Cause`].
+/// Gets a file. The exit code says why that failed; see [`Cause`].
 ///
 /// # Errors
 /// When the command line makes no sense.
@@ -110,7 +110,7 @@ fn to_file(args: &Get, source: &Source, first: Offer, target: &Path) -> anyhow::
                 return if args.quiet { Ok(()) } else { Ok(print(&done)?) };
             }
             Ok(came) if round > 0 => {
-                // This time it cannot be what an earlier attempt has left.
+                // This time the difference cannot come from what an earlier attempt has left.
                 std::fs::remove_file(&part)?;
                 std::fs::remove_file(&word)?;
                 return check(&came, &expected, &part.display().to_string());
@@ -188,7 +188,7 @@ impl Sink {
         Ok(Sink::File(file, path.to_owned()))
     }
 
-    /// Hashes what an earlier attempt has left, and stands behind it.
+    /// Hashes what an earlier attempt has left, and moves to its end.
     fn prefix(&mut self, size: u64, hash: &mut Sha256) -> Result<u64, Final> {
         match self {
             Sink::File(file, path) => {
@@ -222,7 +222,7 @@ fn say(bar: &ProgressBar, quiet: bool, text: &str) {
     }
 }
 
-/// Ctrl-C leaves a clean line, and what has come so far for the next time.
+/// On Ctrl-C the line is left clean, and the bytes that have come are kept for the next time.
 fn on_interrupt(bar: &ProgressBar, part: &Path) -> anyhow::Result<()> {
     static ONCE: std::sync::Once = std::sync::Once::new();
     if ONCE.is_completed() {
@@ -250,7 +250,7 @@ fn on_interrupt(bar: &ProgressBar, part: &Path) -> anyhow::Result<()> {
 #[error("the file was changed at the servers while it was fetched; start again")]
 struct Changed;
 
-/// Gets all bytes that are missing; the SHA-256 of all that is there then.
+/// Gets all bytes that are missing. Returns the SHA-256 of the whole.
 fn fetch_all(
     source: &Source,
     first: Offer,
@@ -292,7 +292,7 @@ fn fetch_all(
             return Err(Final::new(Cause::Network, format!("{error:#}")).into());
         }
         let pause = Duration::from_millis(200 << attempts.min(5));
-        // A cause is told once, however often it is met.
+        // A cause is told once, even if it is met again.
         let cause = format!("{error:#}");
         if cause != told {
             say(bar, quiet, &format!("{cause}; trying again"));
@@ -319,7 +319,7 @@ fn with(target: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-/// More than the file can have is cut off.
+/// Cuts off what is longer than the file.
 fn hash_prefix(file: &mut File, size: u64, hash: &mut Sha256) -> io::Result<u64> {
     if file.metadata()?.len() > size {
         file.set_len(0)?;

@@ -24,7 +24,7 @@ const SCHEMES: [(&str, u16); 11] = [
     ("ws", 80),
 ];
 
-/// A route map is far smaller; more is some other file.
+/// The most bytes of a route map. A real one is far smaller, so a larger file is another one.
 const MAP_BYTES_MAX: u64 = 256 << 20;
 
 /// A host that a program is told to talk to.
@@ -47,7 +47,7 @@ pub enum Way {
     Direct,
 }
 
-/// Programs that take hosts as bare words, and the port that each means by itself.
+/// Programs that take hosts as bare words, and the port that each of them uses then.
 const HOST_WORDS: [(&[&str], Option<u16>); 8] = [
     (&["curl", "wget", "wget2", "lynx", "w3m", "aria2c", "http", "axel"], Some(80)),
     (&["ssh", "sftp", "scp", "mosh", "ssh-copy-id", "sshfs"], Some(22)),
@@ -66,7 +66,7 @@ const ACCOUNT_WORDS: [&str; 9] =
 
 /// Reads an argument of a program: a URL, `HOST:PORT`, an address, one of our names, `USER@HOST`
 /// with or without `:PATH` where the program means a host by it, and a bare word if the program
-/// takes hosts so or a route `is_routed`. Anything else could be anything.
+/// takes bare words as hosts, or if `is_routed` says so. Other arguments are not read as hosts.
 #[must_use]
 pub fn read(program: &str, word: &str, is_routed: &dyn Fn(&str) -> bool) -> Option<Host> {
     let host = |name: &str, port| {
@@ -112,7 +112,7 @@ fn with_port(place: &str) -> (&str, Option<u16>) {
     }
 }
 
-/// The route map of the broker in this directory; nothing when there is none.
+/// The route map of the broker in this directory; `None` if there is none.
 #[must_use]
 pub fn route_map(dir: &Path) -> Option<Vec<u8>> {
     let mut map = Vec::new();

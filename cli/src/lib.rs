@@ -1,8 +1,8 @@
 //! The `session` command: runs programs whose TCP connections are sessions, and shows and steers
 //! those sessions.
 //!
-//! It is a thin thing: [`run`] puts the shim into the environment, sees to it that a broker runs,
-//! and becomes the program; everything else asks the broker over its status socket.
+//! [`run`] puts the shim into the environment, starts a broker if none runs, and becomes the
+//! program. All other commands ask the broker over its status socket.
 #![forbid(unsafe_code)]
 
 pub mod args;
@@ -44,7 +44,7 @@ use print::print;
 /// The exit code when the command itself, and not the program it runs, has failed.
 pub const FAILED: u8 = 125;
 
-/// Everything that `main` does.
+/// Reads the command line and does what it says.
 #[must_use]
 pub fn main() -> ExitCode {
     match go(Args::parse()) {
@@ -93,7 +93,7 @@ fn go(args: Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// What it is and what to type next, for whoever types just `session`.
+/// What is printed when somebody types just `session`: what it is, and what to type next.
 fn first_contact() -> anyhow::Result<ExitCode> {
     if !std::io::stdout().is_terminal() {
         eprint!("{}", Args::command().render_help());
@@ -111,7 +111,7 @@ Session keeps the network connections of unmodified programs alive when links an
 Configuration: ~/.config/session/broker.toml. All commands: session --help, or man session.
 ";
 
-/// The manual page of the whole, or of one command.
+/// The manual page of `session`, or of one of its commands.
 fn manual(command: Option<&str>) -> anyhow::Result<String> {
     let mut whole = Args::command();
     whole.build();

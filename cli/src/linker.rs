@@ -10,14 +10,14 @@ pub enum Loaded {
     Both,
     /// The program would not start: these libraries, or versions of them, are missing.
     Missing(Vec<String>),
-    /// The program, but not the shim; its own words.
+    /// It would load the program, but not the shim; with the linker's own words.
     WithoutShim(String),
     /// It was not asked, or did not answer.
     Unknown,
 }
 
-/// Lists what would be loaded. The linker is run, the program is not; so only a linker of the
-/// system's own is asked.
+/// Has the linker list what it would load. This runs the linker and not the program, so only one
+/// that belongs to the system is asked.
 #[must_use]
 pub fn ask(linker: &str, program: &Path, shim: &Path) -> Loaded {
     let own = ["/lib/", "/lib64/", "/usr/lib/", "/usr/lib64/"];

@@ -27,7 +27,7 @@ pub fn log(args: &Log) -> anyhow::Result<ExitCode> {
         };
         if let Some(text) = text {
             match std::io::stdout().lock().write_all(text.as_bytes()) {
-                // Whoever read it has seen enough, as `head` has.
+                // The reader, such as `head`, has seen enough.
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => {
                     return Ok(ExitCode::SUCCESS);
                 }
@@ -43,12 +43,12 @@ pub fn log(args: &Log) -> anyhow::Result<ExitCode> {
 #[derive(Default)]
 struct Teller {
     who: HashMap<u64, String>,
-    /// How often a session has stayed, one decision after the other.
+    /// How many decisions in a row left a session where it is.
     stayed: HashMap<u64, u32>,
 }
 
 impl Teller {
-    /// What there is to print of an event.
+    /// The lines to print for an event.
     fn tell(&mut self, event: &Event, lines: usize) -> Option<String> {
         let now = Timestamp::now();
         match event.kind.as_str() {
@@ -84,7 +84,7 @@ impl Teller {
         Some(line(at, name, &text))
     }
 
-    /// The last lines of what was before.
+    /// The last lines of what happened before this command began.
     fn past(&mut self, status: &Value, now: Timestamp, lines: usize) -> String {
         let mut all = Vec::new();
         for session in list(&status["ended"]).iter().chain(&list(&status["sessions"])) {

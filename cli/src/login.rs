@@ -1,5 +1,5 @@
-//! `session login` and `session trust`: whom the broker is to a gateway, and which key a directory
-//! has.
+//! `session login` and `session trust`: as which user a gateway knows the broker, and which key a
+//! directory has.
 
 use std::io::{BufRead, IsTerminal, Read, Write};
 use std::process::ExitCode;
@@ -16,7 +16,7 @@ use stp_proto::lookup::{Refusal, user_is_good};
 use crate::args::{Login, Trust};
 use crate::print::print;
 
-/// A password is not longer than this.
+/// The most bytes of a password.
 const PASSWORD_BYTES_MAX: u64 = 4_096;
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
@@ -76,7 +76,7 @@ pub fn trust(args: &Trust) -> anyhow::Result<ExitCode> {
         let known = Known::at(&folder.join(KNOWN_FILE));
         let key = trusted(&known, &args.place, args.key).await?;
         if args.key.is_none() {
-            // It may have been known before, and another answer there now.
+            // It may have been known before, while another machine answers there now.
             let tls = Tls::new(&Identity::generate());
             let met = connect(&args.place, &key, &tls, &LinkOptions::default()).await;
             met.map_err(|error| explained(&args.place, error))?;
@@ -86,7 +86,8 @@ pub fn trust(args: &Trust) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// As ssh says it when a host shows another key than before; otherwise the place and what is wrong.
+/// The error in words. If a key has changed it is said as `ssh` says it; otherwise it is the place
+/// and what is wrong there.
 fn explained(place: &DirectoryAddress, error: LoginError) -> anyhow::Error {
     let folder = stp_lookup::folder().unwrap_or_default().join(KNOWN_FILE);
     match error {
@@ -103,7 +104,8 @@ fn explained(place: &DirectoryAddress, error: LoginError) -> anyhow::Error {
     }
 }
 
-/// The key of a place: given, known, or shown by it and agreed to, as ssh does.
+/// The key of a place: the one given, the one known, or the one that the place shows and that the
+/// user agrees to, as with ssh.
 async fn trusted(
     known: &Known,
     place: &DirectoryAddress,

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::args::Notify;
 use crate::broker;
 
-/// A session without a link for less than this is no news.
+/// A session that has been without a link for less than this time is not worth telling.
 const NEWS: Duration = Duration::from_secs(2);
 /// How often the broker is asked.
 pub const EVERY: Duration = Duration::from_secs(1);
@@ -22,13 +22,13 @@ pub const EVERY: Duration = Duration::from_secs(1);
 /// What is to be shown.
 #[derive(Debug, PartialEq, Eq)]
 enum Show {
-    /// So many seconds of waiting, and whether it is told for the first time.
+    /// It has been waiting for this many seconds; and whether that is told for the first time.
     Waiting { seconds: u64, first: bool },
     /// The network is back.
     Back,
 }
 
-/// Since when the program waits, and whether that has been told.
+/// How long the program has been waiting, and whether that has been told.
 #[derive(Debug, Default)]
 struct Wait {
     since: Option<Instant>,
@@ -51,7 +51,7 @@ impl Wait {
     }
 }
 
-/// Looks after one program.
+/// Watches one program.
 pub struct Notifier {
     how: Notify,
     pid: i32,
@@ -112,7 +112,8 @@ fn waiting(seconds: u64) -> String {
     format!("session: waiting for the network, {seconds} s; nothing is lost")
 }
 
-/// Whether the terminal is one of a window, as its name says: others would print the title.
+/// Whether the terminal is in a window, judged by its name: another one would print the title as
+/// text.
 fn has_title() -> bool {
     let name = std::env::var("TERM").unwrap_or_default();
     !matches!(name.as_str(), "" | "dumb" | "linux" | "vt100" | "vt220" | "cons25")

@@ -54,7 +54,7 @@ pub fn run(run: &Run) -> anyhow::Result<ExitCode> {
 
 /// Whether the shim is to be loaded into the program.
 fn check(run: &Run, path: &Path) -> anyhow::Result<bool> {
-    // What cannot be read may still be run; the kernel will say.
+    // A file that cannot be read may still be run; the kernel decides.
     let Some((program, obstacle)) = obstacle(&run.command, path) else { return Ok(true) };
     let text = format!("{}: {}", program.display(), obstacle.why());
     if !run.anyway {
@@ -68,8 +68,8 @@ fn check(run: &Run, path: &Path) -> anyhow::Result<bool> {
     Ok(obstacle.runs_with_preload())
 }
 
-/// What keeps the shim out, as `session doctor` says it: of the program itself, or of the one that
-/// `env` starts.
+/// What keeps the shim out, as `session doctor` says it: out of the program itself, or out of the
+/// one that `env` starts.
 fn obstacle(command: &[OsString], path: &Path) -> Option<(PathBuf, Obstacle)> {
     let program = match wrapper::follow(command) {
         Started::Away(why, advice) => {

@@ -59,13 +59,13 @@ fn page(status: &Value) -> String {
     text
 }
 
-/// What is wrong now, one line each.
+/// The troubles that there are now, one line for each.
 fn trouble(all: &[Value], colours: bool) -> String {
     let (red, plain) = if colours { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
     all.iter().map(|one| format!("{red}trouble:{plain} {}\n", word(one))).collect()
 }
 
-/// Where it is configured, and at which gateway it is known.
+/// The broker's configuration file, and the gateway that it is logged in at.
 fn about(status: &Value) -> String {
     let file = word(&status["broker"]["config"]);
     let gateway = &status["gateway"];
@@ -134,7 +134,7 @@ fn session_table(sessions: &[Value]) -> String {
     format!("\n{}", table.fitted())
 }
 
-/// The last row of many.
+/// The last row of a table that leaves some out.
 fn totals(sessions: &[Value]) -> Vec<String> {
     let sum = |of: &dyn Fn(&Value) -> u64| bytes(sessions.iter().map(of).sum());
     let waiting = sessions.iter().filter(|session| session["state"] != "active").count();
@@ -154,7 +154,7 @@ fn totals(sessions: &[Value]) -> Vec<String> {
     ]
 }
 
-/// Its server, and the one through which it goes there.
+/// The session's server, and the relay through which its link goes there.
 fn way(session: &Value) -> String {
     match session["via"].as_str() {
         Some(_) => format!("{} via {}", word(&session["server"]), word(&session["via"])),
@@ -213,7 +213,7 @@ pub(crate) fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or(0)
 }
 
-/// Text without what could steer a terminal.
+/// The text without characters that control a terminal.
 pub(crate) fn word(value: &Value) -> String {
     let text = value.as_str().unwrap_or_default();
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()

@@ -1,4 +1,4 @@
-//! A session of our own: the way an app's socket goes through the broker, without the shim.
+//! A session for this command itself, opened at the broker as the shim does it for an app.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -31,7 +31,7 @@ pub fn open(dir: &Path, to: SocketAddr, silence: Duration) -> io::Result<(UnixSt
     Ok((stream, cookie))
 }
 
-/// What became of such a session.
+/// The state of such a session.
 pub fn socket_state(dir: &Path, cookie: Cookie) -> Option<SocketState> {
     let mut stream = here::connect(dir, SOCKET_FILE).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(3))).ok()?;

@@ -1,9 +1,9 @@
 //! Tells, when a program that `session run` became has ended, which of its sessions could not go
 //! on, and why.
 //!
-//! `session run` becomes the program, so it is not there any more when that ends. Before, it starts
-//! this watcher, by way of a process that ends at once: the watcher is nobody's child, and a
-//! program that waits for its children does not find it among them.
+//! `session run` becomes the program, so it is not there any more when the program ends. Before, it
+//! starts this watcher through a process that ends at once. So the watcher is not a child of the
+//! program, and a program that waits for its children does not meet it.
 
 use std::os::fd::OwnedFd;
 use std::process::{Command, ExitCode, Stdio};
@@ -17,7 +17,7 @@ use crate::args::{Notify, Run, Tell};
 use crate::broker;
 use crate::notify::{self, Notifier};
 
-/// Has the end of this very process watched. Failing at it is no reason not to run a program.
+/// Starts a watcher for the end of this very process. If that fails, the program runs all the same.
 pub fn begin(run: &Run) {
     let Ok(own) = std::env::current_exe() else { return };
     let mut starter = Command::new(own);
@@ -27,7 +27,7 @@ pub fn begin(run: &Run) {
     let _ended_at_once = starter.status();
 }
 
-/// Starts the watcher, or is it.
+/// Starts the watcher, or is the watcher.
 pub fn tell(args: &Tell) -> ExitCode {
     let Some(pid) = Pid::from_raw(args.pid) else { return ExitCode::FAILURE };
     if !args.stay {

@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::show::{number, word};
 use stp_net::table::time;
 
-/// What an event makes of its session.
+/// The state of a session after an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mood {
     /// It has a link.
@@ -17,7 +17,7 @@ pub enum Mood {
     Suspended,
 }
 
-/// What an event makes of its session; nothing, if it changes nothing of that.
+/// The state of a session after an event; `None` if the event does not change it.
 #[must_use]
 pub fn mood(event: &Value) -> Option<Mood> {
     match event["what"].as_str()? {

@@ -1,4 +1,4 @@
-//! Programs that start other programs in another surrounding: what they do to the shim.
+//! Programs that start other programs in another environment, and what that means for the shim.
 //!
 //! The shim is inherited by whatever a program starts, unless the environment is scrubbed on the
 //! way, or the program is started by somebody else: another user, a container, a daemon.
@@ -7,16 +7,16 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// What a command line comes to.
+/// Which program a command line starts, and whether the shim reaches it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Started {
     /// The program at this place of the command line, with what is inherited.
     Here(usize),
-    /// A program that the shim does not reach: why, and what to do.
+    /// A program that the shim does not reach: the reason, and advice.
     Away(&'static str, &'static str),
 }
 
-/// Programs that have the work done elsewhere, and why the shim stays behind.
+/// Programs that have their work done elsewhere, why the shim does not get there, and advice.
 const AWAY: [(&[&str], &str, &str); 4] = [
     (
         &["sudo", "doas", "su", "runuser", "pkexec"],
@@ -40,8 +40,8 @@ const AWAY: [(&[&str], &str, &str); 4] = [
     ),
 ];
 
-/// Follows `env` to the program behind it, and knows those that lead away. `ssh` is not one of
-/// them: its own connection counts.
+/// Follows `env` to the program behind it, and recognises programs that have their work done
+/// elsewhere. `ssh` is not one of these, because its own connection is what counts.
 #[must_use]
 pub fn follow(words: &[OsString]) -> Started {
     let mut at = 0;
@@ -70,7 +70,7 @@ pub fn in_sandbox(path: &Path) -> Option<(&'static str, &'static str)> {
     (snap || flatpak).then_some((AWAY[1].1, AWAY[1].2))
 }
 
-/// What is worth knowing about some programs although they are covered: what, and what to do.
+/// Remarks on some programs that are covered, each with advice.
 const PECULIAR: [(&[&str], &str, &str); 5] = [
     (
         &["dig", "host", "nslookup", "drill", "ping", "traceroute", "mosh", "ntpdate", "iperf3"],
@@ -105,7 +105,7 @@ const PECULIAR: [(&[&str], &str, &str); 5] = [
     ),
 ];
 
-/// What is worth knowing about a program by this name: what, and what to do.
+/// The remark on a program of this name, with advice.
 #[must_use]
 pub fn peculiar(name: &str) -> Option<(&'static str, &'static str)> {
     let found = PECULIAR.iter().find(|(names, ..)| names.contains(&name))?;
@@ -116,8 +116,8 @@ fn name_of(word: Option<&OsString>) -> Option<&OsStr> {
     Path::new(word?).file_name()
 }
 
-/// How many words stand between `env` and its program; nothing if there is none. An error when the
-/// shim would be gone.
+/// How many words stand between `env` and its program; `None` if there is no program. It is an
+/// error if `env` removes the shim.
 fn behind_env(words: &[OsString]) -> Result<Option<usize>, (&'static str, &'static str)> {
     const EMPTIED: (&str, &str) = (
         "env starts it with an empty environment, without LD_PRELOAD",

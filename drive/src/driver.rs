@@ -23,10 +23,10 @@ use crate::near::{Near, Pulled};
 use crate::published::Published;
 use crate::status::{SessionStatus, closed_reason};
 
-/// Told to a session's loop from outside.
+/// A command to a session's loop from outside.
 #[derive(Debug)]
 pub enum Command<L = Link> {
-    /// A link on which the peer asks to resume; `record` is what came first on it.
+    /// A link on which the peer asks to resume.
     Attach {
         /// The link.
         link: Box<L>,
@@ -35,7 +35,7 @@ pub enum Command<L = Link> {
     },
     /// A path appeared or an address changed.
     PathChanged,
-    /// Attempt again now: a server was found that answers.
+    /// The session is to attempt again now, because a server was found that answers.
     Retry,
     /// The server is to be told that the session stays, and why.
     Stay(TransferReason),
@@ -57,7 +57,7 @@ pub enum Command<L = Link> {
     },
 }
 
-/// What the session calls the link that [`Start::Link`] brings.
+/// The session's name for the link that [`Start::Link`] brings.
 pub const FIRST_LINK: LinkId = LinkId(0);
 
 /// How a session's loop begins.
@@ -68,7 +68,7 @@ pub enum Start<L = Link> {
     Link(Box<L>),
 }
 
-/// What one turn came to.
+/// The result of one turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Turn {
     /// Something happened; there may be more to do at once.
@@ -91,21 +91,22 @@ pub struct Driver<N, F: Far> {
     /// The near side may still send.
     near_open: bool,
     frame: Vec<u8>,
-    /// What came on a link after the session's end: for the next session on it.
+    /// The records that came on a link after the session's end. They are for the next session on
+    /// it.
     next_words: Vec<Vec<u8>>,
     pub(crate) published: Published,
     closed: Option<String>,
     wake: Wake<F::Link, F::Found>,
     /// The first turn was taken.
     begun: bool,
-    /// When the session is to be told that time has passed.
+    /// When the session must be told that time has passed.
     due: Option<Instant>,
     /// When the next numbers are published.
     publish_at: Option<Instant>,
     /// When the far side wants the session to ask for a link again.
     retry_at: Option<Instant>,
     liveness: Liveness,
-    /// What it is used to receive.
+    /// The rate at which it is used to receive.
     pub(crate) rate: RecentRate,
 }
 
@@ -236,13 +237,13 @@ impl<N: Near, F: Far> Driver<N, F> {
     }
 
     fn wake_at(&self, now: Instant) -> Option<Instant> {
-        // A near side that is due and was polled waits for something else by now.
+        // A near side whose time has come was polled already; by now it waits for something else.
         let near = self.near.due().filter(|at| *at > now);
         [self.due, self.publish_at, self.retry_at, near].into_iter().flatten().min()
     }
 
-    /// Over: closed, and nothing waits to be sent. A session closes when its near side has taken
-    /// everything (R53), or is to take no more.
+    /// Why the session is over: it is closed, and nothing waits to be sent. A session closes when
+    /// its near side has taken everything (R53), or must not take any more.
     fn ended(&self) -> Option<String> {
         let reason = self.closed.as_ref()?;
         let unsent = self.links.iter().any(|(_, link)| link.unsent() > 0);
@@ -316,7 +317,7 @@ impl<N: Near, F: Far> Driver<N, F> {
 
     fn give_back(&mut self, now: Instant, mut link: F::Link) {
         let mut words = std::mem::take(&mut self.next_words);
-        // A peer that says more than one thing unasked is no good for another session.
+        // A link on which the peer sends more than one record unasked cannot serve another session.
         if words.len() > 1 {
             return;
         }
@@ -501,7 +502,7 @@ impl<N: Near, F: Far> Driver<N, F> {
                 break;
             }
         }
-        // Before the near side has a byte that stands behind an announcement.
+        // This comes before the near side gets a byte that stands behind an announcement.
         for announcement in self.session.take_announced() {
             self.far.announced(&self.session, &announcement);
         }

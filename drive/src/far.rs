@@ -12,7 +12,7 @@ use stp_proto::wire::{Announcement, TransferReason};
 
 use crate::carrier::Carrier;
 
-/// What the far side wants done with the session, after something that happened or was found out.
+/// What the far side wants done with the session after an event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Act {
     /// Nothing.
@@ -36,7 +36,7 @@ pub enum Act {
 /// A link that was dialed, and whether it leads to the server that holds the session.
 pub type Dialed<L> = (L, Peer);
 
-/// A dial that came to nothing. The session backs off and asks again, unless the far side wants
+/// A dial that gave no link. The session asks again after a pause, unless the far side wants
 /// something else.
 #[derive(Clone, Debug)]
 pub struct DialFailed {
@@ -54,13 +54,13 @@ impl DialFailed {
     }
 }
 
-/// Where links come from. What happened is told with the session it happened to; the answer says
-/// what is to be done. The far side never sends commands to the loop that called it.
+/// Where links come from. The loop tells what happened to the session; the answer says what is to
+/// be done. The far side never sends commands to the loop that called it.
 pub trait Far {
     /// What it dials.
     type Link: Carrier;
 
-    /// What a dial comes to.
+    /// The result of a dial.
     type Found;
 
     /// A dial under way.

@@ -15,17 +15,17 @@ use stp_proto::lookup::{Answer, Ask, Body, Changed, Refused, Request, Unwatch};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
-/// An answer that takes longer is none.
+/// The longest time for an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// Requests that wait for the link.
 const QUEUE_MAX: usize = 1_024;
 /// Changes that wait for one watcher. A watcher that is slower gets the newest one later.
 const CHANGES_MAX: usize = 16;
 
-/// A refusal for a person: why, and how long it is good for.
+/// A refusal for a person: the reason, and when to try again.
 fn in_words(refused: &Refused) -> String {
     let Refused { why, retry_after_ms, text } = refused;
-    // What the directory says is a sentence of its own, mostly; without one the kind must do.
+    // Mostly the directory gives a sentence of its own. If it does not, the kind is named.
     let what = if text.is_empty() { why.to_string() } else { text.clone() };
     match retry_after_ms.div_ceil(1_000) {
         0 => what,
@@ -184,7 +184,7 @@ impl Connection {
         };
         match tokio::time::timeout(ANSWER_MAX, exchange).await {
             Err(_) => {
-                // Nobody waits for changes on a link that is as good as dead.
+                // A link that seems dead must not keep watchers waiting.
                 self.close();
                 Err(lost("no answer in time"))
             }

@@ -1,4 +1,4 @@
-//! Where this user's things are on this machine, and whether they really are this user's.
+//! The places of this user's files and sockets, and checks that they really are this user's.
 //!
 //! The broker's directory may be in `/tmp`, where everybody can make one first, and a variable can
 //! point anywhere. So nothing in it is dialed, read or written before its owner and mode are
@@ -125,7 +125,7 @@ fn check_owner(path: &Path, found: &fs::Metadata) -> Result<(), HereError> {
     Ok(())
 }
 
-/// Whatever root does is done with this user's rights anyway.
+/// Whether it is this user or root. Root can act with this user's rights anyway.
 fn is_us(user: u32) -> bool {
     user == 0 || user == rustix::process::geteuid().as_raw()
 }

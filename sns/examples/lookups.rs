@@ -1,7 +1,8 @@
-//! Look-ups per second of a daemon with 100,000 names, its memory, and what a refused log-in takes.
+//! Measures a daemon with 100,000 names: look-ups per second, memory, and the time of a refused
+//! log-in.
 //!
 //! `cargo run --release -p stp-sns --example lookups [NAMES]`: fills a store, starts `stp-sns`
-//! (beside this program) on it, asks over several links with many requests under way.
+//! (beside this program) on it, and asks over several links with many requests under way.
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a measurement, run by hand")]
 
 use std::net::SocketAddr;
@@ -153,14 +154,14 @@ async fn main() {
     let _ = daemon.wait();
 }
 
-/// Median time of a refused log-in, in microseconds: of a known user, of an unknown one. A link
-/// ends after three failures, so each attempt has its own; one after the other in turn.
+/// Median times of a refused log-in, in microseconds: for a known user, and for an unknown one. A
+/// link ends after three failures, so each attempt has a link of its own, one after the other.
 async fn log_ins(address: SocketAddr, key: &PublicKey) -> [f64; 2] {
     let mut times = [Vec::new(), Vec::new()];
     for round in 0..LOGINS {
         let tls = Tls::new(&Identity::generate());
         let link = Connection::open(address, key, &tls, &LinkOptions::default()).await.unwrap();
-        // The first answer on a link takes longer than the others.
+        // The first answer on a link takes longer than later ones, so it is not counted.
         let name = "www.host1@example.com".parse().unwrap();
         link.ask(Ask::GetService(OneService { name })).await.unwrap();
         let user = ["alice", "mallory"][round % 2].to_owned();

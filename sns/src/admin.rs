@@ -1,5 +1,5 @@
-//! The operator's socket: users, services, servers, files. A Unix socket, mode 0600; a line of
-//! JSON in, a line of JSON out. The commands that speak it are in `command`.
+//! The operator's socket: users, services, servers, files. It is a Unix socket of mode 0600 that
+//! takes a line of JSON and answers with a line of JSON. The commands that use it are in `command`.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -21,7 +21,7 @@ use crate::tables::Versioned;
 
 /// The longest request.
 const LINE_MAX: u64 = 64 * 1024;
-/// Files shown at most.
+/// The most files that are shown.
 const FILES_MAX: usize = 10_000;
 
 /// What an operator asks.
@@ -35,7 +35,7 @@ pub enum Order {
         /// What checks a proof, the user's tree and services.
         record: User,
     },
-    /// Changes a user. What is not given stays as it is; log-ins and tickets of before end.
+    /// Changes a user. Fields that are not given stay as they are. Earlier log-ins and tickets end.
     UserChange {
         /// Who.
         user: String,
@@ -46,7 +46,7 @@ pub enum Order {
         /// The services that the user may have; empty: all.
         services: Option<Vec<String>>,
     },
-    /// Takes a user away.
+    /// Deletes a user.
     UserDelete {
         /// Who.
         user: String,
@@ -62,14 +62,14 @@ pub enum Order {
         /// What it may offer.
         services: Vec<String>,
     },
-    /// Allows a server no more; it is gone at once, and its list of files with it.
+    /// No longer allows a server. It is gone at once, and its list of files with it.
     ServerForbid {
         /// What it is called.
         server: String,
     },
     /// All servers that are allowed, and which of them are there.
     ServerList,
-    /// All services, by whom and where.
+    /// All services, with their owners and places.
     ServiceList,
     /// Deletes an endpoint and its services, whoever made it.
     EndpointDelete {
@@ -101,7 +101,7 @@ pub async fn serve(sns: Arc<Sns>, listener: UnixListener) {
     }
 }
 
-/// Binds the socket; one that nobody serves any more is replaced.
+/// Binds the socket. A socket that no process serves any more is replaced.
 pub fn bind(path: &Path) -> io::Result<UnixListener> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
@@ -110,7 +110,8 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
         return Err(io::ErrorKind::AddrInUse.into());
     }
     let _ = std::fs::remove_file(path);
-    // Made under another name, so that it is never there with other permissions.
+    // The socket is made under another name first, so that under its own name it never has other
+    // permissions.
     let draft = path.with_extension(format!("new.{}", std::process::id()));
     let _ = std::fs::remove_file(&draft);
     let listener = UnixListener::bind(&draft)?;
@@ -144,7 +145,7 @@ async fn answer(sns: &Sns, stream: UnixStream) -> io::Result<()> {
     stream.shutdown().await
 }
 
-/// For how long servers are told of a revocation: longer than any session may be without a link.
+/// How long servers are told of a revocation: longer than a session may be without a link.
 const REVOKED_FOR_S: u32 = 8 * 86_400;
 
 fn check_user(user: &str, record: &User) -> Result<(), String> {
@@ -228,10 +229,11 @@ impl Sns {
         self.commit(guards, changes).await.map_err(|error| error.to_string())
     }
 
-    /// What was granted to a user until now is good for nothing from now on.
+    /// Revokes everything that was granted to a user until now.
     fn revoke(&self, user: &str) -> Change {
         let before = self.tables.read(|held| held.revoked.get(user).copied());
-        // A ticket given since the last time, within the same second, is of the second after it.
+        // A ticket that was given after the last revocation, but within the same second, bears the
+        // time of the second after it.
         let until = unix_now().max(before.map_or(0, |before| before.saturating_add(1)));
         Change::Put {
             key: format!("rev/{user}"),
@@ -295,7 +297,7 @@ impl Sns {
         }
         let value = value_of(&Server { key, services });
         let put = Change::Put { key: format!("srv/{server}"), value, lease: Lease::None };
-        // Whoever was there by this name announces itself again under the new terms.
+        // A server that is there by this name announces itself again under the new terms.
         let changes = vec![put, Change::Delete(format!("up/{server}"))];
         self.make(Vec::new(), changes).await?;
         tracing::info!(server, %key, "a server is allowed");

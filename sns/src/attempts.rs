@@ -1,4 +1,4 @@
-//! Failed attempts to log in, and who has to wait for them.
+//! Failed attempts to log in, and the clients that have to wait because of them.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ pub struct Attempts {
     known: Recent<(String, PublicKey)>,
 }
 
-/// From one network somebody may try this many users as often as one.
+/// From one network, the attempts at one user may be made at this many users.
 const USERS_OF_A_NETWORK: f64 = 10.0;
 
 impl Attempts {
@@ -45,7 +45,7 @@ impl Attempts {
         }
     }
 
-    /// Somebody tries to log in; an error says how long to wait.
+    /// A client tries to log in. The error says how long it must wait.
     pub fn begin(
         &self,
         user: &str,
@@ -65,7 +65,7 @@ impl Attempts {
         self.user.take(user, 1.0, now).or(first)
     }
 
-    /// It was the right password: the attempt does not count.
+    /// The password was right, so the attempt does not count.
     pub fn succeeded(&self, user: &str, (key, address): (PublicKey, IpAddr)) {
         let (network, own) = (network(address), (user.to_owned(), key));
         let both = (user.to_owned(), network);
@@ -121,7 +121,7 @@ mod tests {
         attempts.begin("alice", alice, now).expect("she is known");
         let elsewhere = caller(1, "203.0.113.1");
         attempts.begin("alice", elsewhere, now).expect("she is known everywhere");
-        // Known or not, nobody guesses without end.
+        // Whether it is known or not, no client can guess without end.
         assert!((0..10).any(|_| attempts.begin("alice", elsewhere, now).is_err()));
     }
 

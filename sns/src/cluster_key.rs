@@ -1,9 +1,10 @@
 //! The key that seals tickets, and how it is changed while sessions live.
 //!
-//! The file holds a key per line; the first seals, all open (`stp_net::key::ClusterKey`). A change
-//! is three steps, each made on every machine before the next: `add` puts a new key last, so that
-//! it opens everywhere; `promote` puts it first, so that it seals; `retire` takes the others away
-//! when the last ticket they sealed is past. Daemons notice a changed file by themselves.
+//! The file holds a key per line. Tickets are sealed with the first one, and all of them open
+//! tickets (`stp_net::key::ClusterKey`). A change takes three steps, and each is made on every
+//! machine before the next: `add` puts a new key last, so that it opens everywhere; `promote` puts
+//! it first, so that it seals; `retire` removes the others when the last ticket that they sealed
+//! has expired. Daemons notice a changed file by themselves.
 
 use std::fs;
 use std::io::Write;
@@ -58,15 +59,15 @@ impl Cluster {
 /// A step of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Step {
-    /// A new key that opens and does not seal yet; makes the file if there is none.
+    /// Adds a key that opens tickets and does not seal them yet. Makes the file if there is none.
     Add,
-    /// The newest key seals.
+    /// Has the newest key seal tickets.
     Promote,
-    /// Only the key that seals is left.
+    /// Removes all keys but the one that seals.
     Retire,
 }
 
-/// Changes the file, whole or not at all. Says what is to be done next.
+/// Changes the file, as a whole or not at all. Returns what is to be done next.
 pub fn step(path: &Path, step: Step) -> anyhow::Result<&'static str> {
     let mut keys = if path.exists() { lines(path)? } else { Vec::new() };
     let made = keys.is_empty();
@@ -127,7 +128,7 @@ mod tests {
         for change in [Step::Add, Step::Promote] {
             step(&path, change).expect("changed");
             let after = load();
-            // Whoever has the file of before and whoever has the new one understand each other.
+            // A server with the file of before and one with the new file open each other's tickets.
             assert!(open(&before, &seal(&after, b"x", &client), &client).is_ok(), "{change:?}");
             assert!(open(&after, &seal(&before, b"x", &client), &client).is_ok(), "{change:?}");
             assert!(open(&after, &old_ticket, &client).is_ok(), "{change:?}");

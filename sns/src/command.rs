@@ -15,10 +15,10 @@ use stp_proto::lookup::KdfCost;
 use crate::admin::Order;
 use crate::record::User;
 
-/// How long the daemon may take for an answer.
+/// The longest time for an answer of the daemon.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
-/// What an operator wants.
+/// The operator's command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Users: who may log in.
@@ -27,15 +27,15 @@ pub enum Command {
     /// Servers: who may offer what.
     #[command(subcommand)]
     Server(ServerCommand),
-    /// Services, by whom and where.
+    /// Services, with their owners and places.
     #[command(subcommand)]
     Service(ServiceCommand),
     /// Files, and the servers that hold them.
     Files {
-        /// Only of this service.
+        /// Show only files of this service.
         #[arg(long)]
         service: Option<String>,
-        /// Only this one.
+        /// Show only this file.
         path: Option<String>,
     },
 }
@@ -47,17 +47,17 @@ pub enum UserCommand {
     Add {
         /// Who.
         user: String,
-        /// The root of the user's files: nothing outside of it is given to the user.
+        /// The root of the user's files: the user gets nothing outside of it.
         #[arg(long, default_value = "/")]
         tree: String,
-        /// A service that the user may have; may be repeated. Without it: every service.
+        /// A service that the user may have; may be repeated. Without this, it is every service.
         #[arg(long = "service", value_name = "NAME")]
         services: Vec<String>,
         /// Reads the password from the standard input.
         #[arg(long)]
         password_stdin: bool,
     },
-    /// Gives a user a new password. The old one's log-ins and tickets end.
+    /// Gives a user a new password. Log-ins and tickets of the old one end.
     Password {
         /// Who.
         user: String,
@@ -65,7 +65,7 @@ pub enum UserCommand {
         #[arg(long)]
         password_stdin: bool,
     },
-    /// Changes what a user may have. Log-ins and tickets of before end.
+    /// Changes what a user may have. Earlier log-ins and tickets end.
     #[command(group(clap::ArgGroup::new("what").required(true).multiple(true)))]
     Change {
         /// Who.
@@ -80,7 +80,7 @@ pub enum UserCommand {
         #[arg(long, group = "what", conflicts_with = "services")]
         every_service: bool,
     },
-    /// Takes a user away.
+    /// Deletes a user.
     Delete {
         /// Who.
         user: String,
@@ -102,7 +102,7 @@ pub enum ServerCommand {
         #[arg(required = true)]
         services: Vec<String>,
     },
-    /// Allows it no more.
+    /// No longer allows a server.
     Forbid {
         /// What it is called.
         server: String,
@@ -123,7 +123,7 @@ pub enum ServiceCommand {
     },
 }
 
-/// Carries a command out; the text is for stdout.
+/// Carries out a command. Returns the text for stdout.
 pub fn run(socket: &Path, command: Command, as_json: bool) -> anyhow::Result<String> {
     let order = match command {
         Command::User(UserCommand::Add { user, tree, services, password_stdin }) => {
@@ -198,7 +198,8 @@ fn record(user: &str, from_stdin: bool) -> anyhow::Result<User> {
     Ok(User::new(&Verifier::new(&password, KdfCost::default())?, "/"))
 }
 
-/// A list of records as a table, for a terminal. A program gets lines (`lines`), or JSON.
+/// A list of records as a table, for a terminal. A program that reads the output gets lines
+/// (`lines`), or JSON.
 fn table(value: &Value) -> Option<String> {
     let mut names: Vec<&str> = Vec::new();
     let records = value.as_array().filter(|records| !records.is_empty())?;

@@ -1,4 +1,4 @@
-//! The configuration file: its keys, their defaults and what is wrong with them.
+//! The configuration file: its keys, their defaults, and the checks.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -13,31 +13,32 @@ use stp_proto::lookup::{EndpointName, Networks, user_is_good};
 
 use stp_net::limit::Rate;
 
-/// Where the file is looked for after `--config` and `$SESSION_SNS_CONFIG`.
+/// The places where the file is looked for if neither `--config` nor `$SESSION_SNS_CONFIG` names
+/// it.
 pub const PLACES: [&str; 1] = ["/etc/session/sns.toml"];
 
 /// The whole configuration, checked.
 #[derive(Debug)]
 pub struct Config {
-    /// What this daemon calls itself.
+    /// The name of this daemon.
     pub name: String,
-    /// Where links come in.
+    /// The address at which links are accepted.
     pub listen: SocketAddr,
     /// Where the key pair is kept; daemons that serve the same names share it.
     pub key_file: PathBuf,
     /// The cluster whose servers open the tickets.
     pub cluster: String,
-    /// What seals them.
+    /// The file of the keys that seal them.
     pub cluster_key_file: PathBuf,
-    /// Where the status is shown.
+    /// The address at which the status is shown.
     pub status: StatusAddr,
     /// The socket of `stp-sns admin`.
     pub admin: PathBuf,
-    /// The domains kept here.
+    /// The domains whose names are kept here.
     pub domains: Vec<Domain>,
     /// Where names are kept.
     pub store: StoreConfig,
-    /// How far it is from one network to another.
+    /// The distances between networks.
     pub networks: Networks,
     /// What tickets are like.
     pub tickets: Tickets,
@@ -57,9 +58,9 @@ pub struct Domain {
 /// The clients that may make names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Creators {
-    /// Anybody.
+    /// Every client.
     Any,
-    /// These keys, and whoever is logged in as one of these users.
+    /// Clients with these keys, and clients that are logged in as one of these users.
     These {
         /// Keys.
         keys: BTreeSet<PublicKey>,
@@ -77,35 +78,36 @@ pub enum StoreConfig {
     Etcd(EtcdConfig),
 }
 
-/// An etcd cluster, and how it is talked to.
+/// An etcd cluster, and how to connect to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EtcdConfig {
     /// Its members as `host:port`; one that answers is enough.
     pub endpoints: Vec<String>,
-    /// What all keys begin with.
+    /// The prefix of all keys.
     pub prefix: String,
-    /// How its members are known; without it they are talked to in the clear.
+    /// TLS to its members. Without it, the connections are not encrypted.
     pub tls: Option<EtcdTls>,
-    /// How the daemon logs in to it: a user, and the file of the password.
+    /// The user as which the daemon logs in to it, and the file of the password.
     pub user: Option<(String, PathBuf)>,
 }
 
 /// TLS to etcd: files in PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EtcdTls {
-    /// Whose signature etcd's certificates have.
+    /// The certificate authority that has signed etcd's certificates.
     pub ca_file: PathBuf,
-    /// Our certificate and its key, if etcd wants one.
+    /// The daemon's own certificate and its key, if etcd wants one.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 /// What tickets are like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tickets {
-    /// How long one opens a session. Sessions live longer: their servers give them new ones.
+    /// How long a ticket can open a session. Sessions live longer, because their servers give them
+    /// new tickets.
     pub life: Duration,
-    /// Whether one is good only from the address it was given to; forbids roaming before the
-    /// first CONNECT.
+    /// Whether a ticket is valid only from the address that it was given to. This forbids roaming
+    /// before the first CONNECT.
     pub bind_address: bool,
 }
 
@@ -128,9 +130,9 @@ pub struct Limits {
     pub files_per_server: u64,
     /// The longest lease.
     pub lease_max: Duration,
-    /// How long a server is there without announcing itself again.
+    /// How long a server counts as present after it has announced itself.
     pub server_lease: Duration,
-    /// How long a look-up may be remembered.
+    /// How long a client may use the answer to a look-up.
     pub fresh: Duration,
     /// How long a link may be silent.
     pub idle: Duration,
@@ -352,7 +354,7 @@ fn store(loaded: &Loaded<File>, state: &Path) -> Result<StoreConfig, ConfigError
     etcd(loaded, file, endpoints).map(StoreConfig::Etcd)
 }
 
-/// A key that means nothing to the embedded store.
+/// Reports a key that has no meaning for the embedded store.
 fn for_etcd_only(file: &FileStore) -> Option<&'static str> {
     let given = [
         (file.prefix.is_some(), "prefix"),

@@ -21,7 +21,7 @@ use crate::store::etcd::Etcd;
 use crate::tables::Tables;
 use crate::{admin, command, link};
 
-/// Handshakes at once.
+/// The most handshakes at the same time.
 const HANDSHAKES_MAX: usize = 256;
 
 /// The Session Name Server and STP gateway: names, log-in, tickets.
@@ -31,13 +31,13 @@ struct Arguments {
     /// The configuration file.
     #[arg(long, short, global = true, value_name = "FILE", env = "SESSION_SNS_CONFIG")]
     config: Option<PathBuf>,
-    /// Checks the configuration and ends.
+    /// Check the configuration, and end.
     #[arg(long)]
     check: bool,
-    /// Prints the public key (made if there is none yet) and ends.
+    /// Print the public key (made if there is none yet), and end.
     #[arg(long)]
     print_key: bool,
-    /// What is logged, such as "debug" or "info,stp_net=trace".
+    /// What to log, such as "debug" or "info,stp_net=trace".
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
     #[command(subcommand)]
@@ -101,7 +101,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         if config.key_file.exists() {
             Identity::load_or_create(&config.key_file)?;
         }
-        // Not a file: that is locked by the daemon that runs.
+        // An embedded store is not opened for this, because the daemon that runs holds its lock.
         if matches!(config.store, StoreConfig::Etcd(_))
             && let Err(error) = reach(&config.store)
         {
@@ -137,7 +137,7 @@ fn reach(config: &StoreConfig) -> anyhow::Result<()> {
     opened
 }
 
-/// The store, and the tables it tells.
+/// The store, and the tables that it keeps up to date.
 pub async fn open_store(config: &StoreConfig) -> anyhow::Result<(Arc<Tables>, AnyStore)> {
     let tables: Arc<Tables> = Arc::default();
     let store: AnyStore = match config {

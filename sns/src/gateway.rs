@@ -1,8 +1,9 @@
-//! The gateway (STP 1, 2): who somebody is, which servers have what, and the ticket for them.
+//! The gateway (STP 1, 2): it checks who a user is, tells which servers have a file or a service,
+//! and gives the ticket for them.
 //!
-//! A log-in is a challenge and a signature over it; the password is never here. Whether a user
-//! exists cannot be told from outside: unknown names get a challenge that is always the same for
-//! the name, and their proofs are checked against a key that nobody has. Failed attempts are
+//! A log-in is a challenge and a signature over it; the gateway never has the password. A client
+//! cannot find out whether a user exists: an unknown name gets a challenge that is always the same
+//! for that name, and a proof for it is checked against a key that nobody has. Failed attempts are
 //! limited ([`crate::attempts`]), for unknown names as well.
 
 use std::net::IpAddr;
@@ -28,7 +29,7 @@ pub struct Pending {
     user: String,
     nonce: [u8; 32],
     verifier: Verifier,
-    /// The version of the user's record; none: there is no such user.
+    /// The version of the user's record; `None` if there is no such user.
     version: Option<u64>,
 }
 
@@ -36,13 +37,13 @@ pub struct Pending {
 struct Hit {
     service: Name,
     path: Option<stp_proto::lookup::FilePath>,
-    /// What of the service the ticket is for.
+    /// The part of the service that the ticket is for.
     scope: Option<Scope>,
     file: HeldFile,
     servers: Vec<Server>,
-    /// What the list of servers is sealed with.
+    /// The key that the list of servers is sealed with.
     list_key: [u8; 32],
-    /// Tickets of this second and before are good for nothing.
+    /// Tickets of this second and of earlier ones are not valid.
     until: u64,
 }
 
@@ -55,7 +56,7 @@ impl Sns {
             (known, held.guise)
         });
         let (known, guise) = known;
-        // Made for known users as well, so that both take as long.
+        // The disguise is made for known users as well, so that both cases take the same time.
         self.counters.disguised.fetch_add(1, Ordering::Relaxed);
         let nobody = disguise(guise.unwrap_or_default(), &login.user);
         let (verifier, version) = match known {
@@ -68,7 +69,7 @@ impl Sns {
         (Body::Challenge(challenge), pending)
     }
 
-    /// Checks the proof. Gives the user if it is right.
+    /// Checks the proof. Returns the user if it is right.
     pub fn prove(
         &self,
         caller: &Caller,
@@ -96,7 +97,7 @@ impl Sns {
         (Body::refused(Refusal::LoginRefused, text), None)
     }
 
-    /// Which servers have it, and a ticket for them.
+    /// Answers which servers have a file or a service, with a ticket for them.
     #[must_use]
     pub fn locate(&self, caller: &Caller, locate: &Locate) -> Body {
         let Some(user) = &caller.user else {
@@ -207,7 +208,8 @@ impl Sns {
         };
         let life_s = u32::try_from(tickets.life.as_secs()).unwrap_or(u32::MAX);
         let id = stp_lookup::password::random();
-        // Later than what a change of the password has just ended, within the same second as well.
+        // The ticket must be later than those that a change of the password has ended, even if both
+        // happen within the same second.
         let now = unix_now().max(found.until.saturating_add(1));
         let grant = Grant::new(&what, id, (now, life_s.into()));
         let ticket = seal::seal(&self.cluster.key(), &grant.encode(), &caller.key);
@@ -232,7 +234,7 @@ impl Sns {
     }
 }
 
-/// What an unknown user looks like: always the same for the same name.
+/// The record that an unknown user seems to have. It is always the same for the same name.
 fn disguise(secret: [u8; 32], user: &str) -> Verifier {
     let key = hmac::Key::new(hmac::HMAC_SHA256, &secret);
     let of = |purpose: &[u8]| -> [u8; 32] {

@@ -1,13 +1,13 @@
 //! The Session Name Server and the STP gateway in one daemon (KTH 3.3, STP 1, 2).
 //!
-//! It keeps names (who made them, where they are, for how long), the servers of a cluster with
-//! the files they hold, and users. Brokers ask it where a service is, log in, and get tickets;
-//! servers announce themselves; whoever watches a name hears of its change at once.
+//! It keeps names (with owner, place and lease), the servers of a cluster with the files that they
+//! hold, and users. Brokers ask it where a service is, log in, and get tickets. Servers announce
+//! themselves. A client that watches a name hears of its change at once.
 //!
 //! The way of a request: `link` (a task per link) → `names`, `servers` or `gateway` → `store`
-//! (what must survive) → `tables` (what is answered from) → back over `link`. Whatever is written
-//! goes through the store and comes back into the tables; so several daemons on one etcd hold the
-//! same tables.
+//! (durable) → `tables` (in memory, for answers) → back over `link`. Every change goes through the
+//! store and comes back from it into the tables. So several daemons on one etcd hold the same
+//! tables.
 //!
 //! **Invariant:** an answer that says "done" is sent after the store has it for good.
 #![forbid(unsafe_code)]

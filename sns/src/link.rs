@@ -1,5 +1,5 @@
-//! A client's link: requests are read, done one after the other, and answered; changes of what it
-//! watches are told in between. A task per link.
+//! A client's link: requests are read, carried out one after the other, and answered. In between,
+//! the client is told of changes of the names that it watches. Each link has a task.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -21,9 +21,9 @@ use crate::servers::{Sending, ToldRevoked};
 use crate::sns::{Caller, Sns, too_many};
 use crate::tables::Watching;
 
-/// Changes that wait to be told; what does not fit is told with the next.
+/// The most changes that wait to be told. A change that does not fit is told with the next one.
 const CHANGES_MAX: usize = 64;
-/// Failed log-ins on one link.
+/// The most failed log-ins on one link.
 const FAILURES_MAX: u32 = 3;
 
 /// Accepts links for ever.
@@ -43,7 +43,8 @@ pub async fn serve(sns: Arc<Sns>, acceptor: Arc<Acceptor>, listener: TcpListener
                 });
             }
             Err(error) => {
-                // Out of descriptors, mostly: others must get a chance to give some back.
+                // Mostly the process is out of file descriptors: other links must get time to give
+                // some back.
                 tracing::warn!(%error, "cannot accept");
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
             }
@@ -77,7 +78,7 @@ enum Step {
     Idle,
 }
 
-/// What is known of a client while its link lives, and what is done for it.
+/// A client while its link lives: what is known of it, and its requests under way.
 pub struct Client {
     sns: Arc<Sns>,
     caller: Caller,
@@ -172,7 +173,7 @@ impl Client {
         }
     }
 
-    /// What is to be told of a watched name, if something that waits is still of interest.
+    /// The message about a watched name, if a change that waits is still of interest.
     pub fn next_change(&mut self) -> Option<Answer> {
         while let Ok(number) = self.told.try_recv() {
             if let Some(answer) = self.change(number) {
@@ -189,11 +190,11 @@ impl Client {
         Some(Answer { id: number, body: Body::Changed(changed) })
     }
 
-    /// Does what is asked.
+    /// Carries out a request.
     pub async fn answer(&mut self, request: Request) -> Body {
         // A log-in costs more than a look-up.
         let cost = if matches!(request.ask, Ask::Login(_) | Ask::Prove(_)) { 5.0 } else { 1.0 };
-        // A server's list of files is bounded by itself, and comes from one who is allowed.
+        // A server's list of files has a bound of its own, and comes from a server that is allowed.
         let free = matches!(request.ask, Ask::Files(_)) && !self.sending.is_empty();
         if !free
             && let Err(wait) = self.sns.requests.take(&self.caller.network(), cost, Instant::now())
@@ -228,7 +229,7 @@ impl Client {
                 challenge
             }
             Ask::Prove(prove) => {
-                // A challenge is good for one proof.
+                // A challenge can be used for one proof.
                 let Some(pending) = self.pending.take() else {
                     return Body::refused(Refusal::BadRequest, "there is no challenge");
                 };
@@ -249,7 +250,7 @@ impl Client {
         if self.watches.len() >= max {
             return Body::refused(Refusal::Full, format!("this link watches {max} names"));
         }
-        // A service is elsewhere as well when its endpoint is.
+        // If its endpoint moves, a service moves as well.
         let endpoint = match name.name.parse::<stp_proto::name::Name>() {
             _ if name.endpoint => name.name.clone(),
             Ok(service) => service.endpoint().to_owned(),
@@ -282,7 +283,7 @@ fn kind(ask: &Ask) -> &'static str {
     }
 }
 
-/// What came; none at the end. What is no request ends the link.
+/// The next request; `None` at the end. Anything that is not a request ends the link.
 fn read(link: &mut Link) -> io::Result<Option<Vec<Request>>> {
     let records = match link.try_read() {
         Ok(records) => records,

@@ -1,8 +1,8 @@
 //! The eight requests of KTH 3.3.6, renewals included, over the store and the tables.
 //!
-//! A name belongs to the key that made it: nobody else changes it, deletes it, or attaches a
-//! service to it. Which keys or users may make names at all is for the domain to say. A service
-//! lives as long as its endpoint: one lease for both.
+//! A name belongs to the key that made it: no other client can change it, delete it, or attach a
+//! service to it. The configuration of the domain says which keys or users may make names. A
+//! service lives as long as its endpoint, because both have the same lease.
 
 use std::net::SocketAddr;
 use std::ops::Bound;
@@ -22,10 +22,10 @@ use crate::sns::{Caller, LoggedIn, Sns, not_committed};
 use crate::store::{Change, CommitError, Guard, Lease};
 use crate::tables::{Held, Versioned};
 
-/// Services at one endpoint.
+/// The most services at one endpoint.
 const SERVICES_MAX: usize = 64;
 
-/// Or why not, as it is answered.
+/// A result, or the answer that says why there is none.
 type Refusing<T> = Result<T, Box<Body>>;
 
 fn refuse<T>(why: Refusal, text: impl Into<String>) -> Refusing<T> {
@@ -128,7 +128,7 @@ impl Sns {
         let value = json(&Service { port: new.port, key: PublicKey(new.key) });
         let lease = Lease::SameAs(endpoint_key(&endpoint));
         let put = Change::Put { key: key.clone(), value, lease };
-        // If the endpoint is changed meanwhile the service might get a lease that is over.
+        // If the endpoint were changed meanwhile, the service could get a lease that is over.
         let guards = vec![Guard::Absent(key), Guard::Version(endpoint_key(&endpoint), old.version)];
         match self.commit(guards, vec![put]).await {
             Ok(()) => Body::Created(Created { lease_s: old.value.lease_s }),
@@ -181,7 +181,7 @@ impl Sns {
         }
     }
 
-    /// What a watch tells.
+    /// The message of a watch.
     #[must_use]
     pub fn changed(&self, caller: &Caller, name: &str, endpoint: bool) -> Changed {
         self.tables.read(|held| {
@@ -209,7 +209,8 @@ impl Sns {
     fn find_service(&self, held: &Held, caller: &Caller, name: &Name) -> Option<ServiceFound> {
         let mut places = Vec::new();
         let mut lease_s = 0;
-        // Nobody slips in a place of his own beside the servers that an operator has named.
+        // An operator has named the servers of this service, so no client may add a place of its
+        // own.
         if !held.clustered.contains(name.as_str())
             && let Some(service) = held.services.get(service_name(name).as_str())
             && let Some(endpoint) = held.endpoints.get(name.endpoint())
@@ -238,7 +239,7 @@ impl Sns {
         Some(ServiceFound { places: places.into(), fresh_s: self.fresh(lease_s) })
     }
 
-    /// A look-up may be remembered for a while, and not longer than its lease.
+    /// How long a client may use the answer to a look-up: not longer than the lease.
     fn fresh(&self, lease_s: u32) -> u32 {
         let fresh = u32::try_from(self.config.limits.fresh.as_secs()).unwrap_or(u32::MAX);
         if lease_s == 0 { fresh } else { fresh.min(lease_s) }

@@ -1,4 +1,4 @@
-//! What is kept in the store: one JSON value per key, so that it can be read with `etcdctl`.
+//! The records in the store. Each key has one JSON value, so that it can be read with `etcdctl`.
 //!
 //! | key | value |
 //! |---|---|
@@ -22,23 +22,23 @@ use stp_net::key::PublicKey;
 use stp_proto::lookup::{EndpointName, FileEntry, KdfCost, SALT_BYTES};
 use stp_proto::name::Name;
 
-/// A named, movable thing.
+/// An endpoint: something with a name that may move.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
     /// The key that made it; no other key may change it.
     pub owner: PublicKey,
     /// Where it is.
     pub addresses: Vec<IpAddr>,
-    /// For how long without a renewal; 0: for good.
+    /// How many seconds it lives without a renewal; 0 stands for ever.
     pub lease_s: u32,
 }
 
 /// A service of an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
-    /// Where it listens at the endpoint's addresses.
+    /// The port at the endpoint's addresses.
     pub port: u16,
-    /// The key it shows.
+    /// The public key that it shows.
     pub key: PublicKey,
 }
 
@@ -65,7 +65,7 @@ pub struct Server {
     pub services: Vec<String>,
 }
 
-/// Which list of a server's files holds.
+/// Which list of a server's files is the valid one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inventory {
     /// The digest of the whole announcement's inventory, in base64url.
@@ -108,13 +108,13 @@ impl std::fmt::Debug for User {
     }
 }
 
-/// Bytes as they are kept.
+/// Bytes in the form in which they are kept.
 #[must_use]
 pub fn text(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Bytes as they were kept.
+/// Bytes out of the form in which they are kept.
 #[must_use]
 pub fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
     URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()
@@ -159,10 +159,10 @@ impl User {
     }
 }
 
-/// A user whose password was changed, or who was taken away.
+/// A user whose password was changed, or who was deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revoked {
-    /// What was granted at this second or before it has ended, in seconds since 1970.
+    /// Everything that was granted in this second or earlier has ended; in seconds since 1970.
     pub until: u64,
 }
 
@@ -187,7 +187,7 @@ pub fn service_key(name: &Name) -> String {
     format!("sv/{}/{}", name.endpoint(), name.service())
 }
 
-/// What all services of an endpoint begin with.
+/// The prefix of the keys of all services of an endpoint.
 #[must_use]
 pub fn services_below(name: &EndpointName) -> String {
     format!("sv/{name}/")

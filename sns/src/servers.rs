@@ -1,9 +1,9 @@
 //! Servers that announce themselves, and the files they hold (STP 1: only a part of the cluster
 //! may carry a file, and the gateway knows which).
 //!
-//! An operator says which key a server has and what it may offer; the server says where it is,
-//! again and again, and sends the list of its files when it is not the one we have. Whoever stops
-//! announcing itself is no longer told to anybody; its list stays for when it is back.
+//! An operator says which key a server has and what it may offer. The server announces its place
+//! again and again, and sends the list of its files if it is not the one that is kept here. Clients
+//! are no longer told of a server that stops announcing itself; its list stays until it is back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -19,20 +19,21 @@ use crate::sns::{Caller, Sns, not_committed};
 use crate::store::{Change, Lease};
 use crate::tables::{Held, HeldFile};
 
-/// Addresses of one server.
+/// The most addresses of one server.
 const ADDRESSES_MAX: usize = 8;
-/// Servers told to one client: their list fits an answer.
+/// The most servers that one client is told, so that their list fits into an answer.
 const RANKED_MAX: usize = 20;
 
-/// What a link remembers of the lists it is sending: pages so far, by service.
+/// The lists that a link is sending: the pages that have come, by service.
 pub type Sending = BTreeMap<String, (u32, u64)>;
 
-/// The revocations that were told on a link: the last of them, in the order of time and name.
+/// The last revocation, in the order of time and name, that was told on a link.
 #[derive(Debug, Default)]
 pub struct ToldRevoked((u64, Box<str>));
 
 impl ToldRevoked {
-    /// Those that were not told yet, as many as an answer takes. The rest comes with the next.
+    /// Revocations that were not told yet, as many as fit into an answer. The rest comes with the
+    /// next.
     fn next(&mut self, held: &Held) -> Vec<Revoked> {
         let all = held.revoked.iter().map(|(user, until)| (*until, user.clone()));
         let mut new: Vec<_> = all.filter(|one| *one > self.0).collect();
@@ -57,7 +58,7 @@ pub struct Holders {
     pub servers: BTreeSet<Box<str>>,
 }
 
-/// Servers by what they hold of one file: SHA-256 and length.
+/// The servers that hold a file, by the SHA-256 and length of their copies.
 type Copies = BTreeMap<([u8; 32], u64), BTreeSet<Box<str>>>;
 
 fn no_inventory(digest: &[u8; 32]) -> bool {
@@ -65,7 +66,7 @@ fn no_inventory(digest: &[u8; 32]) -> bool {
 }
 
 impl Sns {
-    /// A server tells that it is there.
+    /// A server announces itself.
     pub async fn announce(
         &self,
         caller: &Caller,
@@ -214,7 +215,7 @@ impl Sns {
         order.into_iter().map(|(index, _)| found[index]).collect()
     }
 
-    /// Those of `names` that are there now.
+    /// The servers of `names` that are there now.
     fn there<'a>(
         &self,
         held: &'a Held,
@@ -226,7 +227,7 @@ impl Sns {
         found.filter(|(name, _)| self.is_alive(&format!("up/{name}"), lease)).collect()
     }
 
-    /// The list for a client: `names` of those that are there, ranked.
+    /// The list for a client: the servers of `names` that are there, ranked.
     #[must_use]
     pub fn ranked(&self, held: &Held, names: &BTreeSet<Box<str>>, client: IpAddr) -> Vec<Server> {
         let found = self.there(held, names);
@@ -252,8 +253,8 @@ fn addresses(servers: &[(&str, &record::Announced)]) -> Vec<Vec<IpAddr>> {
 }
 
 impl Held {
-    /// Which servers hold a file now, of a service that `may_be` it. Where copies differ, the one
-    /// that most of them hold counts; the others are not told to anybody.
+    /// Which servers hold a file now, for a service that `may_be` accepts. Where copies differ, the
+    /// one that most servers hold counts; clients are not told of the servers with other copies.
     #[must_use]
     pub fn holders(&self, may_be: impl Fn(&str) -> bool, path: &str) -> Option<Holders> {
         let mut found: BTreeMap<&str, Copies> = BTreeMap::new();
@@ -277,13 +278,13 @@ impl Held {
         Some(Holders { service: service.parse().ok()?, file, servers })
     }
 
-    /// Whether any server, there or not, holds a file of a service that `may_be` it.
+    /// Whether any server, present or not, holds a file, for a service that `may_be` accepts.
     #[must_use]
     pub fn is_known(&self, may_be: impl Fn(&str) -> bool, path: &str) -> bool {
         self.shelves.iter().any(|((_, of), shelf)| may_be(of) && shelf.file(path).is_some())
     }
 
-    /// The digests of all lists of which pages are kept.
+    /// The digests of all lists that have pages in the store.
     #[must_use]
     pub fn lists(&self, server: &str, service: &str) -> BTreeSet<String> {
         let shelf = self.shelves.get(&(server.into(), service.into()));

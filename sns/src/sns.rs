@@ -1,4 +1,4 @@
-//! The daemon's state, and what is known of the client that asks.
+//! The daemon's state, and the client that asks.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -27,13 +27,14 @@ const ANNOUNCED_AGAIN: Duration = Duration::from_secs(15);
 pub struct Sns {
     /// The configuration.
     pub config: Config,
-    /// What is answered from.
+    /// The tables in memory, from which requests are answered.
     pub tables: Arc<Tables>,
-    /// What must survive.
+    /// The store, for everything that must survive.
     pub store: Stored,
-    /// What seals tickets.
+    /// The key that seals tickets.
     pub cluster: Cluster,
-    /// Our key: a proof for us is none for another gateway.
+    /// The gateway's own key. It is part of a proof, so that a proof for this gateway is useless at
+    /// another one.
     pub key: PublicKey,
     /// Requests per network.
     pub requests: Limiter<IpAddr>,
@@ -41,15 +42,16 @@ pub struct Sns {
     pub attempts: Attempts,
     /// Links, shared by network.
     pub links: Arc<Shares>,
-    /// The servers that announced themselves while the store was out of reach, by their keys in it.
+    /// The servers that announced themselves while the store was out of reach, by their keys in the
+    /// store.
     heard: Mutex<HashMap<String, Instant>>,
-    /// What was done.
+    /// Counts of what was done.
     pub counters: Counters,
     /// When it was started.
     pub since: Instant,
 }
 
-/// The store, printable.
+/// The store, in a form that can be printed.
 pub struct Stored(pub AnyStore);
 
 impl std::fmt::Debug for Stored {
@@ -111,7 +113,7 @@ pub struct Caller {
     pub user: Option<LoggedIn>,
 }
 
-/// A user that has logged in, and by which record: when that changes, the log-in has ended.
+/// A user that has logged in, and the version of the record: when that changes, the log-in ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoggedIn {
     /// The user.
@@ -121,7 +123,7 @@ pub struct LoggedIn {
 }
 
 impl LoggedIn {
-    /// The record, unless it was changed or taken away since.
+    /// The record, unless it was changed or deleted since.
     #[must_use]
     pub fn record<'a>(&self, held: &'a Held) -> Option<&'a User> {
         let user = held.users.get(self.name.as_str())?;
@@ -130,7 +132,7 @@ impl LoggedIn {
 }
 
 impl Caller {
-    /// The network that limits count by.
+    /// The client's network, for limits that count by network.
     #[must_use]
     pub fn network(&self) -> IpAddr {
         network(self.address)
@@ -178,8 +180,8 @@ impl Sns {
         }
     }
 
-    /// Begins the lease of a key anew. While the store is not reachable its owner counts as alive
-    /// because it was heard of here.
+    /// Begins the lease of a key anew. While the store is not reachable, the key's owner counts as
+    /// alive because this daemon has heard of it.
     pub async fn renew_lease(&self, key: String) -> Result<bool, CommitError> {
         let silent = self.store.0.silent_for();
         if silent > Duration::ZERO {
@@ -191,9 +193,9 @@ impl Sns {
         self.store.0.renew(key).await
     }
 
-    /// Whether what the tables hold under a leased key can be told. A store that was silent for
-    /// longer than the lease could not say that it has run out: then only those count that were
-    /// heard of here meanwhile.
+    /// Whether clients may be told what the tables hold under a leased key. A store that was silent
+    /// for longer than the lease could not say that the lease has run out. Then only owners that
+    /// this daemon has heard of meanwhile count.
     #[must_use]
     pub fn is_alive(&self, key: &str, lease: Duration) -> bool {
         if self.store.0.silent_for() <= lease {
@@ -203,7 +205,8 @@ impl Sns {
         heard.is_some_and(|heard| heard.elapsed() <= lease + ANNOUNCED_AGAIN)
     }
 
-    /// Whether an endpoint of the tables can be told. One without a lease stays for good.
+    /// Whether clients may be told of an endpoint in the tables. One without a lease stays for
+    /// good.
     #[must_use]
     pub fn endpoint_is_alive(&self, name: &str, lease_s: u32) -> bool {
         lease_s == 0 || self.is_alive(&format!("ep/{name}"), Duration::from_secs(lease_s.into()))

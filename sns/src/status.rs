@@ -1,4 +1,4 @@
-//! What the daemon shows of itself. Names, servers and counts; no key material, no users' secrets.
+//! What the daemon shows of itself: names, servers and counts, without keys and users' secrets.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,7 +15,7 @@ use crate::sns::Sns;
 pub struct Status {
     /// The daemon.
     pub sns: Arc<Sns>,
-    /// Its way of accepting links.
+    /// Its counters of accepted links.
     pub acceptor: Arc<Acceptor>,
 }
 
@@ -44,7 +44,7 @@ impl Status {
         })
     }
 
-    /// What is said of each server that is allowed: by its name, what it may offer, and what it has
+    /// An entry for each server that is allowed: its name, what it may offer, and what it has
     /// announced if it is there.
     fn servers<T>(&self, tell: impl Fn(&str, &[String], Option<&Announced>) -> T) -> Vec<T> {
         self.sns.tables.read(|held| {

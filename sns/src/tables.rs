@@ -1,7 +1,8 @@
-//! What the store holds, in memory: every look-up is answered from here.
+//! The content of the store, in memory. Every look-up is answered from here.
 //!
-//! The store tells of every change ([`Sink`]); the tables take it in and then tell the links that
-//! watch the name. Values that cannot be read are left out and logged: another daemon may be newer.
+//! The store tells of every change ([`Sink`]). The tables take it in, and then tell the links that
+//! watch the name. Values that cannot be read are left out and logged, because another daemon of a
+//! newer version may have written them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -37,25 +38,25 @@ pub struct HeldFile {
 /// The list of files that a server holds for a service.
 #[derive(Debug, Default)]
 pub struct Shelf {
-    /// Which list holds.
+    /// Which list is the valid one.
     pub inventory: Option<Versioned<Inventory>>,
     /// Pages of lists, by digest and number; some may be of a list to come.
     pages: BTreeMap<(Box<str>, u32), BTreeMap<Box<str>, HeldFile>>,
 }
 
 impl Shelf {
-    /// A file of the list that holds.
+    /// A file of the valid list.
     #[must_use]
     pub fn file(&self, path: &str) -> Option<HeldFile> {
         self.holding().find_map(|files| files.get(path).copied())
     }
 
-    /// The files of the list that holds.
+    /// The files of the valid list.
     pub fn files(&self) -> impl Iterator<Item = (&str, HeldFile)> {
         self.holding().flatten().map(|(path, file)| (&**path, *file))
     }
 
-    /// The digests of the lists of which pages are there.
+    /// The digests of the lists that have pages here.
     pub fn digests(&self) -> impl Iterator<Item = &str> {
         self.pages.keys().map(|(digest, _)| &**digest)
     }
@@ -77,7 +78,8 @@ pub struct Held {
     pub announced: BTreeMap<Box<str>, Versioned<Announced>>,
     /// Servers that are allowed, by name.
     pub servers: BTreeMap<Box<str>, Versioned<Server>>,
-    /// Services that an operator has given to servers: no endpoint's service has such a name.
+    /// Services that an operator has given to servers. No service of an endpoint may have such a
+    /// name.
     pub clustered: BTreeSet<String>,
     /// The servers that have a service.
     pub offered: HashMap<Box<str>, BTreeSet<Box<str>>>,
@@ -85,11 +87,11 @@ pub struct Held {
     pub shelves: BTreeMap<(Box<str>, Box<str>), Shelf>,
     /// Users by name.
     pub users: BTreeMap<Box<str>, Versioned<User>>,
-    /// Users whose tickets of before have ended, and until when those were granted.
+    /// Users whose earlier tickets have ended, and the time up to which these were granted.
     pub revoked: BTreeMap<Box<str>, u64>,
     /// Endpoints per owner.
     pub owned: HashMap<[u8; 32], u32>,
-    /// What unknown users' salts are made from.
+    /// The secret from which the salts of unknown users are made.
     pub guise: Option<[u8; 32]>,
 }
 
@@ -135,8 +137,8 @@ impl Tables {
         look(&self.held.read())
     }
 
-    /// Has `number` sent to `link` whenever the name itself changes; for a service its endpoint is
-    /// to be watched as well. A link too slow for its own changes misses some.
+    /// Has `number` sent to `link` whenever the name itself changes. For a service, its endpoint
+    /// must be watched as well. A link that is too slow for its own changes misses some.
     pub fn watch(self: &Arc<Self>, name: &str, number: u32, link: mpsc::Sender<u32>) -> Watching {
         let id = self.next_watcher.fetch_add(1, Ordering::Relaxed);
         let watcher = Watcher { id, number, link };

@@ -1,4 +1,4 @@
-//! What was answered survives the daemon: kill -9 at any moment.
+//! Everything that was answered survives a kill -9 of the daemon at any moment.
 
 mod fixture;
 
@@ -10,8 +10,8 @@ use fixture::*;
 use parking_lot::Mutex;
 use stp_proto::lookup::*;
 
-/// Eight owners register names as fast as they are answered; the daemon is killed and started
-/// again in between until 1,000 are registered. Every name that was answered is there.
+/// Eight owners register names as fast as they are answered. Meanwhile the daemon is killed and
+/// started again, until 1,000 names are registered. Every name that was answered must be there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kill_9_during_1000_registrations_loses_none_that_was_answered() {
     let mut daemon = Daemon::start();

@@ -1,5 +1,6 @@
-//! Daemons on one real etcd (Debian's `etcd-server`): the same names, when one is killed nobody
-//! notices, with TLS and users, and when etcd does not answer any more.
+//! Daemons on one real etcd (Debian's `etcd-server`): they have the same names, clients do not
+//! notice when one of them is killed, TLS and users work, and so do the daemons when etcd does not
+//! answer any more.
 
 mod fixture;
 
@@ -284,8 +285,8 @@ async fn a_store_that_is_silent_for_longer_than_a_lease_vouches_for_nobody() {
     };
     until("the one that may be dead is not told", only_here).await;
     signal(etcd.pid(), "-CONT");
-    // What etcd was asked while it stood still it may carry out now, though nobody waits for its
-    // answer any more.
+    // etcd may carry out now a request that it got while it stood still, though the client does not
+    // wait for its answer any more.
     until("it is written again", async || {
         let made = client.ask(new_endpoint("late@example.com", "192.0.2.1", 0)).await;
         let is_there = match made {

@@ -1,4 +1,4 @@
-//! The gateway: log-in, what a stranger learns from it, look-up of files, tickets.
+//! The gateway: log-in, what a stranger can learn from it, look-up of files, tickets.
 
 mod fixture;
 
@@ -37,7 +37,8 @@ async fn an_unknown_user_looks_like_a_known_one() {
     let unknown = challenge(&daemon, "mallory").await;
     assert_eq!(known.cost, unknown.cost);
     assert_ne!(known.salt, unknown.salt);
-    // Each time the same salt and another nonce, known or not; another salt per name.
+    // For known and unknown names alike, the salt is the same each time and the nonce another one;
+    // each name has its own salt.
     for user in ["alice", "mallory"] {
         let (a, b) = (challenge(&daemon, user).await, challenge(&daemon, user).await);
         assert_eq!(a.salt, b.salt);
@@ -45,7 +46,7 @@ async fn an_unknown_user_looks_like_a_known_one() {
     }
     assert_ne!(challenge(&daemon, "mallorz").await.salt, unknown.salt);
 
-    // The same answer to a wrong proof, after the same work: a disguise made, a signature checked.
+    // A wrong proof gets the same answer after the same work: a disguise made, a signature checked.
     // (How long it takes is a figure of `examples/lookups.rs`.)
     let work = || -> Value {
         let answer = daemon.get("/status");
@@ -133,7 +134,8 @@ async fn attempts_are_limited_for_known_and_unknown_users_alike() {
         assert_eq!(seen[..4], [Refusal::LoginRefused; 4], "{user}");
         assert_eq!(seen[4..], [Refusal::TooMany; 2], "{user}");
     }
-    // The right password does not help while it lasts; otherwise it could be guessed in that time.
+    // The right password does not help during the lock-out; otherwise it could be guessed
+    // meanwhile.
     let login =
         Gateway::login_with_password(daemon.client().await, "alice", PASSWORD.into(), 0).await;
     let Err(LoginError::Ask(AskError::Refused(refused))) = login else { panic!("{login:?}") };
@@ -190,7 +192,7 @@ async fn only_servers_that_hold_the_file_are_told_nearest_first() {
     assert_eq!((grant.user.as_str(), grant.byte), ("alice", 77));
     assert_eq!(grant.scope, Some(Scope::Path("/alice/big.iso".into())));
 
-    // A service as a whole; another's tree; what nobody has.
+    // A service as a whole; the tree of another user; a file that no server has.
     let whole = alice.locate(Some(name(FILES)), None, 0).await.expect("three offer it");
     assert_eq!(whole.servers.len(), 3);
     let refused = alice.locate(None, locate("/none"), 0).await.expect_err("nobody has it");
@@ -357,7 +359,7 @@ async fn nobody_slips_in_beside_the_servers_of_a_cluster() {
     thief.ask(new_endpoint("mirror@example.com", "192.0.2.66", 0)).await.expect("a free name");
     thief.ask(new_service(service, 66)).await.expect("a free name");
     assert_eq!(places(&thief, service).await.len(), 1);
-    // From the moment on that an operator gives the name to servers it leads to them alone.
+    // As soon as an operator gives the name to servers, it leads to them alone.
     let server = tls();
     daemon.allow("a", server.public_key(), &[service]);
     assert!(places(&thief, service).await.is_empty());

@@ -1,4 +1,4 @@
-//! What happens to a download, at a third of it.
+//! The faults that happen to a download when a third of the file has come.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::world::{CLIENT, Layout, World};
 
 /// Size of the file, 10⁶ bytes.
 pub const MEGABYTES: u64 = 50;
-/// The client's access link, Mbit/s, and what each server has.
+/// The rate of the client's access link, and of each server's, in Mbit/s.
 const ACCESS_MBIT: u64 = 40;
 const SERVER_MBIT: u64 = 50;
 /// Downloads of others that share the first server's wire.
@@ -23,13 +23,13 @@ const OTHERS: usize = 16;
 /// A column of the tables.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing, to compare with.
+    /// No fault, to compare the others with.
     None,
     /// The client's link is down for this many seconds.
     Down(u64),
     /// The client gets another address.
     Address,
-    /// The first server's machine vanishes; nobody is told.
+    /// The first server's machine vanishes, without any sign to the others.
     Machine,
     /// The same, and the next mirror has another file of the same size and time.
     WrongReplica,
@@ -43,7 +43,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// All but the first, in the order of the tables.
+    /// All columns but the first, in the order of the tables.
     pub const ALL: [Fault; 8] = [
         Fault::Down(5),
         Fault::Down(70),
@@ -69,7 +69,7 @@ impl Fault {
         }
     }
 
-    /// The ground it happens on.
+    /// The machines and networks that the fault needs.
     pub fn layout(self) -> Layout {
         Layout {
             servers: if self == Fault::WrongReplica { 3 } else { 2 },
@@ -80,7 +80,7 @@ impl Fault {
         }
     }
 
-    /// What is so before the download begins.
+    /// Prepares the fault before the download begins.
     pub fn prepare(self, world: &World) -> Result<()> {
         for place in 1..=world.servers.len() {
             // A queue of 100 ms, as wires that get congested have.
@@ -105,7 +105,8 @@ impl Fault {
         Ok(())
     }
 
-    /// Happens, to the server at `place`; what it returns goes on until it is dropped.
+    /// Makes the fault happen to the server at `place`. The value returned keeps it going until it
+    /// is dropped.
     pub fn strike(self, scene: &Scene, world: &mut World, place: usize) -> Result<Vec<Process>> {
         match self {
             Fault::None => {}
@@ -125,7 +126,7 @@ impl Fault {
     }
 }
 
-/// What a deployment does to the downloads under way.
+/// Replaces a file as a deployment does, while downloads are under way.
 fn replace(scene: &Scene, world: &mut World, place: usize) -> Result<()> {
     let namespace = &world.topology.hosts[place + 1].namespace;
     let web = &mut world.nginx[place];
@@ -139,7 +140,7 @@ fn replace(scene: &Scene, world: &mut World, place: usize) -> Result<()> {
 
 fn others(scene: &Scene, world: &World, place: usize) -> Result<Vec<Process>> {
     let crowd = &world.topology.hosts[world.crowd()?].namespace;
-    // More than anybody waits for.
+    // Longer than any download here.
     let url = format!("http://{}/big?[1-1000]", world.topology.hosts[place + 1].address());
     let flow = |number: usize| {
         Plan::new("curl")

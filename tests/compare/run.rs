@@ -1,4 +1,4 @@
-//! One download of one program on a ground of its own, and what became of it.
+//! One download of one program, on machines and networks of its own, and its outcome.
 
 use std::time::{Duration, Instant};
 
@@ -12,12 +12,12 @@ use crate::fault::Fault;
 use crate::tool::Tool;
 use crate::world::{CLIENT, Layout, World};
 
-/// Nobody waits longer.
+/// The longest time that a download may take.
 pub const BOUND: Duration = Duration::from_secs(200);
 /// Before a fault, the slowest program may take this long to its third of the file.
 const THIRD_MAX: Duration = Duration::from_secs(60);
 
-/// What became of a download.
+/// The outcome of a download.
 #[derive(Clone, Copy)]
 pub struct Outcome {
     /// From its start to its end, or to [`BOUND`].
@@ -35,7 +35,7 @@ pub enum End {
     Wrong,
     /// Another exit code.
     Failed,
-    /// Not by itself.
+    /// It did not end by itself.
     Never,
 }
 
@@ -44,7 +44,7 @@ pub fn under(name: &str, tool: Tool, fault: Fault) -> Result<Outcome> {
     on(name, tool, &fault.layout(), fault)
 }
 
-/// Downloads on a ground of one's own choice.
+/// Downloads on machines and networks that the caller gives.
 pub fn on(name: &str, tool: Tool, layout: &Layout, fault: Fault) -> Result<Outcome> {
     let mut outcome = None;
     let play = || {

@@ -10,13 +10,13 @@ use crate::world::World;
 /// One row of the tables.
 #[derive(Clone, Copy)]
 pub struct Tool {
-    /// What it is called in the tables.
+    /// Its name in the tables.
     pub name: &'static str,
     program: &'static str,
     options: &'static [&'static str],
     /// Which option the file's path follows.
     output: Output,
-    /// What it is given to download from.
+    /// The sources that it is given.
     source: Source,
 }
 

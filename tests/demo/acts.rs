@@ -45,7 +45,8 @@ pub fn wget(scene: &Scene, cluster: &mut Cluster) -> Result<()> {
     cluster.all_there()
 }
 
-/// The same as for curl, without any shim: the file is asked for by user and path.
+/// The same faults as for curl, for `session get`, which needs no shim: it asks for the file by
+/// user and path.
 pub fn get(scene: &Scene, cluster: &mut Cluster) -> Result<()> {
     let url = cluster.file_url();
     let plan = cluster.user.plan("session")?.called("session-get");

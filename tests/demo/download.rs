@@ -1,4 +1,4 @@
-//! One download, and what the timeline tells of it.
+//! One download, and its part of the timeline.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -73,7 +73,7 @@ impl Download {
         self.goes_on(cluster, changed)
     }
 
-    /// Kills the server that serves; which one it was.
+    /// Kills the server that serves. Returns which one that was.
     pub fn kill_serving(&mut self, cluster: &mut Cluster) -> Result<usize> {
         let place = cluster.serving()?;
         let killed = Instant::now();
@@ -106,7 +106,7 @@ impl Download {
         Ok(())
     }
 
-    /// What the broker's status says of the way to the server.
+    /// The way to the server, as the broker's status shows it.
     pub fn tell_rtt(&self, cluster: &Cluster) -> Result<()> {
         let status: Value = cluster.user.status()?;
         let rtt = status["sessions"][0]["rtt_ms"].as_f64().context("no session in the status")?;

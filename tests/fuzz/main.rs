@@ -1,4 +1,4 @@
-//! Every decoder under the corpus and under what a seeded mutator makes of it.
+//! Every decoder with the inputs of the corpus, and with those that a seeded mutator makes of them.
 //!
 //! ```text
 //! cargo test --workspace --test fuzz -- --nocapture
@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 
 use targets::{ALL, Target};
 
-/// Inputs made for every target, always the same ones, unless FUZZ_SECONDS says for how long.
+/// How many inputs are made for every target. They are always the same ones, unless FUZZ_SECONDS
+/// says how long to go on.
 const RUNS: u64 = 50_000;
 /// The longest input made.
 const INPUT_MAX: usize = 2_048;

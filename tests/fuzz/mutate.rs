@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 
-/// Numbers that decoders stumble over.
+/// Numbers at which decoders are likely to go wrong.
 const EDGES: [u64; 10] =
     [0, 1, 0x7f, 0x80, 0xff, 0x7fff, 0xffff, u32::MAX as u64, i64::MAX as u64, u64::MAX];
 

@@ -11,7 +11,7 @@ use crate::liar::{Answer, End, Liar};
 
 const LONG: Duration = Duration::from_secs(90);
 const MB: usize = 1_000_000;
-/// A mark is kept at every so many bytes.
+/// The distance of two marks, in bytes.
 const MARK: usize = 8 << 20;
 
 fn folder(dir: &Path, name: &str, bytes: &[u8]) {

@@ -52,7 +52,7 @@ struct Beset<'a> {
     daemons: [u32; 2],
 }
 
-/// Who is asked for the rest of the response.
+/// Which nginx is asked for the rest of the response.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Asked {
     Other,

@@ -1,4 +1,4 @@
-//! What the ground does and what plain TCP does on it, without Session. If one of these fails,
+//! Tests of the emulated network, and of plain TCP on it, without Session. If one of these fails,
 //! no other result of the lab means anything.
 
 use std::io::{Read, Write};

@@ -16,7 +16,7 @@ use stp_tests::wait;
 
 use crate::world::{CLIENT, Layout, Tool, World, reach};
 
-/// Flows of the others.
+/// How many flows the cross traffic has.
 const FLOWS: usize = 8;
 
 /// A wire whose queue holds 100 ms, as those that get congested do.
@@ -37,7 +37,7 @@ fn cross_traffic(scene: &Scene, world: &World, server: usize, to: usize) -> Resu
     (0..FLOWS).map(flow).collect()
 }
 
-/// What has happened to the only session, by word.
+/// The events of the only session, each in a word.
 fn events(world: &World, what: &str) -> Result<Vec<Value>> {
     let status = world.broker_status()?;
     let sessions = ["sessions", "ended"].map(|list| status[list].as_array().cloned());
@@ -66,7 +66,7 @@ fn left_in_time(scene: &Scene, tool: Tool, servers: usize) -> Result<()> {
     let access = Shape { queue: 8 << 20, ..Shape::of(1000, 5) };
     let layout = Layout { servers, megabytes, access, crowd: true, ..Layout::default() };
     let world = World::lay(scene, &layout)?;
-    // The farther, the worse: the best server at any moment is known.
+    // A server that is farther away is worse, so the best one at any moment is known.
     for server in 0..servers {
         world.topology.shape(server + 1, 0, deep(100, 10 + 10 * server as u64))?;
     }
@@ -78,7 +78,7 @@ fn left_in_time(scene: &Scene, tool: Tool, servers: usize) -> Result<()> {
     let others = cross_traffic(scene, &world, 0, world.crowd()?)?;
     let moved = wait::until("the move", Duration::from_secs(15), || {
         process.must_run()?;
-        // The world is busy enough without being asked all the time.
+        // Asking more often would load the machine, which is busy already.
         std::thread::sleep(Duration::from_millis(20));
         Ok(event(&world, "transferred")?.map(|event| (event, Instant::now())))
     });

@@ -1,4 +1,4 @@
-//! Real programs over emulated paths: first the ground alone, then Session on it.
+//! Real programs over emulated paths: first without Session, then with it.
 //!
 //! Every test makes its own namespaces and may run beside all others.
 

@@ -1,5 +1,5 @@
-//! Names, log-in and tickets between machines: who is asked, who is skipped, what an app is told
-//! when nobody is left, and both ends that move at once.
+//! Names, log-in and tickets between machines: which servers are asked and which are skipped, what
+//! an app is told when no server is left, and two ends that move at the same time.
 
 use std::time::{Duration, Instant};
 
@@ -61,7 +61,7 @@ fn the_third_server_is_never_asked() {
     });
 }
 
-/// STP 5, 8: the overloaded list; and the errno when nobody is left.
+/// STP 5, 8: the overloaded list; and the errno when no server is left.
 #[test]
 fn a_refusing_server_is_skipped_and_with_none_left_the_app_is_told_why() {
     play("names.refusing", |scene| {
@@ -77,13 +77,13 @@ fn a_refusing_server_is_skipped_and_with_none_left_the_app_is_told_why() {
         scene.say(&format!("overloaded: {listed:?}"));
         ensure!(listed == ["a"], "the status shows {}", status["services"]);
 
-        // Nobody is left: a refuses, b is dead.
+        // No server is left: a refuses, b is dead.
         cluster.kill_server(1)?;
         let refused = curl(scene, &cluster, "x")?;
         ensure!(refused.status.code() == Some(7), "curl ended with {}", refused.status);
         errno_is(scene, &cluster, "ECONNREFUSED", "nobody listens there")?;
 
-        // Nobody can be reached at all.
+        // No server can be reached at all.
         cluster.restart_server(scene, 1)?;
         cluster.topology.hosts[CLIENT].link_down(0)?;
         errno_is(scene, &cluster, "ENETUNREACH", "unreachable")?;
@@ -120,8 +120,8 @@ fn errno_is(scene: &Scene, cluster: &Cluster, errno: &str, reason: &str) -> Resu
     Ok(())
 }
 
-/// KTH use case 4: neither side knows where the other has gone; the directory does. The service
-/// is `tcp`: the one session there is must go on.
+/// KTH use case 4: neither side knows where the other has gone, but the directory does. The service
+/// is `tcp`, so this very session must go on.
 #[test]
 fn use_case_4_both_ends_move_at_once() {
     play("names.both_move", |scene| {
@@ -202,7 +202,7 @@ fn a_domain_is_found_by_dns_and_its_key_is_pinned() {
         right(&cluster, "got")?;
         scene.say("found by DNS and the name server, with the key that was agreed to");
 
-        // Somebody else answers at that address.
+        // Another machine answers at that address.
         cluster.sns.kill()?;
         std::fs::remove_file(scene.path("sns.key"))?;
         let namespace = &cluster.topology.hosts[2].namespace;

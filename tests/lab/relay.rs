@@ -90,7 +90,7 @@ fn deep(mbit: u64, delay_ms: u64) -> Shape {
 /// The machines and programs of the test.
 struct Ground {
     topology: Topology,
-    /// Kept running, as is all whose name begins like this.
+    /// Only keeps the program running, as do the other fields whose names begin with an underscore.
     _a: Server,
     _b: Server,
     broker: Broker,

@@ -27,7 +27,7 @@ const TCP: &str = "raw.mirror@lab.example";
 /// A real program that downloads and uploads.
 #[derive(Debug, Clone, Copy)]
 pub enum Tool {
-    /// curl, as anybody runs it.
+    /// curl, with its usual options.
     Curl,
     /// wget, without the retries that would hide a broken session.
     Wget,
@@ -42,7 +42,7 @@ impl Tool {
     }
 }
 
-/// See the module. Fields fall in order: programs first, the network last.
+/// See the module. Rust drops fields in their order, so programs end first and the network last.
 pub struct World {
     pub broker: Broker,
     pub servers: Vec<Server>,
@@ -51,7 +51,7 @@ pub struct World {
     pub payload: Payload,
 }
 
-/// What is to be laid out.
+/// The machines and their properties.
 pub struct Layout {
     /// Number of servers, each with its nginx.
     pub servers: usize,
@@ -65,7 +65,7 @@ pub struct Layout {
     pub broker: &'static str,
     /// One more host, for the traffic of others.
     pub crowd: bool,
-    /// Congestion control of the servers' links; empty: as the servers like it.
+    /// Congestion control of the servers' links; if empty, the servers choose it.
     pub congestion: &'static str,
 }
 

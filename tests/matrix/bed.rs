@@ -1,5 +1,5 @@
-//! What every case stands on: the user's machine and the server's, each a namespace with nothing
-//! but loopback; services, an STP server, a broker; and the wire between the two, which is cut.
+//! What every case uses: the user's machine and the server's, each a namespace with nothing but
+//! loopback; services, an STP server, a broker; and the wire between the two, which is cut.
 
 use std::cell::Cell;
 use std::io::Write as _;
@@ -59,7 +59,8 @@ pub fn http(to: impl Into<String>, port: u16) -> Door {
     Door { to: to.into(), kind: "http", port }
 }
 
-/// See the module. Fields fall in order: programs first, the namespaces last.
+/// See the module. Rust drops fields in their order, so programs end first and the namespaces
+/// last.
 pub struct Bed<'a> {
     session: Option<Way>,
     services: Vec<Process>,
@@ -79,8 +80,8 @@ struct Way {
     _server: Server,
 }
 
-/// Plays one case: `act` must succeed, the link must have been cut as the row says, and the
-/// broker must tell of as many resumed sessions. Then the row is printed.
+/// Plays one case: `act` must succeed, the link must have been cut as the row says, and the broker
+/// must tell of the same number of resumed sessions. Then the row is printed.
 pub fn play(row: &Row, act: impl FnOnce(&mut Bed<'_>) -> Result<()>) {
     play_cut(row, Cuts { at: row.cuts, away: None }, act);
 }

@@ -1,6 +1,6 @@
 //! Programs with a time-out of three seconds over a link that is away for twelve: the time-out
 //! stands still meanwhile (scripts/matrix --frozen). Two seconds of the service's own silence
-//! follow the new link, so that no program passes for the sake of bytes that were left over.
+//! follow the new link, so that no program passes only because bytes were left over.
 
 use std::time::Duration;
 

@@ -233,7 +233,8 @@ fn apt_gets_packages_from_a_mirror() {
     });
 }
 
-/// An apt of its own; it and its methods keep the user's identity, whom the broker serves.
+/// An apt with its own folders. It and its methods keep the identity of the user, because the
+/// broker serves that user alone.
 const APT: &str = "
 mkdir -p apt/etc/apt/{apt.conf.d,preferences.d,sources.list.d,trusted.gpg.d} apt/var/lib/dpkg \
   apt/var/lib/apt/lists/partial apt/var/cache/apt/archives/partial

@@ -35,7 +35,7 @@ pub struct Cuts {
 pub enum Cut {
     /// Both ends are told by a reset, and for a while nothing comes through.
     Reset,
-    /// Nobody is told: the connection is never heard of again. A new one works at once.
+    /// Neither end is told: nothing comes through the connection any more. A new one works at once.
     Silence,
 }
 

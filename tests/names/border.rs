@@ -25,7 +25,7 @@ fn url(path: &str) -> String {
     format!("http://www.web.at.demo.example.stp{path}")
 }
 
-/// That nothing of bob's has come.
+/// Checks that no byte of bob's files has come.
 fn assert_refused(world: &World, path: &str, got: &Output, file: &str) {
     assert!(!got.status.success(), "{path} was answered");
     let came = std::fs::read(world.path(file)).unwrap_or_default();

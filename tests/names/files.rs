@@ -37,7 +37,7 @@ fn a_file_is_had_from_those_that_hold_it_and_the_third_is_never_asked() {
     // Again: it is there and right.
     let again = world.get_file("/big.iso", "big.iso");
     assert!(String::from_utf8_lossy(&again.stdout).contains("there already"));
-    // What nobody has, and what is in another's tree.
+    // A file that no server has, and one in the tree of another user.
     for path in ["/none", "/bob/secret", "/../bob/secret"] {
         let refused = world.get_file(path, "x");
         assert!(!refused.status.success(), "{path}");
@@ -73,7 +73,7 @@ fn an_interrupted_file_is_resumed_and_a_wrong_one_is_never_kept() {
     assert!(again.status.success() && said.contains("SHA-256"), "{said}");
     let file = std::fs::read(world.path("again.iso")).expect("it is there");
     assert_eq!(sha256(&file), sha256(&content));
-    // One that was begun with another word of the gateway is not even hashed.
+    // A part that was begun with another SHA-256 of the gateway is not even hashed.
     std::fs::write(world.path("third.iso.part"), &content[..SIZE / 2]).expect("ours");
     std::fs::write(world.path("third.iso.part.sha256"), "0123\n").expect("ours");
     let third = world.get_file("/big.iso", "third.iso");
@@ -155,7 +155,7 @@ fn a_refusing_server_is_skipped_and_shown_and_with_none_left_the_app_is_refused(
     let shown = status["services"].to_string();
     assert!(shown.contains("overloaded"), "{shown}");
     assert!(status["refused"]["overloaded"].as_u64() >= Some(1), "{status}");
-    // Nobody is left.
+    // No server is left.
     world.servers[1].running = None;
     let refused = world.curl(&["-o", "g", url]);
     assert_eq!(refused.status.code(), Some(7), "{}", String::from_utf8_lossy(&refused.stderr));

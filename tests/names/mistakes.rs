@@ -1,5 +1,6 @@
-//! The usual mistakes, made against the real programs: what each says, and its exit code. The table
-//! is `docs/mistakes.md`; `STP_WRITE_DOCS=1` writes it anew, and so does a run that finds none.
+//! Common mistakes, made with the real programs: the message and the exit code of each. The table
+//! is
+//! `docs/mistakes.md`. It is written anew with `STP_WRITE_DOCS=1`, or if it is not there.
 
 use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt;

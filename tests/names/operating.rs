@@ -10,7 +10,7 @@ use stp_tests::daemon::programs;
 
 use crate::world::{World, noise, until};
 
-/// The surroundings of a user who has no gateway and no server, only `direct` services.
+/// The environment of a user who has no gateway and no server, only `direct` services.
 struct Desk(tempfile::TempDir);
 
 impl Desk {
@@ -158,7 +158,7 @@ fn routes_are_shown_tried_and_added() {
     };
     let (code, said) = session(&["run", "--", "true"]);
     assert_eq!(code, Some(0), "{said}");
-    // What a broker without a configuration does is one route, however many prefixes that is.
+    // A broker without a configuration shows one route, although it consists of many prefixes.
     let (_, said) = session(&["route", "list"]);
     assert!(said.contains("*:80") && said.contains("(built in)"), "{said}");
     let lines = said.lines().filter(|line| line.contains("http.direct@localhost"));

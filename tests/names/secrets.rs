@@ -1,4 +1,4 @@
-//! Nothing secret is in any log, status or output, with everything logged that can be.
+//! No secret is in any log, status or output, even with all logging on.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -17,7 +17,7 @@ fn forms(bytes: &[u8]) -> Vec<String> {
     vec![hex, URL_SAFE_NO_PAD.encode(bytes), STANDARD_NO_PAD.encode(bytes), format!("{bytes:?}")]
 }
 
-/// Keys as they stand in their files: lines, without what says what they are.
+/// Keys as they stand in their files: one a line, without the prefix that names their kind.
 fn in_file(path: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(path).expect("a file of keys");
     let words = text.split(|c: char| c.is_whitespace() || c == '"' || c == ':');

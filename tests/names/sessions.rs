@@ -28,7 +28,7 @@ fn use_case_9_create_session_and_11_accept_it_and_12_close_it() {
     assert!(got.status.success(), "{said}\n{}", world.log("broker.log"));
     let file = std::fs::read(world.path("f")).expect("it is there");
     assert_eq!(sha256(&file), sha256(&content));
-    // 11: the server has accepted it, for whom the ticket says.
+    // 11: the server has accepted it for the user that the ticket names.
     let log = world.log("server-a.log");
     assert!(log.contains("admitted") && log.contains("alice"), "{log}");
     // 12: closed and gone at both ends.
@@ -37,7 +37,7 @@ fn use_case_9_create_session_and_11_accept_it_and_12_close_it() {
         let there = status(world.servers[0].status)?["sessions"].as_array()?.is_empty();
         (here && there).then_some(())
     });
-    // 9, the alternative path: a service that is not there is an error.
+    // 9, the alternative path: a service that does not exist is an error.
     let refused = world.curl(&["-o", "g", "http://www.nobody.at.demo.example.stp/"]);
     assert_eq!(refused.status.code(), Some(6), "{}", String::from_utf8_lossy(&refused.stderr));
 }

@@ -112,7 +112,7 @@ pub fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What is different in some worlds.
+/// Options in which worlds differ.
 #[derive(Default)]
 pub struct Special {
     /// The directory's store is etcd, and there are two directories on it.
@@ -205,7 +205,7 @@ impl World {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// One of our programs with the surroundings of this world's user.
+    /// One of our programs with the environment of this world's user.
     pub fn command(&self, name: &str) -> Command {
         let mut command = Command::new(program(name));
         command
@@ -293,7 +293,7 @@ impl World {
         });
     }
 
-    /// Moves a server to another port; it stays who it is.
+    /// Moves a server to another port; its name and key stay.
     pub fn move_server(&mut self, index: usize) {
         let server = &mut self.servers[index];
         server.running = None;

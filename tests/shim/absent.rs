@@ -175,7 +175,7 @@ fn a_broker_that_dies_during_a_connect_refuses_it() {
         print(bool(p.poll(9000)))\n\
         print(errno.errorcode[s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)])\n";
     let seen = seen_when_the_broker_dies(&format!("{READY}{background}"));
-    // Whether it was established already, nobody can say any more.
+    // It cannot be told any more whether it was established already.
     let failed = ["True\nECONNREFUSED\n", "True\nECONNRESET\n"];
     assert!(failed.iter().any(|end| seen.0.ends_with(end)) && seen.1 == Some(0), "{seen:?}");
 }

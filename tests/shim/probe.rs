@@ -184,7 +184,7 @@ fn bad_pointers_get_efault() {
 
 #[test]
 fn a_program_without_a_free_descriptor_connects() {
-    // Without a descriptor for /proc nobody can say whether the socket still has its twin.
+    // Without a descriptor for /proc the shim cannot tell whether the socket still has its twin.
     let passed = tells_passed("process", &["full"]);
     assert!(passed.iter().all(|why| *why == PassedWhy::UnreadableReferences), "{passed:?}");
 }

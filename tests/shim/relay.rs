@@ -24,7 +24,7 @@ use tokio::net::TcpSocket;
 
 const PIECE: usize = 256 << 10;
 
-/// What is routed, and where names lead.
+/// The routes, and the addresses that names lead to.
 pub struct Rules {
     /// Address prefixes, on every port.
     pub prefixes: Vec<(IpAddr, u8)>,
@@ -32,7 +32,7 @@ pub struct Rules {
     pub hosts: Vec<(String, IpAddr)>,
     /// For programs that find no broker.
     pub when_absent: WhenAbsent,
-    /// Why connects went to the kernel that these rules give to the broker.
+    /// The reasons why connects went to the kernel although these rules give them to the broker.
     pub passed: Arc<Mutex<Vec<PassedWhy>>>,
 }
 
@@ -286,7 +286,7 @@ fn step(
             false => tcp.try_write(buf),
         });
         let failed = written.as_ref().err().filter(|e| e.kind() != ErrorKind::WouldBlock);
-        // What the far end has said before it went is still to be had.
+        // The bytes that the far end sent before it went can still be read.
         up.broken = failed.map(|error| error.raw_os_error().unwrap_or(libc::EIO));
         attempt(if up.broken.is_some() { Ok(()) } else { written }, true)?;
     }

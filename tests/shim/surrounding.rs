@@ -1,4 +1,4 @@
-//! Programs in other surroundings: other preloads, plug-ins, other C libraries, no C library,
+//! Programs in unusual environments: other preloads, plug-ins, other C libraries, no C library,
 //! another root, other rights, a scrubbed environment.
 
 use std::fs;

@@ -17,9 +17,9 @@ use crate::broker;
 use crate::feed::{self, Event};
 use state::{Asking, State};
 
-/// How long a key may wait for its effect to be seen.
+/// The longest time from a key to its effect on the screen.
 const TICK: Duration = Duration::from_millis(200);
-/// How often positions and servers are asked for; what happens is told at once.
+/// How often the broker is asked for positions and servers. Events are told by it at once.
 const ASK_EVERY: Duration = Duration::from_secs(2);
 
 /// Shows the sessions until `q` is pressed.

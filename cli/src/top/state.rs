@@ -1,4 +1,5 @@
-//! What `session top` knows: every session with what was told of it, and what the user looks at.
+//! The state of `session top`: every session with what the broker told of it, and what the user
+//! looks at.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ pub const SAMPLES: usize = 20;
 const EVENTS_MAX: usize = 64;
 const TOLD_MAX: usize = 200;
 
-/// A session as it was told of.
+/// A session, as the broker told of it.
 #[derive(Debug, Default)]
 pub struct Session {
     /// What the broker says of it, without events.
@@ -36,7 +37,7 @@ impl Session {
         last.unwrap_or(if self.told["link"].is_string() { Mood::Linked } else { Mood::Gap })
     }
 
-    /// Bytes a second now: what its last sample said, unless that is old.
+    /// Bytes a second now, by its last sample; none if that is old.
     pub fn rate(&self, now: Instant) -> u64 {
         let fresh = |at: Instant| now.duration_since(at) < Duration::from_secs(3);
         match (self.mood(), self.rates.back()) {
@@ -60,7 +61,7 @@ pub enum Order {
 }
 
 impl Order {
-    /// The one after it.
+    /// The order that follows this one when the key is pressed.
     pub fn next(self) -> Order {
         match self {
             Order::Newest => Order::Rate,
@@ -99,7 +100,7 @@ pub struct State {
     pub said: String,
     /// In which order the sessions stand.
     pub order: Order,
-    /// Something is not known that a status would tell.
+    /// A whole status is needed, because something is not known.
     pub wants_status: bool,
     chosen: Option<u64>,
 }
@@ -129,7 +130,7 @@ impl State {
         }
     }
 
-    /// Takes what the broker tells.
+    /// Takes an event of the broker.
     pub fn take(&mut self, event: &Event, now: Instant) {
         let data = &event.data;
         let id = number(&data["session"]);

@@ -15,11 +15,11 @@ use stp_net::table::{bytes, time};
 
 const SOFT: Style = Style::new().fg(Color::DarkGray);
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-/// Below this many columns those that matter less are left out.
+/// On a terminal that has fewer columns than this, the less important fields are left out.
 const WIDE: u16 = 110;
 const NARROW: u16 = 72;
 
-/// Draws everything.
+/// Draws the whole screen.
 pub fn draw(frame: &mut Frame<'_>, state: &State, now: Instant) {
     let below = (frame.area().height / 3).clamp(3, 12);
     let [head, table, events, foot] = Layout::vertical([
@@ -156,7 +156,7 @@ fn bars(session: &Session) -> String {
     last.map(|rate| BARS[height(rate)]).collect()
 }
 
-/// What happened to the selected session, or lately to any.
+/// The events of the selected session, or the last ones of all sessions.
 fn story(state: &State, now: Instant) -> Paragraph<'static> {
     let selected = state.selected().and_then(|id| Some((id, state.sessions.get(&id)?)));
     let (title, lines): (String, Vec<Line<'static>>) = match selected {

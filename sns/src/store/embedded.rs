@@ -1,10 +1,10 @@
 //! The embedded store: one file, made for a single daemon.
 //!
-//! redb keeps it: copy-on-write pages and a commit that is durable or did not happen, so a kill at
-//! any moment loses nothing that was answered. One thread writes; what waits while it does goes
-//! into the next commit together (one fsync for many). Leases run in memory: after a restart each
-//! begins anew, because the daemon's own absence must not take anybody's name away. What the thread
-//! does is in `keeper`.
+//! It is kept by redb, with copy-on-write pages and commits that are durable or have not happened.
+//! So a kill at any moment loses nothing that was answered. One thread writes; changes that wait
+//! while it does so go into the next commit together (one fsync for many). Leases run in memory:
+//! after a restart each one begins anew, because nobody should lose a name while the daemon was
+//! away. What the thread does is in `keeper`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use tokio::sync::oneshot;
 use super::keeper::Keeper;
 use super::{Change, CommitError, Guard, Later, Sink, Store};
 
-/// Commits that are put into one transaction at most.
+/// The most commits in one transaction.
 const TOGETHER_MAX: usize = 512;
-/// Commits that may wait.
+/// The most commits that may wait.
 const QUEUE_MAX: usize = 4_096;
-/// Bytes of the file kept in memory: look-ups do not come here.
+/// Bytes of the file that are kept in memory. They are few, because look-ups do not read the file.
 const CACHE: usize = 16 << 20;
-/// How often leases are looked at.
+/// How often leases are checked.
 const SWEEP: Duration = Duration::from_millis(250);
 
 /// The embedded store.

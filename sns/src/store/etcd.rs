@@ -1,10 +1,10 @@
 //! etcd as the store, for several daemons that serve the same names.
 //!
-//! Spoken to over gRPC by the crate `etcd-client`, with TLS, a client certificate and a user as
-//! the configuration says. Guards are comparisons of a transaction, leases and watches are etcd's
-//! own. All keys below our prefix are held in the sink's memory: read once, then followed by a
-//! watch. A commit is answered when the watch has brought it back, so that what was written is
-//! also read.
+//! The crate `etcd-client` speaks gRPC to it, with TLS, a client certificate and a user as the
+//! configuration says. Guards are comparisons of a transaction; leases and watches are etcd's own.
+//! The sink holds all keys below the configured prefix in memory: they are read once and then
+//! followed by a watch. A commit is answered when the watch has brought it back, so that a client
+//! can read what it has written.
 //!
 //! **Invariant:** every request ends: it has a time limit, and no answer may be longer than
 //! [`ANSWER_BYTES_MAX`]. The watch is asked for a sign of life after [`PROGRESS`] of silence.
@@ -27,16 +27,16 @@ use tokio::time::timeout;
 use super::{Applied, Change, CommitError, Guard, Later, Lease, Sink, Store};
 use crate::config::{EtcdConfig, EtcdTls};
 
-/// A request without an answer after this long has failed.
+/// A request that has no answer after this time has failed.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// An endpoint that takes longer to connect is passed over.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// A commit waits this long for the watch to bring it back.
 const BACK_MAX: Duration = Duration::from_secs(2);
-/// A watch that was silent for this long is asked for its progress. Shorter than the shortest
-/// lease a server may have, so that a store that is gone is noticed before servers are.
+/// A watch that was silent for this time is asked for its progress. The time is shorter than the
+/// shortest lease of a server, so that a lost store is noticed before servers seem to be lost.
 const PROGRESS: Duration = Duration::from_secs(1);
-/// Keys read at once in the beginning.
+/// How many keys are read at once in the beginning.
 const PAGE: i64 = 1_000;
 /// The longest answer: far more than a page of keys, each of which is below 64 KiB.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -62,7 +62,7 @@ struct Shared {
     preferred: AtomicUsize,
     options: ConnectOptions,
     prefix: String,
-    /// The leases of keys, as the watch tells them.
+    /// The leases of keys, as the watch has told them.
     leases: Mutex<HashMap<String, i64>>,
     /// The newest revision that the sink has.
     revision: watch::Sender<i64>,
@@ -78,8 +78,8 @@ impl std::fmt::Debug for Etcd {
 }
 
 impl Etcd {
-    /// Connects to one of the endpoints, and tells the sink all that is below the prefix; then
-    /// follows it for ever.
+    /// Connects to one of the endpoints, tells the sink all that is below the prefix, and then
+    /// follows all changes for ever.
     pub async fn open(config: &EtcdConfig, sink: Arc<dyn Sink>) -> anyhow::Result<Etcd> {
         let endpoint = |address: &String| Endpoint {
             address: address.clone(),
@@ -103,7 +103,7 @@ impl Etcd {
     }
 }
 
-/// How the cluster is talked to; reads the files that the configuration names.
+/// The options of connections to the cluster. Reads the files that the configuration names.
 fn options(config: &EtcdConfig) -> anyhow::Result<ConnectOptions> {
     let mut options = ConnectOptions::new()
         .with_connect_timeout(CONNECT_MAX)
@@ -158,8 +158,8 @@ fn unavailable(error: impl std::fmt::Display) -> CommitError {
     CommitError::Unavailable(error.to_string())
 }
 
-/// An error with its causes: "transport error" alone helps nobody. Of a status only the message is
-/// told, since its own text repeats all causes in the notation of a debugger.
+/// An error with its causes, because "transport error" alone helps nobody. Of a gRPC status only
+/// the message is taken: its own text repeats all causes in the notation of a debugger.
 fn told(error: &Error) -> String {
     let (mut text, mut cause) = match error {
         Error::GRpcStatus(status) => {
@@ -198,7 +198,7 @@ impl Shared {
         Ok(kept.insert(client).clone())
     }
 
-    /// Asks the endpoint that answered last; the next one if it does not.
+    /// Asks the endpoint that answered last. If it does not answer, the next one is asked.
     async fn ask<T, F>(&self, request: impl Fn(Client) -> F) -> Result<T, String>
     where
         F: Future<Output = Result<T, Error>>,
@@ -222,7 +222,7 @@ impl Shared {
         Err(last)
     }
 
-    /// Reads everything; gives the revision it was read at.
+    /// Reads everything. Returns the revision at which it was read.
     async fn load(&self, sink: &dyn Sink) -> anyhow::Result<i64> {
         let mut from = self.prefix.clone().into_bytes();
         let end = end_of(&self.prefix);
@@ -265,7 +265,7 @@ impl Shared {
         Some((key.clone(), Applied::Put { key, value: kv.value().to_vec(), version }))
     }
 
-    /// Follows all changes for ever; reads everything anew where the history is gone.
+    /// Follows all changes for ever. If the history is gone, it reads everything anew.
     async fn follow(
         self: Arc<Self>,
         loaded: i64,
@@ -449,7 +449,8 @@ impl Shared {
             async move {
                 match leases.keep_alive(lease).await {
                     Ok(_) => Ok(true),
-                    // The only error of this kind: there is no such lease any more.
+                    // This kind of error has only one cause here: the lease does not exist any
+                    // more.
                     Err(Error::LeaseKeepAliveError(_)) => Ok(false),
                     Err(error) => Err(error),
                 }

@@ -2,8 +2,9 @@
 //! that a simulation can let days pass in a moment.
 //!
 //! A disk that is full, or that fails, breaks a commit and with it the open database: redb refuses
-//! everything from then on. So it is closed and opened again with the next commit; by then it holds
-//! what was answered, and the commit that failed wholly or not at all, and the sink is told anew.
+//! everything from then on. So the database is closed, and opened again with the next commit. It
+//! then holds all that was answered, and the commit that failed as a whole or not at all. The sink
+//! is told everything anew.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -33,7 +34,7 @@ pub struct Keeper {
 /// A commit: its guards and its changes.
 pub type Commit = (Vec<Guard>, Vec<Change>);
 
-/// What a transaction will have done, once it is durable.
+/// The results of a transaction, which count once it is durable.
 #[derive(Default)]
 struct Outcome {
     applied: Vec<Applied>,
@@ -44,15 +45,15 @@ impl Keeper {
     /// Opens the database and tells the sink all that is in it.
     ///
     /// # Errors
-    /// What redb says.
+    /// The error of redb.
     pub fn open(now: Instant, open: Opener, sink: Arc<dyn Sink>) -> Result<Keeper, redb::Error> {
         let mut keeper = Keeper { open, database: None, sink, leases: Leases::default() };
         keeper.reopen(now, true)?;
         Ok(keeper)
     }
 
-    /// All of them in one transaction; each under its own guards. Once this returns, what was done
-    /// is durable and the sink knows it.
+    /// Makes all these commits in one transaction, each under its own guards. When this returns,
+    /// the changes are durable, and the sink knows them.
     pub fn commit(&mut self, now: Instant, commits: &[Commit]) -> Vec<Result<(), CommitError>> {
         let mut outcome = Outcome::default();
         match self.transact(now, commits, &mut outcome) {
@@ -79,7 +80,7 @@ impl Keeper {
         self.leases.renew(now, key) || self.exists(key)
     }
 
-    /// Takes away what leases have run out on.
+    /// Deletes the keys whose leases have run out.
     pub fn sweep(&mut self, now: Instant) {
         let lapsed = self.leases.lapsed(now);
         if !lapsed.is_empty() {

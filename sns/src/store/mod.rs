@@ -1,8 +1,9 @@
-//! What must survive: keys and values, leases, and one way to change them, all or nothing.
+//! The store, for everything that must survive: keys and values, leases, and one way to change
+//! them, all or nothing.
 //!
-//! A store is small on purpose: a change is committed under guards, and whatever has changed, by
-//! us or by another daemon on the same store, is told to a [`Sink`]. Reading is done there, in
-//! memory. Two stores: an embedded one (`embedded`, `keeper`) and etcd (`etcd`).
+//! A store does little, on purpose: a change is committed under guards, and every change, of this
+//! daemon or of another one on the same store, is told to a [`Sink`]. Reading is done there, in
+//! memory. There are two stores: an embedded one (`embedded`, `keeper`) and etcd (`etcd`).
 
 pub mod embedded;
 pub mod etcd;
@@ -12,10 +13,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Longest key.
+/// The longest key, in bytes.
 pub const KEY_MAX: usize = 700;
 
-/// What a commit depends on.
+/// A condition of a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Guard {
     /// The key does not exist.
@@ -24,14 +25,14 @@ pub enum Guard {
     Version(String, u64),
 }
 
-/// Which lease a value is kept by.
+/// The lease by which a value is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lease {
     /// None: until it is deleted.
     None,
     /// A new one that lasts this many seconds.
     New(u32),
-    /// That of another key, as it is now.
+    /// The lease that another key has now.
     SameAs(String),
 }
 
@@ -49,11 +50,11 @@ pub enum Change {
     },
     /// Deletes a key; no matter whether it exists.
     Delete(String),
-    /// Deletes all keys that begin so.
+    /// Deletes all keys with this prefix.
     DeleteBelow(String),
 }
 
-/// What has changed.
+/// A change that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Applied {
     /// A key has this value now.
@@ -62,18 +63,18 @@ pub enum Applied {
         key: String,
         /// The value.
         value: Vec<u8>,
-        /// A number that is another one whenever the value was written.
+        /// The version: a number that differs after every write of the value.
         version: u64,
     },
     /// A key is gone, deleted or with its lease.
     Gone(String),
 }
 
-/// What is told of every change.
+/// The receiver of all changes.
 pub trait Sink: Send + Sync + 'static {
-    /// What has changed, in order. Called from one thread at a time; must not wait.
+    /// Takes the changes, in order. Called from one thread at a time; must not wait.
     fn apply(&self, changes: Vec<Applied>);
-    /// All that is there; what is known besides is gone.
+    /// Takes all keys and values that there are. Others that the sink has are gone.
     fn reset(&self, all: Vec<Applied>);
 }
 
@@ -83,12 +84,12 @@ pub enum CommitError {
     /// A guard does not hold.
     #[error("it was changed by somebody else")]
     Conflict,
-    /// The store cannot do it now. It may have been done all the same.
+    /// The store cannot do it now. The commit may have been made all the same.
     #[error("the store is not available: {0}")]
     Unavailable(String),
 }
 
-/// What comes back later.
+/// A result that comes later.
 pub type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// A store. Once a commit is answered, its changes survive the end of this process and have
@@ -104,12 +105,12 @@ pub trait Store: Send + Sync + 'static {
     /// What it is, and whether it works now, for the status.
     fn health(&self) -> (String, bool);
 
-    /// For how long nothing was heard of a store that is not reachable now. What has run out
-    /// meanwhile is not known.
+    /// How long a store that is not reachable now has been silent. Leases may have run out
+    /// meanwhile without being noticed.
     fn silent_for(&self) -> Duration {
         Duration::ZERO
     }
 }
 
-/// A store, whichever.
+/// A store of either kind.
 pub type AnyStore = Arc<dyn Store>;

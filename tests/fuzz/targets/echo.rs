@@ -1,4 +1,4 @@
-//! Echo over UDP: questions and answers, from anybody.
+//! Echo over UDP: questions and answers, which any host may send.
 
 use std::sync::LazyLock;
 

@@ -12,7 +12,7 @@ use super::{Draw, bounded};
 /// A queue of commands, a reply, a state in JSON.
 const MEMORY: usize = 2 << 20;
 
-/// What both sides say when they are good.
+/// Lines of a client and of a server that keep to the protocol.
 const CLIENT: [&str; 18] = [
     "USER ann",
     "PASS x",

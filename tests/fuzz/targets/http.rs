@@ -1,12 +1,12 @@
-//! The observer of HTTP/1 exchanges: the same whatever the pieces its bytes come in, and of one
-//! opinion with hyper on where every message ends.
+//! The observer of HTTP/1 exchanges. It must see the same whatever the pieces in which its bytes
+//! come, and agree with hyper on where every message ends.
 
 use stp_proto::replay::http::{Down, Flow, HEAD_MAX, Observer, Up};
 
 use super::hyper_says::{self, HyperSays};
 use super::{Draw, bounded};
 
-/// What divides an input into what the app says and what the server says.
+/// The bytes that divide an input into the app's part and the server's part.
 const DIVIDER: u8 = 0xff;
 
 pub fn run(data: &[u8]) {

@@ -14,7 +14,7 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::service::service_fn;
 use hyper::{Request, Response, client, server};
 
-/// What hyper makes of some bytes that are followed by the end of the connection.
+/// How hyper reads some bytes that are followed by the end of the connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HyperSays {
     /// One message, all of it.
@@ -25,7 +25,7 @@ pub enum HyperSays {
     Refused,
 }
 
-/// A peer that says what it has to say, and then no more.
+/// A peer that sends its bytes and then ends its stream.
 struct Script {
     said: Vec<u8>,
     at: usize,

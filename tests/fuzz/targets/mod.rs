@@ -1,5 +1,5 @@
-//! What is done with an input: one function per decoder, the same for the seeded mutator in CI
-//! (`tests/fuzz`) and for cargo-fuzz (`fuzz/`).
+//! The targets: one function per decoder that takes an input. They are the same for the seeded
+//! mutator in CI (`tests/fuzz`) and for cargo-fuzz (`fuzz/`).
 //!
 //! Each function treats its input twice: as bytes from a stranger, which must be refused or
 //! understood, without panic and within a bound of memory; and as the choices from which a good
@@ -56,7 +56,7 @@ pub fn run(name: &str, data: &[u8]) {
     (target.run)(data);
 }
 
-/// Does `work` and sees to it that it never holds more than `limit` bytes of memory.
+/// Does `work`, and fails if that holds more than `limit` bytes of memory at any moment.
 fn bounded<T>(limit: usize, work: impl FnOnce() -> T) -> T {
     let mut result = None;
     let memory = allocation_counter::measure(|| result = Some(work()));

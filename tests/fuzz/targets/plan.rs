@@ -1,5 +1,5 @@
-//! Going on with an exchange at a replica: the ticket's exchange, whatever it says, against
-//! whatever the replica answers.
+//! Continuing an exchange at a replica: any exchange that a ticket may hold, with any answer that
+//! the replica may give.
 
 use stp_proto::replay::Policy;
 use stp_proto::replay::http::{

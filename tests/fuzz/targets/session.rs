@@ -1,4 +1,4 @@
-//! A session whose peer sends what it likes: every frame well made, none of them called for.
+//! A session whose peer sends any frames: each is well formed, but none needs to be expected.
 
 use std::io;
 use std::time::Duration;

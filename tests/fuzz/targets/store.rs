@@ -1,4 +1,5 @@
-//! What a directory finds in a store that others write as well: any key, any value.
+//! The records that a directory may find in a store that others write to as well: any key and any
+//! value.
 
 use std::net::IpAddr;
 
