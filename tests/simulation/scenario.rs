@@ -279,11 +279,15 @@ fn slow_to_catch_up() {
 /// R69.
 fn next_is_told() {
     let mut world = download([Replica::Right; 2]);
+    for server in &world.servers {
+        server.origin.files.borrow_mut().fill(24 << 20);
+    }
     let (home, other) = world.begun();
     let told = |world: &World, rank: Rank| world.servers[rank].origin.read_ahead.borrow().len();
     world.go_on(seconds(4));
     assert_eq!(told(&world, other), 0, "less than 8 MiB are compared at once");
-    world.go_on(seconds(4));
+    // 8 MiB take 8 s, and a new ticket comes every 5 s.
+    world.go_on(seconds(10));
     assert_eq!((told(&world, home), told(&world, other)), (0, 1), "it is told once");
     let head = world.servers[other].origin.read_ahead.borrow()[0].clone();
     assert!(head.starts_with(b"GET /f0 "), "it is told which file");
