@@ -396,6 +396,21 @@ impl State {
     }
 }
 
+/// How a server may refuse an attempt.
+fn refusals(attempt: Attempt) -> Vec<Rejection> {
+    match attempt {
+        Attempt::Connect => vec![Rejection::NotHere, Rejection::Draining],
+        Attempt::Resume => vec![Rejection::Unknown],
+        Attempt::Transfer => vec![
+            Rejection::NotHere,
+            Rejection::Draining,
+            Rejection::Seam,
+            Rejection::Unsafe,
+            Rejection::Verifying(Duration::from_secs(2)),
+        ],
+    }
+}
+
 /// All that can happen now: what happens by itself, and what may go wrong.
 fn what_can_happen(state: &State, bounds: &Bounds) -> Vec<(Happens, bool)> {
     let mut all = Vec::new();
@@ -425,19 +440,8 @@ fn what_can_happen(state: &State, bounds: &Bounds) -> Vec<(Happens, bool)> {
     if let Some((target, attempt)) = set.trying {
         let up = state.mood_of(target) == Mood::Up;
         add(up || !state.is_cut_off(bounds), true, Answered);
-        let why: &[Rejection] = match attempt {
-            Attempt::Connect => &[Rejection::NotHere, Rejection::Draining],
-            Attempt::Resume => &[Rejection::Unknown],
-            Attempt::Transfer => &[
-                Rejection::NotHere,
-                Rejection::Draining,
-                Rejection::Seam,
-                Rejection::Unsafe,
-                Rejection::Verifying(Duration::from_secs(2)),
-            ],
-        };
         let refuses = up && left.refusals[target.rank] > 0;
-        why.iter().for_each(|why| add(refuses, false, Refused(*why)));
+        refusals(attempt).into_iter().for_each(|why| add(refuses, false, Refused(why)));
         add(may_fail, false, AttemptBreaks);
         let moves = matches!(state.course.change(), Change::Move(_));
         add(may_fail && set.linked && moves, false, Overtaken);
