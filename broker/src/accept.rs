@@ -25,9 +25,9 @@ use crate::config::{self, OtherNamespaces};
 use crate::direct::{Direct, DirectFar, Notes};
 use crate::entry::{App, Entry, Order};
 use crate::far::{SessionFar, Waits};
+use crate::group;
 use crate::group::awaited::{Member, Reach};
 use crate::group::reached::ReachedNear;
-use crate::group::{self, listener};
 use crate::lookup::Directory;
 use crate::mirrors;
 use crate::near::AppNear;
@@ -122,6 +122,10 @@ pub async fn serve(broker: &Arc<Broker>, listener: &mut Listener) {
                 request.answer(name);
             }
             Request::Passed(connect) => door.passed(&connect),
+            Request::Accepted(request) => {
+                let peer = broker.reached.seen(&request.accepted);
+                request.answer(peer);
+            }
         }
     }
 }
@@ -298,8 +302,8 @@ impl Door {
     /// learns it from a session that ends with an error.
     async fn reach(self, Reach { member, address }: Reach) {
         let lead = Arc::clone(&member.lead);
-        let near = match listener::reach(lead.app.pid, address, lead.peer.ip()).await {
-            Ok(stream) => ReachedNear::new(stream),
+        let near = match self.0.reached.reach(lead.app.pid, address, lead.peer).await {
+            Ok(reached) => ReachedNear::new(reached),
             Err(why) => {
                 tracing::warn!(session = lead.id, %address, "not reached: {why}");
                 let received = lead.status.snapshot().positions.rcv;

@@ -26,6 +26,7 @@ use crate::app::{Counters as AppCounters, publish_routes};
 use crate::config::Config;
 use crate::entry::Entry;
 use crate::group::awaited::ToReach;
+use crate::group::listener::Reached;
 use crate::lookup::Directory;
 use crate::map;
 use crate::pauses::Pauses;
@@ -100,6 +101,8 @@ pub struct Broker {
     pub(crate) ftp: Arc<stp_server::service::ftp::Groups>,
     /// Listeners of apps that are to be reached.
     pub(crate) to_reach: ToReach,
+    /// Those that were reached.
+    pub(crate) reached: Arc<Reached>,
     /// Where the route map is.
     pub(crate) published_in: OnceLock<PathBuf>,
     sessions: Mutex<BTreeMap<u64, Arc<Entry>>>,
@@ -148,6 +151,7 @@ impl Broker {
             groups: Mutex::default(),
             ftp: Arc::default(),
             to_reach: ToReach::default(),
+            reached: Arc::default(),
             published_in: OnceLock::new(),
             sessions: Mutex::default(),
             session_count: AtomicUsize::new(0),

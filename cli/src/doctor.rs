@@ -23,6 +23,9 @@ const NOT_ROUTED: u8 = 3;
 /// gateway does not.
 const NOT_THERE: u8 = 4;
 
+/// The port of FTP servers.
+const FTP: u16 = 21;
+
 /// Everything that was found out.
 struct Report {
     /// The program that was named, behind `env` if that was in front.
@@ -176,6 +179,12 @@ impl Report {
                 Some(Way::Direct) => note(
                     format!("no route leads to {}: it is reached directly", host.name),
                     "add a [[route]] to broker.toml",
+                ),
+                Some(_) if host.port == Some(FTP) && !local => note(
+                    format!("{} is spoken to by FTP, over several connections", host.name),
+                    "data connections, passive and active, become sessions if the service is of \
+                     kind \"ftp\" at its servers, or \"direct\" here; after AUTH TLS only with \
+                     passive_ports there: see docs/ftp.md",
                 ),
                 Some(_) if local => note(
                     format!("{} is this machine, and routed", host.name),

@@ -47,11 +47,15 @@ pub enum Way {
     Direct,
 }
 
+/// Programs that speak FTP.
+const FTP_CLIENTS: [&str; 8] =
+    ["ftp", "lftp", "tnftp", "ncftp", "ncftpget", "ncftpput", "ncftpls", "inetutils-ftp"];
+
 /// Programs that take hosts as bare words, and the port that each of them uses then.
 const HOST_WORDS: [(&[&str], Option<u16>); 8] = [
     (&["curl", "wget", "wget2", "lynx", "w3m", "aria2c", "http", "axel"], Some(80)),
     (&["ssh", "sftp", "scp", "mosh", "ssh-copy-id", "sshfs"], Some(22)),
-    (&["ftp", "lftp", "tnftp", "ncftp", "ncftpget", "ncftpls", "inetutils-ftp"], Some(21)),
+    (&FTP_CLIENTS, Some(21)),
     (&["telnet"], Some(23)),
     (&["nc", "ncat", "netcat", "socat"], None),
     (&["redis-cli"], Some(6_379)),
@@ -86,7 +90,8 @@ pub fn read(program: &str, word: &str, is_routed: &dyn Fn(&str) -> bool) -> Opti
         && !user.contains('/')
     {
         let means_it = ACCOUNT_WORDS.contains(&program) && !user.is_empty();
-        return if means_it { host(place.split(':').next()?, Some(22)) } else { None };
+        let port = if FTP_CLIENTS.contains(&program) { 21 } else { 22 };
+        return if means_it { host(place.split(':').next()?, Some(port)) } else { None };
     }
     if word.parse::<IpAddr>().is_ok() || Name::is_host(word.as_bytes()) {
         return host(word, None);

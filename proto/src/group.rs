@@ -140,11 +140,27 @@ impl Groups {
     }
 }
 
+/// Where an app sees a connection come from that was made to its listener, if its lead is connected
+/// to this peer (R93): from the same address, by the port below, as RFC 959 has it (20 below 21).
+#[must_use]
+pub fn seen_from(peer: SocketAddr) -> SocketAddr {
+    SocketAddr::new(peer.ip().to_canonical(), peer.port().saturating_sub(1).max(1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const TO: IpAddr = IpAddr::V4(core::net::Ipv4Addr::new(198, 18, 0, 1));
+
+    /// R93.
+    #[test]
+    fn an_app_is_reached_from_the_port_below() {
+        let seen = |peer: &str| seen_from(peer.parse().unwrap()).to_string();
+        assert_eq!(seen("198.18.0.1:21"), "198.18.0.1:20");
+        assert_eq!(seen("[::ffff:198.18.0.1]:2121"), "198.18.0.1:2120");
+        assert_eq!(seen("[fd00::1]:1"), "[fd00::1]:1");
+    }
 
     fn lead(id: u64) -> Lead {
         Lead { id, pid: 10, ip: TO, host: None }

@@ -12,13 +12,14 @@
 //! descriptor stays open between calls, no lock is taken, nothing is allocated and no thread is
 //! started.
 //!
-//! Hooked: connect, `__connect` · getsockname, getpeername, shutdown · getsockopt, setsockopt,
-//! ioctl · read, readv, recv, recvfrom, recvmsg, recvmmsg and their `__` and `_chk` forms · send,
-//! `__send`, sendto, sendmsg, sendmmsg · getaddrinfo, getaddrinfo_a, getnameinfo, gethostbyname,
-//! gethostbyname2 and their `_r` forms · dlopen (x86-64 only) · socket, epoll_create,
-//! epoll_create1, dup, dup2, dup3, fcntl, fcntl64, epoll_ctl (only to note that they were called) ·
-//! poll, ppoll, select, pselect, epoll_wait, epoll_pwait, epoll_pwait2 and their `__` and `_chk`
-//! forms, clock_gettime, clock_nanosleep (time-outs stand still while a session has no link).
+//! Hooked: connect, `__connect` · getsockname, getpeername, shutdown · accept, accept4 (where FTP
+//! data come from) · getsockopt, setsockopt, ioctl · read, readv, recv, recvfrom, recvmsg, recvmmsg
+//! and their `__` and `_chk` forms · send, `__send`, sendto, sendmsg, sendmmsg · getaddrinfo,
+//! getaddrinfo_a, getnameinfo, gethostbyname, gethostbyname2 and their `_r` forms · dlopen (x86-64
+//! only) · socket, epoll_create, epoll_create1, dup, dup2, dup3, fcntl, fcntl64, epoll_ctl (only to
+//! note that they were called) · poll, ppoll, select, pselect, epoll_wait, epoll_pwait,
+//! epoll_pwait2 and their `__` and `_chk` forms, clock_gettime, clock_nanosleep (time-outs stand
+//! still while a session has no link).
 //!
 //! Not hooked, on purpose: write, writev, sendfile, splice, close, fork, exec: the kernel does it.
 //! syscall: a program that goes to the kernel directly does so on purpose, and virtual addresses

@@ -92,6 +92,15 @@ pub fn getsockname(fd: Fd) -> Result<Address> {
     Ok(address)
 }
 
+/// The name of the socket's peer.
+pub fn getpeername(fd: Fd) -> Result<Address> {
+    let mut address = Address::EMPTY;
+    let mut length = address.bytes.len() as libc::socklen_t;
+    syscall!(SYS_getpeername, fd, address.bytes.as_mut_ptr(), &raw mut length)?;
+    address.length = length as usize;
+    Ok(address)
+}
+
 /// Binds to an address in the kernel's form.
 pub fn bind(fd: Fd, address: &[u8]) -> Result<()> {
     syscall!(SYS_bind, fd, address.as_ptr(), address.len()).map(drop)

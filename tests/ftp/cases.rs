@@ -39,6 +39,11 @@ good! {
     wget_from_a_silent_machine: Wget Passive Retr Silent
     ftplib_active_after_its_server: Ftplib Active Retr Server
     inetutils_active: Inetutils Active Retr None
+    ncftp_puts_actively: Ncftp Active Stor None
+    ncftp_lists_actively_through_a_cut: Ncftp Active List Cut
+    ncftp_gets_actively_from_another_server: Ncftp Active Retr Server
+    curl_puts_to_an_ftp_server_that_dies: Curl Passive Stor Ftp
+    tnftp_puts_actively_to_an_ftp_server_that_dies: Tnftp Active Stor Ftp
     busybox_from_a_drained_server: Busybox Passive Retr Drain
 }
 

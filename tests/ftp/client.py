@@ -1,12 +1,14 @@
-"""Python's ftplib: HOST passive|active retr|stor|list FILE."""
+"""Python's ftplib: HOST USER PASSWORD passive|active retr|stor|list FILE SECONDS."""
 
 import ftplib
 import sys
+import time
 
-host, mode, operation, file = sys.argv[1:5]
+host, user, password, mode, operation, file, idle = sys.argv[1:8]
 with ftplib.FTP(host) as ftp:
-    ftp.login()
+    ftp.login(user, password)
     ftp.set_pasv(mode == "passive")
+    time.sleep(float(idle))
     if operation == "retr":
         with open(file, "wb") as out:
             ftp.retrbinary("RETR big", out.write)

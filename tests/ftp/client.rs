@@ -51,6 +51,29 @@ pub const CLIENTS: [Client; 8] = [
     Client::Busybox,
 ];
 
+/// Where and as whom a client logs in.
+#[derive(Debug, Clone, Copy)]
+pub struct Account<'a> {
+    pub host: &'a str,
+    pub user: &'a str,
+    pub password: &'a str,
+}
+
+/// At the world's service, as anybody.
+pub const ANONYMOUS: Account<'_> = Account { host: HOST, user: "anonymous", password: "x@y" };
+
+/// What a client is told.
+#[derive(Debug, Clone, Copy)]
+pub struct Order<'a> {
+    pub account: Account<'a>,
+    pub mode: Mode,
+    pub operation: Operation,
+    /// The file that is made, or sent.
+    pub local: &'a Path,
+    /// Seconds between the login and the operation.
+    pub idle: u64,
+}
+
 impl Client {
     pub fn name(self) -> &'static str {
         match self {
@@ -75,51 +98,55 @@ impl Client {
         )
     }
 
+    /// Whether it can be idle: the others log in for one thing.
+    pub fn idles(self) -> bool {
+        matches!(self, Client::Tnftp | Client::Lftp | Client::Ftplib | Client::Inetutils)
+    }
+
     /// Whether its exit code says anything.
     pub fn exit_code_counts(self) -> bool {
         !matches!(self, Client::Inetutils | Client::Tnftp)
     }
 
-    /// A plan to do it: `local` is the file that is made, or sent.
-    pub fn plan(
-        self,
-        broker: &Broker,
-        mode: Mode,
-        operation: Operation,
-        local: &Path,
-    ) -> Result<Plan> {
+    /// A plan to do it, in a session or, without a broker, by itself.
+    pub fn plan(self, broker: Option<&Broker>, order: &Order<'_>) -> Result<Plan> {
+        let Order { account, mode, operation, local, .. } = *order;
         let file = local.display().to_string();
-        let dir = local.parent().unwrap_or(Path::new("/")).display().to_string();
+        let dir = local.parent().unwrap_or(Path::new("/"));
         let active = mode == Mode::Active;
         let plan = |program: &str, arguments: &[&str]| -> Result<Plan> {
             let called = format!("client-{}", self.name());
-            let plan = Plan::new(program).called(&called).alone_in(local.parent().unwrap_or(local));
-            Ok(broker.with_shim(plan)?.args(arguments))
+            let plan = Plan::new(program).called(&called).alone_in(dir).args(arguments);
+            match broker {
+                Some(broker) => broker.with_shim(plan),
+                None => Ok(plan),
+            }
         };
+        let Account { host, user, password } = account;
         match self {
-            Client::Curl => plan("curl", &texts(&curl(active, operation, &file))),
+            Client::Curl => plan("curl", &texts(&curl(order, &file))),
             Client::Tnftp => {
                 let flag = if active { "-A" } else { "-p" };
-                let script = script(operation, &file);
-                Ok(plan("tnftp", &[flag, "-n", "-i", "-v", HOST])?.input(&script))
+                Ok(plan("tnftp", &[flag, "-n", "-i", "-v", host])?.input(&script(order, &file)))
             }
             Client::Ncftp => {
                 let flag = if active { "-E" } else { "-F" };
+                let all = ["-V", "-r", "1", "-Z", "-u", user, "-p", password, host];
+                let all = [&[flag], &all[..]].concat();
                 match operation {
                     Operation::Retr => {
-                        plan("ncftpget", &[flag, "-V", "-r", "1", "-Z", HOST, &dir, "big"])
+                        let dir = dir.display().to_string();
+                        plan("ncftpget", &[&all[..], &[&dir, "big"]].concat())
                     }
-                    Operation::Stor => {
-                        plan("ncftpput", &[flag, "-V", "-r", "1", "-Z", HOST, "in", &file])
-                    }
+                    Operation::Stor => plan("ncftpput", &[&all[..], &["in", &file]].concat()),
                     Operation::List => {
-                        let url = format!("ftp://{HOST}/names/");
-                        plan("ncftpls", &[flag, "-1", &url])
+                        let url = format!("ftp://{host}/names/");
+                        plan("ncftpls", &[flag, "-u", user, "-p", password, "-1", &url])
                     }
                 }
             }
-            Client::Lftp => plan("lftp", &["-c", &lftp(active, operation, &file)]),
-            Client::Wget => plan("wget", &texts(&wget(active, operation, &file))),
+            Client::Lftp => plan("lftp", &["--norc", "-c", &lftp(order, &file)]),
+            Client::Wget => plan("wget", &texts(&wget(order, &file))),
             Client::Ftplib => {
                 let script = concat!(env!("CARGO_MANIFEST_DIR"), "/ftp/client.py");
                 let mode = if active { "active" } else { "passive" };
@@ -128,17 +155,24 @@ impl Client {
                     Operation::Stor => "stor",
                     Operation::List => "list",
                 };
-                plan("/usr/bin/python3", &[script, HOST, mode, operation, &file])
+                let idle = order.idle.to_string();
+                let arguments = [script, host, user, password, mode, operation, &file, &idle];
+                plan("/usr/bin/python3", &arguments)
             }
             Client::Inetutils => {
                 let flag = if active { "-A" } else { "-p" };
-                let script = script(operation, &file);
-                Ok(plan("inetutils-ftp", &[flag, "-n", "-i", "-v", HOST])?.input(&script))
+                let plan = plan("inetutils-ftp", &[flag, "-n", "-i", "-v", host])?;
+                Ok(plan.input(&script(order, &file)))
             }
-            Client::Busybox => match operation {
-                Operation::Stor => plan("busybox", &["ftpput", HOST, "in/put", &file]),
-                _ => plan("busybox", &["ftpget", HOST, &file, "big"]),
-            },
+            Client::Busybox => {
+                let what: &[&str] = match operation {
+                    Operation::Stor => &["in/put", &file],
+                    _ => &[&file, "big"],
+                };
+                let does = if operation == Operation::Stor { "ftpput" } else { "ftpget" };
+                let all = [&[does, "-u", user, "-p", password, host], what].concat();
+                plan("busybox", &all)
+            }
         }
     }
 }
@@ -148,47 +182,58 @@ fn texts(arguments: &[String]) -> Vec<&str> {
 }
 
 /// What tnftp and inetutils' ftp are told.
-fn script(operation: Operation, file: &str) -> String {
-    let does = match operation {
+fn script(order: &Order<'_>, file: &str) -> String {
+    let does = match order.operation {
         Operation::Retr => format!("get big {file}"),
         Operation::Stor => format!("put {file} in/put"),
         Operation::List => format!("nlist names {file}"),
     };
-    format!("user anonymous x@y\nbinary\n{does}\nquit\n")
+    let Account { user, password, .. } = order.account;
+    let idle = if order.idle > 0 { format!("!sleep {}\n", order.idle) } else { String::new() };
+    format!("user {user} {password}\nbinary\n{idle}{does}\nquit\n")
 }
 
-fn curl(active: bool, operation: Operation, file: &str) -> Vec<String> {
-    let (does, url): (&[&str], _) = match operation {
-        Operation::Retr => (&["-o", file], format!("ftp://{HOST}/big")),
-        Operation::Stor => (&["-T", file], format!("ftp://{HOST}/in/put")),
-        Operation::List => (&["-l", "-o", file], format!("ftp://{HOST}/names/")),
+fn curl(order: &Order<'_>, file: &str) -> Vec<String> {
+    let Account { host, user, password } = order.account;
+    let (does, url): (&[&str], _) = match order.operation {
+        Operation::Retr => (&["-o", file], format!("ftp://{host}/big")),
+        Operation::Stor => (&["-T", file], format!("ftp://{host}/in/put")),
+        Operation::List => (&["-l", "-o", file], format!("ftp://{host}/names/")),
     };
-    let mode: &[&str] = if active { &["-P", "-"] } else { &[] };
+    let mode: &[&str] = if order.mode == Mode::Active { &["-P", "-"] } else { &[] };
     let arguments = ["-sS", "--fail"].iter().chain(mode).chain(does);
-    arguments.map(|argument| (*argument).to_owned()).chain([url]).collect()
+    let login = ["-u".to_owned(), format!("{user}:{password}"), url];
+    arguments.map(|argument| (*argument).to_owned()).chain(login).collect()
 }
 
-fn wget(active: bool, operation: Operation, file: &str) -> Vec<String> {
-    let (does, url): (&[&str], _) = match operation {
+fn wget(order: &Order<'_>, file: &str) -> Vec<String> {
+    let Account { host, user, password } = order.account;
+    let (does, url): (&[&str], _) = match order.operation {
         Operation::List => {
-            (&["--no-remove-listing", "-O", "/dev/null"], format!("ftp://{HOST}/names/"))
+            (&["--no-remove-listing", "-O", "/dev/null"], format!("ftp://{host}/names/"))
         }
-        _ => (&["-O", file], format!("ftp://{HOST}/big")),
+        _ => (&["-O", file], format!("ftp://{host}/big")),
     };
-    let mode: &[&str] = if active { &["--no-passive-ftp"] } else { &[] };
+    let mode: &[&str] = if order.mode == Mode::Active { &["--no-passive-ftp"] } else { &[] };
     let arguments = ["-nv", "--tries=1"].iter().chain(mode).chain(does);
-    arguments.map(|argument| (*argument).to_owned()).chain([url]).collect()
+    let login = [format!("--ftp-user={user}"), format!("--ftp-password={password}"), url];
+    arguments.map(|argument| (*argument).to_owned()).chain(login).collect()
 }
 
-fn lftp(active: bool, operation: Operation, file: &str) -> String {
-    let does = match operation {
+fn lftp(order: &Order<'_>, file: &str) -> String {
+    let does = match order.operation {
         Operation::Retr => format!("get big -o {file}"),
         Operation::Stor => format!("put {file} -o in/put"),
         Operation::List => format!("nlist names > {file}"),
     };
-    let passive = if active { "off" } else { "on" };
+    let passive = if order.mode == Mode::Active { "off" } else { "on" };
+    let Account { host, user, password } = order.account;
+    let idle = match order.idle {
+        0 => String::new(),
+        seconds => format!("nlist in > /dev/null; !sleep {seconds}; "),
+    };
     format!(
         "set net:max-retries 1; set net:reconnect-interval-base 1; \
-         set ftp:passive-mode {passive}; open {HOST}; {does}"
+         set ftp:passive-mode {passive}; open -u {user},{password} {host}; {idle}{does}"
     )
 }

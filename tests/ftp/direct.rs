@@ -115,23 +115,40 @@ fn a_download_in_active_mode_outlives_a_cut() {
 
 #[test]
 fn a_download_outlives_the_ftp_server() {
-    gets("ftp-direct-server", &[], |scene, ground| {
-        ground.ftp.kill()?;
-        std::thread::sleep(Duration::from_secs(1));
-        ground.ftp.restart(scene, &ground.topology.hosts[ORIGIN].namespace)
-    });
+    gets("ftp-direct-server", &[], restart);
 }
 
-#[test]
-fn an_upload_outlives_a_cut() {
-    play("ftp-direct-upload", |scene| {
+fn restart(scene: &Scene, ground: &mut Ground) -> Result<()> {
+    ground.ftp.kill()?;
+    std::thread::sleep(Duration::from_secs(1));
+    ground.ftp.restart(scene, &ground.topology.hosts[ORIGIN].namespace)
+}
+
+fn puts(name: &str, happens: impl Fn(&Scene, &mut Ground) -> Result<()>) {
+    play(name, |scene| {
         let mut ground = Ground::lay(scene)?;
         let local = scene.path("put");
         ground.payload.link(&local)?;
         let text = local.display().to_string();
         let curl = ground.curl(scene, &["-T", &text], "in/put")?;
         let there = ground.ftp.root.join("in/put");
-        ground.then(&there, || ground.cut())?;
+        ground.then(&there, || Ok(()))?;
+        happens(scene, &mut ground)?;
         ground.must_be_right(curl, &there)
     });
+}
+
+#[test]
+fn an_upload_outlives_a_cut() {
+    puts("ftp-direct-upload", |_, ground| ground.cut());
+}
+
+#[test]
+fn an_upload_outlives_the_ftp_server() {
+    puts("ftp-direct-upload-server", restart);
+}
+
+#[test]
+fn an_upload_outlives_a_new_address() {
+    puts("ftp-direct-upload-address", |_, ground| ground.topology.hosts[CLIENT].replace_address(0));
 }

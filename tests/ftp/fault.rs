@@ -24,9 +24,11 @@ pub enum Fault {
     Silent,
     /// The STP server is asked to end.
     Drain,
+    /// The login is idle for longer than the FTP server likes, before it does anything.
+    Idle,
 }
 
-pub const FAULTS: [Fault; 7] = [
+pub const FAULTS: [Fault; 8] = [
     Fault::None,
     Fault::Cut,
     Fault::Address,
@@ -34,6 +36,7 @@ pub const FAULTS: [Fault; 7] = [
     Fault::Ftp,
     Fault::Silent,
     Fault::Drain,
+    Fault::Idle,
 ];
 
 impl Fault {
@@ -46,37 +49,37 @@ impl Fault {
             Fault::Ftp => "FTP server killed",
             Fault::Silent => "machine silent",
             Fault::Drain => "drained",
+            Fault::Idle => "idle 6 min, then",
         }
     }
 
-    /// Lets it happen.
+    /// Lets it happen, to the server where the sessions are.
     pub fn happen(self, scene: &Scene, world: &mut World) -> Result<()> {
+        let place = match self {
+            Fault::Server | Fault::Ftp | Fault::Silent | Fault::Drain => world.serving()?,
+            Fault::None | Fault::Cut | Fault::Address | Fault::Idle => 0,
+        };
+        self.strike(scene, world, place)
+    }
+
+    /// Lets it happen to this server, if it is one that happens to servers.
+    pub fn strike(self, scene: &Scene, world: &mut World, place: usize) -> Result<()> {
         match self {
-            Fault::None => {}
+            Fault::None | Fault::Idle => {}
             Fault::Cut => {
                 world.topology.cut(CLIENT, 0, true)?;
                 std::thread::sleep(Duration::from_secs(5));
                 world.topology.cut(CLIENT, 0, false)?;
             }
             Fault::Address => world.topology.hosts[CLIENT].replace_address(0)?,
-            Fault::Server => {
-                let place = world.serving()?;
-                world.servers[place].kill()?;
-            }
+            Fault::Server => world.servers[place].kill()?,
             Fault::Ftp => {
-                let place = world.serving()?;
                 world.ftp[place].kill()?;
                 std::thread::sleep(Duration::from_secs(1));
                 world.ftp[place].restart(scene, &world.topology.hosts[place + 1].namespace)?;
             }
-            Fault::Silent => {
-                let place = world.serving()?;
-                world.topology.cut(place + 1, 0, true)?;
-            }
-            Fault::Drain => {
-                let place = world.serving()?;
-                world.servers[place].process()?.signal(Signal::SIGTERM)?;
-            }
+            Fault::Silent => world.topology.cut(place + 1, 0, true)?,
+            Fault::Drain => world.servers[place].process()?.signal(Signal::SIGTERM)?,
         }
         Ok(())
     }

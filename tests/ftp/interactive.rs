@@ -1,15 +1,19 @@
 //! Logins that last: idle for longer than the server likes, on IPv6, many at once.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use stp_tests::process::Plan;
+use stp_tests::daemon;
+use stp_tests::file;
+use stp_tests::process::{Plan, Process};
 use stp_tests::scene::{Scene, play};
 use stp_tests::wait;
 
 use crate::client::{CLIENTS, Client, HOST, Mode, Operation};
 use crate::fault::Fault;
+use crate::table::idle;
 use crate::world::{CLIENT, CLIENT_MAX, World};
 
 /// Runs `session.py` with these arguments in the client's machine.
@@ -126,6 +130,107 @@ fn commands_that_come_at_once_are_answered_in_order() {
     play("ftp-pipelined", |scene| {
         let world = World::lay(scene, 1, "")?;
         session(scene, &world, &["pipelined", "0"])
+    });
+}
+
+/// R93: accept and getpeername say that the data come from the server.
+#[test]
+fn active_data_come_from_the_server_and_its_port() {
+    play("ftp-active", |scene| {
+        let world = World::lay(scene, 1, "")?;
+        session(scene, &world, &["active", "0"])
+    });
+}
+
+/// The column of the table that takes six minutes, in seconds.
+#[test]
+fn a_client_that_was_idle_for_too_long_gets_its_file() {
+    play("ftp-idle-client", |scene| {
+        let world = World::lay(scene, 5, "idle_session_timeout=3")?;
+        let what = (Client::Tnftp, Mode::Active, Operation::Retr);
+        idle(scene, &world, what, Duration::from_secs(6))?.must_be_good()
+    });
+}
+
+/// EPSV ALL, kept over the death of the server.
+#[test]
+fn a_client_that_uses_epsv_alone_is_asked_nothing_else() {
+    play("ftp-extended", |scene| {
+        let mut world = World::lay(scene, 1, "")?;
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/ftp/session.py");
+        let plan = Plan::new("/usr/bin/python3").called("session.py").arg(script).arg(HOST);
+        let plan = world.broker.with_shim(plan.args(&["extended", "6"]))?;
+        let process = plan.start(scene, Some(&world.topology.hosts[CLIENT].namespace))?;
+        std::thread::sleep(Duration::from_secs(3));
+        Fault::Server.happen(scene, &mut world)?;
+        process.end(CLIENT_MAX)?.ok().map(drop)
+    });
+}
+
+/// curl -6 takes whatever family it is told of, and throws away what is not IPv6.
+#[test]
+fn curl_gets_and_puts_over_ipv6_alone() {
+    play("ftp-curl-6", |scene| {
+        let mut world = World::lay(scene, 30, "")?;
+        let client = &world.topology.hosts[CLIENT].namespace;
+        let run = |arguments: &[&str]| -> Result<Process> {
+            let curl = world.broker.app("curl")?.args(&["-6", "-sS", "--fail", "-v"]);
+            curl.args(arguments).start(scene, Some(client))
+        };
+        let (got, url) = (scene.path("got"), format!("ftp://{HOST}/big"));
+        let (text, put) = (got.display().to_string(), world.payload.path.display().to_string());
+        let passive = run(&["-o", &text, &url])?;
+        wait::until("a third of it", CLIENT_MAX, || {
+            let length = std::fs::metadata(&got).map_or(0, |meta| meta.len());
+            Ok((length > world.payload.len / 3).then_some(()))
+        })?;
+        let store = format!("ftp://{HOST}/in/put");
+        let active = run(&["-P", "-", "-T", &put, &store])?;
+        world.topology.hosts[CLIENT].replace_address(0)?;
+        let passive = passive.end(CLIENT_MAX)?.ok()?;
+        ensure!(passive.err.contains("EPSV") && passive.err.contains("fd"), "{}", passive.err);
+        let active = active.end(CLIENT_MAX)?.ok()?;
+        ensure!(active.err.contains("EPRT |2|"), "{}", active.err);
+        let right = |file: &Path| file::sha256(file).is_ok_and(|sum| sum == world.payload.sha256);
+        ensure!(right(&got), "wrong bytes got");
+        ensure!(world.ftp.iter().any(|ftp| right(&ftp.root.join("in/put"))), "wrong bytes put");
+        Fault::None.happen(scene, &mut world)
+    });
+}
+
+/// `session doctor` says what will be covered, of every client.
+#[test]
+fn doctor_says_what_will_be_covered() {
+    play("ftp-doctor", |scene| {
+        let world = World::lay(scene, 1, "")?;
+        let client = &world.topology.hosts[CLIENT].namespace;
+        let url = format!("ftp://{HOST}/big");
+        let clients: [&[&str]; 9] = [
+            &["curl", &url],
+            &["tnftp", HOST],
+            &["ncftpget", HOST, ".", "big"],
+            &["ncftpput", HOST, "in", "put"],
+            &["lftp", HOST],
+            &["wget", &url],
+            &["/usr/bin/python3", &url],
+            &["inetutils-ftp", HOST],
+            &["busybox", "ftpget", &format!("{HOST}:21"), "big"],
+        ];
+        for words in clients {
+            let plan = Plan::new(daemon::programs()?.join("session"))
+                .called("doctor")
+                .env("SESSION_DIR", &world.broker.dir)
+                .env("SESSION_LIB", daemon::shim()?)
+                .arg("doctor")
+                .args(words);
+            let ended = plan.run(scene, Some(client), CLIENT_MAX)?;
+            let said = ended.ok().with_context(|| format!("{words:?}"))?.out;
+            let service = format!("{HOST} port 21: by a session to ftp.mirror@lab.example");
+            for part in ["will be covered", &service, ": answers", "passive_ports"] {
+                ensure!(said.contains(part), "{words:?}: {part:?} is missing: {said}");
+            }
+        }
+        Ok(())
     });
 }
 

@@ -8,12 +8,15 @@
 
 mod cases;
 mod client;
+mod compare;
 mod crowd;
 mod differential;
 mod direct;
 mod fault;
+mod hostile;
 mod interactive;
 mod others;
 mod table;
 mod tls;
+mod uploads;
 mod world;

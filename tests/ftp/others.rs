@@ -15,7 +15,7 @@ use stp_tests::scene::{Scene, play};
 use stp_tests::topology::Topology;
 use stp_tests::wait;
 
-use crate::client::HOST;
+use crate::client::{Account, CLIENTS, Client, HOST, Mode, Operation, Order};
 use crate::world::{CLIENT, CLIENT_MAX};
 
 const SERVICE: &str = "ftp.mirror@lab.example";
@@ -108,7 +108,8 @@ fn pure(scene: &Scene, dir: &Path, root: &Path, password: &str) -> Result<Plan> 
 struct Ground {
     broker: Broker,
     servers: Vec<Server>,
-    _ftp: Vec<Process>,
+    ftp: Vec<Process>,
+    kind: Kind,
     roots: Vec<PathBuf>,
     topology: Topology,
     payload: Payload,
@@ -142,7 +143,7 @@ impl Ground {
         let route = format!("{HOST}:21");
         let wanted = [Wanted { name: SERVICE, route: &route, servers: all.collect() }];
         let broker = Broker::start(scene, &topology.hosts[CLIENT].namespace, &wanted, "")?;
-        Ok(Ground { broker, servers, _ftp: ftp, roots, topology, payload })
+        Ok(Ground { broker, servers, ftp, kind, roots, topology, payload })
     }
 
     fn curl(&self, scene: &Scene, arguments: &[&str], path: &str) -> Result<Process> {
@@ -150,6 +151,28 @@ impl Ground {
         let curl = self.broker.app("curl")?.args(&["-sS", "--fail", "-u", "ann:secret"]);
         let client = &self.topology.hosts[CLIENT].namespace;
         curl.args(arguments).arg(url).start(scene, Some(client))
+    }
+
+    /// A client of the table, as ann.
+    fn get(&self, scene: &Scene, client: Client) -> Result<(Process, PathBuf)> {
+        let dir = scene.subdir(client.name())?;
+        let local = dir.join(if client == Client::Ncftp { "big" } else { "got" });
+        let account = Account { host: HOST, user: "ann", password: SECRET };
+        let (mode, operation) = (Mode::Passive, Operation::Retr);
+        let order = Order { account, mode, operation, local: &local, idle: 0 };
+        let plan = client.plan(Some(&self.broker), &order)?;
+        let process = plan.start(scene, Some(&self.topology.hosts[CLIENT].namespace))?;
+        Ok((process, local))
+    }
+
+    /// `kill -9` of an FTP server and of its logins, and a new one a second later.
+    fn kill_ftp(&mut self, scene: &Scene, place: usize) -> Result<()> {
+        stp_tests::vsftpd::kill_tree(&mut self.ftp[place])?;
+        std::thread::sleep(Duration::from_secs(1));
+        let at = &self.topology.hosts[place + 1].namespace;
+        let again = format!("{}-again", NAMES[place]);
+        self.ftp[place] = self.kind.start(scene, (&again, SECRET), at, &self.roots[place])?;
+        Ok(())
     }
 
     fn wait_for_a_third(&self, files: &[PathBuf]) -> Result<()> {
@@ -199,6 +222,56 @@ fn works(name: &str, kind: Kind) {
         curl.end(CLIENT_MAX)?.ok()?;
         ground.must_be_right(&[got])
     });
+}
+
+/// Every client gets its file: nothing happens, the path is cut, the FTP server is killed.
+fn others_get(name: &str, kind: Kind, clients: &[Client]) {
+    for client in clients {
+        for fault in ["none", "cut", "ftp"] {
+            play(&format!("{name}-{}-{fault}", client.name()), |scene| {
+                let mut ground = Ground::lay(scene, kind, [SECRET; 2])?;
+                let (process, got) = ground.get(scene, *client)?;
+                ground.wait_for_a_third(std::slice::from_ref(&got))?;
+                match fault {
+                    "cut" => {
+                        ground.topology.cut(CLIENT, 0, true)?;
+                        std::thread::sleep(Duration::from_secs(5));
+                        ground.topology.cut(CLIENT, 0, false)?;
+                    }
+                    "ftp" => {
+                        let place = ground.serving()?;
+                        ground.kill_ftp(scene, place)?;
+                    }
+                    _ => {}
+                }
+                let ended = process.end(CLIENT_MAX)?;
+                ensure!(ended.status.success(), "{}{}", ended.out, ended.err);
+                ground.must_be_right(&[got])
+            });
+        }
+    }
+}
+
+#[test]
+fn proftpd_before_lftp() {
+    others_get("ftp-proftpd", Kind::Proftpd, &[Client::Lftp]);
+}
+
+#[test]
+fn pure_ftpd_before_tnftp() {
+    others_get("ftp-pure", Kind::Pure, &[Client::Tnftp]);
+}
+
+#[test]
+#[ignore = "takes long: scripts/ftp"]
+fn proftpd_before_everybody() {
+    others_get("ftp-proftpd-all", Kind::Proftpd, &CLIENTS);
+}
+
+#[test]
+#[ignore = "takes long: scripts/ftp"]
+fn pure_ftpd_before_everybody() {
+    others_get("ftp-pure-all", Kind::Pure, &CLIENTS);
 }
 
 #[test]

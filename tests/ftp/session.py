@@ -2,6 +2,7 @@
 
 import ftplib
 import io
+import random
 import socket
 import subprocess
 import sys
@@ -45,6 +46,60 @@ elif what == "abort":
     except ftplib.all_errors as error:
         assert str(error)[0] in "24", error
     assert len(ftp.nlst("names")) == 2000
+    ftp.quit()
+elif what == "active":
+    # Whoever checks where the data come from sees the server, and its port 20.
+    addresses = socket.getaddrinfo(host, 21, type=socket.SOCK_STREAM)
+    assert {entry[0] for entry in addresses} == {socket.AF_INET, socket.AF_INET6}, addresses
+    for family, _, _, _, address in addresses:
+        ftp = ftplib.FTP(address[0], timeout=60)
+        ftp.login()
+        assert ftp.af == family
+        with ftp.makeport() as listener:
+            assert ftp.sendcmd("NLST names")[0] == "1"
+            data, seen = listener.accept()
+        assert seen[:2] == (address[0], 20), seen
+        with data, data.dup() as twin:
+            assert twin.getpeername()[:2] == (address[0], 20), twin.getpeername()
+            assert twin.getsockname()[0] == ftp.sock.getsockname()[0]
+            count = len(b"".join(iter(lambda: data.recv(65536), b"")).split())
+        assert count == 2000 and ftp.voidresp()[0] == "2", count
+        ftp.quit()
+    # What comes from elsewhere is seen as it comes.
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with socket.create_connection(listener.getsockname()) as own:
+            other, seen = listener.accept()
+            assert seen == own.getsockname() == other.getpeername(), seen
+            other.close()
+elif what == "extended":
+    assert ftp.sendcmd("EPSV ALL")[0] == "2"
+    try:
+        ftp.sendcmd("PASV")
+        raise SystemExit("PASV after EPSV ALL")
+    except ftplib.error_perm:
+        pass
+    peer = ftp.sock.getpeername()
+    ftp.makepasv = lambda: ftplib.parse229(ftp.sendcmd("EPSV"), peer)
+    big = whole("RETR big")
+    time.sleep(float(seconds))
+    assert whole("RETR big") == big and len(ftp.nlst("names")) == 2000
+    ftp.quit()
+elif what in ("STOR", "APPE", "STOU"):
+    # Exit code 3: an error was told.
+    data = random.Random(1).randbytes(60_000_000)
+    ftp.cwd("in")
+    ftp.voidcmd("TYPE I")
+    command = what if what == "STOU" else what + " file"
+    try:
+        with ftp.transfercmd(command) as connection:
+            connection.sendall(data)
+        answer = ftp.voidresp()
+    except (ftplib.Error, EOFError, OSError) as error:
+        print(repr(error))
+        sys.exit(3)
+    names = ftp.nlst()
+    assert len(names) == 1, names
+    assert whole("RETR " + names[0]) == data, "told of success: " + answer
     ftp.quit()
 elif what == "ipv6":
     assert ftp.af == socket.AF_INET6

@@ -12,7 +12,7 @@ use stp_tests::wait;
 
 use crate::client::HOST;
 use crate::fault::Fault;
-use crate::world::{CLIENT, CLIENT_MAX, World};
+use crate::world::{CLIENT, CLIENT_MAX, Layout, World};
 
 /// vsftpd as Debian ships it demands that the data connection resumes the login's TLS session.
 fn lay(scene: &Scene) -> Result<World> {
@@ -31,7 +31,8 @@ fn lay(scene: &Scene) -> Result<World> {
         certificate.display(),
         key.display()
     );
-    World::lay_with(scene, 30, &vsftpd, "passive_ports = \"40000-40009\"")
+    let service = "passive_ports = \"40000-40009\"";
+    World::lay_as(scene, &Layout { megabytes: 30, vsftpd: &vsftpd, service, ..Layout::default() })
 }
 
 fn start(scene: &Scene, world: &World, program: &str, arguments: &[&str]) -> Result<Process> {
@@ -71,6 +72,37 @@ fn an_encrypted_download_outlives_a_cut_and_a_new_address() {
         curl.end(CLIENT_MAX)?.ok()?;
         is_right(&world, &got)
     });
+}
+
+/// lftp encrypts an anonymous login only if it is told to, and says 227 or 229 as it is told.
+fn lftp_gets(name: &str, epsv: bool) {
+    play(name, |scene| {
+        let mut world = lay(scene)?;
+        let got = scene.path("got");
+        let epsv = if epsv { "yes" } else { "no" };
+        let script = format!(
+            "debug 9; set net:max-retries 1; set ftp:ssl-allow-anonymous yes; \
+             set ftp:ssl-force yes; set ftp:ssl-protect-data yes; \
+             set ssl:verify-certificate no; set ftp:prefer-epsv {epsv}; \
+             open {HOST}; get big -o {}",
+            got.display()
+        );
+        let lftp = start(scene, &world, "lftp", &["--norc", "-c", &script])?;
+        wait_for_a_third(&world, &got)?;
+        Fault::Cut.happen(scene, &mut world)?;
+        lftp.end(CLIENT_MAX)?.ok()?;
+        is_right(&world, &got)
+    });
+}
+
+#[test]
+fn lftp_with_tls_outlives_a_cut() {
+    lftp_gets("ftp-tls-lftp", false);
+}
+
+#[test]
+fn lftp_with_tls_and_epsv_alone_outlives_a_cut() {
+    lftp_gets("ftp-tls-lftp-epsv", true);
 }
 
 #[test]

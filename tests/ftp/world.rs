@@ -1,6 +1,6 @@
 //! One client machine and two servers, each an STP server before a vsftpd of its own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -13,7 +13,7 @@ use stp_tests::scene::Scene;
 use stp_tests::topology::Topology;
 use stp_tests::vsftpd::Vsftpd;
 
-use crate::client::{Client, HOST, Mode, Operation};
+use crate::client::{ANONYMOUS, Client, HOST, Mode, Operation, Order};
 
 /// The client's place among the hosts; server n is host n + 1.
 pub const CLIENT: usize = 0;
@@ -34,6 +34,27 @@ pub struct World {
     pub payload: Payload,
 }
 
+/// How a world is laid out.
+#[derive(Clone, Copy)]
+pub struct Layout<'a> {
+    /// Size of `big`, and of what is put.
+    pub megabytes: u64,
+    /// For the configuration of both vsftpd.
+    pub vsftpd: &'a str,
+    /// For the service, and after it, in the configuration of both servers.
+    pub service: &'a str,
+    /// Both vsftpd serve the same directory.
+    pub shared: bool,
+    /// Another service of the servers, and the route to it.
+    pub other: Option<(&'a str, &'a str)>,
+}
+
+impl Default for Layout<'_> {
+    fn default() -> Self {
+        Layout { megabytes: 1, vsftpd: "", service: "", shared: false, other: None }
+    }
+}
+
 /// A client at work.
 pub struct Work {
     pub process: Process,
@@ -46,11 +67,12 @@ pub struct Work {
 impl World {
     /// Lays it out, with a file of this many megabytes; `vsftpd` goes into both configurations.
     pub fn lay(scene: &Scene, megabytes: u64, vsftpd: &str) -> Result<World> {
-        World::lay_with(scene, megabytes, vsftpd, "")
+        World::lay_as(scene, &Layout { megabytes, vsftpd, ..Layout::default() })
     }
 
-    /// The same, with more lines for the servers' service.
-    pub fn lay_with(scene: &Scene, megabytes: u64, vsftpd: &str, service: &str) -> Result<World> {
+    /// Lays it out.
+    pub fn lay_as(scene: &Scene, layout: &Layout<'_>) -> Result<World> {
+        let Layout { megabytes, vsftpd, service, shared, other } = *layout;
         daemon::programs()?;
         let topology = Topology::build(&[("client", 1), ("a", 1), ("b", 1)])?;
         topology.shape(CLIENT, 0, Shape::of(200, 20))?;
@@ -59,13 +81,13 @@ impl World {
         let (mut servers, mut ftp) = (Vec::new(), Vec::new());
         for (place, &name) in NAMES.iter().enumerate() {
             let host = &topology.hosts[place + 1];
-            let one = Vsftpd::start(scene, &format!("vsftpd-{name}"), &host.namespace, vsftpd)?;
-            payload.link(&one.root.join("big"))?;
-            let names = one.root.join("names");
-            std::fs::create_dir(&names)?;
-            for number in 0..LISTED {
-                std::fs::File::create(names.join(listed(number)))?;
+            let owner = if shared { NAMES[0] } else { name };
+            let root = scene.subdir(&format!("vsftpd-{owner}-root"))?;
+            let called = format!("vsftpd-{name}");
+            if owner == name {
+                furnish(&root, &payload)?;
             }
+            let one = Vsftpd::start_at(scene, &called, &host.namespace, root, vsftpd)?;
             one.close_root()?;
             let tables = format!(
                 "\n[[service]]\nname = {SERVICE:?}\nkind = \"ftp\"\n\
@@ -76,9 +98,13 @@ impl World {
             servers.push(server);
             ftp.push(one);
         }
-        let all = servers.iter().map(|s| (s.name.clone(), s.address.clone(), s.key.clone()));
+        let all: Vec<_> =
+            servers.iter().map(|s| (s.name.clone(), s.address.clone(), s.key.clone())).collect();
         let route = format!("{HOST}:21");
-        let wanted = [Wanted { name: SERVICE, route: &route, servers: all.collect() }];
+        let mut wanted = vec![Wanted { name: SERVICE, route: &route, servers: all.clone() }];
+        if let Some((name, route)) = other {
+            wanted.push(Wanted { name, route, servers: all });
+        }
         let broker = Broker::start(scene, &topology.hosts[CLIENT].namespace, &wanted, "")?;
         Ok(World { broker, servers, ftp, topology, payload })
     }
@@ -92,6 +118,18 @@ impl World {
         operation: Operation,
         number: usize,
     ) -> Result<Work> {
+        self.start_after(scene, client, (mode, operation), number, Duration::ZERO)
+    }
+
+    /// The same; it does nothing for a while after its login.
+    pub fn start_after(
+        &self,
+        scene: &Scene,
+        client: Client,
+        (mode, operation): (Mode, Operation),
+        number: usize,
+        idle: Duration,
+    ) -> Result<Work> {
         let dir = scene.subdir(&format!("{}-{number}", client.name()))?;
         let local = match (client, operation) {
             (Client::Ncftp, Operation::Retr) => dir.join("big"),
@@ -103,7 +141,9 @@ impl World {
             }
             _ => dir.join("got"),
         };
-        let plan = client.plan(&self.broker, mode, operation, &local)?;
+        let (account, idle) = (ANONYMOUS, idle.as_secs());
+        let order = Order { account, mode, operation, local: &local, idle };
+        let plan = client.plan(Some(&self.broker), &order)?;
         let process = plan.start(scene, Some(&self.topology.hosts[CLIENT].namespace))?;
         Ok(Work { process, client, operation, local })
     }
@@ -184,6 +224,17 @@ impl Outcome {
         ensure!(self.right && self.told, "right: {}, told: {}: {tail}", self.right, self.told);
         Ok(())
     }
+}
+
+/// Puts in what is got and listed.
+fn furnish(root: &Path, payload: &Payload) -> Result<()> {
+    payload.link(&root.join("big"))?;
+    let names = root.join("names");
+    std::fs::create_dir(&names)?;
+    for number in 0..LISTED {
+        std::fs::File::create(names.join(listed(number)))?;
+    }
+    Ok(())
 }
 
 fn listed(number: usize) -> String {

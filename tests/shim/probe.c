@@ -12,6 +12,9 @@ static void names(void) {
     SAY("lengths %d %d families %d %d", la, lb, a.sin_family, b.sin_family);
     SAY("peer is target %d", !memcmp(&b, &target, sizeof b));
     SAY("accept saw getsockname %d", !memcmp(&a, &c, sizeof a));
+    lc = sizeof c;
+    CALL(getpeername(server, (void *)&c, &lc));
+    SAY("the server's peer is the client %d", !memcmp(&a, &c, sizeof a));
     char small[4];
     socklen_t ls = sizeof small;
     CALL(getsockname(client, (void *)small, &ls));

@@ -104,6 +104,7 @@ pub async fn serve(dir: &Path, rules: Rules) -> io::Result<()> {
                 let host = at.and_then(|at| rules.hosts.get(at));
                 request.answer(host.map(|(host, _)| host.clone()));
             }
+            Request::Accepted(request) => request.answer(None),
             Request::Passed(connect) => {
                 rules.passed.lock().expect("nobody panics").push(connect.passed.why);
             }

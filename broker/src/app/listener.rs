@@ -24,7 +24,8 @@ use tracing::{debug, warn};
 
 use super::socket::comm;
 use super::socket_state::SocketStates;
-use super::{AppInfo, AppSocket, NameRequest, PassedConnect, Request, ResolveRequest};
+use super::{AcceptedRequest, AppInfo, AppSocket, NameRequest, PassedConnect};
+use super::{Request, ResolveRequest};
 
 /// How long a connection may take to say what it is for.
 const FIRST_MESSAGE: Duration = Duration::from_secs(3);
@@ -270,6 +271,11 @@ impl Porter {
                 // An ending broker has nobody left to tell.
                 drop(told);
                 Reply::Done
+            }
+            Asked::Accepted(accepted) => {
+                let (reply, answer) = oneshot::channel();
+                let request = Request::Accepted(AcceptedRequest { accepted, reply });
+                Reply::Peer(self.ask(request, answer).await.flatten())
             }
             Asked::Hello => Reply::Hello { pid: std::process::id() },
             Asked::Open(_) => Reply::SocketState(SocketState::Unknown),

@@ -20,5 +20,5 @@ mod tests;
 
 pub use listener::{BindError, Counters, Listener};
 pub use publish::publish_routes;
-pub use request::{NameRequest, PassedConnect, Request, ResolveRequest};
+pub use request::{AcceptedRequest, NameRequest, PassedConnect, Request, ResolveRequest};
 pub use socket::{AppEnd, AppInfo, AppSocket, Shut};

@@ -1,8 +1,8 @@
 //! What the broker is asked for, one value per question.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use stp_proto::local::wire::{Passed, Resolved};
+use stp_proto::local::wire::{Accepted, Passed, Resolved};
 use tokio::sync::oneshot;
 
 use super::{AppInfo, AppSocket};
@@ -18,6 +18,8 @@ pub enum Request {
     Name(NameRequest),
     /// A routed connect went to the kernel; nothing is to be answered.
     Passed(PassedConnect),
+    /// A connection that the app has accepted from this machine.
+    Accepted(AcceptedRequest),
 }
 
 /// A routed connect that went to the kernel.
@@ -60,5 +62,20 @@ impl NameRequest {
     /// Answers, with nothing when the address was never given out.
     pub fn answer(self, host: Option<String>) {
         let _nobody_waits = self.reply.send(host);
+    }
+}
+
+/// A connection that the app has accepted, and wants to know the peer of.
+#[derive(Debug)]
+pub struct AcceptedRequest {
+    /// Its ends.
+    pub accepted: Accepted,
+    pub(super) reply: oneshot::Sender<Option<SocketAddr>>,
+}
+
+impl AcceptedRequest {
+    /// Answers, with nothing when it is as the kernel says.
+    pub fn answer(self, peer: Option<SocketAddr>) {
+        let _nobody_waits = self.reply.send(peer);
     }
 }

@@ -1,9 +1,15 @@
-//! Reaching a listener of an app: only one that is the app's own, on this machine (R93).
+//! Reaching a listener of an app: only one that is the app's own, on this machine. The app sees the
+//! connection come from its server (R93).
 
+use std::collections::HashMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use stp_proto::group::seen_from;
+use stp_proto::local::wire::Accepted;
 use tokio::net::{TcpSocket, TcpStream};
 
 /// A listener on this machine answers at once, or not at all.
@@ -19,34 +25,67 @@ struct Listening {
     inode: u64,
 }
 
-/// Connects to the listener of this process. Programs check where such a connection comes from: it
-/// comes from `peer` if that is an address of this machine, as virtual ones are.
-///
-/// # Errors
-/// Says why not.
-pub async fn reach(pid: i32, address: SocketAddr, peer: IpAddr) -> Result<TcpStream, String> {
-    let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-    belongs(pid, address)?;
-    let peer = Some(peer.to_canonical()).filter(|peer| peer.is_ipv4() == address.is_ipv4());
-    let connecting = async {
-        if let Some(peer) = peer
-            && let Ok(stream) = connect(address, peer).await
-        {
-            return Ok(stream);
-        }
-        TcpStream::connect(address).await
-    };
-    let stream = tokio::time::timeout(CONNECT_MAX, connecting).await;
-    let stream = stream.map_err(|_| "it does not answer".to_owned())?;
-    let stream = stream.map_err(|error| error.to_string())?;
-    stream.set_nodelay(true).map_err(|error| error.to_string())?;
-    Ok(stream)
+/// The connections to listeners of apps, and where the apps see them come from.
+#[derive(Debug, Default)]
+pub struct Reached {
+    /// By the ends of each, this machine's and the app's.
+    seen: Mutex<HashMap<(SocketAddr, SocketAddr), SocketAddr>>,
 }
 
-async fn connect(address: SocketAddr, from: IpAddr) -> std::io::Result<TcpStream> {
-    let socket = if from.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.bind(SocketAddr::new(from, 0))?;
-    socket.connect(address).await
+/// A connection to a listener.
+#[derive(Debug)]
+pub struct ToListener {
+    /// It.
+    pub stream: TcpStream,
+    _known: Known,
+}
+
+/// The app is told who its peer is for as long as this lives.
+#[derive(Debug)]
+struct Known {
+    all: Arc<Reached>,
+    ends: (SocketAddr, SocketAddr),
+}
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        self.all.seen.lock().remove(&self.ends);
+    }
+}
+
+impl Reached {
+    /// Connects to the listener of this process, as `peer`, which its lead is connected to. The
+    /// connection comes from the listener's own address: the shim asks about no other.
+    ///
+    /// # Errors
+    /// Says why not.
+    pub async fn reach(
+        self: &Arc<Self>,
+        pid: i32,
+        address: SocketAddr,
+        peer: SocketAddr,
+    ) -> Result<ToListener, String> {
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        belongs(pid, address)?;
+        let to_text = |error: std::io::Error| error.to_string();
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+        let socket = socket.map_err(to_text)?;
+        socket.bind(SocketAddr::new(address.ip(), 0)).map_err(to_text)?;
+        let ends = (socket.local_addr().map_err(to_text)?, address);
+        self.seen.lock().insert(ends, seen_from(peer));
+        let known = Known { all: Arc::clone(self), ends };
+        let stream = tokio::time::timeout(CONNECT_MAX, socket.connect(address)).await;
+        let stream = stream.map_err(|_| "it does not answer".to_owned())?.map_err(to_text)?;
+        stream.set_nodelay(true).map_err(to_text)?;
+        Ok(ToListener { stream, _known: known })
+    }
+
+    /// Where an app sees a connection come from that it has accepted, if it is one of these.
+    #[must_use]
+    pub fn seen(&self, accepted: &Accepted) -> Option<SocketAddr> {
+        let plain = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
+        self.seen.lock().get(&(plain(accepted.from), plain(accepted.to))).copied()
+    }
 }
 
 fn belongs(pid: i32, address: SocketAddr) -> Result<(), String> {
@@ -138,6 +177,27 @@ mod tests {
         assert!(belongs(pid, "127.0.0.1:21".parse().unwrap()).unwrap_err().contains("system"));
         let far = belongs(pid, "192.0.2.77:4000".parse().unwrap()).unwrap_err();
         assert!(far.contains("no address of this machine"), "{far}");
+    }
+
+    /// R93.
+    #[tokio::test]
+    async fn an_app_sees_its_server_for_as_long_as_it_is_connected() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = listener.local_addr().unwrap();
+        let (all, pid) = (Arc::new(Reached::default()), std::process::id().cast_signed());
+        let reached = all.reach(pid, to, "198.18.0.7:21".parse().unwrap()).await.unwrap();
+        let (stream, from) = listener.accept().await.unwrap();
+        let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped().into();
+        let mapped = Accepted {
+            from: SocketAddr::new(mapped, from.port()),
+            to: SocketAddr::new(mapped, to.port()),
+        };
+        for accepted in [Accepted { from, to }, mapped] {
+            assert_eq!(all.seen(&accepted), Some("198.18.0.7:20".parse().unwrap()));
+        }
+        assert_eq!(all.seen(&Accepted { from: to, to: from }), None);
+        drop((reached, stream));
+        assert_eq!(all.seen(&Accepted { from, to }), None);
     }
 
     #[test]

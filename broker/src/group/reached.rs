@@ -11,10 +11,12 @@ use stp_proto::session::{Event, Session, ShutNear};
 use stp_proto::time::Instant;
 use tokio::net::TcpStream;
 
+use super::listener::ToListener;
+
 /// The app, behind its listener.
 pub struct ReachedNear {
     /// There until it is reset.
-    stream: Option<TcpStream>,
+    reached: Option<ToListener>,
     /// The end was told; until then a close is an abort.
     fin: bool,
     /// There is no app: the server is told as soon as the session is there.
@@ -25,19 +27,23 @@ pub struct ReachedNear {
 impl ReachedNear {
     /// Around a connection to it.
     #[must_use]
-    pub fn new(stream: TcpStream) -> ReachedNear {
-        ReachedNear { stream: Some(stream), fin: false, unreached: false, established: false }
+    pub fn new(reached: ToListener) -> ReachedNear {
+        ReachedNear { reached: Some(reached), fin: false, unreached: false, established: false }
     }
 
     /// Instead of one that could not be made: its session ends with an error.
     #[must_use]
     pub fn unreached() -> ReachedNear {
-        ReachedNear { stream: None, fin: false, unreached: true, established: false }
+        ReachedNear { reached: None, fin: false, unreached: true, established: false }
+    }
+
+    fn stream(&self) -> Option<&TcpStream> {
+        self.reached.as_ref().map(|reached| &reached.stream)
     }
 }
 
-fn abort(stream: TcpStream) {
-    if let Err(error) = set_socket_linger(&stream, Some(Duration::ZERO)) {
+fn abort(reached: ToListener) {
+    if let Err(error) = set_socket_linger(&reached.stream, Some(Duration::ZERO)) {
         tracing::trace!(%error, "the app has gone already");
     }
 }
@@ -47,11 +53,11 @@ impl Near for ReachedNear {
         if self.unreached && self.established {
             return Poll::Ready(());
         }
-        self.stream.as_ref().map_or(Poll::Pending, |stream| stream.poll_read_ready(cx).map(drop))
+        self.stream().map_or(Poll::Pending, |stream| stream.poll_read_ready(cx).map(drop))
     }
 
     fn poll_writable(&mut self, _now: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        self.stream.as_ref().map_or(Poll::Pending, |stream| stream.poll_write_ready(cx).map(drop))
+        self.stream().map_or(Poll::Pending, |stream| stream.poll_write_ready(cx).map(drop))
     }
 
     fn pull(&mut self, now: Instant, session: &mut Session) -> io::Result<Pulled> {
@@ -59,7 +65,7 @@ impl Near for ReachedNear {
             self.unreached = false;
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
-        let Some(stream) = &self.stream else { return Err(io::ErrorKind::WouldBlock.into()) };
+        let Some(stream) = self.stream() else { return Err(io::ErrorKind::WouldBlock.into()) };
         let mut ended = false;
         let taken = session.fill(now, |slices: &mut [IoSliceMut<'_>]| {
             let read = stream.try_read_vectored(slices)?;
@@ -79,21 +85,21 @@ impl Near for ReachedNear {
         session: &mut Session,
         arrived: &[&[u8]],
     ) -> io::Result<usize> {
-        session.deliver(now, arrived, |slices| match &self.stream {
+        session.deliver(now, arrived, |slices| match self.stream() {
             Some(stream) => stream.try_write_vectored(slices),
             None => Err(io::ErrorKind::BrokenPipe.into()),
         })
     }
 
     fn shut(&mut self, _now: Instant, how: ShutNear) {
-        match (how, &self.stream) {
-            (ShutNear::Fin, Some(stream)) => {
+        match (how, &self.reached) {
+            (ShutNear::Fin, Some(reached)) => {
                 self.fin = true;
-                if let Err(error) = rustix::net::shutdown(stream, Shutdown::Write) {
+                if let Err(error) = rustix::net::shutdown(&reached.stream, Shutdown::Write) {
                     tracing::trace!(%error, "the app has gone already");
                 }
             }
-            (ShutNear::Reset { .. }, Some(_)) => self.stream.take().into_iter().for_each(abort),
+            (ShutNear::Reset { .. }, Some(_)) => self.reached.take().into_iter().for_each(abort),
             (_, None) => {}
         }
     }
@@ -107,9 +113,9 @@ impl Drop for ReachedNear {
     /// Without an orderly end the app sees an abort: the end of a file is told by the end of this.
     fn drop(&mut self) {
         if !self.fin
-            && let Some(stream) = self.stream.take()
+            && let Some(reached) = self.reached.take()
         {
-            abort(stream);
+            abort(reached);
         }
     }
 }

@@ -42,6 +42,8 @@ pub enum Request<'a> {
     Linger(Cookie, bool),
     /// A routed connect that went to the kernel instead of a session.
     Passed(Passed),
+    /// Where a connection comes from that the app has accepted from this machine.
+    Accepted(Accepted),
     /// Is a broker there, and of which version.
     Hello,
 }
@@ -53,6 +55,15 @@ pub struct Passed {
     pub destination: SocketAddr,
     /// Why there is no session.
     pub why: PassedWhy,
+}
+
+/// The two ends of a connection that the app has accepted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Accepted {
+    /// The other end, as the kernel has it.
+    pub from: SocketAddr,
+    /// The app's end.
+    pub to: SocketAddr,
 }
 
 /// Why a routed connect went to the kernel.
@@ -135,6 +146,8 @@ pub enum Reply<'a> {
     SocketState(SocketState),
     /// To [`Request::Linger`] and [`Request::Passed`].
     Done,
+    /// To [`Request::Accepted`]: the peer that the app should see; none if the kernel's is right.
+    Peer(Option<SocketAddr>),
     /// To [`Request::Hello`]: process id of the broker.
     Hello {
         /// The broker's process id.
@@ -147,9 +160,9 @@ pub enum Reply<'a> {
 pub enum Resolved {
     /// The virtual addresses that stand for it.
     Virtual {
-        /// For IPv4 and for unspecified families.
+        /// For IPv4, and the first one for unspecified families.
         v4: Ipv4Addr,
-        /// For programs that ask for IPv6 only.
+        /// For IPv6, and the second one for unspecified families.
         v6: Option<Ipv6Addr>,
     },
     /// No route for it: ask the system.
@@ -206,6 +219,7 @@ const SOCKET_STATE: u8 = 4;
 const LINGER: u8 = 5;
 const HELLO: u8 = 6;
 const PASSED: u8 = 7;
+const ACCEPTED: u8 = 8;
 const REPLY: u8 = 0x80;
 
 /// A message in a fixed buffer.
@@ -290,6 +304,10 @@ impl<'a> Request<'a> {
                 out.address(&passed.destination);
                 out.u8(passed.why.to_number());
             }),
+            Request::Accepted(accepted) => Message::build(ACCEPTED, |out| {
+                out.address(&accepted.from);
+                out.address(&accepted.to);
+            }),
             Request::Hello => Message::build(HELLO, |_| {}),
         }
     }
@@ -315,6 +333,10 @@ impl<'a> Request<'a> {
                 .zip(reader.u8())
                 .map(|(cookie, on)| Request::Linger(Cookie(cookie), on != 0)),
             PASSED => Passed::read(&mut reader).map(Request::Passed),
+            ACCEPTED => reader
+                .address()
+                .zip(reader.address())
+                .map(|(from, to)| Request::Accepted(Accepted { from, to })),
             HELLO => Some(Request::Hello),
             other => return Err(WireError::Kind(other)),
         };
@@ -423,6 +445,11 @@ impl<'a> Reply<'a> {
                 out.u32(second);
             }),
             Reply::Done => Message::build(REPLY | LINGER, |_| {}),
+            Reply::Peer(peer) => Message::build(REPLY | ACCEPTED, |out| {
+                if let Some(peer) = peer {
+                    out.address(peer);
+                }
+            }),
             Reply::Hello { pid } => Message::build(REPLY | HELLO, |out| out.u32(*pid)),
         }
     }
@@ -442,6 +469,8 @@ impl<'a> Reply<'a> {
             }
             SOCKET_STATE => SocketState::read(&mut reader).map(Reply::SocketState),
             LINGER => Some(Reply::Done),
+            ACCEPTED if content.is_empty() => Some(Reply::Peer(None)),
+            ACCEPTED => reader.address().map(|peer| Reply::Peer(Some(peer))),
             HELLO => reader.u32().map(|pid| Reply::Hello { pid }),
             _ => return Err(WireError::Kind(kind)),
         };
@@ -526,6 +555,10 @@ mod tests {
                 destination: "[2001:db8::1]:22".parse().unwrap(),
                 why: PassedWhy::SourceAddress,
             }),
+            Request::Accepted(Accepted {
+                from: "127.0.0.1:40000".parse().unwrap(),
+                to: "[::1]:40001".parse().unwrap(),
+            }),
             Request::Hello,
         ]
     }
@@ -549,6 +582,9 @@ mod tests {
             Reply::SocketState(SocketState::Reset(104)),
             Reply::SocketState(SocketState::Closed),
             Reply::Done,
+            Reply::Peer(None),
+            Reply::Peer(Some("198.18.0.1:20".parse().unwrap())),
+            Reply::Peer(Some("[fd00::1]:20".parse().unwrap())),
             Reply::Hello { pid: 1 },
         ]
     }

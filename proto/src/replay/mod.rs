@@ -9,6 +9,7 @@
 //! Deliberately not here: sockets, tickets' seals.
 
 mod again;
+mod digest;
 pub mod ftp;
 pub mod http;
 mod no_replay;

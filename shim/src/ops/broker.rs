@@ -2,11 +2,11 @@
 //! descriptor at any time.
 
 use core::ffi::CStr;
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use stp_proto::local::Cookie;
 use stp_proto::local::wire::{
-    HOST_BYTES_MAX, MESSAGE_BYTES_MAX, Passed, Reply, Request, Resolved, SocketState,
+    Accepted, HOST_BYTES_MAX, MESSAGE_BYTES_MAX, Passed, Reply, Request, Resolved, SocketState,
 };
 
 use crate::raw::{self, Errno, Fd, Result};
@@ -153,6 +153,15 @@ impl Host {
     pub fn as_c_str(&self) -> &CStr {
         CStr::from_bytes_until_nul(&self.0).unwrap_or_default()
     }
+}
+
+/// Who stands behind a connection that the program has accepted from this machine; nothing if the
+/// broker has not made it.
+pub fn peer_of(accepted: Accepted) -> Option<SocketAddr> {
+    ask(&Request::Accepted(accepted), STATE_SECONDS, |reply| match reply {
+        Reply::Peer(peer) => peer,
+        _ => None,
+    })
 }
 
 /// Tells the broker of a routed connect that goes to the kernel, and why.

@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use stp_proto::local::path::{LocalPath, PATH_BYTES_MAX, SOCKET_FILE, Surroundings};
 use stp_proto::local::socket_name::SocketName;
 use stp_proto::local::wire::{
-    HOST_BYTES_MAX, MESSAGE_BYTES_MAX, Open, OpenFlags, Passed, PassedWhy, Reply, Request, Resolve,
-    Resolved, SocketState,
+    Accepted, HOST_BYTES_MAX, MESSAGE_BYTES_MAX, Open, OpenFlags, Passed, PassedWhy, Reply,
+    Request, Resolve, Resolved, SocketState,
 };
 use stp_proto::local::{Cookie, Family};
 
@@ -68,7 +68,7 @@ fn family(draw: &mut Draw<'_>) -> Family {
 
 fn make_request<'a>(draw: &mut Draw<'_>, host: &'a str) -> Option<Request<'a>> {
     let cookie = Cookie(draw.array());
-    Some(match draw.below(7) {
+    Some(match draw.below(8) {
         0 => Request::Open(Open {
             cookie,
             family: family(draw),
@@ -92,12 +92,13 @@ fn make_request<'a>(draw: &mut Draw<'_>, host: &'a str) -> Option<Request<'a>> {
             destination: draw.scoped_address(),
             why: draw.pick(&[PassedWhy::TooManyReferences, PassedWhy::Interface]),
         }),
+        6 => Request::Accepted(Accepted { from: draw.scoped_address(), to: draw.scoped_address() }),
         _ => Request::Hello,
     })
 }
 
 fn make_reply<'a>(draw: &mut Draw<'_>, host: &'a str) -> Reply<'a> {
-    match draw.below(5) {
+    match draw.below(6) {
         0 => {
             let v4 = Ipv4Addr::from(draw.array());
             let v6 = draw.bool().then(|| Ipv6Addr::from(draw.array::<16>()));
@@ -119,6 +120,7 @@ fn make_reply<'a>(draw: &mut Draw<'_>, host: &'a str) -> Reply<'a> {
             ]))
         }
         3 => Reply::Done,
+        4 => Reply::Peer(draw.bool().then(|| draw.scoped_address())),
         _ => Reply::Hello { pid: draw.u32() },
     }
 }

@@ -130,12 +130,19 @@ impl Login {
         rest.and_then(|command| command.text().parse().ok())
     }
 
-    /// Files move byte by byte (TYPE I), so that positions and sizes can be compared.
+    /// Files move byte by byte (TYPE I, in the mode and structure of the beginning), so that
+    /// positions and sizes can be compared.
     #[must_use]
     pub fn is_binary(&self) -> bool {
+        self.is_set_to("TYPE", 'I') == Some(true)
+            && self.is_set_to("MODE", 'S').unwrap_or(true)
+            && self.is_set_to("STRU", 'F').unwrap_or(true)
+    }
+
+    fn is_set_to(&self, verb: &str, letter: char) -> Option<bool> {
         let all = self.settings.iter().map(|said| Command::new(said.0.clone(), 0));
-        let of_type = all.into_iter().find(|command| command.verb == "TYPE");
-        of_type.is_some_and(|command| command.text().to_ascii_uppercase().starts_with('I'))
+        let found = all.into_iter().find(|command| command.verb == verb)?;
+        Some(found.text().to_ascii_uppercase().starts_with(letter))
     }
 
     /// The server has taken a command with this answer.

@@ -6,7 +6,7 @@
 //! where data connections are agreed upon (so that they become sessions), remembers how the login
 //! came about, and says what another server has to know ([`Exchange`]). A data connection that was
 //! cut is continued by asking for the whole file again and comparing what the client has already
-//! ([`Resumption`]).
+//! ([`Resumption`]); an upload by reading back what is proven to be in the file ([`Upload`]).
 //!
 //! **Invariants:** a client is told of success only after all bytes and the end of its data
 //! connection have arrived there; every reply is given once.
@@ -22,7 +22,9 @@ mod place;
 mod reply;
 mod resumption;
 mod state;
+mod stored;
 mod text;
+mod upload;
 
 #[cfg(test)]
 mod tests;
@@ -35,3 +37,5 @@ pub use place::{Family, Place, port_of_reply};
 pub use reply::{REPLY_MAX, Replies, Reply};
 pub use resumption::Resumption;
 pub use state::{ControlState, DataState, Exchange, Running, Waiting};
+pub use stored::{File, Stored};
+pub use upload::{Continuation, Look, Upload};

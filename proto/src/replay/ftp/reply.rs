@@ -37,6 +37,21 @@ impl Reply {
         self.code >= 400
     }
 
+    /// The size of a file that it says (213, RFC 3659).
+    #[must_use]
+    pub fn size(&self) -> Option<u64> {
+        let text = String::from_utf8_lossy(&self.bytes);
+        text.strip_prefix("213 ")?.trim().parse().ok()
+    }
+
+    /// The name of the file that a server has chosen for STOU (RFC 1123, 4.1.2.9).
+    #[must_use]
+    pub fn file_name(&self) -> Option<Vec<u8>> {
+        let name = self.bytes.get(3..)?.strip_prefix(b" FILE: ")?;
+        let name = name.trim_ascii_end();
+        (!name.is_empty() && !name.contains(&b'\n')).then(|| name.to_vec())
+    }
+
     /// What its last line says, for people.
     #[must_use]
     pub fn text(&self) -> String {

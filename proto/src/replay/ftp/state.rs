@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::command::Transfer;
 use super::login::Login;
 use super::place::Family;
+use super::stored::{File, Stored};
 use super::text::latin;
 use crate::handle::Handle;
 
@@ -16,7 +17,7 @@ use crate::handle::Handle;
 pub enum Exchange {
     /// A control connection.
     Control(Box<ControlState>),
-    /// A data connection on which something is sent to the client.
+    /// A data connection.
     Data(Box<DataState>),
 }
 
@@ -72,9 +73,12 @@ pub struct Running {
     /// Where in the file it began (REST).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rest: Option<u64>,
+    /// The file that an upload makes; none for others, and if nobody could go on with it elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<File>,
 }
 
-/// What another server needs to go on with a transfer to the client.
+/// What another server needs to go on with a transfer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataState {
@@ -82,6 +86,9 @@ pub struct DataState {
     pub login: Login,
     /// What is sent.
     pub running: Running,
+    /// Of an upload, what is proven to be in the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored: Option<Stored>,
 }
 
 /// A token as 32 hexadecimal digits.

@@ -157,10 +157,65 @@ fn an_upload_ends_with_the_servers_word_or_with_an_error() {
     let token = token(&control);
     control.data(token, DataNews::Delivered);
     assert_eq!(text(&mut control), "C:226 stored\r\n");
+    // Without its server the data side tries by itself; what becomes of that is told.
+    for (news, told) in [(DataNews::Delivered, "C:226 "), (DataNews::Failed, "[drop] C:426 ")] {
+        started(&mut control, "STOR up");
+        control.server_lost();
+        assert_eq!(text(&mut control), "hang up\nLost\n");
+        let token = self::token(&control);
+        control.data(token, news);
+        let said = text(&mut control);
+        assert!(said.starts_with(told), "{said}");
+        control.server_ready(false);
+    }
+    // A server that has a word to say is believed.
+    started(&mut control, "STOR up");
+    assert_eq!(hear(&mut control, "452 disk full"), "Failed\nC:452 disk full\r\n");
+    // Nobody could tell how much of it is there.
+    say(&mut control, "TYPE A");
+    hear(&mut control, "200 text");
     started(&mut control, "STOR up");
     control.server_lost();
     let said = text(&mut control);
     assert!(said.contains("Failed\n") && said.contains("C:426 "), "{said}");
+}
+
+/// The file that the transfer under way makes, as its first ticket has it.
+fn file_of(control: &mut Control) -> Option<super::File> {
+    let state = answers(control).remove(0).state.unwrap();
+    state.running.unwrap().file
+}
+
+#[test]
+fn only_a_file_that_comes_whole_from_the_client_can_be_gone_on_with() {
+    let file = |name: &str| Some(super::File { name: name.into() });
+    let mut control = logged_in();
+    // What was there before is not the client's.
+    for (size, whole) in [("213 700", false), ("550 none", true), ("500 what", false)] {
+        say(&mut control, "EPSV");
+        say(&mut control, "APPE up");
+        hear(&mut control, "227 x (10,9,8,7,4,1)");
+        control.connected(true);
+        assert_eq!(text(&mut control), "S:SIZE up\r\n");
+        assert_eq!(hear(&mut control, size), "S:APPE up\r\n");
+        control.server(b"150 go\r\n");
+        assert_eq!(file_of(&mut control), file("up").filter(|_| whole), "{size}");
+        let token = token(&control);
+        control.data(token, DataNews::Delivered);
+        hear(&mut control, "226 done");
+    }
+    for (first, named) in [("150 FILE: up.1", file("up.1")), ("150 go", None)] {
+        say(&mut control, "EPSV");
+        say(&mut control, "STOU");
+        hear(&mut control, "227 x (10,9,8,7,4,1)");
+        control.connected(true);
+        text(&mut control);
+        control.server(format!("{first}\r\n").as_bytes());
+        assert_eq!(file_of(&mut control), named);
+        let token = token(&control);
+        control.data(token, DataNews::Delivered);
+        hear(&mut control, "226 done");
+    }
 }
 
 #[test]
@@ -342,7 +397,7 @@ fn another_server_goes_on_where_the_ticket_stands() {
 }
 
 #[test]
-fn an_upload_is_not_continued_elsewhere() {
+fn an_upload_goes_on_elsewhere_if_its_data_do_and_nobody_said_that_they_cannot() {
     let mut control = logged_in();
     say(&mut control, "EPSV");
     say(&mut control, "STOR up");
@@ -353,8 +408,18 @@ fn an_upload_is_not_continued_elsewhere() {
     let answer = answers(&mut control).remove(0);
     let state = answer.state.unwrap();
     assert!(Resumption::make(&state.login, state.running.as_ref().unwrap()).is_none());
-    let fresh = Control::new([127, 192, 0, 5].into(), Handle([9; 16]), false);
-    let mut other = fresh.restored(&state, answer.covers, 13).unwrap();
+    let fresh = || Control::new([127, 192, 0, 5].into(), Handle([9; 16]), false);
+    for (news, told) in [(DataNews::Delivered, "C:226 "), (DataNews::Failed, "[drop] C:426 ")] {
+        let mut other = fresh().restored(&state, answer.covers, 13).unwrap();
+        assert_eq!(text(&mut other), "expect\nbegin false\n");
+        other.data(token(&control), news);
+        let said = text(&mut other);
+        assert!(said.starts_with(told), "{said}");
+    }
+    control.data(token(&control), DataNews::Fixed);
+    let answer = answers(&mut control).remove(0);
+    assert!(answer.bytes.is_empty(), "only a ticket");
+    let mut other = fresh().restored(&answer.state.unwrap(), answer.covers, 0).unwrap();
     assert!(text(&mut other).contains("Failed\n[drop] C:426 "));
 }
 
@@ -372,6 +437,7 @@ fn a_transfer_is_asked_for_as_it_was() {
         command: b"RETR f".to_vec(),
         transfer: Transfer::Down,
         rest: Some(5),
+        file: None,
     };
     let plan = Resumption::make(&login, &running).unwrap();
     let lines: Vec<_> = plan.login.iter().map(|step| step.line.clone()).collect();

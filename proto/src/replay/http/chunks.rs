@@ -8,10 +8,9 @@
 //! The base carries the digest of the body before it, and the broker digests the stream behind it;
 //! both together prove the whole prefix, and the broker needs to know nothing of chunks.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde::{Deserialize, Serialize};
 
+use crate::replay::digest::{self, Digest};
 use crate::seam::{BLOCK, Seam, SeamProof};
 
 /// Body bytes of a chunk, unless the base or the end of the body says otherwise.
@@ -31,9 +30,6 @@ pub struct Base {
     #[serde(with = "digest")]
     pub digest: Digest,
 }
-
-/// Of a body in blocks of 64 KiB: the last whole block, what follows it, and the chain.
-pub type Digest = (u128, u128, [u8; 32]);
 
 impl Base {
     /// Before the first byte of a body, which is at this down position.
@@ -157,30 +153,6 @@ impl Cutter {
         }
         out.extend_from_slice(b"0\r\n");
         out.extend_from_slice(trailers);
-    }
-}
-
-mod digest {
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    use super::{Digest, Engine, STANDARD_NO_PAD};
-
-    pub fn serialize<S: Serializer>(digest: &Digest, serializer: S) -> Result<S::Ok, S::Error> {
-        let (last, partial, chain) = digest;
-        let bytes = [&last.to_be_bytes()[..], &partial.to_be_bytes(), chain].concat();
-        serializer.serialize_str(&STANDARD_NO_PAD.encode(bytes))
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let bytes = STANDARD_NO_PAD.decode(text).map_err(D::Error::custom)?;
-        let bytes: [u8; 64] = bytes.try_into().map_err(|_| D::Error::custom("not 64 bytes"))?;
-        let mut parts = ([0; 16], [0; 16], [0; 32]);
-        parts.0.copy_from_slice(&bytes[..16]);
-        parts.1.copy_from_slice(&bytes[16..32]);
-        parts.2.copy_from_slice(&bytes[32..]);
-        Ok((u128::from_be_bytes(parts.0), u128::from_be_bytes(parts.1), parts.2))
     }
 }
 

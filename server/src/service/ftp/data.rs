@@ -8,10 +8,11 @@ use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use stp_drive::{Near, Pulled};
-use stp_proto::replay::ftp::{self, DataNews, DataState, Reply, Transfer, Verdict};
+use stp_proto::replay::ftp::{self, DataNews, DataState, Look, Reply, Transfer, Verdict};
 use stp_proto::replay::http::{Waiting, copy};
 use stp_proto::replay::{Again, Exchange};
 use stp_proto::seam::{BLOCK, Seam};
@@ -19,8 +20,9 @@ use stp_proto::session::{ClosedWhy, Event, Session, ShutNear, TicketOffer, code}
 use stp_proto::time::Instant;
 use tokio::time::Interval;
 
-use super::connection::LOOK_EVERY;
+use super::connection::{Connection, LOOK_EVERY};
 use super::resume::{Resumed, resume_patiently};
+use super::upload::Upward;
 use super::{Groups, Slot};
 use crate::service::join::JoinError;
 use crate::service::upstream::Upstream;
@@ -28,7 +30,7 @@ use crate::service::watch;
 use crate::ticket::{Mint, Seal};
 
 type Resuming = Pin<Box<dyn Future<Output = Result<Resumed, JoinError>> + Send>>;
-type Finishing = Pin<Box<dyn Future<Output = Result<Reply, JoinError>> + Send>>;
+type Finishing = Pin<Box<dyn Future<Output = Verdict> + Send>>;
 
 /// The near side of a data connection.
 pub struct Data {
@@ -38,6 +40,8 @@ pub struct Data {
     mint: Option<Mint>,
     /// What is transferred, once that is known.
     state: Option<DataState>,
+    /// An upload that can be gone on with on another connection.
+    upward: Option<Upward>,
     ticketed: bool,
     source: Option<Upstream>,
     resuming: Option<Resuming>,
@@ -72,6 +76,7 @@ impl Data {
             groups,
             mint,
             state: None,
+            upward: None,
             ticketed: false,
             source: None,
             resuming: None,
@@ -90,7 +95,7 @@ impl Data {
 
     /// One that was brought over from another server.
     pub fn resumed(mut self, state: DataState, resumed: Resumed) -> Self {
-        self.state = Some(state);
+        self.is_about(state);
         self.adopt(resumed);
         self
     }
@@ -100,20 +105,29 @@ impl Data {
         self.mint.is_some()
     }
 
+    /// What is transferred is known from here on.
+    fn is_about(&mut self, state: DataState) {
+        let file = state.running.file.as_ref();
+        self.upward = file.map(|file| Upward::new(self.address, &state.login, file));
+        self.state = Some(state);
+    }
+
     fn adopt(&mut self, resumed: Resumed) {
-        let Resumed { mut control, data, ahead, seam } = resumed;
+        let Resumed { control, data, ahead, seam } = resumed;
         self.source = Some(Upstream::Tcp(data));
-        self.finishing = Some(Box::pin(async move {
-            // What stands before the last reply says nothing.
-            loop {
-                let reply = control.reply_at_last().await?;
-                if !reply.is_preliminary() {
-                    return Ok(reply);
-                }
-            }
-        }));
-        (self.ahead, self.seam) = (ahead.into(), seam);
+        if let Some(upward) = &mut self.upward {
+            upward.reconnected(seam);
+            let (look, expected) = upward.last_look();
+            self.finishing = Some(Box::pin(finish_upload(control, look, expected)));
+        } else {
+            self.finishing = Some(Box::pin(finish_download(control)));
+            (self.ahead, self.seam) = (ahead.into(), seam);
+        }
         (self.ended, self.own) = (false, None);
+    }
+
+    fn has_room(&self) -> bool {
+        self.upward.as_ref().is_none_or(Upward::has_room)
     }
 
     fn is_upload(&self) -> bool {
@@ -141,6 +155,7 @@ impl Data {
         tracing::info!(why, "a transfer cannot go on");
         self.failed = true;
         self.resuming = None;
+        self.upward = None;
         if let Some(source) = self.source.take() {
             source.reset_on_close();
         }
@@ -151,18 +166,23 @@ impl Data {
         self.source = None;
         self.finishing = None;
         self.own = Some(Verdict::Lost);
-        let Some(state) = self.state.clone() else {
+        let Some(mut state) = self.state.clone() else {
             return self.fail("nothing is known of it");
         };
+        let mut at = self.seam.position();
         if state.running.transfer == Transfer::Up {
-            return self.fail("what was sent to the server is lost");
+            let Some(upward) = &mut self.upward else {
+                return self.fail("what was sent to the server is lost");
+            };
+            upward.disconnected();
+            (at, state.stored) = (upward.upload().covers(), Some(upward.upload().stored()));
         }
-        let at = self.seam.position();
         let Some(pause) = self.again.ask(at) else {
             return self.fail("the server breaks off at the same place");
         };
         tracing::info!(at, "the server broke a transfer off: asking for it again");
-        let (address, proof) = (self.address, (at > 0).then(|| self.seam.proof()));
+        let proof = (at > 0 && self.upward.is_none()).then(|| self.seam.proof());
+        let address = self.address;
         self.resuming = Some(Box::pin(resume_patiently(address, state, proof, pause)));
     }
 
@@ -185,20 +205,37 @@ impl Data {
             }
         }
         if let Some(finishing) = &mut self.finishing
-            && let Poll::Ready(last) = finishing.as_mut().poll(cx)
+            && let Poll::Ready(own) = finishing.as_mut().poll(cx)
         {
             self.finishing = None;
-            let done = last.as_ref().is_ok_and(Reply::is_done);
-            self.own = Some(if done { Verdict::Done } else { Verdict::Lost });
+            self.own = Some(own);
+        }
+        self.poll_upload(cx);
+    }
+
+    fn poll_upload(&mut self, cx: &mut Context<'_>) {
+        let (Some(upward), Some(source)) = (&mut self.upward, &self.source) else { return };
+        if let Err(error) = upward.poll_give(source, cx) {
+            tracing::debug!(%error, "the server takes no more");
+            return self.source = None;
+        }
+        if let Poll::Ready(more) = upward.poll_look(cx) {
+            self.ticketed = false;
+            if !more {
+                // From here on it is as one that nobody can go on with.
+                self.upward = None;
+                self.slot.tell(DataNews::Fixed);
+            }
         }
     }
 
-    /// The transfer begins: the first thing that the broker hears is a ticket.
+    /// The transfer begins: the first thing that the broker hears is a ticket. Of an upload there
+    /// are more, as more of it is proven to be in the file.
     fn begin(&mut self, session: &mut Session) {
         if self.state.is_none()
             && let Some(begun) = self.slot.take_begun()
         {
-            self.state = Some(begun.state);
+            self.is_about(begun.state);
             match begun.stream {
                 Some(stream) => self.source = Some(Upstream::Tcp(stream)),
                 None => self.resume(),
@@ -208,15 +245,27 @@ impl Data {
         self.ticketed = true;
         let Some(mint) = &self.mint else { return };
         let at = session.positions().end;
-        let ticket = if state.running.transfer == Transfer::Down {
-            let exchange = Exchange::Ftp(ftp::Exchange::Data(Box::new(state.clone())));
-            mint.seal((0, at), exchange)
+        let upload = self.upward.as_ref().map(Upward::upload);
+        let stored = upload.map(ftp::Upload::stored);
+        let covers = upload.map_or(0, ftp::Upload::covers);
+        let ticket = if state.running.transfer == Transfer::Down || stored.is_some() {
+            let state = DataState { stored, ..state.clone() };
+            let exchange = Exchange::Ftp(ftp::Exchange::Data(Box::new(state)));
+            mint.seal((covers, at), exchange)
         } else {
             Vec::new()
         };
         let transferable = !ticket.is_empty();
-        let (covers, seam_from) = (0, if transferable { 0 } else { at });
+        let seam_from = if transferable { 0 } else { at };
         session.offer_ticket(TicketOffer { at, covers, seam_from, transferable, ticket });
+    }
+
+    /// What the client's side may forget: all that the server took, or what is proven.
+    fn release(&self, session: &mut Session) {
+        let proving = self.upward.is_some() && self.verdict() != Some(Verdict::Done);
+        if self.mint.is_some() && self.state.is_some() && !proving {
+            session.release_acks(session.positions().delivered);
+        }
     }
 
     /// Reads into the session. Nothing at the end of the stream.
@@ -307,14 +356,16 @@ impl Near for Data {
         self.poll_work(cx);
         match (&self.state, &self.source) {
             (None, _) => self.slot.poll_begun(cx),
-            (Some(_), _) if !self.is_upload() => Poll::Ready(()),
-            (Some(_), Some(source)) => source.poll_writable(cx),
-            (Some(_), None) => Poll::Ready(()),
+            (Some(_), _) if !self.is_upload() || self.failed => Poll::Ready(()),
+            (Some(_), Some(source)) if self.has_room() => source.poll_writable(cx),
+            // Something else is waited for first: the server's word, or another connection.
+            (Some(_), _) => Poll::Pending,
         }
     }
 
     fn pull(&mut self, now: Instant, session: &mut Session) -> io::Result<Pulled> {
         self.begin(session);
+        self.release(session);
         if self.failed {
             return self.failure();
         }
@@ -360,21 +411,26 @@ impl Near for Data {
         arrived: &[&[u8]],
     ) -> io::Result<usize> {
         self.begin(session);
-        let upload = self.is_upload();
-        let (state, source) = (&self.state, &self.source);
-        let pushed = session.deliver(now, arrived, |slices| match (state, source) {
-            (None, _) => Err(io::ErrorKind::WouldBlock.into()),
-            (Some(_), Some(source)) if upload => source.try_write(slices),
-            // Nobody reads what a client sends on a download.
-            (Some(_), _) => Ok(slices.iter().map(|slice| slice.len()).sum()),
-        });
-        if self.mint.is_some() && self.state.is_some() {
-            session.release_acks(session.positions().delivered);
-        }
+        let waits = self.is_upload() && !self.failed;
+        let (state, source, upward) = (&self.state, &self.source, &mut self.upward);
+        let pushed =
+            session.deliver(now, arrived, |slices| match (state, source, upward.as_mut()) {
+                (None, _, _) => Err(io::ErrorKind::WouldBlock.into()),
+                (Some(_), Some(source), Some(upward)) if waits => upward.write(source, slices),
+                (Some(_), Some(source), None) if waits => source.try_write(slices),
+                (Some(_), None, _) if waits => Err(io::ErrorKind::WouldBlock.into()),
+                // Nobody reads what a client sends on a download.
+                _ => Ok(slices.iter().map(|slice| slice.len()).sum()),
+            });
+        self.release(session);
         match pushed {
-            Err(error) if upload && error.kind() != io::ErrorKind::WouldBlock => {
+            Err(error) if waits && error.kind() != io::ErrorKind::WouldBlock => {
                 tracing::debug!(%error, "the server takes no more");
-                self.fail("the server takes no more of an upload");
+                // Its own word comes, or its control connection breaks as well.
+                self.source = None;
+                if self.upward.is_none() {
+                    self.fail("the server takes no more of an upload");
+                }
                 Ok(0)
             }
             pushed => pushed,
@@ -383,6 +439,9 @@ impl Near for Data {
 
     fn shut(&mut self, _now: Instant, how: ShutNear) {
         match how {
+            ShutNear::Fin if self.upward.is_some() => {
+                self.upward.iter_mut().for_each(Upward::end);
+            }
             ShutNear::Fin => {
                 if let Some(source) = self.source.as_ref().filter(|_| self.is_upload()) {
                     source.shut_write();
@@ -419,6 +478,33 @@ impl Drop for Data {
         self.tell(DataNews::ClientGone);
         self.groups.keep(Arc::clone(&self.slot));
     }
+}
+
+/// The server's last reply: what stands before it says nothing.
+async fn last_reply(control: &mut Connection) -> Result<Reply, JoinError> {
+    loop {
+        let reply = control.reply_at_last().await?;
+        if !reply.is_preliminary() {
+            return Ok(reply);
+        }
+    }
+}
+
+async fn finish_download(mut control: Connection) -> Verdict {
+    let done = last_reply(&mut control).await.is_ok_and(|reply| reply.is_done());
+    if done { Verdict::Done } else { Verdict::Lost }
+}
+
+/// An upload that was gone on with is complete if the file has the size that it should have.
+async fn finish_upload(mut control: Connection, look: Look, expected: Arc<AtomicU64>) -> Verdict {
+    match last_reply(&mut control).await {
+        Ok(reply) if reply.is_done() => {}
+        Ok(_) => return Verdict::Failed,
+        Err(_) => return Verdict::Lost,
+    }
+    let Ok(reply) = control.ask(&look.size).await else { return Verdict::Lost };
+    let expected = expected.load(Ordering::Acquire);
+    if reply.size().is_none_or(|size| size == expected) { Verdict::Done } else { Verdict::Failed }
 }
 
 fn blocked() -> io::Result<Pulled> {

@@ -12,6 +12,7 @@ mod open;
 mod resume;
 mod slot;
 mod task;
+mod upload;
 
 pub use control::Control;
 pub use data::Data;

@@ -3,21 +3,29 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use stp_net::key::PublicKey;
 use stp_proto::handle::Handle;
-use stp_proto::replay::ftp::{self, ControlState, DataState, Exchange};
+use stp_proto::replay::ftp::{self, ControlState, DataNews, DataState, Exchange, Transfer};
 use stp_proto::session::StartAt;
 use stp_proto::wire::{Belongs, ConnectMode, DenyReason, TransferRequest};
+use tokio::time::Instant;
 
 use super::connection::{Connection, connect};
 use super::resume::resume;
-use super::{Control, Data, Groups};
+use super::{Control, Data, Groups, Slot};
 use crate::denial::Denial;
 use crate::service::Service;
+use crate::service::join::JoinError;
 use crate::service::tcp::Tcp;
 use crate::service::upstream::Upstream;
 use crate::ticket::{Mint, Seal, random_handle};
+
+/// A login that comes from another server is here within this time after its data connection.
+const LEAD_MAX: Duration = Duration::from_secs(1);
+/// The pause between two looks for it.
+const LEAD_AGAIN: Duration = Duration::from_millis(50);
 
 /// Who asks, and what is known of the connection at the app.
 pub struct Asked {
@@ -144,6 +152,18 @@ impl Asked {
         Ok((Service::Tcp(Tcp::new(Upstream::Tcp(stream))), StartAt::default()))
     }
 
+    /// What was announced to this client. Its login may be on its way here from another server.
+    async fn announced(&self, token: Handle) -> Option<Arc<Slot>> {
+        let until = Instant::now() + LEAD_MAX;
+        loop {
+            let found = self.groups.find(self.client, token);
+            if found.is_some() || Instant::now() > until {
+                return found;
+            }
+            tokio::time::sleep(LEAD_AGAIN).await;
+        }
+    }
+
     async fn data(
         self,
         token: Handle,
@@ -153,7 +173,7 @@ impl Asked {
     ) -> Result<(Service, StartAt), Denial> {
         let Some(ticket) = ticket else {
             let slot = match request {
-                None => self.groups.find(self.client, token).ok_or_else(|| {
+                None => self.announced(token).await.ok_or_else(|| {
                     Denial::new(DenyReason::NotHere, "nobody waits for this connection")
                 })?,
                 Some(_) => self.groups.slot(self.client, token),
@@ -176,8 +196,16 @@ impl Asked {
         if proven != ticket.have {
             return Err(mismatch(format!("{} received, {proven} proven", ticket.have)));
         }
-        let resumed = resume(self.address, &state, proof).await?;
         let slot = self.groups.slot(self.client, token);
+        let resumed = match resume(self.address, &state, proof).await {
+            Err(JoinError::Refused(why)) if state.running.transfer == Transfer::Up => {
+                // Its control connection, which comes here as well, does not wait for it.
+                slot.tell(DataNews::Failed);
+                self.groups.keep(slot);
+                return Err(JoinError::Refused(why).into());
+            }
+            resumed => resumed?,
+        };
         let data = Data::new(self.address, slot, self.groups, mint).resumed(state, resumed);
         let at = StartAt { up: ticket.covers, down: ticket.have };
         Ok((Service::FtpData(Box::new(data)), at))

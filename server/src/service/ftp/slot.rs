@@ -137,10 +137,10 @@ impl Slot {
         self.inner.lock().present = true;
     }
 
-    /// Data: what became of it. The first word stands.
+    /// Data: what became of it, or that it can go on nowhere else.
     pub fn tell(&self, news: DataNews) {
         let mut inner = self.inner.lock();
-        inner.present = false;
+        inner.present &= news == DataNews::Fixed;
         inner.news = Some(news);
         drop(inner);
         self.told.notify_one();

@@ -110,7 +110,8 @@ impl Task {
                 },
                 (token, news) = news(running.as_ref()) => self.control.data(token, news),
                 () = tokio::time::sleep_until(absent_at), if absent => {
-                    if let Some((token, slot)) = running {
+                    // It may have come meanwhile.
+                    if let Some((token, slot)) = running.filter(|(_, slot)| !slot.is_present()) {
                         slot.stop();
                         self.control.data(token, DataNews::Failed);
                     }
@@ -161,7 +162,8 @@ impl Task {
             }
             Act::Begin { running, connected } => {
                 if let Some((_, slot)) = self.slot_of(running.token) {
-                    let state = DataState { login: self.control.login().clone(), running };
+                    let login = self.control.login().clone();
+                    let state = DataState { login, running, stored: None };
                     let stream = if connected { ready.take() } else { None };
                     slot.begin(Begun { state, stream });
                 }

@@ -5,6 +5,7 @@ use super::super::command::{Command, Transfer};
 use super::super::place::{Place, passive_reply, port_of_reply};
 use super::super::reply::Reply;
 use super::super::state::Waiting;
+use super::super::stored::File;
 use super::{Act, Control, Phase, may_listen};
 use crate::wire::Announcement;
 
@@ -101,13 +102,21 @@ impl Control {
             return self.give_up_data(&command, Reply::new(425, text).bytes);
         }
         let up = command.transfer() == Some(Transfer::Up);
+        let (rest, binary) = (self.login.rest(), self.login.is_binary());
+        let begins = rest.is_none_or(|at| at == 0);
+        self.whole = up && binary && begins;
+        // A client that goes on with an upload may have begun it at another server; and what is
+        // appended begins where the file ends.
+        if up && binary && (!begins || command.verb == "APPE") {
+            self.acts.push_back(Act::Send([b"SIZE ", &*command.argument, b"\r\n"].concat()));
+            self.phase = Phase::Sizing(command);
+            return;
+        }
+        self.rest_or_start(command);
+    }
+
+    fn rest_or_start(&mut self, command: Command) {
         match self.login.rest() {
-            // A client that goes on with an upload may have begun it at another server.
-            Some(at) if up && at > 0 && self.login.is_binary() => {
-                let name = String::from_utf8_lossy(&command.argument).into_owned();
-                self.acts.push_back(Act::Send(format!("SIZE {name}\r\n").into_bytes()));
-                self.phase = Phase::Sizing(command);
-            }
             Some(at) => self.rest(command, at),
             None => self.start(command),
         }
@@ -123,16 +132,31 @@ impl Control {
     pub(super) fn sized(&mut self, command: Command, reply: &Reply) {
         let at = self.login.rest().unwrap_or(0);
         let has = match reply.code {
-            213 => reply.text().get(4..).and_then(|size| size.trim().parse().ok()).unwrap_or(at),
-            550 => 0,
-            // It does not say: it is trusted.
-            _ => at,
+            550 => Some(0),
+            _ => reply.size(),
         };
-        if has < at {
+        // If it does not say, it is trusted.
+        if let Some(has) = has.filter(|has| *has < at) {
             let text = format!("Not at {at}: there are {has} bytes of it here. Begin again.");
             return self.give_up_data(&command, Reply::new(450, &text).bytes);
         }
-        self.rest(command, at);
+        if command.verb == "APPE" {
+            self.whole &= has == Some(0);
+        }
+        self.rest_or_start(command);
+    }
+
+    /// The file that an upload makes, if another server could go on with it: all of it comes from
+    /// the client, and a name that the server has chosen was said.
+    pub(super) fn file(&mut self, command: &Command, first: &Reply) -> Option<File> {
+        if !std::mem::take(&mut self.whole) {
+            return None;
+        }
+        let name = match command.verb.as_str() {
+            "STOU" => first.file_name()?,
+            _ => command.argument.clone(),
+        };
+        (!name.is_empty()).then_some(File { name })
     }
 
     /// The server's answer to REST.

@@ -117,6 +117,8 @@ pub enum DataNews {
     ClientGone,
     /// It goes on at another server.
     Moved,
+    /// An upload can be gone on with nowhere else.
+    Fixed,
 }
 
 /// Where the stream to the server stands.
@@ -189,6 +191,8 @@ pub struct Control {
     seed: Handle,
     tokens: u64,
     client_ended: bool,
+    /// The upload that is asked for makes its file from the first byte on.
+    whole: bool,
     /// Commands that end below may have been executed by another server.
     guard: u64,
     secret_ports: Option<(u16, u16)>,
@@ -216,6 +220,7 @@ impl Control {
             seed,
             tokens: 0,
             client_ended: false,
+            whole: false,
             guard: 0,
             secret_ports: None,
         }

@@ -27,6 +27,7 @@ impl Control {
             command: command.line.clone(),
             transfer,
             rest: self.login.rest().filter(|at| *at > 0),
+            file: self.file(&command, &reply),
         };
         self.login.used();
         self.acts.push_back(Act::Begin { running: running.clone(), connected: true });
@@ -61,7 +62,7 @@ impl Control {
         if let (true, Phase::Running(run)) = (aborting, &mut self.phase) {
             run.abort = Some(Command::new(b"ABOR".to_vec(), covers));
         }
-        if transfer == Transfer::Down && !aborting {
+        if !aborting && (transfer == Transfer::Down || running.file.is_some()) {
             self.acts.push_back(Act::Begin { running, connected: false });
             return;
         }
@@ -79,9 +80,11 @@ impl Control {
             }
             return;
         }
+        let goes_on = run.abort.is_none() && run.news.is_none();
         let verdict = match (&said, run.running.transfer) {
             (Said::Last(reply), _) if reply.is_done() => Verdict::Done,
-            (_, Transfer::Down) if run.abort.is_none() && run.news.is_none() => Verdict::Lost,
+            (_, Transfer::Down) if goes_on => Verdict::Lost,
+            (Said::Gone, Transfer::Up) if goes_on && run.running.file.is_some() => Verdict::Lost,
             _ => Verdict::Failed,
         };
         run.said = said;
@@ -95,6 +98,11 @@ impl Control {
         let Phase::Running(run) = &mut self.phase else { return };
         if run.running.token != token || run.news == Some(DataNews::Delivered) {
             return;
+        }
+        if news == DataNews::Fixed {
+            run.running.file = None;
+            // For the ticket.
+            return self.answer(Vec::new(), None);
         }
         run.news = Some(news);
         if news == DataNews::Moved {
@@ -120,19 +128,30 @@ impl Control {
         };
         let reply = match (run.running.transfer, run.news) {
             (_, Some(DataNews::Moved)) => return,
-            (Transfer::Up, news) => match (last, news) {
-                (Some(reply), None) if reply.is_done() => return,
-                (Some(reply), Some(DataNews::Delivered)) => reply.bytes.clone(),
-                _ => failed(),
+            (Transfer::Up, None) if last.is_none_or(Reply::is_done) => {
+                if last.is_some() || run.running.file.is_some() {
+                    return;
+                }
+                failed()
+            }
+            (Transfer::Up, Some(DataNews::Delivered)) => match last {
+                Some(reply) => reply.bytes.clone(),
+                None => Reply::new(226, COMPLETE).bytes,
             },
+            (Transfer::Up, _) => failed(),
             (Transfer::Down, Some(DataNews::Delivered)) => match last {
                 Some(reply) if reply.is_done() => reply.bytes.clone(),
                 _ => Reply::new(226, COMPLETE).bytes,
             },
-            (Transfer::Down, Some(DataNews::Failed | DataNews::ClientGone)) => failed(),
+            (Transfer::Down, Some(_)) => failed(),
             (Transfer::Down, None) => return,
         };
-        self.end_run(reply, None);
+        // One that another server was to go on with may not have come here.
+        let gone = run.said == Said::Gone && run.running.transfer == Transfer::Up;
+        let failed = run.news != Some(DataNews::Delivered);
+        let token = run.running.token;
+        let drop = (gone && failed).then_some(Announcement::Drop { token });
+        self.end_run(reply, drop);
     }
 
     /// The transfer is over, for the client as well.
