@@ -230,7 +230,8 @@ fn lftp(order: &Order<'_>, file: &str) -> String {
     let Account { host, user, password } = order.account;
     let idle = match order.idle {
         0 => String::new(),
-        seconds => format!("nlist in > /dev/null; !sleep {seconds}; "),
+        // What follows `!` on a line belongs to it.
+        seconds => format!("nlist in > /dev/null; !sleep {seconds}\n"),
     };
     format!(
         "set net:max-retries 1; set net:reconnect-interval-base 1; \
