@@ -32,7 +32,7 @@ macro_rules! with_each_tool {
 
 with_each_tool! {
     d_down_for_70_s a_down_for_5_s b_new_address c_server_killed e_server_restarted
-    f_wrong_byte f_wrong_length f_no_right_replica g_upload
+    f_wrong_byte f_wrong_length f_no_right_replica g_upload h_service_dies
 }
 
 fn a_down_for_5_s(scene: &Scene, tool: Tool) -> Result<()> {
@@ -184,6 +184,22 @@ fn f_no_right_replica(scene: &Scene, tool: Tool) -> Result<()> {
     world.tell(scene)?;
     let told = daemon::happenings(&world.broker_status()?).join("\n").to_lowercase();
     ensure!(told.contains("seam") || told.contains("differ"), "the status does not say why");
+    Ok(())
+}
+
+/// What server a's service had given takes longer on its way than another server may need to catch
+/// up: that server takes the session when all of it is through.
+fn h_service_dies(scene: &Scene, tool: Tool) -> Result<()> {
+    let slow = Layout { servers: 2, access: Shape::of(10, 20), megabytes: 40, ..Layout::default() };
+    let die = |world: &mut World| {
+        ensure!(world.serving()? == 0, "the first server is not the first choice");
+        world.nginx[0].process.kill()?;
+        scene.say("kill -9 of nginx behind server a");
+        let at = Instant::now();
+        Ok(Fault { at, over: at })
+    };
+    let world = survive(scene, tool, &slow, die)?;
+    ensure!(world.nginx[1].access_log()?.contains("/big"), "the other service was not asked");
     Ok(())
 }
 
