@@ -4,6 +4,8 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::world::{World, big_curl, get_unix, noise, sha256, status, until};
@@ -72,6 +74,36 @@ fn a_server_that_moves_in_the_middle_of_a_session_is_found() {
     assert_eq!(sha256(&std::fs::read(&file).expect("it is there")), sha256(&content));
     assert!(world.log("broker.log").contains("a server has moved"));
     eprintln!("moved within {moved:?}");
+}
+
+/// No other server can go on with it, so it waits for its own; and the gateway answers, so that it
+/// is not the network.
+#[test]
+fn a_server_that_is_silent_while_the_gateway_answers_is_gone() {
+    let mut world = World::new();
+    let content = noise(4, 64 << 20);
+    world.add_server("a", &[("alice/big.iso", &content)], "");
+    world.wait_for_file("/alice/big.iso", 1);
+    world.login();
+    world.broker_limits = "gone = \"8s\"\n";
+    world.start_broker();
+    let mut curl = world.app("curl");
+    curl.args(["-sS", "--noproxy", "*", "--limit-rate", "8M", "--max-time", "60", "-o", "f"]);
+    // A request with a body is never sent twice.
+    let mut curl = curl.args(["-X", "GET", "--data", "x", URL]).spawn().expect("it is installed");
+    let file = world.path("f");
+    until("some bytes", || (std::fs::metadata(&file).ok()?.len() > 1 << 20).then_some(()));
+    let server = world.servers[0].running.as_ref().expect("it runs");
+    let pid = Pid::from_raw(i32::try_from(server.0.id()).expect("a process"));
+    kill(pid, Signal::SIGSTOP).expect("it is ours");
+    let begun = Instant::now();
+    let ended = curl.wait().expect("it ends");
+    let took = begun.elapsed().as_secs();
+    kill(pid, Signal::SIGCONT).expect("it is ours");
+    let status = world.broker_status();
+    let reason = status["ended"][0]["reason"].as_str().unwrap_or_default().to_owned();
+    assert!(!ended.success() && (6..30).contains(&took), "{ended} after {took} s: {reason}");
+    assert!(reason.contains("server a is gone") && reason.contains("silent for 8 s"), "{reason}");
 }
 
 #[test]

@@ -35,6 +35,8 @@ pub struct World {
     pub servers: Vec<Server>,
     pub broker: Option<Running>,
     pub broker_status: SocketAddr,
+    /// Further limits of the broker's configuration.
+    pub broker_limits: &'static str,
 }
 
 fn program(name: &str) -> PathBuf {
@@ -143,6 +145,7 @@ impl World {
             servers: Vec::new(),
             broker: None,
             broker_status: free_address(),
+            broker_limits: "",
         };
         let cluster_key = world.path("cluster.key");
         world.run("stp-sns", &["cluster-key", "add", cluster_key.to_str().expect("text")], "");
@@ -323,10 +326,11 @@ impl World {
     pub fn start_broker(&mut self) {
         let text = format!(
             "status = \"{}\"\nkey_file = {:?}\n[gateway]\naddress = {}\nuser = \"alice\"\n\
-             [limits]\nconnect = \"8s\"\n",
+             [limits]\nconnect = \"8s\"\n{}",
             self.broker_status,
             self.path("client.key"),
             self.places(),
+            self.broker_limits,
         );
         std::fs::write(self.path("broker.toml"), text).expect("ours");
         let config = self.path("broker.toml");
