@@ -34,9 +34,10 @@ ARROWS = {
     "shim": {"proto"},
     "drive": {"proto", "net"},
     "lookup": {"proto", "net"},
+    "tls": {"proto"},
     # The broker serves destinations without a far end by a server of its own.
     "broker": {"proto", "net", "drive", "lookup", "server"},
-    "server": {"proto", "net", "drive", "lookup"},
+    "server": {"proto", "net", "drive", "lookup", "tls"},
     "sns": {"proto", "net", "lookup"},
     "cli": {"proto", "net", "lookup"},
 }

@@ -14,9 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::denial::Denial;
 use crate::registry::Key;
-use crate::service::takeover::{Opened, Takeover};
-use crate::service::upstream::Target;
-use crate::ticket::Mint;
+use crate::service::coming::{Coming, Opened};
 
 /// What is not compared by then is answered with how far it is.
 const ANSWER_AFTER: Duration = Duration::from_secs(2);
@@ -26,7 +24,7 @@ const KEPT: Duration = Duration::from_secs(60);
 /// waits.
 const MOST: usize = 64;
 
-type Result = std::result::Result<Opened<Target, Mint>, Denial>;
+type Result = std::result::Result<Opened, Denial>;
 
 /// How far one is.
 #[derive(Debug, Default)]
@@ -84,7 +82,7 @@ impl Comparings {
         self: &Arc<Self>,
         key: Key,
         request: Option<&TransferRequest<'_>>,
-        mut takeover: Takeover<Target, Mint>,
+        mut takeover: Coming,
     ) -> Result {
         let begun = Instant::now();
         loop {
@@ -134,7 +132,7 @@ fn identity(request: &TransferRequest<'_>) -> (Vec<u8>, u64, Option<stp_proto::s
     (request.ticket.unwrap_or_default().to_vec(), request.down, request.seam.clone())
 }
 
-async fn drive(mut takeover: Takeover<Target, Mint>, progress: Arc<Progress>) -> Result {
+async fn drive(mut takeover: Coming, progress: Arc<Progress>) -> Result {
     loop {
         if let Some(opened) = poll(&mut takeover, Duration::from_millis(100)).await {
             return opened;
@@ -146,7 +144,7 @@ async fn drive(mut takeover: Takeover<Target, Mint>, progress: Arc<Progress>) ->
 }
 
 /// Polls for at most this long, and at most until it is due.
-async fn poll(takeover: &mut Takeover<Target, Mint>, most: Duration) -> Option<Result> {
+async fn poll(takeover: &mut Coming, most: Duration) -> Option<Result> {
     let now = || time::Instant(clock::now_us());
     let due = takeover.due().map_or(Duration::MAX, |due| due - now());
     let opened = std::future::poll_fn(|cx| takeover.poll(now(), cx));

@@ -4,6 +4,8 @@
 //! it is: document roots exist, keys are read, names are not taken twice.
 
 pub mod doubt;
+mod kind;
+mod tls;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -24,6 +26,10 @@ use stp_proto::wire::RANGE_MAX;
 use crate::service::origin::Origin;
 use crate::service::upstream::Target;
 use crate::ticket::Cluster;
+
+pub use kind::Kind;
+use tls::Files;
+pub use tls::TlsConfig;
 
 /// Where the file is looked for after `--config` and `$SESSION_SERVER_CONFIG`.
 pub const PLACES: [&str; 1] = ["/etc/session/server.toml"];
@@ -95,6 +101,8 @@ pub struct ServiceConfig {
     pub root: Option<PathBuf>,
     /// The passive ports of a real FTP server, first and last, for logins that are encrypted.
     pub passive_ports: Option<(u16, u16)>,
+    /// How TLS with the apps is done, if it is.
+    pub tls: Option<Arc<TlsConfig>>,
 }
 
 impl ServiceConfig {
@@ -108,33 +116,6 @@ impl ServiceConfig {
                 Cow::Owned(ServiceConfig { target, ..self.clone() })
             }
             _ => Cow::Borrowed(self),
-        }
-    }
-}
-
-/// The kinds of services.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// A document root of this server.
-    File,
-    /// A real HTTP server.
-    Http,
-    /// Any protocol.
-    Tcp,
-    /// A real FTP server.
-    Ftp,
-}
-
-impl Kind {
-    /// As it is written.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::File => "file",
-            Self::Http => "http",
-            Self::Tcp => "tcp",
-            Self::Ftp => "ftp",
         }
     }
 }
@@ -229,6 +210,19 @@ struct FileService {
     #[serde(default)]
     proxy_protocol: bool,
     passive_ports: Option<String>,
+    certificate: Option<Files>,
+    key: Option<Files>,
+}
+
+impl FileService {
+    /// There is a server behind it that the PROXY protocol can tell who comes.
+    fn may_be_told(&self) -> bool {
+        match self.kind {
+            Kind::Http | Kind::Tcp => true,
+            Kind::Https => self.root.is_none(),
+            Kind::File | Kind::Ftp => false,
+        }
+    }
 }
 
 /// What must be equal before a response is continued.
@@ -402,6 +396,57 @@ fn passive_ports(service: &FileService) -> Result<Option<(u16, u16)>, String> {
     fits.then_some(Some((first, last))).ok_or_else(wrong)
 }
 
+/// Where the service's streams come from.
+fn target(
+    loaded: &Loaded<File>,
+    index: usize,
+    service: &FileService,
+) -> Result<Target, ConfigError> {
+    let key = |name: &str| format!("service[{index}].{name}");
+    let kind = service.kind.as_str();
+    let is_root = match service.kind {
+        Kind::File => true,
+        Kind::Http | Kind::Tcp | Kind::Ftp => false,
+        Kind::Https => service.root.is_some() && service.to.is_none(),
+    };
+    let (has, lacks) = if is_root {
+        ("root", service.to.is_some().then_some("to"))
+    } else {
+        ("to", service.root.is_some().then_some("root"))
+    };
+    if let Some(lacks) = lacks {
+        let what = format!("a service of kind {kind} has {has} instead");
+        return Err(loaded.error(&key(lacks), what));
+    }
+    let missing = || {
+        let or = if service.kind == Kind::Https { ", or root" } else { "" };
+        let what = format!("is missing: a service of kind {kind} needs it{or}");
+        loaded.error(&key(has), what)
+    };
+    if is_root {
+        let root = service.root.as_ref().ok_or_else(missing)?;
+        let root = resolve(loaded, root);
+        let origin = Origin::new(&root)
+            .map_err(|e| loaded.error(&key("root"), format!("{}: {e}", root.display())))?;
+        Ok(Target::Origin(Arc::new(origin)))
+    } else {
+        let to = service.to.as_ref().ok_or_else(missing)?;
+        let address = to.parse::<Address>().map_err(|e| loaded.error(&key("to"), e))?;
+        Ok(Target::Address(address.0))
+    }
+}
+
+/// TLS with the apps: certificates and keys of a service of kind https.
+fn tls(
+    loaded: &Loaded<File>,
+    index: usize,
+    service: &FileService,
+) -> Result<Option<Arc<TlsConfig>>, ConfigError> {
+    let (given, is_wanted) = ((&service.certificate, &service.key), service.kind == Kind::Https);
+    tls::read(given, is_wanted, |path| resolve(loaded, path))
+        .map_err(|(key, what)| loaded.error(&format!("service[{index}].{key}"), what))
+}
+
 fn services(loaded: &Loaded<File>) -> Result<Vec<ServiceConfig>, ConfigError> {
     if loaded.config.service.is_empty() && loaded.config.relay.is_empty() {
         return Err(loaded.error("service", "at least one [[service]] is needed"));
@@ -414,35 +459,13 @@ fn services(loaded: &Loaded<File>) -> Result<Vec<ServiceConfig>, ConfigError> {
         if !names.insert(name.as_str().to_owned()) {
             return Err(loaded.error(&key("name"), "this service is offered twice"));
         }
-        let (has, lacks) = match service.kind {
-            Kind::File => ("root", service.to.is_some().then_some("to")),
-            Kind::Http | Kind::Tcp | Kind::Ftp => ("to", service.root.is_some().then_some("root")),
-        };
-        if let Some(lacks) = lacks {
-            let what = format!("a service of kind {} has {has} instead", service.kind.as_str());
-            return Err(loaded.error(&key(lacks), what));
-        }
-        let missing = || {
-            let what = format!("is missing: a service of kind {} needs it", service.kind.as_str());
-            loaded.error(&key(has), what)
-        };
-        let target = if service.kind == Kind::File {
-            let root = service.root.as_ref().ok_or_else(missing)?;
-            let root = resolve(loaded, root);
-            let origin = Origin::new(&root)
-                .map_err(|e| loaded.error(&key("root"), format!("{}: {e}", root.display())))?;
-            Target::Origin(Arc::new(origin))
-        } else {
-            let to = service.to.as_ref().ok_or_else(missing)?;
-            let address = to.parse::<Address>().map_err(|e| loaded.error(&key("to"), e))?;
-            Target::Address(address.0)
-        };
+        let target = target(loaded, index, service)?;
         let tickets = service.tickets.unwrap_or(false);
         if tickets && loaded.config.cluster.is_none() {
             let what = "tickets are opened with the key of a cluster: set cluster";
             return Err(loaded.error(&key("tickets"), what));
         }
-        if service.proxy_protocol && !matches!(service.kind, Kind::Http | Kind::Tcp) {
+        if service.proxy_protocol && !service.may_be_told() {
             let kind = service.kind.as_str();
             let what = format!("a service of kind {kind} has no server that could be told");
             return Err(loaded.error(&key("proxy_protocol"), what));
@@ -470,6 +493,7 @@ fn services(loaded: &Loaded<File>) -> Result<Vec<ServiceConfig>, ConfigError> {
             root,
             passive_ports: passive_ports(service)
                 .map_err(|e| loaded.error(&key("passive_ports"), e))?,
+            tls: tls(loaded, index, service)?,
         });
     }
     Ok(services)
@@ -612,6 +636,16 @@ mod tests {
         assert!(error.starts_with("server.toml:6: service[0].root: "), "{error}");
         let error = wrong(&format!("{HEAD}{}", SERVICE.replace("tcp", "file")));
         assert!(error.starts_with("server.toml:6: service[0].to: "), "{error}");
+        let https = SERVICE.replace("tcp", "https");
+        let error = wrong(&format!("{HEAD}{https}"));
+        assert!(error.contains("service[0].certificate: is missing"), "{error}");
+        let error = wrong(&format!("{HEAD}{https}certificate = \"/none.pem\"\n"));
+        assert!(error.contains("service[0].key: is missing"), "{error}");
+        let files = "certificate = [\"/none.pem\"]\nkey = \"/none.key\"\n";
+        let error = wrong(&format!("{HEAD}{https}{files}"));
+        assert!(error.starts_with("server.toml:7: service[0].certificate: /none.pem: "), "{error}");
+        let error = wrong(&format!("{HEAD}{SERVICE}{files}"));
+        assert!(error.contains("only a service of kind https has one"), "{error}");
         let text = "[[service]]\nname = \"www.x@example.org\"\nkind = \"file\"\n";
         let error = wrong(&format!("{HEAD}{text}"));
         assert!(error.contains("service[0].root: is missing"), "{error}");

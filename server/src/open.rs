@@ -15,7 +15,9 @@ use crate::config::{Kind, ServiceConfig};
 use crate::denial::Denial;
 use crate::grant::Revocations;
 use crate::service::Service;
+use crate::service::coming::Coming;
 use crate::service::ftp::{self, Groups};
+use crate::service::https;
 use crate::service::takeover::Takeover;
 use crate::service::tcp::Tcp;
 use crate::service::upstream::Target;
@@ -53,17 +55,24 @@ pub async fn open(
     };
     let admit = |claims: &Claims| admit(config, claims, revocations);
     let key = (client, connect.handle);
-    let (http, at) = match request {
+    let (service, at) = match request {
         Some(request) if comparings.has(&key, request) => comparings.go_on(key, request).await?,
         _ => {
             let (target, policy) = (config.target.clone(), config.policy);
-            let takeover = Takeover::new(now(), target, policy, mint, request, &admit)?;
+            let coming = match &config.tls {
+                None => Coming::Http(Takeover::new(now(), target, policy, mint, request, &admit)?),
+                Some(tls) => {
+                    let how = (policy, Arc::clone(&tls.handshakes));
+                    let coming = https::Takeover::new(now(), target, how, mint, request, &admit)?;
+                    Coming::Https(coming)
+                }
+            };
             let told = request.filter(|_| connect.features & FEATURE_VERIFYING != 0);
-            comparings.open(key, told, takeover).await?
+            comparings.open(key, told, coming).await?
         }
     };
-    let granted = http.granted().cloned();
-    Ok(Opened { service: Service::Http(Box::new(http)), at, granted })
+    let granted = service.granted().cloned();
+    Ok(Opened { service, at, granted })
 }
 
 async fn open_tcp(

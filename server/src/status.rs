@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 use serde_json::{Value, json};
 use stp_drive::{Command, state_name};
 use stp_net::status::{ActError, Acting, Feed, Metrics, Source, page};
 use stp_proto::session::code;
+use stp_tls::certificate::Certificates;
 
+use crate::config::ServiceConfig;
 use crate::listener::Server;
 use crate::trouble;
 
@@ -61,6 +64,11 @@ impl Status {
     }
 }
 
+/// The certificates of a service of kind https.
+fn tls(service: &ServiceConfig) -> Option<&Certificates> {
+    service.tls.as_ref().map(|tls| &*tls.certificates)
+}
+
 impl Source for Status {
     fn status(&self) -> Value {
         let server = &self.0;
@@ -69,6 +77,8 @@ impl Source for Status {
                 "name": service.name,
                 "kind": service.kind.as_str(),
                 "to": service.target.to_string(),
+                "certificates_expire": tls(service).and_then(Certificates::expires),
+                "warning": tls(service).and_then(|all| all.warning(SystemTime::now())),
             })
         });
         let ended = server.registry.ended().into_iter().map(|ended| {
@@ -111,6 +121,11 @@ impl Source for Status {
         let mut metrics = Metrics::new();
         let sessions = self.0.registry.len();
         metrics.gauge("stp_server_sessions", "Sessions served now.", sessions as f64);
+        let expires = self.0.config.services.iter().filter_map(|of| tls(of)?.expires()).min();
+        if let Some(expires) = expires {
+            let help = "When the first certificate of a service expires, seconds since 1970.";
+            metrics.gauge("stp_server_certificate_expires", help, expires as f64);
+        }
         for (name, help, value) in self.counters() {
             metrics.counter(&format!("stp_server_{name}_total"), help, value);
         }
@@ -128,7 +143,9 @@ impl Source for Status {
         let server = &self.0;
         let services = server.config.services.iter().map(|service| {
             let to = service.target.to_string();
-            vec![service.name.clone(), service.kind.as_str().to_owned(), to]
+            let warning = tls(service).and_then(|all| all.warning(SystemTime::now()));
+            let warning = warning.unwrap_or_default();
+            vec![service.name.clone(), service.kind.as_str().to_owned(), to, warning]
         });
         let sessions = server.registry.running().into_iter().map(|(_, entry)| {
             let now = entry.status.snapshot();
@@ -156,7 +173,7 @@ impl Source for Status {
         page(&format!("STP server {}", server.config.name))
             .text(&trouble)
             .heading("Services")
-            .table(&["name", "kind", "to"], &services.collect::<Vec<_>>())
+            .table(&["name", "kind", "to", "warning"], &services.collect::<Vec<_>>())
             .heading("Sessions")
             .table(&head, &sessions.collect::<Vec<_>>())
             .heading("Ended")

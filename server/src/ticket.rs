@@ -14,6 +14,7 @@ use stp_proto::profile::Profile;
 use stp_proto::replay::Exchange;
 use stp_proto::scope::Scope;
 use stp_proto::ticket::{Claims, Granted, Holder, TicketError};
+use zeroize::Zeroizing;
 
 /// The cluster this server belongs to.
 #[derive(Debug)]
@@ -153,7 +154,11 @@ impl Seal for Mint {
         let mut claims = Claims::new(&self.holder, random_handle(), times, (up, down), exchange);
         claims.granted.clone_from(&self.granted);
         match claims.encode() {
-            Ok(bytes) => seal::seal(&self.cluster.key(), &bytes, &PublicKey(self.holder.client)),
+            Ok(bytes) => {
+                // There may be secrets of TLS in it.
+                let bytes = Zeroizing::new(bytes);
+                seal::seal(&self.cluster.key(), &bytes, &PublicKey(self.holder.client))
+            }
             Err(error) => {
                 tracing::debug!(%error, "no ticket for this exchange");
                 Vec::new()
@@ -163,7 +168,8 @@ impl Seal for Mint {
 
     fn open(&self, ticket: &[u8], have: u64, up_from: u64) -> Result<Claims, BadTicket> {
         let client = PublicKey(self.holder.client);
-        let claims = Claims::decode(&self.cluster.unseal(ticket, &client)?)?;
+        let bytes = Zeroizing::new(self.cluster.unseal(ticket, &client)?);
+        let claims = Claims::decode(&bytes)?;
         claims.check(&self.holder, unix_now(), (have, up_from))?;
         Ok(claims)
     }

@@ -102,8 +102,10 @@ impl Bed {
             servers[place] = Some(start(&mut command, &path(&format!("{name}.log"))));
             until_open(listen);
         }
-        write!(broker, "[[route]]\nto = \"{HOST}:80\"\nservice = \"www.m@l.example\"\n")
-            .expect("a string takes everything");
+        for port in [80, 443] {
+            let route = format!("to = \"{HOST}:{port}\"\nservice = \"www.m@l.example\"");
+            writeln!(broker, "[[route]]\n{route}").expect("a string takes everything");
+        }
         std::fs::write(path("broker.toml"), broker).expect("ours");
         let mut command = Command::new(bin("stp-broker"));
         command.arg("--config").arg(path("broker.toml")).env("SESSION_DIR", path("run"));
@@ -119,6 +121,19 @@ impl Bed {
     /// Kills a server of Session.
     pub fn kill(&mut self, place: usize) {
         drop(self.servers[place].take().expect("it runs"));
+    }
+
+    /// Starts a server of Session that was killed.
+    pub fn restart(&mut self, place: usize) {
+        let name = ["a", "b"][place];
+        let mut command = Command::new(programs().expect("they are built").join("stp-server"));
+        command.arg("--config").arg(self.path(&format!("{name}.toml")));
+        self.servers[place] = Some(start(&mut command, &self.path(&format!("{name}.log"))));
+    }
+
+    /// The process of a server of Session.
+    pub fn pid(&self, place: usize) -> u32 {
+        self.servers[place].as_ref().expect("it runs").0.id()
     }
 
     /// Sends a signal to a server of Session.

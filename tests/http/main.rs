@@ -12,3 +12,4 @@ mod kinds;
 mod liar;
 mod lie;
 mod real;
+mod tls;

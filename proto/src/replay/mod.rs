@@ -12,6 +12,7 @@ mod again;
 mod digest;
 pub mod ftp;
 pub mod http;
+pub mod https;
 mod no_replay;
 
 use serde::{Deserialize, Serialize};
@@ -27,14 +28,17 @@ pub enum Exchange {
     Http(http::Exchange),
     /// FTP.
     Ftp(ftp::Exchange),
+    /// HTTP/1 in TLS.
+    Https(Box<https::Exchange>),
 }
 
 impl Exchange {
-    /// The exchange, if it is one of HTTP.
+    /// The exchange, if it is one of HTTP, in TLS or not.
     #[must_use]
     pub fn http(&self) -> Option<&http::Exchange> {
         match self {
             Self::Http(exchange) => Some(exchange),
+            Self::Https(exchange) => Some(&exchange.http),
             Self::Ftp(_) => None,
         }
     }
@@ -44,7 +48,7 @@ impl Exchange {
     pub fn ftp(&self) -> Option<&ftp::Exchange> {
         match self {
             Self::Ftp(exchange) => Some(exchange),
-            Self::Http(_) => None,
+            Self::Http(_) | Self::Https(_) => None,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What is not wrong in a configuration, and probably not meant.
 
+use std::time::SystemTime;
+
 use super::{Config, Kind, ServiceConfig};
 
 /// A limit of everything that a server sends, if it is below this, was probably meant to be larger:
@@ -23,6 +25,11 @@ pub fn doubts(config: &Config) -> Vec<String> {
             "limits.egress is {rate} bytes a second for all sessions together; \
              if more is meant, write a unit, such as \"800Mbit/s\""
         ));
+    }
+    for service in &config.services {
+        let tls = service.tls.as_ref();
+        let warning = tls.and_then(|tls| tls.certificates.warning(SystemTime::now()));
+        doubts.extend(warning.map(|warning| format!("{}: {warning}", service.name)));
     }
     if config.services.is_empty() {
         doubts.push("there is no [[service]]: this server only relays".to_owned());

@@ -37,6 +37,76 @@ enum Opening<S: Streams> {
     Rest(Box<Join<S>>),
 }
 
+/// Where what goes to the app's side is put: into its session, or into TLS before that.
+pub trait Side<M> {
+    /// Lets `read` fill spare room; 0 if there is none. `mint` makes what tickets that needs.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    fn fill(&mut self, mint: Option<&M>, read: &mut Read<'_>) -> io::Result<usize>;
+
+    /// Sends a ticket, or the word that there is none; says whether it could be made.
+    fn offer(&mut self, mint: &M, offer: Offer) -> bool;
+
+    /// The app's bytes up to this position need not be kept.
+    fn release(&mut self, covers: u64);
+
+    /// Asks the broker to take the session elsewhere; says whether there is a link to it.
+    fn leave(&mut self, text: &str) -> bool;
+}
+
+/// Fills room; says how much of it.
+pub type Read<'a> = dyn FnMut(&mut [IoSliceMut<'_>]) -> io::Result<usize> + 'a;
+
+/// The session itself.
+struct Plain<'a> {
+    now: Instant,
+    session: &'a mut Session,
+}
+
+impl<M: Seal> Side<M> for Plain<'_> {
+    fn fill(&mut self, _mint: Option<&M>, read: &mut Read<'_>) -> io::Result<usize> {
+        self.session.fill(self.now, read)
+    }
+
+    fn offer(&mut self, mint: &M, offer: Offer) -> bool {
+        let Offer { at, covers, seam_from, exchange } = offer;
+        let exchange = match exchange {
+            Ok(exchange) => exchange,
+            Err(why) => {
+                // What waits for room in the session comes after it.
+                let at = self.session.positions().end;
+                let (seam_from, ticket) = (at, why.into_bytes());
+                let offer = TicketOffer { at, covers, seam_from, transferable: false, ticket };
+                self.session.offer_ticket(offer);
+                return true;
+            }
+        };
+        debug_assert_eq!(at, self.session.positions().end, "nothing waits before a ticket");
+        let mut ticket = mint.seal((covers, at), Exchange::Http(exchange.clone()));
+        if ticket.is_empty()
+            && let Some(short) = exchange.shortened()
+        {
+            ticket = mint.seal((covers, at), Exchange::Http(short));
+        }
+        let made = !ticket.is_empty();
+        if made {
+            let offer = TicketOffer { at, covers, seam_from, transferable: true, ticket };
+            self.session.offer_ticket(offer);
+        }
+        made
+    }
+
+    fn release(&mut self, covers: u64) {
+        self.session.release_acks(covers);
+    }
+
+    fn leave(&mut self, text: &str) -> bool {
+        self.session.request_transfer(TransferReason::ServiceFailed, text);
+        self.session.state() == State::Active
+    }
+}
+
 /// One session's exchanges with its service.
 pub struct Http<S: Streams, M> {
     streams: S,
@@ -73,6 +143,38 @@ impl<S: Streams, M: Seal> Http<S, M> {
     /// A service that cannot be reached is tried again for this long.
     pub fn bear(&mut self, patience: Duration) {
         self.machine.bear(patience);
+    }
+
+    /// What happens, as far as it is decided.
+    #[must_use]
+    pub fn machine(&mut self) -> &mut Machine {
+        &mut self.machine
+    }
+
+    /// What makes tickets.
+    #[must_use]
+    pub fn mint(&self) -> Option<&M> {
+        self.mint.as_ref()
+    }
+
+    /// The other end has not received so many bytes that were given.
+    pub fn set_behind(&mut self, behind: u64) {
+        self.behind = behind;
+    }
+
+    /// So many bytes that were given have not been received at the other end.
+    #[must_use]
+    pub fn behind(&self) -> u64 {
+        self.behind
+    }
+
+    /// Ready when [`Http::pull_to`] may make progress. Does not tell the machine of a pause.
+    pub fn poll_service(&mut self, now: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        self.work(now, cx);
+        if self.machine.is_ready() {
+            return Poll::Ready(());
+        }
+        self.stream.as_ref().map_or(Poll::Pending, |stream| stream.poll_readable(cx))
     }
 
     /// Whether a stream that has lost its path is given up for a new one.
@@ -193,11 +295,11 @@ impl<S: Streams, M: Seal> Http<S, M> {
     }
 
     /// Reads body bytes straight into the session; 0 when there are none now.
-    fn pass(&mut self, now: Instant, session: &mut Session, most: u64) -> io::Result<usize> {
+    fn pass(&mut self, now: Instant, side: &mut impl Side<M>, most: u64) -> io::Result<usize> {
         let Some(stream) = &self.stream else { return Ok(0) };
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let (machine, mut ended) = (&mut self.machine, false);
-        let taken = session.fill(now, |slices| {
+        let taken = side.fill(self.mint.as_ref(), &mut |slices| {
             let mut views = Vec::with_capacity(slices.len());
             let mut left = most;
             for slice in slices.iter_mut() {
@@ -226,61 +328,45 @@ impl<S: Streams, M: Seal> Http<S, M> {
     }
 
     /// Sends a ticket, or the word that there is none.
-    fn offer(&mut self, now: Instant, session: &mut Session, offer: Offer) {
+    fn offer(&mut self, now: Instant, side: &mut impl Side<M>, offer: Offer) {
         let Some(mint) = &self.mint else { return };
-        let Offer { at, covers, seam_from, exchange } = offer;
-        let exchange = match exchange {
-            Ok(exchange) => exchange,
-            Err(why) => {
-                // What waits for room in the session comes after it.
-                let at = session.positions().end;
-                let (seam_from, ticket) = (at, why.into_bytes());
-                let offer = TicketOffer { at, covers, seam_from, transferable: false, ticket };
-                return session.offer_ticket(offer);
-            }
-        };
-        debug_assert_eq!(at, session.positions().end, "nothing waits before a ticket");
-        let mut ticket = mint.seal((covers, at), Exchange::Http(exchange.clone()));
-        if ticket.is_empty()
-            && let Some(short) = exchange.shortened()
-        {
-            ticket = mint.seal((covers, at), Exchange::Http(short));
-        }
-        let made = !ticket.is_empty();
-        if made {
-            let offer = TicketOffer { at, covers, seam_from, transferable: true, ticket };
-            session.offer_ticket(offer);
-        }
-        if let Some(instead) = self.machine.offered(now, made) {
-            self.offer(now, session, instead);
+        let is_ticket = offer.exchange.is_ok();
+        let made = side.offer(mint, offer);
+        if is_ticket && let Some(instead) = self.machine.offered(now, made) {
+            self.offer(now, side, instead);
         }
     }
 
     /// Asks the broker to take the session elsewhere.
-    fn ask_to_be_left(&mut self, now: Instant, session: &mut Session, text: &str) {
+    fn ask_to_be_left(&mut self, now: Instant, side: &mut impl Side<M>, text: &str) {
         tracing::info!(text, "asks to be left: the service gives no more");
-        session.request_transfer(TransferReason::ServiceFailed, text);
-        self.machine.asked_to_be_left(now, session.state() == State::Active);
+        let linked = side.leave(text);
+        self.machine.asked_to_be_left(now, linked);
     }
 
-    fn pull_some(&mut self, now: Instant, session: &mut Session) -> io::Result<Pulled> {
+    /// Moves bytes of the service to the app's side.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is nothing now; anything else is a reset.
+    pub fn pull_to(&mut self, now: Instant, side: &mut impl Side<M>) -> io::Result<Pulled> {
         let mut total = 0;
         loop {
             match self.machine.step() {
                 Next::Give => {
                     let out = self.machine.out();
-                    let filled = session.fill(now, |slices| Ok(copy(out, slices)))?;
+                    let filled =
+                        side.fill(self.mint.as_ref(), &mut |slices| Ok(copy(out, slices)))?;
                     self.machine.given(filled);
                     total += filled;
                     if !self.machine.out().is_empty() {
                         break;
                     }
                 }
-                Next::Ticket(offer) => self.offer(now, session, offer),
-                Next::Leave(text) => self.ask_to_be_left(now, session, &text),
+                Next::Ticket(offer) => self.offer(now, side, offer),
+                Next::Leave(text) => self.ask_to_be_left(now, side, &text),
                 _ if total > 0 => break,
                 Next::Read => self.read(now)?,
-                Next::Pass(most) => match self.pass(now, session, most) {
+                Next::Pass(most) => match self.pass(now, side, most) {
                     Ok(0) => break,
                     Ok(taken) => total += taken,
                     Err(_) => {}
@@ -291,6 +377,41 @@ impl<S: Streams, M: Seal> Http<S, M> {
         }
         self.drop_what_is_over();
         if total == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(Pulled::Bytes(total)) }
+    }
+
+    /// Takes bytes of the app, as many as can go on now; says how many.
+    pub fn take(&mut self, now: Instant, slices: &[IoSlice<'_>]) -> usize {
+        let (machine, stream) = (&mut self.machine, &self.stream);
+        machine.take(now, slices, |slices| match stream {
+            Some(stream) => stream.try_write(slices),
+            None => Err(io::ErrorKind::WouldBlock.into()),
+        })
+    }
+
+    /// Bytes of the app were taken: says what need not be kept of them.
+    pub fn taken(&mut self, now: Instant, side: &mut impl Side<M>) {
+        if let Some((covers, offer)) = self.machine.unrepeatable() {
+            if let Some(offer) = offer {
+                self.offer(now, side, offer);
+            }
+            side.release(covers);
+        }
+    }
+
+    /// Something happened to the session.
+    pub fn happened(&mut self, now: Instant, side: &mut impl Side<M>, event: &Event) {
+        match event {
+            Event::Acknowledged(_) => {
+                if let Some(offer) = self.machine.acknowledged(now) {
+                    self.offer(now, side, offer);
+                }
+            }
+            Event::LeaveAsked => self.machine.leaves(now),
+            Event::Stays { .. } => self.machine.stays(now),
+            Event::Attached { .. } => self.machine.linked(),
+            Event::Lost { .. } => self.machine.unlinked(),
+            _ => {}
+        }
     }
 
     fn end(&mut self, how: How) -> io::Result<Pulled> {
@@ -308,11 +429,7 @@ impl<S: Streams, M: Seal> Http<S, M> {
 
 impl<S: Streams, M: Seal> Near for Http<S, M> {
     fn poll_readable(&mut self, now: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        self.work(now, cx);
-        if self.machine.is_ready() {
-            return Poll::Ready(());
-        }
-        match self.stream.as_ref().map_or(Poll::Pending, |stream| stream.poll_readable(cx)) {
+        match self.poll_service(now, cx) {
             Poll::Pending if self.machine.service_pauses(now, self.behind) => Poll::Ready(()),
             readable => readable,
         }
@@ -337,7 +454,7 @@ impl<S: Streams, M: Seal> Near for Http<S, M> {
     }
 
     fn pull(&mut self, now: Instant, session: &mut Session) -> io::Result<Pulled> {
-        let pulled = self.pull_some(now, session);
+        let pulled = self.pull_to(now, &mut Plain { now, session });
         self.behind = behind(session);
         pulled
     }
@@ -348,23 +465,12 @@ impl<S: Streams, M: Seal> Near for Http<S, M> {
         session: &mut Session,
         arrived: &[&[u8]],
     ) -> io::Result<usize> {
-        let (machine, stream) = (&mut self.machine, &self.stream);
-        let write = |slices: &[IoSlice<'_>]| match stream {
-            Some(stream) => stream.try_write(slices),
-            None => Err(io::ErrorKind::WouldBlock.into()),
-        };
-        let taken =
-            session.deliver(now, arrived, |slices| match machine.take(now, slices, write) {
-                0 => Err(io::ErrorKind::WouldBlock.into()),
-                taken => Ok(taken),
-            });
+        let taken = session.deliver(now, arrived, |slices| match self.take(now, slices) {
+            0 => Err(io::ErrorKind::WouldBlock.into()),
+            taken => Ok(taken),
+        });
         mutant!(AckBeforeTicket => session.release_acks(session.positions().received));
-        if let Some((covers, offer)) = self.machine.unrepeatable() {
-            if let Some(offer) = offer {
-                self.offer(now, session, offer);
-            }
-            session.release_acks(covers);
-        }
+        self.taken(now, &mut Plain { now, session });
         taken
     }
 
@@ -386,23 +492,12 @@ impl<S: Streams, M: Seal> Near for Http<S, M> {
 
     fn event(&mut self, now: Instant, session: &mut Session, event: &Event) {
         self.behind = behind(session);
-        match event {
-            Event::Acknowledged(_) => {
-                if let Some(offer) = self.machine.acknowledged(now) {
-                    self.offer(now, session, offer);
-                }
-            }
-            Event::LeaveAsked => self.machine.leaves(now),
-            Event::Stays { .. } => self.machine.stays(now),
-            Event::Attached { .. } => self.machine.linked(),
-            Event::Lost { .. } => self.machine.unlinked(),
-            _ => {}
-        }
+        self.happened(now, &mut Plain { now, session }, event);
     }
 }
 
 /// Bytes of the session that its other end has not received.
-fn behind(session: &Session) -> u64 {
+pub(super) fn behind(session: &Session) -> u64 {
     let positions = session.positions();
     positions.end.saturating_sub(positions.heard)
 }

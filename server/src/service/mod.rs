@@ -5,9 +5,11 @@
 //! the session has room: back-pressure needs nothing else.
 
 pub mod chains;
+pub mod coming;
 pub mod direct;
 pub mod ftp;
 pub mod http;
+pub mod https;
 pub mod join;
 pub mod origin;
 pub mod takeover;
@@ -20,6 +22,7 @@ use std::task::{Context, Poll};
 
 use stp_drive::{Near, Pulled};
 use stp_proto::session::{Event, Session, ShutNear};
+use stp_proto::ticket::Granted;
 use stp_proto::time::Instant;
 
 use crate::ticket::Mint;
@@ -30,6 +33,8 @@ pub enum Service {
     Tcp(tcp::Tcp),
     /// HTTP/1: a real server, or the embedded origin.
     Http(Box<http::Http<upstream::Target, Mint>>),
+    /// The same, in TLS.
+    Https(Box<https::Https<upstream::Target, Mint>>),
     /// The control connection of an FTP login.
     Ftp(Box<ftp::Control>),
     /// A data connection of one.
@@ -37,12 +42,23 @@ pub enum Service {
 }
 
 impl Service {
+    /// What the gateway has granted, if the service has to do with that.
+    #[must_use]
+    pub fn granted(&self) -> Option<&Granted> {
+        match self {
+            Self::Http(http) => http.granted(),
+            Self::Https(https) => https.granted(),
+            Self::Tcp(_) | Self::Ftp(_) | Self::FtpData(_) => None,
+        }
+    }
+
     /// Acknowledgements wait for tickets.
     #[must_use]
     pub fn holds_acks(&self) -> bool {
         match self {
             Self::Tcp(_) => false,
             Self::Http(http) => http.holds_acks(),
+            Self::Https(https) => https.holds_acks(),
             Self::Ftp(ftp) => ftp.holds_acks(),
             Self::FtpData(data) => data.holds_acks(),
         }
@@ -54,6 +70,7 @@ impl Near for Service {
         match self {
             Self::Tcp(tcp) => tcp.poll_readable(now, cx),
             Self::Http(http) => http.poll_readable(now, cx),
+            Self::Https(https) => https.poll_readable(now, cx),
             Self::Ftp(ftp) => ftp.poll_readable(now, cx),
             Self::FtpData(data) => data.poll_readable(now, cx),
         }
@@ -63,6 +80,7 @@ impl Near for Service {
         match self {
             Self::Tcp(tcp) => tcp.poll_writable(now, cx),
             Self::Http(http) => http.poll_writable(now, cx),
+            Self::Https(https) => https.poll_writable(now, cx),
             Self::Ftp(ftp) => ftp.poll_writable(now, cx),
             Self::FtpData(data) => data.poll_writable(now, cx),
         }
@@ -72,6 +90,7 @@ impl Near for Service {
         match self {
             Self::Tcp(tcp) => tcp.pull(now, session),
             Self::Http(http) => http.pull(now, session),
+            Self::Https(https) => https.pull(now, session),
             Self::Ftp(ftp) => ftp.pull(now, session),
             Self::FtpData(data) => data.pull(now, session),
         }
@@ -86,6 +105,7 @@ impl Near for Service {
         match self {
             Self::Tcp(tcp) => tcp.push(now, session, arrived),
             Self::Http(http) => http.push(now, session, arrived),
+            Self::Https(https) => https.push(now, session, arrived),
             Self::Ftp(ftp) => ftp.push(now, session, arrived),
             Self::FtpData(data) => data.push(now, session, arrived),
         }
@@ -95,6 +115,7 @@ impl Near for Service {
         match self {
             Self::Tcp(tcp) => tcp.shut(now, how),
             Self::Http(http) => http.shut(now, how),
+            Self::Https(https) => https.shut(now, how),
             Self::Ftp(ftp) => ftp.shut(now, how),
             Self::FtpData(data) => data.shut(now, how),
         }
@@ -104,6 +125,7 @@ impl Near for Service {
         match self {
             Self::Tcp(tcp) => tcp.event(now, session, event),
             Self::Http(http) => http.event(now, session, event),
+            Self::Https(https) => https.event(now, session, event),
             Self::Ftp(ftp) => ftp.event(now, session, event),
             Self::FtpData(data) => data.event(now, session, event),
         }

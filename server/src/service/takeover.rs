@@ -10,8 +10,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use stp_proto::replay::Policy;
 use stp_proto::replay::http::{Beginning, Machine, Plan};
+use stp_proto::replay::{Exchange, Policy};
 use stp_proto::session::StartAt;
 use stp_proto::ticket::Claims;
 use stp_proto::time::Instant;
@@ -67,12 +67,24 @@ impl<S: Streams, M: Seal> Takeover<S, M> {
             Some(request) => plan(request, mint.as_mut(), policy, admit)?,
         };
         let guard = request.map_or(0, |request| request.up_sent);
+        Ok(Self::planned(now, streams, policy, mint, (plan, at, guard)))
+    }
+
+    /// Begins as the plan says, the session's streams at these positions. Requests that begin below
+    /// `guard` may have been executed by another server.
+    pub fn planned(
+        now: Instant,
+        streams: S,
+        policy: Policy,
+        mint: Option<M>,
+        (plan, at, guard): (Plan, StartAt, u64),
+    ) -> Self {
         let phase = match plan {
             Plan::Ask(ask) => Phase::Rest(Box::new(Join::new(now, &streams, *ask))),
             plan if plan.needs_stream() => Phase::Stream(plan, streams.open()),
             plan => Phase::Ready(plan),
         };
-        Ok(Self { streams, policy, mint, at, guard, phase })
+        Self { streams, policy, mint, at, guard, phase }
     }
 
     /// How much of what the app has is compared, and of how much; none while nothing is.
@@ -145,6 +157,26 @@ fn plan<M: Seal>(
     policy: Policy,
     admit: &dyn Fn(&Claims) -> Result<(), Denial>,
 ) -> Result<(Plan, StartAt), Denial> {
+    let Some(claims) = opened(request, mint, admit)? else {
+        return Ok((Plan::Fresh, StartAt::default()));
+    };
+    let Exchange::Http(exchange) = &claims.exchange else { return Err(of_another_kind()) };
+    let proof = request.seam.clone();
+    let plan = Plan::make(exchange, claims.down, request.down, proof, policy)?;
+    Ok((plan, StartAt { up: claims.up, down: request.down }))
+}
+
+/// A ticket is of no use at this service.
+pub(super) fn of_another_kind() -> Denial {
+    Denial::new(DenyReason::Mismatch, "the ticket is for a service of another kind")
+}
+
+/// What the ticket of a session that comes over says; none if there is nothing to be continued.
+pub(super) fn opened<M: Seal>(
+    request: &TransferRequest<'_>,
+    mint: Option<&mut M>,
+    admit: &dyn Fn(&Claims) -> Result<(), Denial>,
+) -> Result<Option<Claims>, Denial> {
     let Some(sealed) = request.ticket else {
         if request.down > 0 || request.up_from > 0 || request.covers > 0 {
             let text = format!(
@@ -153,7 +185,7 @@ fn plan<M: Seal>(
             );
             return Err(Denial::new(DenyReason::Mismatch, text));
         }
-        return Ok((Plan::Fresh, StartAt::default()));
+        return Ok(None);
     };
     let mint = mint.ok_or_else(|| {
         Denial::new(DenyReason::Unauthorized, "this server belongs to no cluster")
@@ -165,10 +197,5 @@ fn plan<M: Seal>(
     }
     admit(&claims)?;
     mint.restrict(claims.granted.clone());
-    let exchange = claims.exchange.http().ok_or_else(|| {
-        Denial::new(DenyReason::Mismatch, "the ticket is for a service of another kind")
-    })?;
-    let proof = request.seam.clone();
-    let plan = Plan::make(exchange, claims.down, request.down, proof, policy)?;
-    Ok((plan, StartAt { up: claims.up, down: request.down }))
+    Ok(Some(claims))
 }

@@ -20,6 +20,7 @@ mod seal;
 mod session;
 mod store;
 mod ticket;
+mod tls;
 mod wire;
 
 use draw::Draw;
@@ -33,7 +34,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const ALL: [Target; 14] = [
+pub const ALL: [Target; 15] = [
     Target { name: "wire", run: wire::run },
     Target { name: "session", run: session::run },
     Target { name: "ticket", run: ticket::run },
@@ -48,6 +49,7 @@ pub const ALL: [Target; 14] = [
     Target { name: "store", run: store::run },
     Target { name: "echo", run: echo::run },
     Target { name: "rise", run: rise::run },
+    Target { name: "tls", run: tls::run },
 ];
 
 /// Runs one of them, by its name.

@@ -28,7 +28,8 @@ mod translate;
 mod tests;
 
 pub use body::{Body, Framing};
-pub use chunks::Base;
+pub(super) use chunks::digest;
+pub use chunks::{Base, Digest};
 pub use exchange::Exchange;
 pub use flow::{Down, Ending, Flow, Up};
 pub use head::{HEAD_MAX, HeadError, RequestHead, ResponseHead};

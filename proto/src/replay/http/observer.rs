@@ -543,6 +543,12 @@ impl Observer {
         self.seam.as_ref().map(Seam::proof)
     }
 
+    /// The digest of the body let go so far.
+    #[must_use]
+    pub fn seam(&self) -> Option<&Seam> {
+        self.seam.as_ref()
+    }
+
     /// The digest of the body let go so far, to go on with.
     pub fn take_seam(&mut self) -> Option<Seam> {
         self.seam.take()

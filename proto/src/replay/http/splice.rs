@@ -29,6 +29,8 @@ pub struct Joined {
     pub(super) cutter: Option<Cutter>,
     /// The digest of what the app has.
     pub(super) seam: Option<Seam>,
+    /// The same, of chunks: of the stream from their base on.
+    pub(super) had: Option<Seam>,
     /// Body bytes for the app behind that byte; none: until the body of the answer ends.
     pub(super) left: Option<u64>,
     /// Another request may follow on this stream after the response.
@@ -53,6 +55,7 @@ impl Joined {
             decoder: Decoder::new(left.map_or(Framing::Close, Framing::Length)),
             cutter: None,
             seam: None,
+            had: None,
             left,
             reusable: true,
         }
@@ -78,6 +81,8 @@ struct Again {
     cutter: Option<Cutter>,
     /// What is made is compared with this.
     check: Option<Verifier>,
+    /// The digest of what was compared.
+    had: Option<Seam>,
 }
 
 /// Compares the front of a body with the proof of what the app has.
@@ -116,7 +121,7 @@ impl Splice {
             Had::Chunks(base, proof) => {
                 let before = Some(base.proof()).filter(|_| base.body > 0);
                 let check = proof.map(Verifier::new);
-                (before.map(Verifier::new), Some(Again { base, cutter: None, check }))
+                (before.map(Verifier::new), Some(Again { base, cutter: None, check, had: None }))
             }
         };
         let (begun, ahead) = (Vec::new(), Vec::new());
@@ -203,6 +208,7 @@ impl Splice {
         if let Some(check) = &mut again.check {
             compared = push(check, made).map_err(differs)?;
             if check.missing() == 0 {
+                again.had = Some(check.continued());
                 finish(again.check.take()).map_err(differs)?;
             }
         }
@@ -228,12 +234,14 @@ impl Splice {
         let left = self.left.and_then(|left| usize::try_from(left).ok()).unwrap_or(usize::MAX);
         let mut ahead = self.ahead;
         ahead.truncate(left);
+        let (cutter, had) = self.again.map_or((None, None), |again| (again.cutter, again.had));
         Joined {
             begun: self.begun,
             ahead,
             decoder: self.decoder,
-            cutter: self.again.and_then(|again| again.cutter),
+            cutter,
             seam: self.seam,
+            had,
             left: self.left,
             reusable: self.keep_alive && self.excess == 0,
         }

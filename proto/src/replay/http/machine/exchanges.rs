@@ -13,6 +13,7 @@ use crate::replay::http::splice::Joined;
 use crate::replay::http::translate::Translation;
 use crate::replay::{Again, Policy};
 use crate::scope::Scope;
+use crate::seam::Seam;
 use crate::time::Instant;
 
 /// What the driver must do.
@@ -142,6 +143,8 @@ pub struct Machine {
     pub(super) interim: Option<Vec<u8>>,
     /// For the app's side, already observed.
     pub(super) out: Waiting,
+    /// The digest of the chunks that the app had when another server left it.
+    pub(super) had: Option<Seam>,
 }
 
 /// How a machine begins: at a session's start, or where another server left it.
@@ -234,8 +237,10 @@ impl Machine {
             translation: None,
             interim: None,
             out: beginning.out.into(),
+            had: None,
         };
-        if let Some(joined) = beginning.joined {
+        if let Some(mut joined) = beginning.joined {
+            machine.had = joined.had.take();
             machine.joined(joined);
         }
         if machine.observer.closing() {
@@ -254,6 +259,24 @@ impl Machine {
     #[must_use]
     pub fn positions(&self) -> (u64, u64) {
         self.observer.positions()
+    }
+
+    /// No exchange is under way: what was given of the last one is all of it.
+    #[must_use]
+    pub fn is_between(&self) -> bool {
+        self.observer.idle() && self.out.is_empty() && self.ahead.is_empty()
+    }
+
+    /// The digest of what the app had of the stream when another server left it, from where it can
+    /// be compared. Of use before anything else was given.
+    #[must_use]
+    pub fn digest(&self) -> Option<Seam> {
+        self.had.clone().or_else(|| self.observer.seam().cloned())
+    }
+
+    /// Requests that begin below this up position may have been executed by another server.
+    pub fn guard(&mut self, guard: u64) {
+        self.guard = guard;
     }
 
     /// A stream to the service is open, or being opened. The driver drops one that the machine

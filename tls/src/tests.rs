@@ -1,0 +1,498 @@
+//! Records against RFC 8448 and rustls, and streams that go over to other servers.
+
+use std::io::IoSliceMut;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use rustls::client::UnbufferedClientConnection;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
+use rustls::{ClientConfig, RootCertStore};
+use stp_proto::replay::http;
+use stp_proto::replay::https::Exchange;
+use stp_proto::seam::{BLOCK, Seam};
+
+use crate::alert::Alert;
+use crate::certificate::{self, Certificates};
+use crate::handshake::{Handshake, Step};
+use crate::reader::{Came, Place, Reader};
+use crate::record::{HEADER, Kind, Opener, PLAIN_MAX, Sealer};
+use crate::secret::{Direction, Keys, Secret, Suite};
+use crate::writer::{Desk, Standing, Ticket, Writer};
+
+fn hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+    let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    digits.chunks(2).map(pair).collect()
+}
+
+fn direction(suite: Suite, byte: u8) -> Direction {
+    let secret = Secret::new(suite, &vec![byte; suite.secret_length()]).unwrap();
+    Direction { secret, number: 0 }
+}
+
+const SUITES: [Suite; 3] = [Suite::Aes128, Suite::Aes256, Suite::ChaCha20];
+
+#[test]
+fn the_data_of_rfc_8448_opens_and_is_sealed_alike() {
+    // Section 3, "Simple 1-RTT Handshake": the client's secret, and the data that it sends.
+    let secret = hex("9e40646ce79a7f9dc05af8889bce6552875afa0b06df0087f792ebb7c17504a5");
+    let record = hex("17030300 43a23f7054b62c94d0affafe8228ba55cbefacea42f914aa66bcab3f2b\
+        9819a8a5b46b395bd54a9a20441e2b62974e1f5a6292a2977014bd1e3deae63aeebb21694915e4");
+    let secret = Secret::new(Suite::Aes128, &secret).unwrap();
+    let plain: Vec<u8> = (0..50).collect();
+    let direction = Direction { secret, number: 0 };
+    let mut copy = record.clone();
+    let mut opener = Opener::new(direction.clone());
+    assert_eq!(opener.open(&mut copy), Ok((Kind::Data, &plain[..])));
+    assert_eq!(Sealer::new(direction).message(Kind::Data, &plain), record);
+}
+
+#[test]
+fn what_is_not_a_record_is_told_apart() {
+    for suite in SUITES {
+        let whole = Sealer::new(direction(suite, 1)).message(Kind::Data, b"hello");
+        for at in 0..whole.len() {
+            let mut spoiled = whole.clone();
+            spoiled[at] ^= 1;
+            let mut reader = reader(suite);
+            let (mut data, mut told) = (Vec::new(), Ok((0, Came::Nothing)));
+            // A length that was altered waits for more, or cuts the record.
+            spoiled.extend_from_slice(&[0; 600]);
+            let mut rest = &spoiled[..];
+            while let (Ok(_), false) = (told, rest.is_empty()) {
+                told = reader.take(rest, &mut data);
+                rest = &rest[told.map_or(0, |(taken, _)| taken)..];
+            }
+            assert!(data.is_empty(), "{suite:?}, byte {at}: {told:?}");
+            assert!(told.is_err() || at == 3, "{suite:?}, byte {at}: {told:?}");
+        }
+    }
+    // Nothing but zeros, and a plaintext that is too long.
+    let mut sealer = Sealer::new(direction(Suite::Aes128, 1));
+    let mut padded = vec![0; HEADER + 5];
+    padded.extend_from_slice(&[23, 0, 0]);
+    let mut opener = Opener::new(direction(Suite::Aes128, 1));
+    let mut zeros = vec![0; HEADER];
+    // The kind that is pushed last is data: take it off by a record of our own.
+    sealer.seal(Kind::Data, &mut padded);
+    let opened = opener.open(&mut padded).unwrap();
+    assert_eq!(opened, (Kind::Data, &[0, 0, 0, 0, 0, 23, 0, 0][..]));
+    zeros.extend_from_slice(&[7; PLAIN_MAX + 1]);
+    sealer.seal(Kind::Data, &mut zeros);
+    assert_eq!(opener.open(&mut zeros), Err(Alert::RecordOverflow));
+}
+
+fn reader(suite: Suite) -> Reader {
+    Reader::new(Place { at: 0, skip: 0, direction: direction(suite, 1) }, 0)
+}
+
+#[test]
+fn the_place_from_which_another_server_reads_on() {
+    let mut app = Sealer::new(direction(Suite::Aes256, 1));
+    let records: Vec<Vec<u8>> = vec![
+        app.message(Kind::Data, b"one two"),
+        app.message(Kind::Data, b""),
+        app.message(Kind::Handshake, &[24, 0, 0, 1, 1]),
+    ];
+    app.change();
+    let last = app.message(Kind::Data, b"three");
+    let stream = [records.concat(), last].concat();
+    for piece in [1, 7, 1000] {
+        let (mut reader, mut data, mut asked) = (reader(Suite::Aes256), Vec::new(), 0);
+        for bytes in stream.chunks(piece) {
+            let mut rest = bytes;
+            while !rest.is_empty() {
+                let (taken, came) = reader.take(rest, &mut data).unwrap();
+                asked += u32::from(came == Came::Update { asked: true });
+                rest = &rest[taken..];
+            }
+        }
+        assert_eq!((&data[..], asked), (&b"one twothree"[..], 1));
+        for covers in 0..=data.len() as u64 {
+            let place = reader.place(covers);
+            let mut rest = &stream[usize::try_from(place.at).unwrap()..];
+            let (mut other, mut again) = (Reader::new(place, covers), Vec::new());
+            while !rest.is_empty() {
+                let (taken, _) = other.take(rest, &mut again).unwrap();
+                rest = &rest[taken..];
+            }
+            assert_eq!(again, data[usize::try_from(covers).unwrap()..], "{covers}");
+            assert_eq!(other.positions(), reader.positions());
+        }
+        reader.forget(7);
+        assert_eq!(reader.place(7).skip, 0);
+        assert!(reader.place(9).at > 0);
+    }
+}
+
+#[test]
+fn keys_are_never_changed_for_ever_and_nothing_follows_the_end() {
+    let mut app = Sealer::new(direction(Suite::Aes128, 1));
+    let (mut reader, mut data, mut last) = (reader(Suite::Aes128), Vec::new(), None);
+    for _ in 0..33 {
+        let record = app.message(Kind::Handshake, &[24, 0, 0, 1, 0]);
+        app.change();
+        last = Some(reader.take(&record, &mut data));
+    }
+    assert_eq!(last, Some(Err(Alert::UnexpectedMessage)));
+    let mut app = Sealer::new(direction(Suite::Aes128, 1));
+    let mut reader = self::reader(Suite::Aes128);
+    let end = app.message(Kind::Alert, &[1, 0]);
+    assert_eq!(reader.take(&end, &mut data), Ok((end.len(), Came::Closed)));
+    let more = app.message(Kind::Data, b"more");
+    assert_eq!(reader.take(&more, &mut data), Ok((more.len(), Came::Nothing)));
+    assert!(data.is_empty());
+}
+
+#[test]
+fn keys_come_back_from_bytes_and_are_not_shown() {
+    for suite in SUITES {
+        let (mut down, up) = (direction(suite, 0xab), direction(suite, 2));
+        down.number = 77;
+        let keys = Keys { down, up };
+        let bytes = keys.to_bytes();
+        assert_eq!(Keys::from_bytes(&bytes), Some(keys.clone()));
+        assert!(Keys::from_bytes(&bytes[1..]).is_none());
+        assert!(!format!("{keys:?}").contains("171"), "{keys:?}");
+    }
+}
+
+/// A response whose head begins at 0, and how it is told.
+fn response(length: usize) -> (http::Exchange, Vec<u8>, u64) {
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").into_bytes();
+    let body = (0..length).map(|at| (at ^ (at >> 8)) as u8);
+    let plain: Vec<u8> = head.iter().copied().chain(body).collect();
+    let http = http::Exchange::Response {
+        request: b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        response: head.clone(),
+        head_at: 0,
+        shortened: false,
+        chunks: None,
+    };
+    (http, plain, head.len() as u64)
+}
+
+/// What a broker keeps: the newest ticket, and the digest of the stream behind it.
+struct Broker {
+    tickets: Vec<Ticket>,
+    held: Option<(u64, Box<Exchange>)>,
+    seam: Seam,
+    stream: Vec<u8>,
+}
+
+impl Broker {
+    fn new() -> Self {
+        let seam = Seam::new(0, BLOCK);
+        Self { tickets: Vec::new(), held: None, seam, stream: Vec::new() }
+    }
+
+    /// Tickets come before the bytes at their places.
+    fn receive(&mut self, bytes: &[u8]) {
+        for byte in bytes.chunks(1) {
+            self.look();
+            self.seam.update(self.stream.len() as u64, byte);
+            self.stream.extend_from_slice(byte);
+        }
+        self.look();
+    }
+
+    fn look(&mut self) {
+        let at = self.stream.len() as u64;
+        while self.tickets.first().is_some_and(|ticket| ticket.at <= at) {
+            let ticket = self.tickets.remove(0);
+            self.seam = Seam::new(ticket.at, BLOCK);
+            self.held = Some((ticket.at, ticket.exchange.expect("it can be continued")));
+        }
+    }
+}
+
+/// One writer after the other makes one response; each dies somewhere in it. What an app gets is
+/// the response, whatever was cut, flushed, asked for and lost.
+fn one_response(random: &mut fastrand::Rng, length: usize, suite: Suite) -> u32 {
+    let (http, plain, body_at) = response(length);
+    let mut broker = Broker::new();
+    let idle = Reader::new(Place { at: 0, skip: 0, direction: direction(suite, 2) }, 0);
+    let mut writer = Writer::new(direction(suite, 1), 0);
+    let (mut at, mut now, mut takeovers) = (0, 1_000, 0);
+    let (mut first, mut closed) = (true, false);
+    let standing =
+        |at: usize| Standing { at: at as u64, covers: 0, from: body_at, http: http.clone() };
+    loop {
+        let mut tickets = Vec::new();
+        let mut issue = |ticket| {
+            tickets.push(ticket);
+            true
+        };
+        let mut desk = Desk { reader: &idle, issue: &mut issue, now };
+        if std::mem::take(&mut first) {
+            assert!(writer.stand(&mut desk, standing(0)));
+        }
+        match random.u8(..10) {
+            0 => writer.flush(&mut desk),
+            1 if at as u64 >= body_at => assert!(writer.stand(&mut desk, standing(at))),
+            2 => writer.want_update(),
+            _ => {
+                let most = random.usize(..60_000).min(plain.len() - at);
+                let part = &plain[at..at + most];
+                let filled = writer.fill(&mut desk, &mut |slices| Ok(http::copy(part, slices)));
+                at += filled.unwrap();
+            }
+        }
+        let over = at == plain.len();
+        if over && !std::mem::replace(&mut closed, true) {
+            writer.complete(&mut desk);
+            writer.close(&mut desk);
+        }
+        broker.tickets.append(&mut tickets);
+        let mut room = vec![0; writer.made()];
+        let made = writer.copy(&mut [IoSliceMut::new(&mut room)]);
+        // Only part of it arrives, and then the server dies.
+        let dies = random.u8(..4) == 0 && takeovers < 40;
+        let arrives = if dies { random.usize(..=made) } else { made };
+        broker.receive(&room[..arrives]);
+        if over && !dies {
+            break;
+        }
+        if dies && broker.held.is_some() {
+            now += random.u64(..40);
+            takeovers += 1;
+            (writer, at, closed) = take_over(&mut broker, &plain, body_at);
+            assert_eq!(writer.is_joined(), Ok(true));
+        } else if dies {
+            return 0;
+        }
+    }
+    let mut opener = Opener::new(direction(suite, 1));
+    let (mut rest, mut got) = (&broker.stream[..], Vec::new());
+    loop {
+        let length = crate::record::length(rest).unwrap().unwrap();
+        let mut record = rest[..length].to_vec();
+        rest = &rest[length..];
+        match opener.open(&mut record).unwrap() {
+            (Kind::Data, data) => got.extend_from_slice(data),
+            (Kind::Handshake, [24, 0, 0, 1, 0]) => opener.change(),
+            (Kind::Alert, [1, 0]) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(rest.is_empty() && got == plain);
+    takeovers
+}
+
+/// What another server does with what the broker has; how far in the plaintext it is then, and
+/// whether it has said the last word.
+fn take_over(broker: &mut Broker, plain: &[u8], body_at: u64) -> (Writer, usize, bool) {
+    broker.tickets.clear();
+    let (down, exchange) = broker.held.clone().unwrap();
+    let text = serde_json::to_string(&*exchange).unwrap();
+    let exchange: Exchange = serde_json::from_str(&text).unwrap();
+    let keys = Keys::from_bytes(exchange.keys.bytes()).unwrap();
+    let mut seam = Seam::new(body_at, BLOCK);
+    let begin = usize::try_from(exchange.plain).unwrap();
+    seam.update(0, &plain[..begin]);
+    assert_eq!(exchange.proof(), (exchange.plain > body_at).then(|| seam.proof()));
+    let proof = broker.seam.proof();
+    let (have, tickets) = (proof.until, &mut broker.tickets);
+    let mut writer = Writer::resume(&exchange, keys.down, (down, Some(proof)), Some(seam));
+    let idle = Reader::new(Place { at: 0, skip: 0, direction: keys.up }, 0);
+    let mut issue = |ticket: Ticket| {
+        assert!(ticket.at >= have, "while it is compared: {ticket:?}");
+        tickets.push(ticket);
+        true
+    };
+    let mut desk = Desk { reader: &idle, issue: &mut issue, now: 0 };
+    let mut at = begin;
+    while !writer.is_joined().unwrap() {
+        let next = plain.len().min(at + 1_000);
+        writer.write(&mut desk, &plain[at..next]);
+        if at == next {
+            writer.complete(&mut desk);
+            if !writer.is_joined().unwrap() {
+                writer.close(&mut desk);
+                return (writer, at, true);
+            }
+        }
+        at = next;
+    }
+    (writer, at, false)
+}
+
+#[test]
+fn whoever_goes_on_makes_the_same_stream() {
+    let mut random = fastrand::Rng::with_seed(7);
+    let (mut takeovers, mut runs) = (0, 0);
+    while takeovers < 500 {
+        let length = [0, 1, 100, 16_300, 40_000, 150_000][random.usize(..6)];
+        let suite = SUITES[random.usize(..3)];
+        takeovers += one_response(&mut random, length, suite);
+        runs += 1;
+        assert!(runs < 5_000, "{takeovers}");
+    }
+}
+
+#[test]
+fn another_plaintext_is_refused() {
+    let (http, plain, body_at) = response(100_000);
+    let mut broker = Broker::new();
+    let idle = reader(Suite::Aes128);
+    let mut writer = Writer::new(direction(Suite::Aes128, 1), 0);
+    let mut tickets = Vec::new();
+    let mut issue = |ticket| {
+        tickets.push(ticket);
+        true
+    };
+    let mut desk = Desk { reader: &idle, issue: &mut issue, now: 0 };
+    assert!(writer.stand(&mut desk, Standing { at: 0, covers: 0, from: body_at, http }));
+    writer.write(&mut desk, &plain);
+    broker.tickets = tickets;
+    let mut room = vec![0; writer.made()];
+    let made = writer.copy(&mut [IoSliceMut::new(&mut room)]);
+    broker.receive(&room[..made - 5_000]);
+    let (at, exchange) = broker.held.clone().unwrap();
+    let keys = Keys::from_bytes(exchange.keys.bytes()).unwrap();
+    let mut issue = |_| true;
+    let mut desk = Desk { reader: &idle, issue: &mut issue, now: 0 };
+    let begin = usize::try_from(exchange.plain).unwrap();
+    for (differs, right) in [(None, true), (Some(begin + 3), false)] {
+        let mut plain = plain.clone();
+        if let Some(at) = differs {
+            plain[at] ^= 1;
+        }
+        let (proof, mut seam) = (broker.seam.proof(), Seam::new(body_at, BLOCK));
+        seam.update(0, &plain[..begin]);
+        let down = keys.down.clone();
+        let mut writer = Writer::resume(&exchange, down, (at, Some(proof)), Some(seam));
+        writer.write(&mut desk, &plain[begin..]);
+        assert_eq!(writer.is_joined().is_ok(), right);
+    }
+}
+
+/// A certificate of this name, made by openssl, and its key.
+fn made(dir: &Path, name: &str, days: &str) -> (std::path::PathBuf, std::path::PathBuf) {
+    let (certificate, key) = (dir.join(format!("{name}.pem")), dir.join(format!("{name}.key")));
+    let mut command = Command::new("openssl");
+    command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]);
+    command.args(["-nodes", "-days", days, "-subj", &format!("/CN={name}"), "-addext"]);
+    command.arg(format!("subjectAltName=DNS:{name}")).arg("-keyout").arg(&key);
+    let made = command.arg("-out").arg(&certificate).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    (certificate, key)
+}
+
+#[test]
+fn a_handshake_with_rustls_and_what_follows() {
+    let dir = tempfile::tempdir().unwrap();
+    let pairs = vec![made(dir.path(), "a.example", "30"), made(dir.path(), "b.example", "30")];
+    let mut roots = RootCertStore::empty();
+    for (certificate, _) in &pairs {
+        roots.add(CertificateDer::from_pem_file(certificate).unwrap()).unwrap();
+    }
+    let certificates = Arc::new(Certificates::load(pairs).unwrap());
+    let config = certificate::config(&certificates);
+    for (name, right) in [("a.example", true), ("b.example", true), ("c.example", false)] {
+        let mut client = ClientConfig::builder_with_provider(
+            rustls::crypto::aws_lc_rs::default_provider().into(),
+        )
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots.clone())
+        .with_no_client_auth();
+        client.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let server = ServerName::try_from(name).unwrap();
+        let mut tls = UnbufferedClientConnection::new(Arc::new(client), server).unwrap();
+        let mut handshake = Handshake::new(&config).unwrap();
+        let shaken = shake(&mut tls, &mut handshake);
+        assert_eq!(shaken.is_ok(), right, "{name}: {:?}", shaken.err());
+        let Ok(keys) = shaken else { continue };
+        assert_eq!(tls.alpn_protocol(), Some(&b"http/1.1"[..]));
+        let mut sealer = Sealer::new(keys.down);
+        let mut stream = sealer.message(Kind::Data, b"hello ");
+        stream.extend(sealer.message(Kind::Handshake, &[24, 0, 0, 1, 0]));
+        sealer.change();
+        stream.extend(sealer.message(Kind::Data, b"again"));
+        assert_eq!(told(&mut tls, stream), b"hello again");
+    }
+}
+
+fn shake(tls: &mut UnbufferedClientConnection, handshake: &mut Handshake) -> Result<Keys, String> {
+    let mut inbox = Vec::new();
+    loop {
+        let mut out = Vec::new();
+        let UnbufferedStatus { discard, state } = tls.process_tls_records(&mut inbox);
+        match state.map_err(|error| error.to_string())? {
+            ConnectionState::EncodeTlsData(mut data) => {
+                out.resize(20_000, 0);
+                let length = data.encode(&mut out).unwrap();
+                out.truncate(length);
+            }
+            ConnectionState::TransmitTlsData(data) => data.done(),
+            ConnectionState::BlockedHandshake => {
+                return Err("the server says nothing more".to_owned());
+            }
+            _ => return Err("it ends too soon".to_owned()),
+        }
+        inbox.drain(..discard);
+        let mut rest = &out[..];
+        while !rest.is_empty() {
+            let (taken, step) = handshake.take(rest).map_err(|error| error.to_string())?;
+            rest = &rest[taken..];
+            if let Step::Done(keys) = step {
+                assert!(rest.is_empty());
+                return Ok(*keys);
+            }
+        }
+        inbox.extend(handshake.take_out());
+    }
+}
+
+fn told(tls: &mut UnbufferedClientConnection, mut stream: Vec<u8>) -> Vec<u8> {
+    let mut got = Vec::new();
+    while !stream.is_empty() {
+        let UnbufferedStatus { mut discard, state } = tls.process_tls_records(&mut stream);
+        match state.unwrap() {
+            ConnectionState::ReadTraffic(mut traffic) => {
+                while let Some(record) = traffic.next_record() {
+                    let record = record.unwrap();
+                    discard += record.discard;
+                    got.extend_from_slice(record.payload);
+                }
+            }
+            ConnectionState::TransmitTlsData(data) => data.done(),
+            ConnectionState::WriteTraffic(_) => break,
+            other => panic!("{other:?}"),
+        }
+        stream.drain(..discard);
+    }
+    got
+}
+
+#[test]
+fn a_changed_file_is_read_again_and_a_bad_one_is_not_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let (certificate, key) = made(dir.path(), "a.example", "3");
+    let pairs = vec![(certificate.clone(), key.clone())];
+    let certificates = Certificates::load(pairs).unwrap();
+    let now = std::time::SystemTime::now();
+    assert_eq!(certificates.warning(now).unwrap(), "a certificate expires in 2 days");
+    let later = now + std::time::Duration::from_secs(4 * 24 * 3600);
+    assert_eq!(certificates.warning(later).unwrap(), "a certificate has expired");
+    let (other, other_key) = made(dir.path(), "b.example", "90");
+    std::thread::sleep(std::time::Duration::from_millis(1_100));
+    std::fs::copy(&other, &certificate).unwrap();
+    let warning = certificates.warning(now).unwrap();
+    assert!(warning.contains("a.example.key: this is not the key of"), "{warning}");
+    std::thread::sleep(std::time::Duration::from_millis(1_100));
+    std::fs::copy(&other_key, &key).unwrap();
+    assert_eq!(certificates.warning(now), None);
+    for (certificate, key, what) in [
+        (&key, &key, "there is no certificate in it"),
+        (&certificate, &certificate, "there is nothing of that kind in it"),
+        (&dir.path().join("none"), &key, "No such file"),
+    ] {
+        let error = Certificates::load(vec![(certificate.clone(), key.clone())]).unwrap_err();
+        assert!(error.to_string().contains(what), "{error}");
+    }
+}
