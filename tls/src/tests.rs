@@ -259,7 +259,7 @@ fn one_response(random: &mut fastrand::Rng, length: usize, suite: Suite) -> u32 
         if dies && broker.held.is_some() {
             now += random.u64(..40);
             takeovers += 1;
-            (writer, at, closed) = take_over(&mut broker, &plain, body_at);
+            (writer, at, closed) = take_over(&mut broker, &plain, body_at, now);
             assert_eq!(writer.is_joined(), Ok(true));
         } else if dies {
             return 0;
@@ -284,7 +284,7 @@ fn one_response(random: &mut fastrand::Rng, length: usize, suite: Suite) -> u32 
 
 /// What another server does with what the broker has; how far in the plaintext it is then, and
 /// whether it has said the last word.
-fn take_over(broker: &mut Broker, plain: &[u8], body_at: u64) -> (Writer, usize, bool) {
+fn take_over(broker: &mut Broker, plain: &[u8], body_at: u64, now: u64) -> (Writer, usize, bool) {
     broker.tickets.clear();
     let (down, exchange) = broker.held.clone().unwrap();
     let text = serde_json::to_string(&*exchange).unwrap();
@@ -296,14 +296,14 @@ fn take_over(broker: &mut Broker, plain: &[u8], body_at: u64) -> (Writer, usize,
     assert_eq!(exchange.proof(), (exchange.plain > body_at).then(|| seam.proof()));
     let proof = broker.seam.proof();
     let (have, tickets) = (proof.until, &mut broker.tickets);
-    let mut writer = Writer::resume(&exchange, keys.down, (down, Some(proof)), Some(seam));
+    let mut writer = Writer::resume(&exchange, keys.down, (down, Some(proof)), Some(seam), now);
     let idle = Reader::new(Place { at: 0, skip: 0, direction: keys.up }, 0);
     let mut issue = |ticket: Ticket| {
         assert!(ticket.at >= have, "while it is compared: {ticket:?}");
         tickets.push(ticket);
         true
     };
-    let mut desk = Desk { reader: &idle, issue: &mut issue, now: 0 };
+    let mut desk = Desk { reader: &idle, issue: &mut issue, now };
     let mut at = begin;
     while !writer.is_joined().unwrap() {
         let next = plain.len().min(at + 1_000);
@@ -364,7 +364,7 @@ fn another_plaintext_is_refused() {
         let (proof, mut seam) = (broker.seam.proof(), Seam::new(body_at, BLOCK));
         seam.update(0, &plain[..begin]);
         let down = keys.down.clone();
-        let mut writer = Writer::resume(&exchange, down, (at, Some(proof)), Some(seam));
+        let mut writer = Writer::resume(&exchange, down, (at, Some(proof)), Some(seam), 0);
         writer.write(&mut desk, &plain[begin..]);
         assert_eq!(writer.is_joined().is_ok(), right);
     }
@@ -373,8 +373,17 @@ fn another_plaintext_is_refused() {
 /// A certificate of this name, made by openssl, and its key.
 fn made(dir: &Path, name: &str, days: &str) -> (std::path::PathBuf, std::path::PathBuf) {
     let (certificate, key) = (dir.join(format!("{name}.pem")), dir.join(format!("{name}.key")));
+    // Without openssl's own configuration, whose certificates are those of an authority.
+    let config = dir.join("req.cnf");
+    std::fs::write(&config, "[req]\ndistinguished_name = dn\n[dn]\n").unwrap();
     let mut command = Command::new("openssl");
-    command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]);
+    command.args(["req", "-config"]).arg(config).args([
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+    ]);
     command.args(["-nodes", "-days", days, "-subj", &format!("/CN={name}"), "-addext"]);
     command.arg(format!("subjectAltName=DNS:{name}")).arg("-keyout").arg(&key);
     let made = command.arg("-out").arg(&certificate).output().unwrap();
@@ -476,7 +485,8 @@ fn a_changed_file_is_read_again_and_a_bad_one_is_not_used() {
     let pairs = vec![(certificate.clone(), key.clone())];
     let certificates = Certificates::load(pairs).unwrap();
     let now = std::time::SystemTime::now();
-    assert_eq!(certificates.warning(now).unwrap(), "a certificate expires in 2 days");
+    let soon = now + std::time::Duration::from_secs(3_600);
+    assert_eq!(certificates.warning(soon).unwrap(), "a certificate expires in 2 days");
     let later = now + std::time::Duration::from_secs(4 * 24 * 3600);
     assert_eq!(certificates.warning(later).unwrap(), "a certificate has expired");
     let (other, other_key) = made(dir.path(), "b.example", "90");

@@ -32,9 +32,12 @@ const BASE_MIN: u64 = 16 * 1024;
 const BASE_MAX: u64 = 4 << 20;
 /// Records under one key. AES-GCM allows 2^24.5 of full size (RFC 8446, 5.5).
 const KEY_RECORDS_MAX: u64 = 1 << 23;
-/// After a change of server keys are changed, but not sooner than this after the last time,
-/// seconds: GnuTLS ends a connection in which they are changed more often than 8 times at once.
-const FENCE_AFTER: u64 = 15;
+/// After a takeover keys are changed, but not sooner than this after the last time, seconds: GnuTLS
+/// ends a connection in which they are changed more often than 8 times at once.
+const UPDATE_EVERY: u64 = 15;
+/// And not sooner than this after the takeover, seconds: while a session is moved, both servers
+/// send, and what comes twice is compared (R67). That takes 2 s at most.
+const FENCE_AFTER: u64 = 5;
 /// The message that changes keys, and wants no answer.
 const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
 
@@ -140,8 +143,8 @@ pub struct Writer {
     base: u64,
     /// Keys are to be changed before the next record: the app wants it, or the key is worn.
     update: bool,
-    /// Keys are to be changed before the next record, if they were not changed just now.
-    fence: bool,
+    /// Keys are to be changed before the first record from this time on, seconds since 1970.
+    fence: Option<u64>,
     /// When they were.
     updated: u64,
     /// What is made is compared with what the app has.
@@ -164,7 +167,7 @@ impl Writer {
             seam: Seam::new(0, BLOCK),
             base: 0,
             update: false,
-            fence: false,
+            fence: None,
             updated: 0,
             check: None,
             differs: None,
@@ -173,13 +176,14 @@ impl Writer {
 
     /// Goes on where a ticket says, whose down position is `at`. What is made is compared with the
     /// proof of what the app has from there on, if it has anything. `seam` is the digest of the
-    /// plaintext before.
+    /// plaintext before. It is `now`, seconds since 1970.
     #[must_use]
     pub fn resume(
         exchange: &Exchange,
         direction: Direction,
         (at, proof): (u64, Option<SeamProof>),
         seam: Option<Seam>,
+        now: u64,
     ) -> Self {
         let mut writer = Self::new(direction, at);
         let Exchange { http, at, covers, plain, from, first, update, updated, .. } = exchange;
@@ -189,9 +193,12 @@ impl Writer {
         (writer.plain, writer.base, writer.updated) = (*plain, *plain, *updated);
         writer.limit = usize::from(*first).clamp(1, PLAIN_MAX);
         writer.check = proof.filter(|proof| proof.until > proof.from).map(Verifier::new);
-        writer.fence = true;
+        let fence = now.saturating_add(FENCE_AFTER);
+        writer.fence = Some(fence.max(updated.saturating_add(UPDATE_EVERY)));
         if *update {
+            let fence = writer.fence;
             writer.change();
+            writer.fence = fence;
         }
         writer
     }
@@ -386,7 +393,7 @@ impl Writer {
 
     /// Keys are to be changed before the next record.
     fn changes(&self, now: u64) -> bool {
-        let fence = self.fence && now >= self.updated.saturating_add(FENCE_AFTER);
+        let fence = self.fence.is_some_and(|fence| now >= fence);
         let worn = self.sealer.direction().number >= KEY_RECORDS_MAX;
         (self.update || fence || worn) && self.check.is_none()
     }
@@ -428,7 +435,7 @@ impl Writer {
         let record = self.sealer.message(Kind::Handshake, &KEY_UPDATE);
         self.push(record);
         self.sealer.change();
-        (self.update, self.fence) = (false, false);
+        (self.update, self.fence) = (false, None);
     }
 
     /// A record was made. What the app has of it is compared.

@@ -29,7 +29,7 @@ use crate::denial::Denial;
 use crate::service::http::Http;
 use crate::service::takeover::{self, of_another_kind, opened};
 use crate::service::upstream::Streams;
-use crate::ticket::Seal;
+use crate::ticket::{Seal, unix_now};
 
 /// The service must go on within this time while its response is made again.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
@@ -200,7 +200,7 @@ impl Left {
         let place = Place { at: up, skip: exchange.skip, direction: keys.up };
         let reader = Reader::new(place, exchange.covers);
         let seam = http.machine().digest();
-        let writer = Writer::resume(&exchange, keys.down, (down, proof), seam);
+        let writer = Writer::resume(&exchange, keys.down, (down, proof), seam, unix_now());
         let mut open = Box::new(Open { reader, writer });
         let mut tickets = Vec::new();
         let mut side = Sealed { open: &mut open, session: None, tickets: &mut tickets };
