@@ -28,8 +28,7 @@ mod translate;
 mod tests;
 
 pub use body::{Body, Framing};
-pub(super) use chunks::digest;
-pub use chunks::{Base, Digest};
+pub use chunks::Base;
 pub use exchange::Exchange;
 pub use flow::{Down, Ending, Flow, Up};
 pub use head::{HEAD_MAX, HeadError, RequestHead, ResponseHead};
