@@ -17,7 +17,7 @@ pub fn run(data: &[u8]) {
     let opened = bounded(16 * seal::TICKET_MAX, || seal::open(&CLUSTER, data, &client));
     assert!(opened.is_err(), "nobody but the cluster seals");
     let mut draw = Draw::new(data);
-    let claims = draw.bytes(300);
+    let claims = format!("{{{}}}", draw.text(300)).into_bytes();
     let mut sealed = seal::seal(&CLUSTER, &claims, &client);
     let opened = seal::open(&CLUSTER, &sealed, &client);
     assert_eq!(opened.as_ref(), Ok(&claims));
