@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Where rules are kept, and where it is shown.
-const FOLDERS: [&str; 11] = [
+const FOLDERS: [&str; 12] = [
     "proto/src",
     "net/src",
     "drive/src",
     "broker/src",
     "server/src",
     "server/tests",
+    "tls/src",
     "tests/lab",
     "tests/ftp",
     "tests/http",

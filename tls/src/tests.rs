@@ -265,21 +265,70 @@ fn one_response(random: &mut fastrand::Rng, length: usize, suite: Suite) -> u32 
             return 0;
         }
     }
+    let (got, _) = app(suite, &broker.stream);
+    assert!(got == plain);
+    takeovers
+}
+
+/// What an app makes of a stream, and how often keys were changed in it.
+fn app(suite: Suite, stream: &[u8]) -> (Vec<u8>, usize) {
     let mut opener = Opener::new(direction(suite, 1));
-    let (mut rest, mut got) = (&broker.stream[..], Vec::new());
-    loop {
-        let length = crate::record::length(rest).unwrap().unwrap();
+    let (mut rest, mut got, mut changes, mut ended) = (stream, Vec::new(), 0, false);
+    while let Ok(Some(length)) = crate::record::length(rest) {
         let mut record = rest[..length].to_vec();
         rest = &rest[length..];
+        assert!(!ended, "nothing follows the last word");
         match opener.open(&mut record).unwrap() {
             (Kind::Data, data) => got.extend_from_slice(data),
-            (Kind::Handshake, [24, 0, 0, 1, 0]) => opener.change(),
-            (Kind::Alert, [1, 0]) => break,
+            (Kind::Handshake, [24, 0, 0, 1, 0]) => {
+                opener.change();
+                changes += 1;
+            }
+            (Kind::Alert, [1, 0]) => ended = true,
             other => panic!("{other:?}"),
         }
     }
-    assert!(rest.is_empty() && got == plain);
-    takeovers
+    assert!(rest.is_empty(), "whole records");
+    (got, changes)
+}
+
+/// R96: a server that may still send has the same keys for 5 s, then other ones, and those stay.
+#[test]
+fn a_server_that_has_taken_over_changes_keys_when_it_sends_alone() {
+    let suite = Suite::Aes128;
+    let (http, plain, body_at) = response(400_000);
+    let mut broker = Broker::new();
+    let idle = reader(suite);
+    let mut writer = Writer::new(direction(suite, 1), 0);
+    let mut stands = Some(Standing { at: 0, covers: 0, from: body_at, http });
+    let (mut at, mut seen) = (0, Vec::new());
+    let mut send = |writer: &mut Writer, broker: &mut Broker, at: &mut usize, now| {
+        let mut tickets = Vec::new();
+        let mut issue = |ticket| {
+            tickets.push(ticket);
+            true
+        };
+        let mut desk = Desk { reader: &idle, issue: &mut issue, now };
+        if let Some(standing) = stands.take() {
+            assert!(writer.stand(&mut desk, standing));
+        }
+        writer.write(&mut desk, &plain[*at..*at + 50_000]);
+        writer.flush(&mut desk);
+        *at += 50_000;
+        broker.tickets.append(&mut tickets);
+        let mut room = vec![0; writer.made()];
+        let made = writer.copy(&mut [IoSliceMut::new(&mut room)]);
+        broker.receive(&room[..made]);
+        let (got, changes) = app(suite, &broker.stream);
+        assert!(got == plain[..*at]);
+        changes
+    };
+    seen.push(send(&mut writer, &mut broker, &mut at, 1_000));
+    (writer, at, _) = take_over(&mut broker, &plain, body_at, 1_000);
+    for now in [1_001, 1_004, 1_005, 1_019, 1_060] {
+        seen.push(send(&mut writer, &mut broker, &mut at, now));
+    }
+    assert_eq!(seen, [0, 0, 0, 1, 1, 1]);
 }
 
 /// What another server does with what the broker has; how far in the plaintext it is then, and
@@ -320,6 +369,7 @@ fn take_over(broker: &mut Broker, plain: &[u8], body_at: u64, now: u64) -> (Writ
     (writer, at, false)
 }
 
+/// R95.
 #[test]
 fn whoever_goes_on_makes_the_same_stream() {
     let mut random = fastrand::Rng::with_seed(7);

@@ -1,4 +1,4 @@
-//! What the app receives: plaintext in, records out, cut so that another server cuts alike.
+//! What the app receives: plaintext in, records out, cut so that another server cuts alike (R95).
 //!
 //! Records are counted from a *base*, which a ticket names: where in the plaintext a record begins,
 //! and what seals it. From there each is 16 KiB long, and the last one of a response what is left.
@@ -32,8 +32,8 @@ const BASE_MIN: u64 = 16 * 1024;
 const BASE_MAX: u64 = 4 << 20;
 /// Records under one key. AES-GCM allows 2^24.5 of full size (RFC 8446, 5.5).
 const KEY_RECORDS_MAX: u64 = 1 << 23;
-/// After a takeover keys are changed, but not sooner than this after the last time, seconds: GnuTLS
-/// ends a connection in which they are changed more often than 8 times at once.
+/// After a takeover keys are changed (R96), but not sooner than this after the last time, seconds:
+/// GnuTLS ends a connection in which they are changed more often than 8 times at once.
 const UPDATE_EVERY: u64 = 15;
 /// And not sooner than this after the takeover, seconds: while a session is moved, both servers
 /// send, and what comes twice is compared (R67). That takes 2 s at most.
