@@ -103,7 +103,9 @@ fn beset((names, kinds): &Pair, asked: Asked, fault: impl Fn(&mut Beset<'_>)) {
         let [same, other] =
             [place, 1 - place].map(|place| logs[place].get(*kind).copied().unwrap_or(0));
         let as_said = match asked {
-            Asked::Same => (2..=5).contains(&same) && other == 0,
+            // A service that gives up a reader after 1 s may do so more than once while the app
+            // stands still; each time is a fault of its own.
+            Asked::Same => (2..=8).contains(&same) && other == 0,
             Asked::Other => (1..=2).contains(&other),
         };
         assert!(as_said, "{names:?}, {kind}: {same} requests at one, {other} at the other");
