@@ -1,13 +1,11 @@
 //! Logins that last: idle for longer than the server likes, on IPv6, many at once.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use stp_tests::daemon;
-use stp_tests::file;
-use stp_tests::process::{Plan, Process};
+use stp_tests::process::Plan;
 use stp_tests::scene::{Scene, play};
 use stp_tests::wait;
 
@@ -164,37 +162,6 @@ fn a_client_that_uses_epsv_alone_is_asked_nothing_else() {
         std::thread::sleep(Duration::from_secs(3));
         Fault::Server.happen(scene, &mut world)?;
         process.end(CLIENT_MAX)?.ok().map(drop)
-    });
-}
-
-/// curl -6 takes whatever family it is told of, and throws away what is not IPv6.
-#[test]
-fn curl_gets_and_puts_over_ipv6_alone() {
-    play("ftp-curl-6", |scene| {
-        let mut world = World::lay(scene, 30, "")?;
-        let client = &world.topology.hosts[CLIENT].namespace;
-        let run = |arguments: &[&str]| -> Result<Process> {
-            let curl = world.broker.app("curl")?.args(&["-6", "-sS", "--fail", "-v"]);
-            curl.args(arguments).start(scene, Some(client))
-        };
-        let (got, url) = (scene.path("got"), format!("ftp://{HOST}/big"));
-        let (text, put) = (got.display().to_string(), world.payload.path.display().to_string());
-        let passive = run(&["-o", &text, &url])?;
-        wait::until("a third of it", CLIENT_MAX, || {
-            let length = std::fs::metadata(&got).map_or(0, |meta| meta.len());
-            Ok((length > world.payload.len / 3).then_some(()))
-        })?;
-        let store = format!("ftp://{HOST}/in/put");
-        let active = run(&["-P", "-", "-T", &put, &store])?;
-        world.topology.hosts[CLIENT].replace_address(0)?;
-        let passive = passive.end(CLIENT_MAX)?.ok()?;
-        ensure!(passive.err.contains("EPSV") && passive.err.contains("fd"), "{}", passive.err);
-        let active = active.end(CLIENT_MAX)?.ok()?;
-        ensure!(active.err.contains("EPRT |2|"), "{}", active.err);
-        let right = |file: &Path| file::sha256(file).is_ok_and(|sum| sum == world.payload.sha256);
-        ensure!(right(&got), "wrong bytes got");
-        ensure!(world.ftp.iter().any(|ftp| right(&ftp.root.join("in/put"))), "wrong bytes put");
-        Fault::None.happen(scene, &mut world)
     });
 }
 

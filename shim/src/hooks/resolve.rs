@@ -138,8 +138,6 @@ hook! {
         };
         let text = Text::of(address);
         let named = wishes.ai_flags & libc::AI_CANONNAME != 0;
-        let configured = wishes.ai_flags & libc::AI_ADDRCONFIG != 0;
-        let second = names::second(stands_for_it, wishes.ai_family, configured).map(Text::of);
         wishes.ai_flags |= libc::AI_NUMERICHOST;
         wishes.ai_flags &= !(libc::AI_ADDRCONFIG | libc::AI_CANONNAME);
         // SAFETY: the text ends in NUL and lives on; the rest is the caller's.
@@ -149,29 +147,7 @@ hook! {
             // comes from the allocator that freeaddrinfo gives it back to.
             unsafe { (**found).ai_canonname = libc::strdup(name) };
         }
-        if let Some(second) = second.filter(|_| result == 0) {
-            let mut more = ptr::null_mut();
-            // SAFETY: as above.
-            if unsafe { real(second.as_ptr(), service, &raw const wishes, &raw mut more) } == 0 {
-                // SAFETY: both calls have succeeded; freeaddrinfo frees entry by entry.
-                unsafe { append(*found, more) };
-            }
-        }
         result
-    }
-}
-
-/// Puts a list behind another.
-///
-/// # Safety
-/// `list` has a first entry, and both end in null.
-unsafe fn append(mut list: *mut addrinfo, more: *mut addrinfo) {
-    // SAFETY: as promised.
-    unsafe {
-        while !(*list).ai_next.is_null() {
-            list = (*list).ai_next;
-        }
-        (*list).ai_next = more;
     }
 }
 

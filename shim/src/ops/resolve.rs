@@ -61,8 +61,8 @@ fn without_broker(own: bool) -> Outcome<Answer> {
     }
 }
 
-/// The first address that answers a question for a family; nothing when the family has none.
-/// `mapped` says whether an IPv4 address may stand in the place of an IPv6 one.
+/// The one address that answers a question for a family; nothing when the family has none. `mapped`
+/// says whether an IPv4 address may stand in the place of an IPv6 one.
 pub fn in_family(
     (v4, v6): (Ipv4Addr, Option<Ipv6Addr>),
     family: c_int,
@@ -74,16 +74,6 @@ pub fn in_family(
         (libc::AF_INET6, None) => None,
         _ => Some(v4.into()),
     }
-}
-
-/// The second one, for a program that takes any family and may throw one away (curl -6 does). A
-/// program that wants only what this machine has (`AI_ADDRCONFIG`) is not told: IPv6 may be off.
-pub fn second(
-    (_, v6): (Ipv4Addr, Option<Ipv6Addr>),
-    family: c_int,
-    configured: bool,
-) -> Option<IpAddr> {
-    v6.filter(|_| family == libc::AF_UNSPEC && !configured).map(IpAddr::V6)
 }
 
 /// The host name behind an address in the kernel's form. The system's resolver must not be asked
@@ -106,9 +96,6 @@ mod tests {
         assert_eq!(in_family((v4, Some(v6)), libc::AF_UNSPEC, false), Some(v4.into()));
         assert_eq!(in_family((v4, Some(v6)), libc::AF_INET6, false), Some(v6.into()));
         assert_eq!(in_family((v4, None), libc::AF_INET6, false), None);
-        assert_eq!(second((v4, Some(v6)), libc::AF_UNSPEC, false), Some(v6.into()));
-        assert_eq!(second((v4, Some(v6)), libc::AF_UNSPEC, true), None);
-        assert_eq!(second((v4, Some(v6)), libc::AF_INET, false), None);
         let mapped = v4.to_ipv6_mapped();
         assert_eq!(in_family((v4, None), libc::AF_INET6, true), Some(mapped.into()));
     }
