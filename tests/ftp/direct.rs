@@ -33,7 +33,9 @@ impl Ground {
         let topology = Topology::build(&[("client", 1), ("origin", 1)])?;
         topology.shape(CLIENT, 0, Shape::of(100, 20))?;
         let payload = Payload::make(30, 1)?;
-        let ftp = Vsftpd::start(scene, "vsftpd", &topology.hosts[ORIGIN].namespace, "")?;
+        // vsftpd keeps a file locked for an upload whose address is gone, until it misses it.
+        let more = "lock_upload_files=NO";
+        let ftp = Vsftpd::start(scene, "vsftpd", &topology.hosts[ORIGIN].namespace, more)?;
         payload.link(&ftp.root.join("big"))?;
         ftp.close_root()?;
         let (config, dir) = (scene.path("broker.toml"), scene.path("session"));
