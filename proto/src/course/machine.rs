@@ -206,6 +206,11 @@ impl Course {
         if mutant!(LinkedGivenUp, self.attached, false) {
             return Vec::new();
         }
+        // Only the search for a session that is not established yet ends so. This one was begun
+        // before it was, and the link of then is lost already: it asks again, as what it is now.
+        if established && matches!(end, NoServer::AllRefuse | NoServer::NobodyAnswers) {
+            return vec![Action::Retry];
+        }
         if established {
             let elsewhere = match transferable {
                 Err(why) => match why.strip_suffix(", which is never sent twice") {

@@ -531,6 +531,19 @@ fn a_session_that_only_its_home_could_go_on_with_says_what_is_gone() {
     assert!(actions.contains(&Action::GiveUp { error, why: why.to_owned() }), "{actions:?}");
 }
 
+/// A search that was begun before the session had a server may end after that: the time that a
+/// connect may take is no reason to end a session that lives.
+#[test]
+fn the_end_of_a_search_for_a_connect_does_not_end_a_session_that_was_established_since() {
+    for end in [super::NoServer::NobodyAnswers, super::NoServer::AllRefuse] {
+        let mut course = after(&[Attached, Lost(LostCause::Silent)]);
+        let gave_up = GaveUp { end, error: AppError::TimedOut, why: String::new() };
+        let transferable = Err("the server gave no ticket".to_owned());
+        let actions = course.handle_no_server(&Lab, true, transferable, gave_up);
+        assert_eq!(actions, [Action::Retry]);
+    }
+}
+
 #[test]
 fn a_server_that_did_not_have_it_is_asked_again_while_the_home_is_away() {
     let mut course = after(&[Lost(LostCause::Broken), Dialed(1)]);
