@@ -95,7 +95,7 @@ impl Source for Status {
         page("Sessions")
             .text(&about)
             .text(&where_from(broker))
-            .text(&troubles(broker))
+            .trouble(&trouble::list(broker))
             .heading("Sessions")
             .table(&SESSION_HEAD, &sessions.iter().map(session_row).collect::<Vec<_>>())
             .heading("What happened to them")
@@ -179,14 +179,6 @@ fn where_from(broker: &Broker) -> String {
             format!("{file} Gateway: {user}@{place}, {state}.")
         }
         _ => file,
-    }
-}
-
-/// One line for the page.
-fn troubles(broker: &Broker) -> String {
-    match trouble::list(broker) {
-        all if all.is_empty() => "No trouble.".to_owned(),
-        all => format!("Trouble: {}.", all.join("; ")),
     }
 }
 

@@ -166,12 +166,8 @@ impl Source for Status {
         });
         let refused = self.refused().into_iter().map(|(why, count)| vec![why, count.to_string()]);
         let head = ["id", "service", "state", "link", "rtt", "sent", "unacknowledged", "movable"];
-        let trouble = match trouble::list(server) {
-            all if all.is_empty() => "No trouble.".to_owned(),
-            all => format!("Trouble: {}.", all.join("; ")),
-        };
         page(&format!("STP server {}", server.config.name))
-            .text(&trouble)
+            .trouble(&trouble::list(server))
             .heading("Services")
             .table(&["name", "kind", "to", "warning"], &services.collect::<Vec<_>>())
             .heading("Sessions")

@@ -174,12 +174,8 @@ impl Source for Status {
             let state = if there.is_some() { "there" } else { "not there" };
             vec![name.to_owned(), state.to_owned(), addresses.join(" "), services.join(" ")]
         });
-        let trouble = match self.trouble() {
-            all if all.is_empty() => "No trouble.".to_owned(),
-            all => format!("Trouble: {}.", all.join("; ")),
-        };
         page(&format!("Session Name Server {}", sns.config.name))
-            .text(&trouble)
+            .trouble(&self.trouble())
             .heading("Servers that are allowed")
             .table(&["name", "state", "addresses", "services"], &servers)
             .heading("Sizes")

@@ -41,6 +41,15 @@ impl Page {
         self.element("p", text)
     }
 
+    /// A paragraph that says what is wrong now, or that nothing is.
+    #[must_use]
+    pub fn trouble(self, all: &[String]) -> Self {
+        if all.is_empty() {
+            return self.text("No trouble.");
+        }
+        self.text(&format!("Trouble: {}.", all.join("; ")))
+    }
+
     /// A table, or "none" if it has no rows.
     #[must_use]
     pub fn table(mut self, head: &[&str], rows: &[Vec<String>]) -> Self {

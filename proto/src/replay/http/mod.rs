@@ -38,3 +38,4 @@ pub use pieces::{Waiting, copy};
 pub use plan::{Ask, Judged, Locator, Plan};
 pub use range::ContentRange;
 pub use splice::{Joined, Splice, SpliceStep};
+pub use translate::{FLUSH_BUSY, FLUSH_EVERY, FLUSH_LEAVING, LEAVING_MAX};

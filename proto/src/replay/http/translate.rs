@@ -8,17 +8,18 @@ use super::parts::{Parts, Retelling};
 use crate::time::Instant;
 
 /// Bytes that wait for the rest of their chunk go out after this time at the latest, and at once
-/// if the last chunk is longer ago: each that is cut short costs a ticket of about 1 KiB.
-const FLUSH_EVERY: Duration = Duration::from_millis(50);
+/// if the last chunk is longer ago: each that is cut short costs a ticket of 1 to 2 KiB. These four
+/// hold for records of TLS as well, which are announced as chunks are.
+pub const FLUSH_EVERY: Duration = Duration::from_millis(50);
 
 /// The same while the app's side has much to receive before them.
-const FLUSH_BUSY: Duration = Duration::from_millis(250);
+pub const FLUSH_BUSY: Duration = Duration::from_millis(250);
 
 /// The same while the session is about to go to another server: what that server was told does not
 /// hold any more when a chunk is cut short.
-const FLUSH_LEAVING: Duration = Duration::from_secs(2);
+pub const FLUSH_LEAVING: Duration = Duration::from_secs(2);
 /// A session that has not gone within this time after it was asked to is not waited for.
-const LEAVING_MAX: Duration = Duration::from_secs(10);
+pub const LEAVING_MAX: Duration = Duration::from_secs(10);
 
 /// Follows a body as it comes, and says what of it is data.
 #[derive(Debug)]

@@ -5,7 +5,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use stp_drive::{Near, Pulled};
-use stp_proto::replay::http::{Exchange, Waiting, copy};
+use stp_proto::replay::http::{
+    Exchange, FLUSH_BUSY, FLUSH_EVERY, FLUSH_LEAVING, LEAVING_MAX, Waiting, copy,
+};
 use stp_proto::session::{Event, Session, ShutNear, TicketOffer};
 use stp_proto::ticket::Granted;
 use stp_proto::time::Instant;
@@ -21,15 +23,6 @@ use crate::ticket::Seal;
 /// A record that is not full goes out when the service has paused for this long. Less would cut
 /// what a service writes in two pieces, such as a head and its body.
 const PAUSE: Duration = Duration::from_millis(2);
-/// One goes out at most so often, because each costs a ticket of about 2 KiB.
-const FLUSH_EVERY: Duration = Duration::from_millis(50);
-/// The same while the app's side has much to receive before it.
-const FLUSH_BUSY: Duration = Duration::from_millis(250);
-/// The same while the session is about to go to another server: what that server was told does not
-/// hold any more when a record is cut short.
-const FLUSH_LEAVING: Duration = Duration::from_secs(2);
-/// A session that has not gone within this time after it was asked to is not waited for.
-const LEAVING_MAX: Duration = Duration::from_secs(10);
 /// That is much, bytes: what a link takes at once.
 const MUCH: u64 = 256 * 1024;
 
