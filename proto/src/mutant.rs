@@ -118,6 +118,8 @@ mod chosen {
         RelayUnused: "a session bound to its home is not led there through a relay",
         NeverStraight: "a session that is led through a relay stays there",
         PrepareUntold: "the server that would be next is not told what a session receives",
+        FollowedTooFar: "a response that is followed is read beyond what the app has",
+        FollowedForgotten: "a response that was followed is asked for again when it is needed",
         NoProber: "a server that was out of reach is not tried again",
         SeamSkipped: "the answer of another replica is joined without being compared",
         AckBeforeTicket: "what the app sent is acknowledged before a ticket covers it",

@@ -185,6 +185,17 @@ impl Verifier {
         Verifier { proof, seam }
     }
 
+    /// The same check, of which this much is done: `digested` has seen the replica's own bytes from
+    /// the first on, counted from 0. None if those are more than the check is about.
+    pub(crate) fn behind(self, digested: Seam) -> Option<Verifier> {
+        let Verifier { proof, seam } = self;
+        let position = proof.from.checked_add(digested.position)?;
+        let fits = digested.from == 0 && digested.block == proof.block && position <= proof.until;
+        let undone = seam.position == proof.from;
+        let seam = Seam { from: proof.from, position, ..digested };
+        (fits && undone).then_some(Verifier { proof, seam })
+    }
+
     /// Bytes still to push before [`Verifier::finish`].
     pub fn missing(&self) -> u64 {
         self.proof.until - self.seam.position()

@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod denial;
 pub mod drain;
 pub mod far;
+pub mod following;
 pub mod grant;
 pub mod inventory;
 pub mod listener;

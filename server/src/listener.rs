@@ -31,6 +31,7 @@ use crate::comparing::Comparings;
 use crate::config::{Config, Kind, ServiceConfig};
 use crate::denial::Denial;
 use crate::far::{DaemonHost, GivenBack, ServerFar};
+use crate::following::Followings;
 use crate::grant::{Asking, Revocations, Used};
 use crate::open::{Opened, open};
 use crate::passes::Passes;
@@ -76,6 +77,8 @@ pub struct Server {
     pub(crate) revocations: Revocations,
     /// Sessions that come over and are still being compared.
     comparings: Arc<Comparings>,
+    /// Responses of sessions elsewhere that are followed.
+    pub(crate) followings: Followings,
     /// The turn to read a file ahead.
     pub(crate) reading: Arc<Semaphore>,
     /// It is being shut down: nothing new is taken.
@@ -106,6 +109,7 @@ impl Server {
             used: Used::default(),
             revocations: Revocations::default(),
             comparings: Arc::default(),
+            followings: Followings::default(),
             reading: Arc::new(Semaphore::new(1)),
             draining: AtomicBool::new(false),
             drain_wanted: Notify::new(),
@@ -431,9 +435,9 @@ impl Server {
         {
             mint.restrict(Some(granted));
         }
-        let (groups, comparings) = ((key.0, &self.groups), &self.comparings);
+        let (groups, coming) = ((key.0, &self.groups), (&self.comparings, &self.followings));
         let told = service.told_of(link.peer_addr(), link.local_addr());
-        let opening = open(&told, connect, groups, mint, &self.revocations, comparings);
+        let opening = open(&told, connect, groups, mint, &self.revocations, coming);
         let Opened { service: near, at, granted } = Box::pin(opening).await?;
         let own = random_handle();
         let now = time::Instant(clock::now_us());

@@ -13,6 +13,7 @@ use stp_proto::wire::{Connect, ConnectMode, DenyReason, FEATURE_VERIFYING};
 use crate::comparing::Comparings;
 use crate::config::{Kind, ServiceConfig};
 use crate::denial::Denial;
+use crate::following::Followings;
 use crate::grant::Revocations;
 use crate::service::Service;
 use crate::service::coming::Coming;
@@ -40,7 +41,7 @@ pub async fn open(
     (client, groups): (PublicKey, &Arc<Groups>),
     mint: Option<Mint>,
     revocations: &Revocations,
-    comparings: &Arc<Comparings>,
+    (comparings, followings): (&Arc<Comparings>, &Followings),
 ) -> Result<Opened, Denial> {
     let mode = &connect.mode;
     if let (Kind::Ftp, Target::Address(address)) = (config.kind, &config.target) {
@@ -59,7 +60,7 @@ pub async fn open(
         Some(request) if comparings.has(&key, request) => comparings.go_on(key, request).await?,
         _ => {
             let (target, policy) = (config.target.clone(), config.policy);
-            let coming = match &config.tls {
+            let mut coming = match &config.tls {
                 None => Coming::Http(Takeover::new(now(), target, policy, mint, request, &admit)?),
                 Some(tls) => {
                     let how = (policy, Arc::clone(&tls.handshakes));
@@ -67,6 +68,11 @@ pub async fn open(
                     Coming::Https(coming)
                 }
             };
+            if request.is_some()
+                && let Some(followed) = followings.take(&key).await
+            {
+                coming.go_on_with(now(), followed);
+            }
             let told = request.filter(|_| connect.features & FEATURE_VERIFYING != 0);
             comparings.open(key, told, coming).await?
         }

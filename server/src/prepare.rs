@@ -1,10 +1,11 @@
 //! Getting ready for sessions of other servers (R69): a broker tells what one of its sessions is
 //! receiving elsewhere, and the file is read ahead here, one file at a time, at a bounded rate.
+//! What a real HTTP server sends is followed instead (`following.rs`).
 
 use std::sync::Arc;
 
 use stp_net::link::Link;
-use stp_proto::replay::http::Exchange;
+use stp_proto::replay::http::{Ask, Exchange};
 use stp_proto::wire::{Connect, PrepareRequest};
 
 use crate::denial::Denial;
@@ -37,15 +38,19 @@ impl Server {
         // Whatever the kind of the service: a key that differs is to be known before it is needed.
         let mint = cluster.mint(&service.name, client, connect.handle);
         let claims = mint.open(request.ticket, request.down, 0)?;
-        let (Target::Origin(origin), rate) = (&service.target, self.config.limits.read_ahead)
-        else {
-            return Ok(());
-        };
         admit(service, &claims, &self.revocations)?;
-        let Some(Exchange::Response { request, .. }) = claims.exchange.http() else {
+        let rate = self.config.limits.read_ahead;
+        let Some(exchange) = claims.exchange.http().filter(|_| rate > 0) else { return Ok(()) };
+        let Target::Origin(origin) = &service.target else {
+            let have = claims.exchange.received(request.down);
+            if let Some(ask) = Ask::follow(exchange, have, service.policy) {
+                let told = service.told_of(link.peer_addr(), link.local_addr());
+                self.followings.tell((client, connect.handle), &told.target, ask, rate);
+            }
             return Ok(());
         };
-        let Some(path) = origin.file(request).filter(|_| rate > 0) else { return Ok(()) };
+        let Exchange::Response { request, .. } = exchange else { return Ok(()) };
+        let Some(path) = origin.file(request) else { return Ok(()) };
         // Another file is being read: the broker will ask again.
         let Ok(turn) = Arc::clone(&self.reading).try_acquire_owned() else { return Ok(()) };
         let chains = Arc::clone(origin.chains());

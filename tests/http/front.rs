@@ -4,10 +4,12 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use crate::bed::{Bed, code, content, until};
 use crate::liar::{Answer, End, Liar};
+use crate::real::serve;
 
 const LONG: Duration = Duration::from_secs(90);
 const MB: usize = 1_000_000;
@@ -62,6 +64,49 @@ fn a_replica_that_has_read_ahead_compares_less_than_8_mib() {
     assert!(bed.got("got") == file);
     let log = log(&bed, "b");
     assert!(log.contains("compares behind"), "{log}");
+}
+
+/// R69, of a service that is a real HTTP server: one request for the file at the other server, from
+/// its first byte on, and that answer goes on.
+#[test]
+fn a_response_that_is_followed_beforehand_is_the_one_that_goes_on() {
+    const LENGTH: u64 = 480 << 20;
+    let mut bed = Bed::new(&[]);
+    let root = bed.path("root");
+    std::fs::create_dir(&root).expect("ours");
+    let file = File::create(root.join("f")).expect("ours");
+    file.set_len(LENGTH).expect("ours");
+    for part in 0..LENGTH >> 20 {
+        file.write_all_at(&content(part, 100), part << 20).expect("ours");
+    }
+    let nginx = [0, 1].map(|place| serve("nginx", &bed, &root, bed.ports[place]));
+    // It is told at 8 MiB, which is not worth it, and 15 s later.
+    let curl = bed.curl("/f", "got", &["--limit-rate", "22M"]);
+    let has = |bed: &Bed| std::fs::metadata(bed.path("got")).map_or(0, |about| about.len());
+    let wait = |bed: &Bed, bytes: u64| {
+        let begun = std::time::Instant::now();
+        while has(bed) < bytes {
+            assert!(begun.elapsed() < LONG, "{} bytes", has(bed));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    wait(&bed, 400 << 20);
+    assert_eq!(place(&bed), 0);
+    bed.kill(0);
+    assert_eq!(code(curl, LONG), 0, "{}", bed.said());
+    let same = Command::new("cmp").arg(bed.path("got")).arg(root.join("f")).status();
+    assert!(same.expect("it runs").success());
+    let log = log(&bed, "b");
+    assert!(log.contains("goes on with a response that was followed"), "{log}");
+    let status = bed.status();
+    let events = status["ended"][0]["events"].as_array().cloned().unwrap_or_default();
+    let moved = events.iter().find(|event| event["what"] == "transferred").expect("it moved");
+    println!("gap at byte {}: {} ms", moved["at_byte"], moved["gap_ms"]);
+    drop(nginx);
+    let access = bed.path(&format!("nginx-{}/access", bed.ports[1]));
+    let access = std::fs::read_to_string(access).expect("it has served");
+    assert_eq!(access.matches("GET /f").count(), 1, "{access}");
+    assert!(access.contains("\" 200 "), "the whole file was asked for: {access}");
 }
 
 /// The gap far into a file: `scripts/verify` runs it, for it takes two minutes and shows a figure.

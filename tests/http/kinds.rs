@@ -34,13 +34,14 @@ const CLOSE: Kind = ("close", &["--compressed", "--http1.0"], &[(0, SIZE)]);
 type Pair = ([&'static str; 2], &'static [Kind]);
 
 /// What a server compresses, another one does not compress to the same bytes.
-const PAIRS: [Pair; 6] = [
+const PAIRS: [Pair; 7] = [
     (["nginx", "nginx"], &[CHUNKS, CLOSE, LENGTH, RANGE, RANGES]),
     (["nginx", "apache2"], &[LENGTH, RANGE, RANGES]),
     (["apache2", "lighttpd"], &[LENGTH, RANGE, RANGES]),
     (["lighttpd", "nginx"], &[LENGTH, RANGE, RANGES]),
     (["apache2", "apache2"], &[CHUNKS, CLOSE]),
     (["python3", "lighttpd"], &[LENGTH]),
+    (["lighttpd", "python3"], &[LENGTH]),
 ];
 
 /// The processes of some downloads.

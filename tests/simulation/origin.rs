@@ -80,6 +80,8 @@ pub struct Origin {
     pub troubles: Cell<u32>,
     /// The heads of requests whose files were read ahead.
     pub read_ahead: RefCell<Vec<Vec<u8>>>,
+    /// Requests answered.
+    pub answers: Cell<u32>,
     pub random: RefCell<Random>,
 }
 
@@ -348,6 +350,7 @@ impl Upstream {
                 return;
             }
             let Some((_, _, head, _)) = self.request.take() else { return };
+            self.origin.answers.set(self.origin.answers.get() + 1);
             let (answer, close) = self.origin.render(&head);
             self.out.drain(..self.gone);
             self.gone = 0;

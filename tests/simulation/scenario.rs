@@ -33,6 +33,8 @@ pub const ALL: &[Scenario] = &[
     ("a server that catches up slowly has the path for itself", slow_to_catch_up),
     ("a link carries the next session at once", next_on_the_link),
     ("the server that would be next is told of a long response", next_is_told),
+    ("a response that was followed goes on", followed),
+    ("a response that was followed, and is another one, is refused", followed_in_vain),
     ("another file under the same validator is no continuation", same_validator),
 ];
 
@@ -293,6 +295,36 @@ fn next_is_told() {
     assert!(head.starts_with(b"GET /f0 "), "it is told which file");
     world.kill(home, false);
     world.expect_at(other, seconds(5));
+}
+
+/// R69: the response that was asked for beforehand is the one that goes on.
+fn followed() {
+    let mut world = download([Replica::Right; 2]);
+    for server in &world.servers {
+        server.origin.files.borrow_mut().fill(24 << 20);
+    }
+    let (home, other) = world.begun();
+    world.go_on(seconds(15));
+    let asked = world.servers[other].origin.read_ahead.borrow().len();
+    assert_eq!(asked, 1, "it is told");
+    world.kill(home, false);
+    world.expect_at(other, seconds(5));
+    world.go_on(seconds(20));
+    let answers = world.servers[other].origin.answers.get();
+    assert_eq!(answers, 1, "requests for the file");
+}
+
+/// The same of a file that begins otherwise there.
+fn followed_in_vain() {
+    let mut world = download([Replica::Right, Replica::SameValidator]);
+    for server in &world.servers {
+        server.origin.files.borrow_mut().fill(24 << 20);
+    }
+    let (home, _) = world.begun();
+    world.go_on(seconds(15));
+    world.kill(home, false);
+    world.go_on(seconds(30));
+    assert!(world.counts.refused >= 1, "its answer is refused");
 }
 
 fn same_validator() {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use stp_drive::{Command, FIRST_LINK, Start};
 use stp_proto::handle::Handle;
-use stp_proto::replay::http::Exchange;
+use stp_proto::replay::http::{Ask, Exchange};
 use stp_proto::roster::{Calls, Roster};
 use stp_proto::session::{ClosedWhy, Session, StartAt, code};
 use stp_proto::ticket::Holder;
@@ -32,7 +32,7 @@ use crate::net::{ConnId, Owner, SERVER};
 use crate::origin::{Ledger, Origin};
 use crate::plan::Plan;
 use crate::random::Random;
-use crate::service::{Connections, EPOCH_S, Mint, SimTakeover};
+use crate::service::{Connections, EPOCH_S, Mint, SimJoin, SimTakeover};
 use crate::work::Script;
 use crate::world::{Ev, Who, World};
 
@@ -53,6 +53,8 @@ pub struct Server {
     roster: Shared,
     /// Services that are being opened, by the connection of their CONNECT.
     opening: BTreeMap<ConnId, (SimTakeover, Connections)>,
+    /// Responses of sessions elsewhere that are followed, by their brokers' handles.
+    followed: BTreeMap<Handle, (SimJoin, Connections)>,
     next: u64,
     /// The process runs.
     pub alive: bool,
@@ -83,12 +85,14 @@ impl Server {
                 breaks: Cell::default(),
                 troubles: Cell::default(),
                 read_ahead: RefCell::default(),
+                answers: Cell::default(),
                 random: RefCell::new(Random::new(random.next())),
             };
             Server {
                 origin: Rc::new(origin),
                 roster: Shared::default(),
                 opening: BTreeMap::new(),
+                followed: BTreeMap::new(),
                 next: 0,
                 alive: true,
                 gone: false,
@@ -105,6 +109,7 @@ impl Server {
     pub fn die(&mut self) {
         self.roster = Shared::default();
         self.opening.clear();
+        self.followed.clear();
         self.alive = false;
         self.generation += 1;
     }
@@ -157,10 +162,46 @@ impl World {
     /// R69: reads ahead what a session receives elsewhere. That a file's digests are kept from
     /// then on is noted at the origin; comparing takes no time here anyway.
     fn prepare(&mut self, server: usize, connect: &Connect<'_>, request: &PrepareRequest<'_>) {
-        let (mint, _) = self.http(server, connect);
+        let (mint, connections) = self.http(server, connect);
         let Ok(claims) = mint.open(request.ticket, request.down, 0) else { return };
-        let Some(Exchange::Response { request, .. }) = claims.exchange.http() else { return };
-        self.servers[server].origin.read_ahead.borrow_mut().push(request.clone());
+        let Some(exchange) = claims.exchange.http() else { return };
+        let Exchange::Response { request: head, .. } = exchange else { return };
+        self.servers[server].origin.read_ahead.borrow_mut().push(head.clone());
+        let have = claims.exchange.received(request.down);
+        let Some(ask) = Ask::follow(exchange, have, self.plan.policy) else { return };
+        let (now, handle, here) = (self.now, connect.handle, &mut self.servers[server]);
+        let known = here.followed.get_mut(&handle);
+        if !known.is_some_and(|(join, _)| join.went_on(now, &ask)) {
+            let join = SimJoin::follow(now, &connections, ask);
+            here.followed.insert(handle, (join, connections));
+        }
+        let generation = here.generation;
+        self.read_along(server, generation, handle);
+    }
+
+    /// Reads of a response that is followed what is there.
+    pub fn read_along(&mut self, server: usize, generation: u32, handle: Handle) {
+        let (now, here) = (self.now, &mut self.servers[server]);
+        if here.generation != generation {
+            return;
+        }
+        let Some((join, connections)) = here.followed.get_mut(&handle) else { return };
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&waker);
+        loop {
+            if join.poll(now, &mut cx).is_ready() {
+                here.followed.remove(&handle);
+                return;
+            }
+            if !woken.take() {
+                break;
+            }
+        }
+        let soon = now + Duration::from_millis(100);
+        let due = [join.due()].into_iter().chain(connections.due()).min();
+        let at = due.unwrap_or(soon).max(soon);
+        self.at(at, Ev::ReadAlong(server, generation, handle));
     }
 
     fn answer(&mut self, conn: ConnId, frame: &[u8]) {
@@ -268,9 +309,18 @@ impl World {
                 Some(Script::Http) => {
                     let (mint, connections) = self.http(server, connect);
                     let policy = self.plan.policy;
+                    let followed = self.servers[server].followed.remove(&connect.handle);
+                    let followed = followed.filter(|_| request.is_some());
+                    let (join, connections) = match followed {
+                        Some((join, connections)) => (Some(join), connections),
+                        None => (None, connections),
+                    };
                     let streams = connections.clone();
-                    let takeover =
+                    let mut takeover =
                         SimTakeover::new(now, streams, policy, Some(mint), request, &|_| Ok(()))?;
+                    if let Some(join) = join {
+                        takeover.go_on_with(now, join);
+                    }
                     self.servers[server].opening.insert(conn, (takeover, connections));
                 }
             }

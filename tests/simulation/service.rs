@@ -14,6 +14,7 @@ use stp_proto::replay::Exchange;
 use stp_proto::ticket::{Claims, Granted, Holder};
 use stp_proto::time::Instant;
 use stp_server::service::http::Http;
+use stp_server::service::join::Join;
 use stp_server::service::takeover::Takeover;
 use stp_server::service::upstream::{Stream, Streams};
 use stp_server::ticket::{BadTicket, Seal};
@@ -27,6 +28,8 @@ pub const EPOCH_S: u64 = 1_700_000_000;
 pub type SimHttp = Http<Connections, Mint>;
 /// The shipped taking over of sessions, over simulated connections.
 pub type SimTakeover = Takeover<Connections, Mint>;
+/// The shipped joining and following of responses, over simulated connections.
+pub type SimJoin = Join<Connections>;
 
 /// Makes and opens tickets: the claims as they are, without a seal.
 #[derive(Clone)]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use stp_drive::Command;
 use stp_proto::course::{FailureKind, Relay};
+use stp_proto::handle::Handle;
 use stp_proto::select::Rank;
 use stp_proto::time::Instant;
 
@@ -72,6 +73,8 @@ pub enum Ev {
     Look(u64, u64, (Rank, Rank)),
     /// A server opens the service of a session.
     Open(usize, u32, ConnId, Vec<u8>),
+    /// A server reads of a response that it follows for a session elsewhere.
+    ReadAlong(usize, u32, Handle),
     Fault(Kind),
     /// A user lets a session go on.
     Resume(Who),
@@ -304,7 +307,7 @@ impl World {
                 None => return None,
             },
             Ev::Wake(Who::Server(at, _)) | Ev::Resume(Who::Server(at, _)) => server(*at),
-            Ev::Open(at, ..) => server(*at),
+            Ev::Open(at, ..) | Ev::ReadAlong(at, ..) => server(*at),
             Ev::Wake(_) | Ev::Start(_) | Ev::Search(_) | Ev::Dialed(..) => broker,
             Ev::DialOver(_) | Ev::Pace(_) | Ev::MeasureFirst(..) | Ev::Measure(..) => broker,
             Ev::MeasureWays(..) | Ev::MeasuredFirst(..) | Ev::Measured(..) => broker,
@@ -347,6 +350,9 @@ impl World {
                 self.broker().measured_ways(number, (question, home), &ways);
             }
             Ev::Look(number, look, ways) => self.look_straight(number, look, ways),
+            Ev::ReadAlong(server, generation, handle) => {
+                self.read_along(server, generation, handle)
+            }
             Ev::Open(server, generation, conn, record) => {
                 self.open(server, generation, conn, &record);
             }

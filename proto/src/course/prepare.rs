@@ -10,8 +10,8 @@ use crate::mutant::mutant;
 use crate::select::{Rank, Want};
 use crate::time::Instant;
 
-/// A server is told again after this time, then after twice as long, and so on up to the most: it
-/// may have been busy with other files, or have been started anew.
+/// A server is told again after this time if the app has received more, so that it can follow. If
+/// not, it is told after twice as long, and so on up to the most: it may have been started anew.
 const AGAIN_MIN: Duration = Duration::from_secs(15);
 const AGAIN_MAX: Duration = Duration::from_secs(600);
 
@@ -20,7 +20,9 @@ const AGAIN_MAX: Duration = Duration::from_secs(600);
 pub struct Prepared {
     /// Where the response begins, and the server that was told.
     told: Option<(u64, Rank)>,
-    due: Instant,
+    /// What the app had received then.
+    received: u64,
+    at: Instant,
     pause: Duration,
 }
 
@@ -33,14 +35,16 @@ impl Prepared {
             return false;
         }
         if self.told != Some((from, next)) {
-            (self.told, self.due, self.pause) = (Some((from, next)), now, AGAIN_MIN);
+            *self = Self { told: Some((from, next)), pause: Duration::ZERO, ..Self::default() };
+        } else if received > self.received {
+            self.pause = AGAIN_MIN;
         }
-        if now < self.due {
+        if now < self.at + self.pause {
             return false;
         }
         mutant!(PrepareUntold => return false);
-        self.due = now + self.pause;
-        self.pause = (self.pause * 2).min(AGAIN_MAX);
+        (self.received, self.at) = (received, now);
+        self.pause = (self.pause * 2).clamp(AGAIN_MIN, AGAIN_MAX);
         true
     }
 }
@@ -75,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_response_is_told_ever_more_rarely() {
+    fn a_response_that_stands_still_is_told_ever_more_rarely() {
         let mut prepared = Prepared::default();
         let far = 100 + MARK_EVERY;
         assert!(!prepared.is_due(at(1), 100, far - 1, 1), "it is compared at once");
@@ -84,6 +88,21 @@ mod tests {
         assert_eq!(told, [1, 16, 46, 106]);
         let last = (200..5_000).filter(|second| prepared.is_due(at(*second), 100, far, 1));
         assert!(last.collect::<Vec<_>>().windows(2).all(|two| two[1] - two[0] <= 600));
+    }
+
+    #[test]
+    fn a_response_that_goes_on_is_told_every_15_s() {
+        let mut prepared = Prepared::default();
+        let far = |second: u64| 100 + MARK_EVERY + second * 1_000;
+        let told: Vec<u64> =
+            (1..60).filter(|second| prepared.is_due(at(*second), 100, far(*second), 1)).collect();
+        assert_eq!(told, [1, 16, 31, 46]);
+        // It stands still for a while, and goes on.
+        let told: Vec<u64> =
+            (60..130).filter(|second| prepared.is_due(at(*second), 100, far(60), 1)).collect();
+        assert_eq!(told, [61, 91]);
+        assert!(prepared.is_due(at(130), 100, far(130), 1));
+        assert!(!prepared.is_due(at(140), 100, far(140), 1));
     }
 
     #[test]

@@ -43,6 +43,16 @@ impl Exchange {
         }
     }
 
+    /// How far the app is in the stream of the exchange itself, if it has the session's stream up
+    /// to `down`. In TLS that is known only as far as the ticket goes.
+    #[must_use]
+    pub fn received(&self, down: u64) -> u64 {
+        match self {
+            Self::Http(_) | Self::Ftp(_) => down,
+            Self::Https(exchange) => exchange.plain,
+        }
+    }
+
     /// The exchange, if it is one of FTP.
     #[must_use]
     pub fn ftp(&self) -> Option<&ftp::Exchange> {

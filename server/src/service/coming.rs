@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use stp_proto::session::StartAt;
 use stp_proto::time::Instant;
 
+use super::join::Join;
 use super::upstream::Target;
 use super::{Service, https, takeover};
 use crate::denial::Denial;
@@ -22,6 +23,14 @@ pub enum Coming {
 pub type Opened = (Service, StartAt);
 
 impl Coming {
+    /// A response that was followed (R69) goes on, if it is the one that is asked for.
+    pub fn go_on_with(&mut self, now: Instant, followed: Join<Target>) {
+        match self {
+            Self::Http(takeover) => takeover.go_on_with(now, followed),
+            Self::Https(takeover) => takeover.go_on_with(now, followed),
+        }
+    }
+
     /// How much of what the app has is compared, and of how much; none while nothing is.
     #[must_use]
     pub fn progress(&self) -> Option<(u64, u64)> {

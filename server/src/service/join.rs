@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use stp_proto::chain::MARK_EVERY;
+use stp_proto::mutant;
 use stp_proto::replay::http::{Ask, Failure, HEAD_MAX, Joined, Judged, Splice, SpliceStep};
 use stp_proto::replay::{NoReplay, NoReplayKind};
 use stp_proto::time::Instant;
@@ -22,6 +23,9 @@ use super::upstream::{Stream, Streams};
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 /// Bodies are compared in pieces of this size.
 const PIECE: usize = 256 * 1024;
+/// A response that is followed for a session of another server is dropped if nobody says for this
+/// time that it goes on there. Most services have given up by then, since nothing is read.
+const FOLLOWED: Duration = Duration::from_secs(90);
 /// Pieces that are compared in one turn, so that other sessions have theirs.
 const PIECES_AT_ONCE: usize = 8;
 
@@ -84,6 +88,8 @@ pub struct Join<S: Streams> {
     known: Option<Known>,
     /// Bytes of the answer's body that were compared, the known ones included.
     compared: u64,
+    /// The response is only followed, up to this byte of the body; and the head of the answer.
+    followed: Option<(u64, Vec<u8>)>,
 }
 
 enum Phase<S: Streams> {
@@ -116,7 +122,57 @@ impl<S: Streams> Join<S> {
         };
         let compared = known.as_ref().map_or(0, |known| known.number * MARK_EVERY);
         let (phase, until) = (Phase::Opening(streams.reopen()), now + SILENCE_MAX);
-        Self { ask, phase, until, known, compared }
+        Self { ask, phase, until, known, compared, followed: None }
+    }
+
+    /// Begins to follow a response that is under way elsewhere (R69): asks for it, and reads as
+    /// much of it as the app has there. It never becomes ready, but can be [turned
+    /// to](Self::turn_to) going on.
+    pub fn follow(now: Instant, streams: &S, ask: Ask) -> Self {
+        let followed = Some((ask.have(), Vec::new()));
+        let (phase, until) = (Phase::Opening(streams.reopen()), now + FOLLOWED);
+        Self { ask, phase, until, known: None, compared: 0, followed }
+    }
+
+    /// The app has more of the response that is followed. False if it is another response.
+    pub fn went_on(&mut self, now: Instant, ask: &Ask) -> bool {
+        let same = self.ask.request == ask.request;
+        if let Some((upto, _)) = self.followed.as_mut().filter(|_| same) {
+            (*upto, self.until) = (ask.have().max(*upto), now + FOLLOWED);
+        }
+        same
+    }
+
+    /// How many bytes were read of a response that is followed.
+    #[must_use]
+    pub fn read(&self) -> u64 {
+        self.compared
+    }
+
+    /// What was followed goes on with what is asked now.
+    ///
+    /// # Errors
+    /// The question, if it is about another response, or nothing has been answered yet.
+    pub fn turn_to(self, now: Instant, ask: Ask) -> Result<Self, Box<Ask>> {
+        let (Phase::Comparing(stream, before, held), Some((_, head))) = (self.phase, self.followed)
+        else {
+            return Err(Box::new(ask));
+        };
+        let splice = match ask.judge(&head) {
+            Ok(Judged::Splice(_, splice)) if self.ask.request == ask.request => splice,
+            _ => return Err(Box::new(ask)),
+        };
+        let Some(splice) = splice.goes_on_from(*before) else { return Err(Box::new(ask)) };
+        tracing::info!(read = self.compared, "goes on with a response that was followed");
+        let (phase, until) = (Phase::Comparing(stream, Box::new(splice), held), now + SILENCE_MAX);
+        Ok(Self { ask, phase, until, known: None, compared: self.compared, followed: None })
+    }
+
+    /// How much of the next piece is wanted.
+    fn wanted(&self) -> usize {
+        mutant!(FollowedTooFar => return PIECE);
+        let left = self.followed.as_ref().map(|(upto, _)| upto.saturating_sub(self.compared));
+        left.and_then(|left| usize::try_from(left).ok()).unwrap_or(PIECE).min(PIECE)
     }
 
     /// What is asked.
@@ -139,7 +195,7 @@ impl<S: Streams> Join<S> {
     pub fn poll(&mut self, now: Instant, cx: &mut Context<'_>) -> Outcome<S> {
         for _ in 0..PIECES_AT_ONCE {
             match self.step(now, cx) {
-                Step::Went => self.until = now + SILENCE_MAX,
+                Step::Went => self.until = self.until.max(now + SILENCE_MAX),
                 Step::Waits if now < self.until => return Poll::Pending,
                 Step::Waits => {
                     return Poll::Ready(Err(JoinError::Down(io::ErrorKind::TimedOut.into())));
@@ -208,7 +264,11 @@ impl<S: Streams> Join<S> {
                 Step::Done(Err(JoinError::Busy(NoReplay::new(NoReplayKind::Busy, text))))
             }
             Ok(Judged::Splice(length, mut splice)) => {
+                if let Some((_, head)) = &mut self.followed {
+                    *head = held[..length].to_vec();
+                }
                 held.drain(..length);
+                self.compared += u64::try_from(held.len()).unwrap_or(0);
                 match splice.feed(&held) {
                     Ok(step) => self.compared(stream, splice, held, step),
                     Err(why) => Step::Done(Err(why.into())),
@@ -227,7 +287,11 @@ impl<S: Streams> Join<S> {
         cx: &mut Context<'_>,
     ) -> Step<S> {
         held.clear();
-        match read_more(&stream, &mut held, PIECE, cx) {
+        let wanted = self.wanted();
+        if wanted == 0 {
+            return self.wait(Phase::Comparing(stream, splice, held));
+        }
+        match read_more(&stream, &mut held, wanted, cx) {
             Read::Some => {
                 self.compared += u64::try_from(held.len()).unwrap_or(0);
                 match splice.feed(&held) {

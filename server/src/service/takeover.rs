@@ -10,6 +10,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use stp_proto::mutant;
 use stp_proto::replay::http::{Beginning, Machine, Plan};
 use stp_proto::replay::{Exchange, Policy};
 use stp_proto::session::StartAt;
@@ -85,6 +86,20 @@ impl<S: Streams, M: Seal> Takeover<S, M> {
             plan => Phase::Ready(plan),
         };
         Self { streams, policy, mint, at, guard, phase }
+    }
+
+    /// A response that was followed (R69) goes on, if it is the one that is asked for.
+    pub fn go_on_with(&mut self, now: Instant, followed: Join<S>) {
+        mutant!(FollowedForgotten => return);
+        self.phase = match std::mem::replace(&mut self.phase, Phase::Done) {
+            Phase::Rest(join) => {
+                Phase::Rest(Box::new(match followed.turn_to(now, join.into_ask()) {
+                    Ok(join) => join,
+                    Err(ask) => Join::new(now, &self.streams, *ask),
+                }))
+            }
+            other => other,
+        };
     }
 
     /// How much of what the app has is compared, and of how much; none while nothing is.

@@ -226,6 +226,26 @@ impl Ask {
         })
     }
 
+    /// The question for a response that is under way at another server, to be followed here until
+    /// it is needed (R69); `have` is the down position there. None if it is not one with a length
+    /// whose bytes are the body's.
+    #[must_use]
+    pub fn follow(exchange: &Exchange, have: u64, policy: Policy) -> Option<Self> {
+        let Exchange::Response { request, response, head_at, chunks: None, .. } = exchange else {
+            return None;
+        };
+        let (question, _) = RequestHead::parse(request).ok()??;
+        let (original, head) = ResponseHead::parse(response, &question).ok()??;
+        let Framing::Length(length) = original.framing else { return None };
+        let body_at = head_at.checked_add(u64::try_from(head).ok()?)?;
+        let have = have.checked_sub(body_at).filter(|have| *have < length)?;
+        if original.parts.is_some() || !question.repeatable() {
+            return None;
+        }
+        let parts = (question, original, Vec::new());
+        Self::new(exchange.clone(), parts, (Some(length), have), Had::Follows, policy).ok()
+    }
+
     /// Bytes of the body that the app has.
     #[must_use]
     pub fn have(&self) -> u64 {
@@ -247,7 +267,7 @@ impl Ask {
     pub fn behind(self, number: u64, mark: Mark) -> Self {
         let proof = match &self.had {
             Had::Plain(proof) => proof.as_ref(),
-            Had::Known(_) | Had::Chunks(..) => None,
+            Had::Known(_) | Had::Chunks(..) | Had::Follows => None,
         };
         let check = proof.and_then(|proof| chain::verifier(proof, number, mark));
         let (Some(check), Some(length), Some(_)) = (check, self.length, self.front()) else {
@@ -309,7 +329,7 @@ impl Ask {
         }
         // The end of chunks comes from the body itself.
         let (left, excess) = match &self.had {
-            Had::Plain(_) | Had::Known(_) => self.rest(begin, body)?,
+            Had::Plain(_) | Had::Known(_) | Had::Follows => self.rest(begin, body)?,
             Had::Chunks(..) => (None, 0),
         };
         if answer.encoding != original.encoding {
@@ -328,6 +348,9 @@ impl Ask {
             let text = format!("the answer begins at {begin}, not {}", self.first);
             return Err(mismatch(text));
         };
+        if matches!(self.had, Had::Follows) && skip > 0 {
+            return Err(self.not_this(answer, "without this range"));
+        }
         Ok(Splice::new(decoder, skip, self.had.clone(), (left, excess), keep_alive))
     }
 

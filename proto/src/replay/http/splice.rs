@@ -72,6 +72,8 @@ pub(super) enum Had {
     /// Chunks, counted from a base, with the proof of the stream from the base on (none: the app
     /// has nothing behind the base).
     Chunks(Base, Option<SeamProof>),
+    /// The mere body, at another server: it is only digested here, up to where the app is.
+    Follows,
 }
 
 /// Chunks that are made like those that the app has.
@@ -95,6 +97,8 @@ pub struct Splice {
     check: Option<Verifier>,
     again: Option<Again>,
     seam: Option<Seam>,
+    /// Nothing is compared yet.
+    follows: bool,
     /// For the app: stream bytes of chunks, and body bytes behind all that was compared.
     begun: Vec<u8>,
     ahead: Vec<u8>,
@@ -115,6 +119,7 @@ impl Splice {
         (left, excess): (Option<u64>, u64),
         keep_alive: bool,
     ) -> Self {
+        let follows = matches!(had, Had::Follows);
         let (check, again) = match had {
             Had::Plain(proof) => (proof.map(Verifier::new), None),
             Had::Known(check) => (Some(*check), None),
@@ -123,9 +128,27 @@ impl Splice {
                 let check = proof.map(Verifier::new);
                 (before.map(Verifier::new), Some(Again { base, cutter: None, check, had: None }))
             }
+            Had::Follows => (None, None),
         };
         let (begun, ahead) = (Vec::new(), Vec::new());
-        Self { decoder, skip, check, again, seam: None, begun, ahead, left, excess, keep_alive }
+        let seam = follows.then(|| Seam::new(0, BLOCK));
+        Self { decoder, skip, check, again, seam, follows, begun, ahead, left, excess, keep_alive }
+    }
+
+    /// Bytes of the body that were digested without being compared.
+    #[must_use]
+    pub fn followed(&self) -> Option<u64> {
+        self.seam.as_ref().filter(|_| self.follows).map(Seam::position)
+    }
+
+    /// Goes on from where `before` stands in the body of the same answer. What it digested counts
+    /// as compared as soon as the verdict on the whole is good. None if the two do not fit.
+    #[must_use]
+    pub fn goes_on_from(self, before: Self) -> Option<Self> {
+        let digested = before.seam.filter(|_| before.follows && before.skip == 0)?;
+        let check = self.check.filter(|_| self.skip == 0 && self.again.is_none())?;
+        let check = check.behind(digested)?;
+        Some(Self { check: Some(check), decoder: before.decoder, ..self })
     }
 
     /// Takes bytes of the answer behind its head; call it with none before the first.
@@ -139,8 +162,8 @@ impl Splice {
             Decoded::Over(taken) if taken < bytes.len() => {
                 Err(mismatch("the service sent more than it said"))
             }
-            Decoded::Over(_) => self.ended(),
-            Decoded::More => self.verdict(),
+            Decoded::Over(_) if !self.follows => self.ended(),
+            Decoded::Over(_) | Decoded::More => self.verdict(),
         }
     }
 
@@ -176,6 +199,10 @@ impl Splice {
         self.skip -= u64::try_from(skipped).unwrap_or(u64::MAX);
         data = &data[skipped..];
         if self.skip > 0 {
+            return Ok(());
+        }
+        if let Some(seam) = self.seam.as_mut().filter(|_| self.follows) {
+            seam.update(seam.position(), data);
             return Ok(());
         }
         if let Some(check) = &mut self.check {
@@ -218,7 +245,7 @@ impl Splice {
 
     fn verdict(&self) -> Result<SpliceStep, NoReplay> {
         let unsure = self.again.as_ref().is_some_and(|again| again.check.is_some());
-        if self.skip > 0 || self.check.is_some() || unsure {
+        if self.skip > 0 || self.check.is_some() || unsure || self.follows {
             return Ok(SpliceStep::More);
         }
         let left = self.left.and_then(|left| usize::try_from(left).ok()).unwrap_or(usize::MAX);

@@ -27,6 +27,7 @@ use super::near::{Https, Stage};
 use super::side::{Open, Sealed};
 use crate::denial::Denial;
 use crate::service::http::Http;
+use crate::service::join::Join;
 use crate::service::takeover::{self, of_another_kind, opened};
 use crate::service::upstream::Streams;
 use crate::ticket::{Seal, unix_now};
@@ -102,6 +103,13 @@ impl<S: Streams, M: Seal> Takeover<S, M> {
         };
         let inner = takeover::Takeover::planned(now, streams, policy, mint, (plan, at, guard));
         Ok(Self { config, phase: Phase::Exchanges(inner, left) })
+    }
+
+    /// A response that was followed (R69) goes on, if it is the one that is asked for.
+    pub fn go_on_with(&mut self, now: Instant, followed: Join<S>) {
+        if let Phase::Exchanges(inner, _) = &mut self.phase {
+            inner.go_on_with(now, followed);
+        }
     }
 
     /// How much of what the app has is compared, and of how much; none while nothing is.

@@ -182,6 +182,62 @@ fn behind_a_mark_of_the_file_only_the_rest_is_asked_for_and_compared() {
     assert_eq!(ask(&longer).expect_err("it is longer").kind, NoReplayKind::Seam);
 }
 
+/// A response that was followed up to `upto` of its body goes on at `have`: how many bytes of it
+/// were compared behind that, and what follows.
+fn follow(
+    part: &Part,
+    own: &Replica,
+    upto: usize,
+    have: u64,
+) -> Result<(usize, Vec<u8>), NoReplay> {
+    let ask = Ask::follow(&part.exchange, part.head + 100, Policy::Prefix).expect("it can be");
+    let answer = own.answer(&ask.request);
+    let Judged::Splice(head, mut followed) = ask.judge(&answer)? else { panic!("a whole head") };
+    for piece in answer[head..head + upto].chunks(10_000) {
+        assert_eq!(followed.feed(piece).unwrap(), SpliceStep::More, "nothing is asked yet");
+    }
+    assert_eq!(followed.followed(), Some(upto as u64));
+    let Plan::Ask(asked) = part.plan(have).unwrap() else { panic!("a rest is missing") };
+    assert_eq!(asked.request, ask.request);
+    let Judged::Splice(_, splice) = asked.judge(&answer)? else { panic!("a whole head") };
+    let fits = NoReplay::new(NoReplayKind::Unsafe, "they do not fit");
+    let mut splice = splice.goes_on_from(*followed).ok_or(fits)?;
+    let rest = &answer[head + upto..];
+    let SpliceStep::Joined = splice.feed(rest)? else { panic!("it joins") };
+    let joined = splice.into_joined();
+    assert_eq!(joined.seam.map(|seam| seam.proof()), part.proof(have), "the digest goes on");
+    assert_eq!(joined.left, Some(part.whole.len() as u64 - have));
+    Ok((rest.len() - joined.ahead.len(), joined.ahead))
+}
+
+#[test]
+fn a_response_that_was_followed_goes_on_if_all_of_it_is_the_same() {
+    let replica = Replica::new(BODY);
+    for request in [REQUEST, &REQUEST.replace("\r\n\r\n", "\r\nRange: bytes=9-\r\n\r\n")] {
+        let part = part(&replica, request);
+        for (upto, more) in [(0, 100), (100, 0), (70_000, 0), (70_000, 100_000), (131_072, 1)] {
+            let have = part.head + (upto + more) as u64;
+            let rest = part.whole[usize::try_from(have).unwrap()..].to_vec();
+            assert_eq!(follow(&part, &replica, upto, have).unwrap(), (more, rest));
+            for at in [9, upto.max(10) / 2, upto + more - 1].map(|at| at.max(9)) {
+                let mut other = replica.clone();
+                other.file[at] ^= 1;
+                let within = at < upto + more + if request == REQUEST { 0 } else { 9 };
+                let differs = follow(&part, &other, upto, have);
+                assert_eq!(differs.is_err(), within, "{upto}+{more}: {at}");
+            }
+        }
+        // It was read further than the app is.
+        let why = follow(&part, &replica, 5_000, part.head + 4_999).expect_err("too far");
+        assert_eq!(why.kind, NoReplayKind::Unsafe);
+    }
+    // Only what has a length is followed, and not what the app has whole.
+    let part = part(&replica, REQUEST);
+    let whole = part.whole.len() as u64;
+    assert!(Ask::follow(&part.exchange, whole, Policy::Prefix).is_none());
+    assert!(Ask::follow(&Exchange::Idle { close: false }, 0, Policy::Prefix).is_none());
+}
+
 #[test]
 fn a_range_the_app_asked_for_is_continued_within_itself() {
     let replica = Replica::new(BODY);
