@@ -351,7 +351,7 @@ impl World {
             }
             Ev::Look(number, look, ways) => self.look_straight(number, look, ways),
             Ev::ReadAlong(server, generation, handle) => {
-                self.read_along(server, generation, handle)
+                self.read_along(server, generation, handle);
             }
             Ev::Open(server, generation, conn, record) => {
                 self.open(server, generation, conn, &record);
