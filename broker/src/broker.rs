@@ -122,8 +122,8 @@ impl Broker {
         tls: &Arc<Tls>,
         app_counters: Arc<AppCounters>,
     ) -> std::io::Result<Arc<Broker>> {
-        let options =
-            LinkOptions { congestion: config.congestion.clone(), ..LinkOptions::default() };
+        let (congestion, detour) = (config.congestion.clone(), config.proxy.detour());
+        let options = LinkOptions { congestion, detour, ..LinkOptions::default() };
         let pace = Pace { warm_max: config.limits.warm_links, ..Pace::default() };
         let news = News::default();
         let tls = Arc::clone(tls);

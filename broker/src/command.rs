@@ -116,7 +116,8 @@ async fn move_session(entry: &Entry, to: Option<&str>) -> Result<(), ActError> {
 fn rank(entry: &Entry, to: &str) -> Result<Rank, ActError> {
     let servers = &entry.service.servers;
     let called = |server: &Arc<Server>| {
-        server.name() == to || server.reach.dialer().address().to_string() == to
+        let places = server.reach.dialer().places();
+        server.name() == to || places.all().iter().any(|place| place.to_string() == to)
     };
     servers.iter().position(called).ok_or_else(|| {
         let names: Vec<String> = servers.iter().map(|server| server.name()).collect();

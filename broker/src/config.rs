@@ -6,21 +6,23 @@
 mod destination;
 pub mod doubt;
 pub mod found;
+mod proxy;
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
-use stp_net::config::{Address, ByteSize, ConfigError, Loaded, Span};
+use stp_net::config::{ByteSize, ConfigError, Loaded, Span};
 use stp_net::key::PublicKey;
+use stp_net::place::Places;
 use stp_net::status::StatusAddr;
 use stp_proto::local::routes::{VIRTUAL_V4, VIRTUAL_V6};
 use stp_proto::name::Name;
 
 use self::destination::{Exception, OneOrMore};
+pub use self::proxy::ProxyWish;
 use crate::direct::Mirror;
 use crate::routes::{Hosts, Pattern, Prefix, Route, Routes};
 use crate::virtual_addresses::VirtualAddresses;
@@ -69,8 +71,8 @@ enum Freeze {
 /// A server of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// Where it listens.
-    pub address: SocketAddr,
+    /// Where it listens, by name or by address.
+    pub places: Places,
     /// The key it must show.
     pub key: PublicKey,
     /// What it is called in the status; none means what it says itself.
@@ -155,6 +157,8 @@ pub struct Config {
     pub virtual_ipv6: Prefix,
     /// The congestion control asked for on links.
     pub congestion: Option<String>,
+    /// Whether links go through a proxy.
+    pub proxy: ProxyWish,
     /// The services.
     pub services: Vec<Service>,
     /// The routes, first match wins.
@@ -217,6 +221,8 @@ struct File {
     #[serde(default)]
     congestion: Option<String>,
     #[serde(default)]
+    proxy: Option<FromText<ProxyWish>>,
+    #[serde(default)]
     service: Vec<FileService>,
     #[serde(default)]
     route: Vec<FileRoute>,
@@ -232,7 +238,7 @@ struct File {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileGateway {
-    address: Places,
+    address: GatewayPlaces,
     user: String,
     #[serde(default)]
     key: Option<PublicKey>,
@@ -243,7 +249,7 @@ struct FileGateway {
     untagged,
     expecting = "expected a place such as \"gateway.example.org\", or a list of them"
 )]
-enum Places {
+enum GatewayPlaces {
     One(stp_lookup::DirectoryAddress),
     Many(Vec<stp_lookup::DirectoryAddress>),
 }
@@ -276,7 +282,7 @@ enum Kind {
 struct FileServer {
     #[serde(default)]
     name: Option<String>,
-    address: Address,
+    address: Places,
     key: PublicKey,
 }
 
@@ -440,6 +446,7 @@ fn check(loaded: Loaded<File>) -> Result<Config, ConfigError> {
         virtual_ipv4,
         virtual_ipv6,
         congestion: stp_net::link::congestion(file.congestion.clone()),
+        proxy: file.proxy.as_ref().map_or_else(ProxyWish::default, |wish| wish.0.clone()),
         routes: routes(&loaded, &services)?,
         services,
         relays: servers(&loaded, "relay", &file.relay)?,
@@ -452,8 +459,8 @@ fn directory(loaded: &Loaded<File>) -> Result<DirectoryConfig, ConfigError> {
     let file = &loaded.config;
     let gateway = file.gateway.as_ref().map(|gateway| {
         let places = match &gateway.address {
-            Places::One(place) => vec![place.clone()],
-            Places::Many(places) => places.clone(),
+            GatewayPlaces::One(place) => vec![place.clone()],
+            GatewayPlaces::Many(places) => places.clone(),
         };
         if places.is_empty() {
             return Err(loaded.error("gateway.address", "at least one place is needed"));
@@ -511,15 +518,12 @@ fn servers(
 ) -> Result<Vec<Server>, ConfigError> {
     let mut servers: Vec<Server> = Vec::new();
     for (k, server) in given.iter().enumerate() {
-        let address = server.address.0;
+        let places = server.address.clone();
         let key = format!("{place}[{k}].address");
-        if address.port() == 0 {
-            return Err(loaded.error(&key, format!("{address} has port 0")));
+        if servers.iter().any(|other| other.places.meets(&places)) {
+            return Err(loaded.error(&key, format!("the server {places} is there twice")));
         }
-        if servers.iter().any(|s| s.address == address) {
-            return Err(loaded.error(&key, format!("the server {address} is there twice")));
-        }
-        servers.push(Server { address, key: server.key, name: server.name.clone() });
+        servers.push(Server { places, key: server.key, name: server.name.clone() });
     }
     Ok(servers)
 }

@@ -6,15 +6,15 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 use stp_net::key::PublicKey;
-use stp_net::link::{DialError, Link, LinkOptions, Tls};
+use stp_net::link::{DialError, Dialed, Link, LinkOptions, Tls};
+use stp_net::place::Places;
 use stp_proto::course::{Failure, FailureKind};
 
 use crate::reach::{Dialer, Dialing};
 
 /// Makes links to one server.
 pub struct ServerDialer {
-    /// Where it listens; a server may move.
-    address: Mutex<SocketAddr>,
+    way: Arc<Mutex<Way>>,
     /// The key it must show.
     pub key: PublicKey,
     /// The key that the broker shows.
@@ -23,27 +23,65 @@ pub struct ServerDialer {
     pub options: LinkOptions,
 }
 
+/// Where a server is.
+struct Way {
+    /// Where it listens; a server may move.
+    places: Places,
+    /// Where it was met last, or its name was found to lead.
+    met: Option<SocketAddr>,
+    /// To whom the last link's connection went: to it, or to a proxy.
+    peer: Option<SocketAddr>,
+}
+
 impl ServerDialer {
-    /// Makes links to the server at `address`.
+    /// Makes links to the server at one of these places.
     #[must_use]
     pub fn new(
-        address: SocketAddr,
+        places: Places,
         key: PublicKey,
         tls: Arc<Tls>,
         options: LinkOptions,
     ) -> ServerDialer {
-        ServerDialer { address: Mutex::new(address), key, tls, options }
+        let way = Arc::new(Mutex::new(Way { places, met: None, peer: None }));
+        ServerDialer { way, key, tls, options }
     }
 
-    /// Where it listens.
+    /// Where it listens, by name or by address.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        *self.address.lock()
+    pub fn places(&self) -> Places {
+        self.way.lock().places.clone()
+    }
+
+    /// The address at which it was met, or else the first one that is written down; none while its
+    /// names have not been looked up.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        let way = self.way.lock();
+        way.met.or_else(|| way.places.addresses().next())
+    }
+
+    /// The same; names are looked up if need be.
+    pub async fn find(&self) -> Option<SocketAddr> {
+        if let Some(address) = self.address() {
+            return Some(address);
+        }
+        let found = self.places().resolve().await.ok()?.first().copied();
+        self.way.lock().met = found;
+        found
+    }
+
+    /// Whether the last link to it went to this address.
+    #[must_use]
+    pub fn is_at(&self, peer: SocketAddr) -> bool {
+        let way = self.way.lock();
+        way.peer == Some(peer) || way.met == Some(peer)
     }
 
     /// It listens elsewhere now.
-    pub fn moved(&self, address: SocketAddr) {
-        *self.address.lock() = address;
+    pub fn moved(&self, places: Places) {
+        let mut way = self.way.lock();
+        let stays = way.met.filter(|met| places.addresses().any(|address| address == *met));
+        *way = Way { places, met: stays, peer: way.peer.filter(|_| stays.is_some()) };
     }
 }
 
@@ -51,14 +89,20 @@ impl Dialer for ServerDialer {
     type Link = Link;
 
     fn dial(&self) -> Dialing<Link> {
-        let (address, key, tls) = (self.address(), self.key, Arc::clone(&self.tls));
-        let options = self.options.clone();
+        let (places, known) = (self.places(), self.way.lock().met);
+        let (key, tls, options) = (self.key, Arc::clone(&self.tls), self.options.clone());
+        let way = Arc::clone(&self.way);
         Box::pin(async move {
-            Link::dial(address, &key, &tls, &options).await.map_err(|error| Failure {
+            let dialed = Link::dial_any(&places, known, &key, &tls, &options).await;
+            let Dialed { link, address } = dialed.map_err(|error| Failure {
                 kind: kind(&error),
                 why: error.to_string(),
                 errno: error.errno(),
-            })
+            })?;
+            let mut way = way.lock();
+            way.peer = Some(link.peer_addr());
+            way.met = address.or(way.met);
+            Ok(link)
         })
     }
 
@@ -85,6 +129,8 @@ fn kind(error: &DialError) -> FailureKind {
         DialError::Unreachable { .. }
         | DialError::TimedOut { .. }
         | DialError::Lost { .. }
+        | DialError::Proxy { .. }
+        | DialError::Unknown { .. }
         | DialError::Local { .. } => FailureKind::Silent,
     }
 }

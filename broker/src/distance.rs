@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use stp_net::echo;
 use stp_net::key::PublicKey;
 use stp_proto::rise::Way;
+use tokio::time::timeout;
 
 /// Echo requests of one measurement (STP 3).
 const QUESTIONS: u32 = 4;
@@ -59,19 +60,32 @@ impl Distance {
     }
 
     /// Measures, unless somebody has done so within `age`.
-    pub async fn measure(&self, server: SocketAddr, age: Duration, patience: Duration) -> Way {
-        self.ask(age, echo::measure(server, QUESTIONS, patience)).await
+    pub async fn measure(
+        &self,
+        server: impl Future<Output = Option<SocketAddr>>,
+        age: Duration,
+        patience: Duration,
+    ) -> Way {
+        let asking = async {
+            let address = timeout(patience, server).await.ok()??;
+            echo::measure(address, QUESTIONS, patience).await
+        };
+        self.ask(age, asking).await
     }
 
     /// The same of the way to `home` through `relay`.
     pub async fn measure_through(
         &self,
-        relay: SocketAddr,
+        relay: impl Future<Output = Option<SocketAddr>>,
         home: &PublicKey,
         age: Duration,
         patience: Duration,
     ) -> Way {
-        self.ask(age, echo::measure_through(relay, home, QUESTIONS, patience)).await
+        let asking = async {
+            let address = timeout(patience, relay).await.ok()??;
+            echo::measure_through(address, home, QUESTIONS, patience).await
+        };
+        self.ask(age, asking).await
     }
 
     async fn ask(&self, age: Duration, asking: impl Future<Output = Option<Duration>>) -> Way {

@@ -25,7 +25,7 @@ use stp_net::key::PublicKey;
 use stp_net::link::LinkOptions;
 use stp_net::status;
 use stp_proto::local::wire::Resolved;
-use stp_proto::lookup::{Ask, Body, FilePath, OneName, OneService, Refusal};
+use stp_proto::lookup::{Ask, Body, FilePath, Location, OneName, OneService, Refusal};
 use stp_proto::name::Name;
 use tokio::sync::watch;
 
@@ -119,6 +119,12 @@ impl Directory {
             refused: Mutex::default(),
             network: watch::Sender::new(0),
         })
+    }
+
+    /// How links to directories are made.
+    fn options(&self) -> LinkOptions {
+        let detour = self.maker.lock().options.detour.clone();
+        LinkOptions { timeout: DIAL_MAX, detour, ..LinkOptions::default() }
     }
 
     /// Where the gateway is, if there is one.
@@ -271,15 +277,7 @@ impl Directory {
         let ask = Ask::GetService(OneService { name: name.clone() });
         match connection.ask(ask).await? {
             Body::Service(found) => Ok(Sources {
-                servers: found
-                    .places
-                    .iter()
-                    .map(|place| config::Server {
-                        address: place.address,
-                        key: PublicKey(place.key),
-                        name: (!place.server.is_empty()).then(|| place.server.clone()),
-                    })
-                    .collect(),
+                servers: of_domain(&found.places),
                 grant: None,
                 fresh: Duration::from_secs(found.fresh_s.into()),
                 life: STALE_MAX,
@@ -336,7 +334,7 @@ impl Directory {
         }
         let key = config.key.unwrap_or(credential.key);
         let tls = Arc::clone(&self.maker.lock().tls);
-        let options = LinkOptions { timeout: DIAL_MAX, ..LinkOptions::default() };
+        let options = self.options();
         let mut last = None;
         for place in &config.places {
             let connection = match connect(place, &key, &tls, &options).await {
@@ -393,7 +391,7 @@ impl Directory {
             return Ok(connection.clone());
         }
         let tls = Arc::clone(&self.maker.lock().tls);
-        let options = LinkOptions { timeout: DIAL_MAX, ..LinkOptions::default() };
+        let options = self.options();
         let connection = connect(&place, &key, &tls, &options).await?;
         others.insert(place, connection.clone());
         Ok(connection)
@@ -445,17 +443,16 @@ impl Directory {
         let Some(service) = service.upgrade() else { return };
         for server in &service.servers {
             let dialer = server.reach.dialer();
-            let at: Vec<SocketAddr> = sources
-                .servers
-                .iter()
-                .filter(|source| source.key == dialer.key)
-                .map(|source| source.address)
-                .collect();
-            let (now, known) = (at.first(), at.contains(&dialer.address()));
-            if let (Some(now), false) = (now, known) {
-                let (name, from) = (server.name(), dialer.address());
+            let source = sources.servers.iter().find(|source| source.key == dialer.key);
+            let Some(source) = source.filter(|source| source.places != dialer.places()) else {
+                continue;
+            };
+            let (now, at) = (&source.places, dialer.address());
+            let stays = now.addresses().any(|address| Some(address) == at);
+            let (name, from) = (server.name(), dialer.places());
+            dialer.moved(now.clone());
+            if !stays {
                 tracing::info!(server = name, %from, to = %now, "a server has moved");
-                dialer.moved(*now);
                 server.reach.network_changed(|_| false);
             }
         }
@@ -475,15 +472,14 @@ struct Sources {
 impl Sources {
     fn of_gateway(found: &stp_lookup::Referral) -> Sources {
         // All addresses of a server, the servers in their order.
-        let servers = found.servers.iter().flat_map(|server| {
-            server.addresses.iter().map(|address| config::Server {
-                address: *address,
-                key: PublicKey(server.key),
-                name: Some(server.name.clone()),
-            })
-        });
+        let mut servers = Vec::new();
+        for server in found.servers.iter() {
+            for address in server.addresses.iter() {
+                add(&mut servers, (*address, server.key), Some(server.name.clone()));
+            }
+        }
         Sources {
-            servers: servers.collect(),
+            servers,
             grant: Some(found.ticket.as_slice().into()),
             fresh: (found.life / 2).min(FRESH_MAX),
             life: found.life,
@@ -491,14 +487,37 @@ impl Sources {
     }
 }
 
+/// The servers of a domain's record.
+fn of_domain(places: &[Location]) -> Vec<config::Server> {
+    let mut servers = Vec::new();
+    for place in places {
+        let name = (!place.server.is_empty()).then(|| place.server.clone());
+        add(&mut servers, (place.address, place.key), name);
+    }
+    servers
+}
+
+/// Adds a server, or a further address to one that is there.
+fn add(
+    servers: &mut Vec<config::Server>,
+    (address, key): (SocketAddr, [u8; 32]),
+    name: Option<String>,
+) {
+    let key = PublicKey(key);
+    match servers.iter_mut().find(|server| server.key == key) {
+        Some(server) => server.places.add(address.into()),
+        None => servers.push(config::Server { places: address.into(), key, name }),
+    }
+}
+
 /// Whether a service has just these servers, in this order.
 fn offers(service: &Service, servers: &[config::Server]) -> bool {
     let of = |server: &Arc<Server>| {
         let dialer = server.reach.dialer();
-        (dialer.address(), dialer.key)
+        (dialer.places(), dialer.key)
     };
     service.servers.len() == servers.len()
-        && service.servers.iter().zip(servers).all(|(a, b)| of(a) == (b.address, b.key))
+        && service.servers.iter().zip(servers).all(|(a, b)| of(a) == (b.places.clone(), b.key))
 }
 
 fn unix_now() -> u64 {

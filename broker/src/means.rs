@@ -129,10 +129,9 @@ impl Means for Surroundings {
         let AnyLink::Secured(link) = link else { return };
         // Not always the last one's: an attempt at another may have ended before it attached.
         // And not one that leads there through a relay.
-        let there = (link.peer_key(), link.peer_addr());
         let leads_to = |server: &&Arc<Server>| {
             let dialer = server.reach.dialer();
-            (dialer.key, dialer.address()) == there
+            dialer.key == link.peer_key() && dialer.is_at(link.peer_addr())
         };
         let servers = &self.entry.service.servers;
         let last = last.map(|rank| &servers[rank]);

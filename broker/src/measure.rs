@@ -24,8 +24,7 @@ pub async fn before_first_choice(servers: &[Arc<Server>], first: &[Rank]) {
         }
         let known = server.distance.way().now.is_some();
         let measured = tokio::spawn(async move {
-            let address = server.reach.dialer().address();
-            server.distance.measure(address, FIRST_MAX, FIRST_MAX).await
+            server.distance.measure(server.reach.dialer().find(), FIRST_MAX, FIRST_MAX).await
         });
         // What is merely old is good enough for this session, and fresh for the next.
         if !known {
@@ -60,8 +59,8 @@ pub async fn servers(
     let asked = std::iter::once(home).chain(others).map(|rank| {
         let server = Arc::clone(&servers[rank]);
         async move {
-            let address = server.reach.dialer().address();
-            Measured { to: rank, way: server.distance.measure(address, SAME, PATIENCE).await }
+            let at = server.reach.dialer().find();
+            Measured { to: rank, way: server.distance.measure(at, SAME, PATIENCE).await }
         }
     });
     futures_util::future::join_all(asked).await

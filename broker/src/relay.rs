@@ -39,9 +39,9 @@ fn relay(server: &Server) -> Relay {
 
 /// The way to `home` through `relay`, measured now.
 async fn measure(broker: &Broker, relay: &Server, home: &Server) -> Way {
-    let (address, home) = (relay.reach.dialer().address(), key(home));
+    let (at, home) = (relay.reach.dialer().find(), key(home));
     let distance = broker.relays.distance(key(relay), home);
-    distance.measure_through(address, &home, SAME, PATIENCE).await
+    distance.measure_through(at, &home, SAME, PATIENCE).await
 }
 
 /// The servers that may be a relay to `home`.
@@ -141,7 +141,7 @@ async fn answer(link: &mut Link) -> std::io::Result<Result<(), (String, Duration
 
 /// How far `home` is straight.
 async fn measure_straight(home: &Server) -> Way {
-    home.distance.measure(home.reach.dialer().address(), SAME, PATIENCE).await
+    home.distance.measure(home.reach.dialer().find(), SAME, PATIENCE).await
 }
 
 /// The straight way to `home` and those through relays.

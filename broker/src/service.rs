@@ -84,7 +84,7 @@ impl Server {
         drop(asked);
         let server = Arc::clone(self);
         tokio::spawn(async move {
-            let address = server.reach.dialer().address();
+            let Some(address) = server.reach.dialer().address() else { return };
             if let Some(about) = echo::about(address, ABOUT_MAX).await {
                 server.asked.lock().about = Some(about);
             }
@@ -126,7 +126,7 @@ impl Maker {
     pub fn server(&mut self, config: &config::Server) -> Arc<Server> {
         let same = |server: &&Arc<Server>| {
             let dialer = server.reach.dialer();
-            (dialer.address(), dialer.key) == (config.address, config.key)
+            dialer.key == config.key && dialer.places() == config.places
         };
         if let Some(server) = self.servers.iter().find(same) {
             if let Some(name) = &config.name {
@@ -136,9 +136,10 @@ impl Maker {
             return Arc::clone(server);
         }
         let tls = Arc::clone(&self.tls);
-        let dialer = ServerDialer::new(config.address, config.key, tls, self.options.clone());
+        let dialer =
+            ServerDialer::new(config.places.clone(), config.key, tls, self.options.clone());
         let name = Name {
-            shown: config.name.clone().unwrap_or_else(|| config.address.to_string()),
+            shown: config.name.clone().unwrap_or_else(|| config.places.all()[0].to_string()),
             configured: config.name.is_some(),
         };
         let reach = Reach::new(dialer, self.pace, Arc::clone(&self.news));
@@ -204,7 +205,8 @@ impl Service {
             };
             json!({
                 "name": server.name(),
-                "address": reach.dialer().address().to_string(),
+                "address": reach.dialer().places().to_string(),
+                "at": reach.dialer().address().map(|at| at.to_string()),
                 "state": state,
                 "why": why,
                 "away_ms": away,

@@ -163,7 +163,7 @@ fn counters(broker: &Broker) -> Vec<(&'static str, &'static str, u64)> {
 fn servers(broker: &Broker) -> Vec<(String, bool, usize)> {
     let server = |server: &Arc<Server>| {
         let reach = &server.reach;
-        let name = format!("{} {}", server.name(), reach.dialer().address());
+        let name = format!("{} {}", server.name(), reach.dialer().places());
         (name, reach.is_open(), reach.warm_links())
     };
     broker.all_servers().iter().map(server).collect()

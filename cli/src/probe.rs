@@ -5,7 +5,6 @@
 //! runs, its configuration is read. The handshake with a server uses a key made for the occasion,
 //! so that the server keeps nothing.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -14,7 +13,8 @@ use stp_lookup::gateway::connect;
 use stp_lookup::known::Known;
 use stp_lookup::{Credential, DirectoryAddress, KNOWN_FILE};
 use stp_net::key::{Identity, PublicKey};
-use stp_net::link::{DialError, Link, LinkOptions, Tls};
+use stp_net::link::{Detour, DialError, Link, LinkOptions, Tls};
+use stp_net::place::Places;
 
 /// A server or gateway that takes longer does not answer.
 const DIAL_MAX: Duration = Duration::from_secs(3);
@@ -28,7 +28,7 @@ pub struct Candidate {
     pub service: String,
     /// The server's name or address.
     pub name: String,
-    address: SocketAddr,
+    places: Places,
     key: PublicKey,
     /// The trouble that the broker has had with it, if any.
     met: Option<String>,
@@ -51,6 +51,17 @@ struct File {
     #[serde(default)]
     service: Vec<FileService>,
     gateway: Option<FileGateway>,
+    proxy: Option<String>,
+}
+
+impl File {
+    /// The proxy that the broker would use.
+    fn detour(&self) -> Option<Detour> {
+        match self.proxy.as_deref() {
+            None => Detour::of_environment(),
+            Some(text) => Some(Detour { proxy: text.parse().ok()?, always: true }),
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -63,7 +74,7 @@ struct FileService {
 #[derive(Debug, Deserialize)]
 struct FileServer {
     name: Option<String>,
-    address: stp_net::config::Address,
+    address: Places,
     key: PublicKey,
 }
 
@@ -107,20 +118,20 @@ fn candidates(
     broker: Option<&Value>,
     wanted: &dyn Fn(&str) -> bool,
 ) -> Vec<Candidate> {
-    let met = |service: &str, address: SocketAddr| {
+    let met = |service: &str, places: &Places| {
         let all = broker?["services"].as_array()?;
         let service = all.iter().find(|one| one["name"] == service)?;
         let servers = service["servers"].as_array()?;
-        let server = servers.iter().find(|one| one["address"] == address.to_string())?;
+        let server = servers.iter().find(|one| one["address"] == places.to_string())?;
         (server["state"] == "not authorized").then(|| server["why"].as_str().map(str::to_owned))?
     };
     let of_service = |service: &FileService| -> Vec<Candidate> {
         let one = |server: &FileServer| Candidate {
             service: service.name.clone(),
-            name: server.name.clone().unwrap_or_else(|| server.address.0.to_string()),
-            address: server.address.0,
+            name: server.name.clone().unwrap_or_else(|| server.address.to_string()),
+            places: server.address.clone(),
             key: server.key,
-            met: met(&service.name, server.address.0),
+            met: met(&service.name, &server.address),
         };
         service.server.iter().map(one).collect()
     };
@@ -137,7 +148,8 @@ pub fn try_all(broker: Option<&Value>, wanted: &dyn Fn(&str) -> bool) -> Vec<Tri
     let Ok(runtime) = runtime else { return Vec::new() };
     runtime.block_on(async {
         let tls = Tls::new(&Identity::generate());
-        let options = LinkOptions { timeout: DIAL_MAX, ..LinkOptions::default() };
+        let detour = config.detour();
+        let options = LinkOptions { timeout: DIAL_MAX, detour, ..LinkOptions::default() };
         let mut tasks = Vec::new();
         for server in servers {
             let (tls, options) = (tls.clone(), options.clone());
@@ -155,7 +167,7 @@ pub fn try_all(broker: Option<&Value>, wanted: &dyn Fn(&str) -> bool) -> Vec<Tri
 }
 
 async fn try_server(server: Candidate, tls: &Tls, options: &LinkOptions) -> Tried {
-    let dialed = Link::dial(server.address, &server.key, tls, options).await;
+    let dialed = Link::dial_any(&server.places, None, &server.key, tls, options).await;
     let trouble = match (dialed, server.met) {
         (Err(error), _) => Some(explain(&error)),
         (Ok(_), Some(why)) => {
@@ -178,6 +190,8 @@ fn explain(error: &DialError) -> (String, String) {
         DialError::PeerRefused { .. } => {
             "is this key of the server's the newest? compare `stp-server --print-key`"
         }
+        DialError::Proxy { .. } => "see whether `proxy` in broker.toml, or https_proxy, is right",
+        DialError::Unknown { .. } => "correct the name in broker.toml, or see whether DNS answers",
         _ => "see whether a firewall is in between, and whether the address is right",
     };
     (error.to_string(), advice.to_owned())
@@ -256,7 +270,7 @@ mod tests {
         let server = Candidate {
             service: "a.b@c".into(),
             name: "one".into(),
-            address,
+            places: address.into(),
             key: KEY.parse().expect("a key"),
             met: None,
         };

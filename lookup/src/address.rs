@@ -3,10 +3,11 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer};
+use stp_net::place::Place;
 
 /// The port of a directory, unless another is told.
 pub const PORT: u16 = 4480;
@@ -27,32 +28,15 @@ impl FromStr for DirectoryAddress {
         let wrong = || {
             format!("{text:?} is no place such as \"gateway.example.org\" or \"192.0.2.1:{PORT}\"")
         };
-        if let Ok(address) = text.parse::<SocketAddr>() {
-            let (host, port) = (address.ip().to_string(), address.port());
-            return if port == 0 { Err(wrong()) } else { Ok(DirectoryAddress { host, port }) };
-        }
-        let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-        if let Ok(ip) = bare.parse::<IpAddr>() {
-            // One place, one spelling: keys are kept by it.
-            return Ok(DirectoryAddress { host: ip.to_string(), port: PORT });
-        }
-        let (host, port) = match text.rsplit_once(':') {
-            Some((host, port)) => (host, port.parse().map_err(|_| wrong())?),
-            None => (text, PORT),
-        };
-        let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
-        if host.is_empty() || host.len() > 253 || port == 0 || !host.bytes().all(good) {
-            return Err(wrong());
-        }
-        Ok(DirectoryAddress { host: host.to_ascii_lowercase(), port })
+        let Place { host, port } = Place::parse(text, Some(PORT)).ok_or_else(wrong)?;
+        Ok(DirectoryAddress { host, port })
     }
 }
 
 impl fmt::Display for DirectoryAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let brackets = self.host.contains(':');
-        let (open, close) = if brackets { ("[", "]") } else { ("", "") };
-        write!(f, "{open}{}{close}:{}", self.host, self.port)
+        let Self { host, port } = self.clone();
+        Place { host, port }.fmt(f)
     }
 }
 
@@ -70,15 +54,7 @@ impl<'de> Deserialize<'de> for DirectoryAddress {
 
 /// The addresses of a place, by the system's resolver.
 pub async fn resolve(place: &DirectoryAddress) -> io::Result<Vec<SocketAddr>> {
-    if let Ok(ip) = place.host.parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(ip, place.port)]);
-    }
-    let found: Vec<_> =
-        tokio::net::lookup_host((place.host.as_str(), place.port)).await?.take(8).collect();
-    if found.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
-    }
-    Ok(found)
+    Place { host: place.host.clone(), port: place.port }.resolve().await
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ pub mod limit;
 pub mod link;
 pub mod log;
 pub mod paths;
+pub mod place;
 pub mod seal;
 pub mod status;
 pub mod table;

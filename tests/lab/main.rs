@@ -11,4 +11,5 @@ mod download;
 mod hostile;
 mod names;
 mod relay;
+mod ways;
 mod world;

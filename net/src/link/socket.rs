@@ -10,6 +10,8 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+use super::proxy::Detour;
+
 /// More unsent bytes than this wait with us, where they can still be replaced, and not in the
 /// kernel.
 const NOTSENT_LOWAT: u32 = 256 * 1024;
@@ -40,6 +42,8 @@ pub struct LinkOptions {
     pub user_timeout: Duration,
     /// The congestion control by name, if the kernel has it; otherwise the kernel's own choice.
     pub congestion: Option<String>,
+    /// A proxy that leads out of this network.
+    pub detour: Option<Detour>,
 }
 
 impl Default for LinkOptions {
@@ -48,6 +52,7 @@ impl Default for LinkOptions {
             timeout: Duration::from_secs(10),
             user_timeout: Duration::from_secs(10),
             congestion: None,
+            detour: None,
         }
     }
 }
