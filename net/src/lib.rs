@@ -4,7 +4,7 @@
 //! What decides lives in `stp-proto`; this crate knows nothing of frames, sessions or positions.
 //! It moves bytes between a socket and its caller, and says in plain words who is to blame when
 //! it cannot. Unsafe code is allowed here, and kept to four calls (`link/tcp_info.rs`,
-//! `link/socket.rs`, `paths.rs`, `urgent.rs`).
+//! `link/socket.rs`, `paths.rs`, `urgent.rs`) and to memory that outlives a process (`kept.rs`).
 
 #![warn(missing_docs)]
 
@@ -12,6 +12,7 @@ pub mod admission;
 pub mod clock;
 pub mod config;
 pub mod echo;
+pub mod kept;
 pub mod key;
 pub mod limit;
 pub mod link;

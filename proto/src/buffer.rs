@@ -257,6 +257,11 @@ impl SendBuffer {
         self.pieces.give_back(large);
     }
 
+    /// Appends bytes that were taken before.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.pieces.push(bytes);
+    }
+
     /// Frees everything below `position`.
     pub fn free(&mut self, position: u64) {
         assert!(position <= self.end(), "only what was taken is freed");
@@ -414,6 +419,17 @@ impl ReceiveBuffer {
             used += 1;
         }
         (slices, used)
+    }
+
+    /// Appends bytes that were received before.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.pieces.push(bytes);
+    }
+
+    /// The bytes held, except `skip` at the front, piece by piece.
+    pub fn from(&self, skip: u64) -> impl Iterator<Item = &[u8]> {
+        let skip = usize::try_from(skip).unwrap_or(usize::MAX).min(self.len());
+        self.pieces.from(skip)
     }
 
     /// Forgets everything held, and returns how many bytes it was.

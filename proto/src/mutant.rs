@@ -17,6 +17,7 @@ mod chosen {
             drivers { $($driver:ident: $driven:literal,)* }
             groups { $($group:ident: $grouped:literal,)* }
             courses { $($course:ident: $taken:literal,)* }
+            remains { $($left:ident: $restored:literal,)* }
         ) => {
             /// A mistake.
             #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -25,6 +26,7 @@ mod chosen {
                 $(#[doc = $driven] $driver,)*
                 $(#[doc = $grouped] $group,)*
                 $(#[doc = $taken] $course,)*
+                $(#[doc = $restored] $left,)*
             }
 
             impl Mutant {
@@ -40,6 +42,9 @@ mod chosen {
                 /// Those in a session's course through its servers.
                 pub const COURSES: &[Mutant] = &[$(Mutant::$course,)*];
 
+                /// Those in what is left when a process dies.
+                pub const REMAINS: &[Mutant] = &[$(Mutant::$left,)*];
+
                 /// What is done wrong.
                 pub fn mistake(self) -> &'static str {
                     match self {
@@ -47,6 +52,7 @@ mod chosen {
                         $(Mutant::$driver => $driven,)*
                         $(Mutant::$group => $grouped,)*
                         $(Mutant::$course => $taken,)*
+                        $(Mutant::$left => $restored,)*
                     }
                 }
             }
@@ -149,6 +155,14 @@ mod chosen {
         HomeKept: "a home that has forgotten a session is asked to resume it again",
         LinkedGivenUp: "a session is given up while it has a link",
         CoolDownUnset: "no time of rest begins after a move for the sake of speed",
+        }
+        remains {
+        UnaStale: "a restored end has lost the first byte that is not acknowledged",
+        LookedAtForgotten: "a byte that was handed on before it was read is taken twice",
+        HeldForgotten: "what was received and not delivered is lost with the process",
+        CutsForgotten: "a restored end does not know the cuts",
+        EndStale: "a restored end believes the state, not the kernel, how much it has taken",
+        GivenStale: "a restored end delivers again what the near side took last",
         }
     }
 

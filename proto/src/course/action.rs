@@ -259,6 +259,8 @@ pub enum GapWhy {
     AddressGone,
     /// It was busy and has fallen silent when the network changed.
     SilentSinceChange,
+    /// The broker was killed, or upgraded.
+    Restarted,
 }
 
 impl fmt::Display for GapWhy {
@@ -273,6 +275,7 @@ impl fmt::Display for GapWhy {
             GapWhy::User => "moved by the user",
             GapWhy::AddressGone => "address gone",
             GapWhy::SilentSinceChange => "silent since the network changed",
+            GapWhy::Restarted => "the broker was restarted",
         })
     }
 }

@@ -105,6 +105,12 @@ impl Course {
         }
     }
 
+    /// The session goes on in another process of the broker; this server has it (R103).
+    pub fn handle_restored(&mut self, now: Instant, home: Rank) {
+        self.choice.taken_by(home);
+        (self.gap_since, self.gap_why) = (Some(now), Some(GapWhy::Restarted));
+    }
+
     /// The server that holds the session, if one does.
     #[must_use]
     pub fn home(&self) -> Option<Rank> {

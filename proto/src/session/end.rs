@@ -120,7 +120,13 @@ impl Session {
         session
     }
 
-    fn new(now: Instant, limits: Limits, role: Role, own: Handle, start: StartAt) -> Session {
+    pub(super) fn new(
+        now: Instant,
+        limits: Limits,
+        role: Role,
+        own: Handle,
+        start: StartAt,
+    ) -> Session {
         let (low, _) = own.0.split_first_chunk::<8>().expect("a handle has 16 bytes");
         let seed = u64::from_be_bytes(*low);
         Session {

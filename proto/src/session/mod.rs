@@ -9,9 +9,9 @@
 //! Files by noun: `send` and `receive` are the two streams, `attempt` how links begin, `record`
 //! what comes in, `output` what goes out, `near` the app or service, `close` all endings,
 //! `transfer` tickets and the way to another server, `beside` that way while the old link still
-//! works. What they work on: `end` the whole, `links` its links, `position` its byte counts,
-//! `journal` tickets, `ending` how far an ending is, `clock` all deadlines, `outbox` what waits to
-//! go out.
+//! works, `remains` what outlives the process. What they work on: `end` the whole, `links` its
+//! links, `position` its byte counts, `journal` tickets, `ending` how far an ending is, `clock` all
+//! deadlines, `outbox` what waits to go out.
 //!
 //! Rule numbers (R20 and so on) are those of PROTOCOL.md.
 
@@ -38,6 +38,7 @@ mod output;
 mod position;
 mod receive;
 mod record;
+mod remains;
 mod send;
 mod transfer;
 
@@ -52,6 +53,7 @@ pub use event::{
 pub use journal::TicketOffer;
 pub use limit::Limits;
 pub use position::{Positions, StartAt};
+pub use remains::{NearCounts, NotRestored, REMAINS_VERSION, Remains};
 
 #[cfg(feature = "model")]
 pub use crate::mutant::Mutant;

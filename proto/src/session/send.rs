@@ -144,6 +144,16 @@ impl Sending {
         self.urgent.filter(|urgent| !self.urgent_said && next.contains(urgent))
     }
 
+    /// The newest urgent byte, until it is freed.
+    pub fn urgent(&self) -> Option<u64> {
+        self.urgent
+    }
+
+    /// R103: that byte, as it was when the process died.
+    pub fn restore_urgent(&mut self, urgent: Option<u64>) {
+        self.urgent = urgent.filter(|urgent| (self.una()..self.end()).contains(urgent));
+    }
+
     pub fn transmitted(&mut self, count: u64) {
         self.nxt += count;
         self.max = self.max.max(self.nxt);

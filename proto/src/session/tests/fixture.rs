@@ -9,7 +9,7 @@ use crate::handle::Handle;
 use crate::role::Role;
 use crate::session::{
     Attempt, ClosedWhy, Detach, Event, Input, Limits, LinkId, Output, Peer, PeerMisbehaved,
-    Session, ShutNear, StartAt,
+    Remains, Session, ShutNear, StartAt,
 };
 use crate::state::State;
 use crate::time::Instant;
@@ -46,6 +46,8 @@ pub struct End {
     pub errors: Vec<PeerMisbehaved>,
     pub frames_sent: usize,
     pub dials: usize,
+    /// What was put by last before frames went out, and how much was received then.
+    left: (Option<Vec<u8>>, u64),
     deadline: Option<Instant>,
 }
 
@@ -68,8 +70,20 @@ impl End {
             errors: Vec::new(),
             frames_sent: 0,
             dials: 0,
+            left: (None, 0),
             deadline: None,
         }
+    }
+
+    /// R100: what must be there before the frames leave.
+    fn put_by(&mut self) {
+        let encoded = |remains: Remains| {
+            let mut bytes = Vec::new();
+            remains.encode(&mut bytes);
+            bytes
+        };
+        let received = self.session.positions().received;
+        self.left = (self.session.remains().map(encoded), received);
     }
 
     pub fn write(&mut self, bytes: &[u8]) {
@@ -200,6 +214,8 @@ pub struct Pair {
     pub resets_first: usize,
     /// Its service holds acknowledgements back.
     pub replayable: bool,
+    /// The broker dies after so many more records, before it has put anything by.
+    pub broker_dies_after: Option<usize>,
 }
 
 impl Pair {
@@ -230,6 +246,7 @@ impl Pair {
             tombstone: None,
             resets_first: 0,
             replayable: false,
+            broker_dies_after: None,
         }
     }
 
@@ -340,6 +357,7 @@ impl Pair {
                 Output::Event(event) => end.events.push(event),
                 Output::Wait(deadline) => {
                     end.deadline = deadline;
+                    end.put_by();
                     check(&end.session);
                     return busy;
                 }
@@ -348,6 +366,53 @@ impl Pair {
             end.near(now);
         }
         panic!("poll_output never waits");
+    }
+
+    /// The broker's process dies, and another takes the session over. `late` says that what it did
+    /// with the near side last was not put by, `looked` that the last byte it took was only looked
+    /// at. False if there was nothing to take over yet.
+    pub fn restart_broker(&mut self, late: bool, looked: bool) -> bool {
+        let (Some(left), received) = self.broker.left.clone() else { return false };
+        let remains = Remains::decode(&left).expect("what was put by");
+        let old = &mut self.broker;
+        let p = old.session.positions();
+        let read = if looked && p.end > 0 { p.end - 1 } else { p.end };
+        let held = if late { received } else { p.received };
+        let (at, looked_at) = remains.counts(read, p.delivered, held);
+        // What was only looked at, and never told, is there to be read.
+        let rest = old.written - at.end.min(old.written);
+        let kept: Vec<u8> = old.session.kept_from(p.una).flatten().copied().collect();
+        for byte in kept.iter().rev().take(rest as usize) {
+            old.source.push_front(*byte);
+        }
+        assert!(looked_at || at.end == read);
+        old.written = at.end;
+        // What the peer has acknowledged may have been overwritten.
+        let from = remains.needed_from(at, old.session.limits().send_buffer_max as u64);
+        let old_byte = |at: u64| match at.checked_sub(p.una) {
+            Some(index) => kept[index as usize],
+            None => 0xee,
+        };
+        let up: Vec<u8> = (from..at.end).map(old_byte).collect();
+        let mut down: Vec<u8> =
+            old.session.undelivered_from(at.delivered).flatten().copied().collect();
+        down.truncate((at.held - at.delivered) as usize);
+        let limits = old.session.limits().clone();
+        let service = old.session.service().to_owned();
+        let restored = Session::restore(self.now, limits, &service, &remains, at, (&up, &down));
+        old.session = restored.expect("what was put by fits");
+        old.events.retain(|event| !matches!(event, Event::Closed { .. }));
+        (old.deadline, old.fin_told) = (None, false);
+        self.dialing = None;
+        for link in self.links.values_mut() {
+            link.open[0] = false;
+            link.ends[1] = Some(self.now + self.latency);
+            if late {
+                // The path was cut as well.
+                link.ways[0].clear();
+            }
+        }
+        true
     }
 
     /// The next moment at which something happens.
@@ -476,6 +541,16 @@ impl Pair {
 
     fn at_broker(&mut self, id: u64, record: &[u8]) {
         take(self.now, &mut self.broker, LinkId(id), record);
+        match &mut self.broker_dies_after {
+            Some(0) => {
+                self.broker_dies_after = None;
+                // It has read what there was room for, and told nobody.
+                self.broker.near(self.now);
+                self.restart_broker(true, true);
+            }
+            Some(left) => *left -= 1,
+            None => {}
+        }
     }
 
     /// What the server's daemon does with a record.

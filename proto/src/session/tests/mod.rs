@@ -11,6 +11,7 @@ mod close;
 mod misbehaviour;
 mod mobility;
 mod rebind;
+mod remains;
 mod soak;
 mod suspend;
 mod timers;

@@ -47,7 +47,7 @@ fn soak(seed: u64) {
     pair.until(|pair| pair.server.is_some());
     pair.server().write(&down);
     for _ in 0..60 {
-        match random.next(14) {
+        match random.next(15) {
             0 => pair.cut(),
             1 => pair.silence(),
             2 => pair.broker_input(Input::PathChanged),
@@ -68,6 +68,9 @@ fn soak(seed: u64) {
             }
             11 => pair.server().appetite = random.next(50) as usize,
             12 => pair.broker.appetite = random.next(50) as usize,
+            13 => {
+                pair.restart_broker(false, random.next(2) == 0);
+            }
             _ => pair.fates.push_back(random.next(20) as usize),
         }
         let pause = [1, 7, 30, 200, 4000][random.next(5) as usize];

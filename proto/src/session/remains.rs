@@ -1,0 +1,363 @@
+//! What is left of a broker's end when its process dies, and how the next process goes on with it
+//! (R100 to R103).
+//!
+//! The driver puts the remains where they survive before anything leaves on a link. So whatever
+//! the process learned or did after that is, for the peer, as if it had been lost with the link.
+//! Only the near side goes on meanwhile, and there the kernel's counts tell how far it is.
+//!
+//! Not among the remains are the ticket and the digest of what was received: a session that was
+//! restored can go on at its server alone until the next ticket comes.
+
+use core::hash::Hasher;
+
+use xxhash_rust::xxh3::Xxh3Default;
+
+use super::clock::Timer;
+use super::links::Pace;
+use super::{Limits, Session, StartAt};
+use crate::cut::{Cut, Cuts, Id, Phase};
+use crate::handle::Handle;
+use crate::mutant::mutant;
+use crate::role::{Daemon, Role};
+use crate::state::State;
+use crate::time::Instant;
+
+/// The version of the remains, which stands first. One version back is read as well.
+pub const REMAINS_VERSION: u8 = 1;
+/// The longest name of a server that is kept; it is only shown.
+const SERVER_MAX: usize = 100;
+/// No position.
+const NONE: u64 = u64::MAX;
+
+/// One end, without its bytes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Remains {
+    initiator: Handle,
+    acceptor: Handle,
+    server: Box<str>,
+    epoch: u32,
+    peer_features: u32,
+    suspended: bool,
+    near_gone: bool,
+    fin: bool,
+    fin_ever: bool,
+    fin_acked: bool,
+    fin_received: bool,
+    fin_given: bool,
+    discard: bool,
+    una: u64,
+    max: u64,
+    heard: u64,
+    limit: u64,
+    end: u64,
+    urgent: Option<u64>,
+    received: u64,
+    told_limit: u64,
+    urgent_received: Option<u64>,
+    cuts: Cuts,
+}
+
+/// How far the near side is, as the kernel counts.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct NearCounts {
+    /// The end of what was taken from it.
+    pub end: u64,
+    /// The end of what it was given.
+    pub delivered: u64,
+    /// The end of what was received and survives.
+    pub held: u64,
+}
+
+/// Why remains are of no use.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NotRestored {
+    /// They were written by another version.
+    #[error("the state is of version {0}, this program reads {REMAINS_VERSION}")]
+    Version(u8),
+    /// They are cut off, or not what was written.
+    #[error("the state is damaged")]
+    Damaged,
+    /// They do not fit what the kernel has counted.
+    #[error("the state does not fit the byte counts of the program's socket")]
+    Misfit,
+}
+
+impl Remains {
+    /// Appends them to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.push(REMAINS_VERSION);
+        out.extend(self.initiator.0);
+        out.extend(self.acceptor.0);
+        out.extend(self.epoch.to_le_bytes());
+        out.extend(self.peer_features.to_le_bytes());
+        let flags = [
+            self.suspended,
+            self.near_gone,
+            self.fin,
+            self.fin_ever,
+            self.fin_acked,
+            self.fin_received,
+            self.fin_given,
+            self.discard,
+        ];
+        out.push(flags.iter().rev().fold(0, |bits, flag| bits << 1 | u8::from(*flag)));
+        let Cuts { acked, pending, phase } = self.cuts;
+        out.push(match phase {
+            Phase::Idle => 0,
+            Phase::Requested => 1,
+            Phase::Answered => 2,
+        });
+        out.extend([acked.id.number(), pending.id.number()]);
+        let words = [
+            self.una,
+            self.max,
+            self.heard,
+            self.limit,
+            self.end,
+            self.urgent.unwrap_or(NONE),
+            self.received,
+            self.told_limit,
+            self.urgent_received.unwrap_or(NONE),
+            acked.sent,
+            acked.received,
+            pending.sent,
+            pending.received,
+        ];
+        out.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+        out.push(self.server.len() as u8);
+        out.extend(self.server.as_bytes());
+        let sum = checksum(&out[start..]);
+        out.extend(sum.to_le_bytes());
+    }
+
+    /// Reads what [`Remains::encode`] wrote, and all of it.
+    pub fn decode(bytes: &[u8]) -> Result<Remains, NotRestored> {
+        match bytes.first() {
+            Some(&REMAINS_VERSION) => {}
+            Some(&other) => return Err(NotRestored::Version(other)),
+            None => return Err(NotRestored::Damaged),
+        }
+        let (bytes, sum) = bytes.split_last_chunk::<8>().ok_or(NotRestored::Damaged)?;
+        if checksum(bytes) != u64::from_le_bytes(*sum) {
+            return Err(NotRestored::Damaged);
+        }
+        read(&mut Fields(&bytes[1..])).ok_or(NotRestored::Damaged)
+    }
+
+    /// Whether the near side was told the end of the stream.
+    #[must_use]
+    pub fn end_given(&self) -> bool {
+        self.fin_given && !self.discard
+    }
+
+    /// How far the near side is, if it has given `read` bytes for good, and perhaps one more that
+    /// was only looked at; says whether it was (R102).
+    pub fn counts(&self, read: u64, delivered: u64, held: u64) -> (NearCounts, bool) {
+        let looked_at = mutant!(LookedAtForgotten, self.end > read, false);
+        let end = read + u64::from(looked_at);
+        let end = mutant!(EndStale, end, self.end);
+        let delivered = mutant!(GivenStale, delivered, delivered.min(self.received));
+        let held = if self.discard { self.received } else { held.max(delivered) };
+        let delivered = if self.discard { held } else { delivered };
+        mutant!(HeldForgotten => return (NearCounts { end, delivered, held: delivered }, looked_at));
+        (NearCounts { end, delivered, held }, looked_at)
+    }
+
+    /// From where on the bytes taken from the near side are needed. At most `kept` of them are
+    /// there.
+    pub fn needed_from(&self, at: NearCounts, kept: u64) -> u64 {
+        mutant!(UnaStale, self.una, self.una + 1).max(at.end.saturating_sub(kept)).min(at.end)
+    }
+}
+
+fn checksum(bytes: &[u8]) -> u64 {
+    let mut hasher = Xxh3Default::new();
+    hasher.write(bytes);
+    hasher.finish()
+}
+
+/// Reads fields off the front.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (front, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*front)
+    }
+
+    fn word(&mut self) -> Option<u64> {
+        self.take().map(u64::from_le_bytes)
+    }
+}
+
+fn read(fields: &mut Fields<'_>) -> Option<Remains> {
+    let (initiator, acceptor) = (Handle(fields.take()?), Handle(fields.take()?));
+    let epoch = u32::from_le_bytes(fields.take()?);
+    let peer_features = u32::from_le_bytes(fields.take()?);
+    let [flags, phase, acked, pending] = fields.take()?;
+    let phase = match phase {
+        0 => Phase::Idle,
+        1 => Phase::Requested,
+        2 => Phase::Answered,
+        _ => return None,
+    };
+    let (acked, pending) = (Id::new(acked)?, Id::new(pending)?);
+    let flag = |bit: u8| flags >> bit & 1 == 1;
+    let mut word = || fields.word();
+    let position = |word: u64| (word != NONE).then_some(word);
+    let (una, max, heard, limit, end) = (word()?, word()?, word()?, word()?, word()?);
+    let urgent = position(word()?);
+    let (received, told_limit, urgent_received) = (word()?, word()?, position(word()?));
+    let acked = Cut { id: acked, sent: word()?, received: word()? };
+    let pending = Cut { id: pending, sent: word()?, received: word()? };
+    let [length] = fields.take()?;
+    let server = core::str::from_utf8(fields.0).ok()?;
+    let sound = server.len() == usize::from(length)
+        && una <= max
+        && max <= end
+        && heard <= max
+        && received <= told_limit
+        && told_limit < NONE / 2
+        && end < NONE / 2
+        && !initiator.is_none()
+        && !acceptor.is_none();
+    sound.then(|| Remains {
+        initiator,
+        acceptor,
+        server: server.into(),
+        epoch,
+        peer_features,
+        suspended: flag(0),
+        near_gone: flag(1),
+        fin: flag(2),
+        fin_ever: flag(3),
+        fin_acked: flag(4),
+        fin_received: flag(5),
+        fin_given: flag(6),
+        discard: flag(7),
+        una,
+        max,
+        heard,
+        limit,
+        end,
+        urgent,
+        received,
+        told_limit,
+        urgent_received,
+        cuts: Cuts { acked, pending, phase },
+    })
+}
+
+impl Session {
+    /// R100: what must survive before anything leaves on a link. Nothing before the session is
+    /// established, and after its end.
+    pub fn remains(&self) -> Option<Remains> {
+        if !self.established || self.state == State::Closed || self.role.daemon != Daemon::Broker {
+            return None;
+        }
+        let cut = self.server.char_indices().map(|(at, c)| at + c.len_utf8());
+        let length = cut.take_while(|end| *end <= SERVER_MAX).last().unwrap_or(0);
+        Some(Remains {
+            initiator: self.initiator,
+            acceptor: self.acceptor,
+            server: self.server[..length].into(),
+            epoch: self.epoch,
+            peer_features: self.peer_features,
+            suspended: self.state == State::Suspended,
+            near_gone: self.near_gone,
+            fin: self.send.fin,
+            fin_ever: self.send.fin_ever,
+            fin_acked: self.send.fin_acked,
+            fin_received: self.receive.fin,
+            fin_given: self.receive.fin_given,
+            discard: self.receive.discard,
+            una: self.send.una(),
+            max: self.send.max,
+            heard: self.send.heard,
+            limit: self.send.limit,
+            end: self.send.end(),
+            urgent: self.send.urgent(),
+            received: self.receive.received,
+            told_limit: self.receive.told_limit,
+            urgent_received: self.receive.urgent,
+            cuts: self.cuts,
+        })
+    }
+
+    /// R101: the bytes that the near side has not taken, from `position` on, piece by piece.
+    pub fn undelivered_from(&self, position: u64) -> impl Iterator<Item = &[u8]> {
+        self.receive.buffer.from(position.saturating_sub(self.receive.delivered()))
+    }
+
+    /// The bytes that the peer has not acknowledged, from `position` on, piece by piece.
+    #[cfg(test)]
+    pub fn kept_from(&self, position: u64) -> impl Iterator<Item = &[u8]> {
+        self.send.buffer.at(position, usize::MAX)
+    }
+
+    /// R103: the broker's end again, in another process. `up` are the bytes from
+    /// [`Remains::needed_from`] on, `down` those received and not delivered.
+    pub fn restore(
+        now: Instant,
+        limits: Limits,
+        service: &str,
+        remains: &Remains,
+        at: NearCounts,
+        (up, down): (&[u8], &[u8]),
+    ) -> Result<Session, NotRestored> {
+        let una = at.end.checked_sub(up.len() as u64).ok_or(NotRestored::Misfit)?;
+        let fits = una <= remains.max
+            && at.end >= remains.end
+            && (at.end == remains.end || !remains.fin)
+            && at.held >= remains.received
+            && (at.held == remains.received || !remains.fin_received)
+            && at.held <= remains.told_limit
+            && at.held - at.delivered == down.len() as u64;
+        if !fits {
+            return Err(NotRestored::Misfit);
+        }
+        let start = StartAt { up: at.held, down: una };
+        let mut session = Session::new(now, limits, Role::BROKER, remains.initiator, start);
+        session.start = StartAt::default();
+        session.initiator = remains.initiator;
+        session.acceptor = remains.acceptor;
+        session.service = service.into();
+        session.server = remains.server.clone();
+        (session.established, session.confirmed) = (true, true);
+        session.epoch = remains.epoch;
+        session.peer_features = remains.peer_features;
+        session.near_gone = remains.near_gone;
+        session.cuts = mutant!(CutsForgotten, remains.cuts, Cuts::start(0, 0));
+        let send = &mut session.send;
+        send.buffer.push(up);
+        send.max = remains.max;
+        send.nxt = remains.max;
+        // What makes room for more than the buffer holds was acknowledged.
+        send.heard = remains.heard.max(una);
+        send.limit = remains.limit;
+        (send.fin, send.fin_ever) = (remains.fin, remains.fin_ever);
+        send.fin_acked = remains.fin_acked;
+        send.restore_urgent(remains.urgent);
+        let receive = &mut session.receive;
+        receive.buffer.push(down);
+        receive.told_limit = remains.told_limit;
+        receive.urgent = remains.urgent_received.filter(|urgent| *urgent >= at.delivered);
+        receive.forget_announced();
+        (receive.fin, receive.fin_given) = (remains.fin_received, remains.fin_given);
+        receive.fin_ack_due = remains.fin_received;
+        receive.discard = remains.discard;
+        if remains.near_gone {
+            session.clock.arm(Timer::Closing, now + session.limits.closing_max);
+        }
+        if remains.suspended {
+            session.state = State::Suspended;
+        } else {
+            session.await_link(now, Pace::Now);
+        }
+        session.keep_trim(now);
+        session.check_drained();
+        Ok(session)
+    }
+}
