@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
-CRATES = ["broker", "cli", "drive", "lookup", "net", "proto", "server", "shim", "sns"]
+CRATES = ["broker", "cli", "drive", "keeper", "lookup", "net", "proto", "server", "shim", "sns"]
 BOUNDS = re.compile(
     r"(^|_)(MAX|MIN|EVERY|AFTER|AGE|LEEWAY|SPAN|PIECE|ROOM|INBOX|KEPT|PLACES|BACKLOG|SLOTS|TRIES"
     r"|LATELY|BLOCK|ASKED|AT_ONCE|PART|DOUBLINGS|PORT|QUESTIONS|MS|S)$|_(MAX|MIN|EVERY)_"

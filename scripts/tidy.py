@@ -35,8 +35,9 @@ ARROWS = {
     "drive": {"proto", "net"},
     "lookup": {"proto", "net"},
     "tls": {"proto"},
+    "keeper": set(),
     # The broker serves destinations without a far end by a server of its own.
-    "broker": {"proto", "net", "drive", "lookup", "server"},
+    "broker": {"proto", "net", "drive", "lookup", "keeper", "server"},
     "server": {"proto", "net", "drive", "lookup", "tls"},
     "sns": {"proto", "net", "lookup"},
     "cli": {"proto", "net", "lookup"},

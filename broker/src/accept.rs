@@ -11,6 +11,7 @@ use stp_proto::course::Deadlines;
 use stp_proto::handle::Handle;
 use stp_proto::local::wire::Resolved;
 use stp_proto::name::Name;
+use stp_proto::select::Rank;
 use stp_proto::session::{self, Session};
 use stp_proto::wire::Belongs;
 use stp_server::service::ftp::DirectFtp;
@@ -42,14 +43,14 @@ const FTP: u16 = 21;
 const INBOX_MAX: usize = 16;
 
 /// Where a new session goes.
-struct Goal {
-    service: Arc<Service>,
+pub(crate) struct Goal {
+    pub(crate) service: Arc<Service>,
     /// Its number on the overloaded list.
-    number: usize,
+    pub(crate) number: usize,
     /// The gateway's ticket.
-    grant: Option<Arc<[u8]>>,
+    pub(crate) grant: Option<Arc<[u8]>>,
     /// Whether time-outs of the program stand still while there is no link.
-    freezes: bool,
+    pub(crate) freezes: bool,
 }
 
 impl Goal {
@@ -62,9 +63,26 @@ impl Goal {
 }
 
 /// A session that is in the tables and does not run yet.
-struct Begun {
+pub(crate) struct Begun {
     entry: Arc<Entry>,
     session: Session,
+    commands: mpsc::Receiver<Command>,
+    ordered: mpsc::Receiver<Order>,
+    /// The server that has it, if the broker before this one began it.
+    home: Option<Rank>,
+}
+
+impl Begun {
+    /// A session that is in the tables as `listed`.
+    pub(crate) fn new(listed: Unstarted, session: Session, home: Option<Rank>) -> Begun {
+        let Unstarted { entry, commands, ordered } = listed;
+        Begun { entry, session, commands, ordered, home }
+    }
+}
+
+/// What is in the tables of a session.
+pub(crate) struct Unstarted {
+    pub(crate) entry: Arc<Entry>,
     commands: mpsc::Receiver<Command>,
     ordered: mpsc::Receiver<Order>,
 }
@@ -99,6 +117,7 @@ pub async fn serve(broker: &Arc<Broker>, listener: &mut Listener) {
     while let Some(request) = listener.next().await {
         match request {
             Request::Open(socket) => door.open(socket),
+            Request::Found(socket) => door.found(socket),
             Request::Resolve(request) => {
                 let resolved = if request.info.is_elsewhere && !door.serves_elsewhere() {
                     Resolved::NotRouted
@@ -132,7 +151,7 @@ pub async fn serve(broker: &Arc<Broker>, listener: &mut Listener) {
 
 /// What the apps come to.
 #[derive(Clone)]
-struct Door(Arc<Broker>);
+pub(crate) struct Door(pub(crate) Arc<Broker>);
 
 impl Door {
     fn resolve(&self, host: &str, port: Option<u16>) -> Resolved {
@@ -171,7 +190,7 @@ impl Door {
     }
 
     /// An app connects.
-    fn open(&self, socket: AppSocket) {
+    pub(crate) fn open(&self, socket: AppSocket) {
         if socket.info().is_elsewhere && !self.serves_elsewhere() {
             return self.turn_away(socket, None, Errno::ENETUNREACH, ELSEWHERE);
         }
@@ -248,7 +267,7 @@ impl Door {
         }
     }
 
-    fn turn_away(&self, socket: AppSocket, host: Option<&str>, errno: Errno, why: &str) {
+    pub(crate) fn turn_away(&self, socket: AppSocket, host: Option<&str>, errno: Errno, why: &str) {
         let destination = destination(host, socket.open().destination);
         let info = socket.info();
         tracing::warn!(%destination, app = info.comm, "refused: {why}");
@@ -290,7 +309,8 @@ impl Door {
         let app = App { pid: info.pid, comm: info.comm.clone() };
         let peer = socket.open().destination;
         let freezes = goal.freezes;
-        let begun = self.enlist(handle, app, (peer, host), goal, member);
+        let kept = socket.kept().map(|kept| (kept.up_max(), kept.down_max()));
+        let begun = self.enlist(handle, app, (peer, host), goal, member, kept);
         if let Some(pauses) = self.0.pauses.get().filter(|_| freezes) {
             begun.entry.tell_pauses(pauses.enter(&socket.open().cookie));
         }
@@ -313,7 +333,7 @@ impl Door {
         };
         let Ok(handle) = self.0.handle() else { return };
         let (app, goal) = (lead.app.clone(), Goal::of(&lead));
-        let begun = self.enlist(handle, app, (address, None), goal, Some(member));
+        let begun = self.enlist(handle, app, (address, None), goal, Some(member), None);
         self.start(begun, near);
     }
 
@@ -322,24 +342,17 @@ impl Door {
         &self,
         handle: Handle,
         app: App,
-        (peer, host): (SocketAddr, Option<String>),
-        Goal { service, number, grant, .. }: Goal,
+        whither: (SocketAddr, Option<String>),
+        goal: Goal,
         member: Option<Member>,
+        kept: Option<(usize, usize)>,
     ) -> Begun {
-        let (inbox, commands) = mpsc::channel(INBOX_MAX);
-        let (orders, ordered) = mpsc::channel(INBOX_MAX);
-        let id = self.0.next_id();
+        let grant = goal.grant.clone();
         let token = member.as_ref().map(|member| member.token);
-        let entry = Arc::new(Entry::new(
-            id,
-            app,
-            member.as_ref().map(|member| (Arc::downgrade(&member.lead), member.token)),
-            (peer, destination(host.as_deref(), peer), host),
-            (service, number),
-            (inbox, orders),
-            SessionStatus::told_to(self.0.feed.clone(), id.into()),
-        ));
-        let limits = limits(&self.0.tables().config.limits);
+        let (id, peer) = (self.0.next_id(), whither.0);
+        let listed = self.list(id, app, whither, goal, member.as_ref());
+        let entry = &listed.entry;
+        let limits = kept_limits(&self.0, kept);
         let mut session = Session::initiate(self.0.now(), limits, handle, &entry.service.name, "");
         session.belongs(Belongs { token, peer: Some(peer) });
         if let Some(grant) = &grant {
@@ -348,14 +361,37 @@ impl Door {
         if let Some(Member { lead, token }) = member {
             let mut members = lead.members.lock();
             members.retain(|(other, _)| *other != token);
-            members.push((token, Arc::downgrade(&entry)));
+            members.push((token, Arc::downgrade(entry)));
         }
-        self.0.session_begun(&entry);
-        Begun { entry, session, commands, ordered }
+        Begun::new(listed, session, None)
     }
 
-    fn start<N: Near + Send + 'static>(&self, begun: Begun, near: N) {
-        let Begun { entry, session, commands, ordered } = begun;
+    /// Writes an entry into the tables.
+    pub(crate) fn list(
+        &self,
+        id: u64,
+        app: App,
+        (peer, host): (SocketAddr, Option<String>),
+        Goal { service, number, .. }: Goal,
+        member: Option<&Member>,
+    ) -> Unstarted {
+        let (inbox, commands) = mpsc::channel(INBOX_MAX);
+        let (orders, ordered) = mpsc::channel(INBOX_MAX);
+        let entry = Arc::new(Entry::new(
+            id,
+            app,
+            member.map(|member| (Arc::downgrade(&member.lead), member.token)),
+            (peer, destination(host.as_deref(), peer), host),
+            (service, number),
+            (inbox, orders),
+            SessionStatus::told_to(self.0.feed.clone(), id.into()),
+        ));
+        self.0.session_begun(&entry);
+        Unstarted { entry, commands, ordered }
+    }
+
+    pub(crate) fn start<N: Near + Send + 'static>(&self, begun: Begun, near: N) {
+        let Begun { entry, session, commands, ordered, home } = begun;
         let broker = Arc::clone(&self.0);
         tokio::spawn(async move {
             let status = Arc::clone(&entry.status);
@@ -366,7 +402,10 @@ impl Door {
                 let far = DirectFar::new(broker, entry, within);
                 stp_drive::run(session, near, far, commands, Start::Dial, status).await
             } else {
-                let far = far(broker, entry, ordered);
+                let mut far = far(broker, entry, ordered);
+                if let Some(home) = home {
+                    far.restored(crate::clock::now(), home);
+                }
                 stp_drive::run(session, near, far, commands, Start::Dial, status).await
             };
             listed.reason = Some(reason);
@@ -403,6 +442,16 @@ pub(crate) fn limits(config: &config::Limits) -> session::Limits {
         hold: config.hold,
         ..session::Limits::default()
     }
+}
+
+/// The same for a session whose bytes are kept in rings of this size, up and down.
+pub(crate) fn kept_limits(broker: &Broker, kept: Option<(usize, usize)>) -> session::Limits {
+    let mut limits = limits(&broker.tables().config.limits);
+    if let Some((up, down)) = kept {
+        limits.send_buffer_max = limits.send_buffer_max.min(up);
+        limits.receive_buffer_max = limits.receive_buffer_max.min(down);
+    }
+    limits
 }
 
 /// Where the broker's own server goes for this session, if it is one of its own.

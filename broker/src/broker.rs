@@ -29,6 +29,7 @@ use crate::group::awaited::ToReach;
 use crate::group::listener::Reached;
 use crate::lookup::Directory;
 use crate::map;
+use crate::names::NamesFile;
 use crate::pauses::Pauses;
 use crate::reach::News;
 use crate::relays::Relays;
@@ -105,6 +106,8 @@ pub struct Broker {
     pub(crate) reached: Arc<Reached>,
     /// Where the route map is.
     pub(crate) published_in: OnceLock<PathBuf>,
+    /// Where the names are that have virtual addresses.
+    pub(crate) names: OnceLock<NamesFile>,
     sessions: Mutex<BTreeMap<u64, Arc<Entry>>>,
     session_count: AtomicUsize,
     ended: Mutex<VecDeque<Value>>,
@@ -153,6 +156,7 @@ impl Broker {
             to_reach: ToReach::default(),
             reached: Arc::default(),
             published_in: OnceLock::new(),
+            names: OnceLock::new(),
             sessions: Mutex::default(),
             session_count: AtomicUsize::new(0),
             ended: Mutex::default(),
@@ -207,6 +211,11 @@ impl Broker {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Numbers below this one are taken.
+    pub(crate) fn ids_from(&self, id: u64) {
+        self.next_id.fetch_max(id, Ordering::Relaxed);
+    }
+
     /// How many there are.
     #[must_use]
     pub fn session_count(&self) -> usize {
@@ -223,6 +232,9 @@ impl Broker {
     pub(crate) fn address(&self, name: &str) -> Resolved {
         let now = self.now();
         let mut names = self.virtual_addresses.lock();
+        if let Some(file) = self.names.get().filter(|_| !names.knows(name)) {
+            file.add(name);
+        }
         let v4 = names.address(now, name, Family::V4);
         let v6 = names.address(now, name, Family::V6);
         match (v4, v6) {

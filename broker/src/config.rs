@@ -151,6 +151,8 @@ pub struct Config {
     pub when_absent: WhenAbsent,
     /// What becomes of programs in other network namespaces.
     pub other_namespaces: OtherNamespaces,
+    /// A keeper holds the programs' sockets, so that sessions outlive the broker.
+    pub keeper: bool,
     /// The pool of virtual IPv4 addresses.
     pub virtual_ipv4: Prefix,
     /// The pool of virtual IPv6 addresses.
@@ -214,6 +216,8 @@ struct File {
     when_absent: WhenAbsent,
     #[serde(default)]
     other_namespaces: OtherNamespaces,
+    #[serde(default = "yes")]
+    keeper: bool,
     #[serde(default)]
     virtual_ipv4: Option<FromText<Prefix>>,
     #[serde(default)]
@@ -233,6 +237,10 @@ struct File {
     directory: Vec<DomainConfig>,
     #[serde(default)]
     limits: FileLimits,
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[derive(Deserialize)]
@@ -443,6 +451,7 @@ fn check(loaded: Loaded<File>) -> Result<Config, ConfigError> {
         key_file: file.key_file.clone(),
         when_absent: file.when_absent,
         other_namespaces: file.other_namespaces,
+        keeper: file.keeper,
         virtual_ipv4,
         virtual_ipv6,
         congestion: stp_net::link::congestion(file.congestion.clone()),

@@ -8,19 +8,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Parser;
+use stp_keeper::lease::{KEEPER_FLAG, KEPT};
 use stp_net::config::user_folder;
 use stp_net::key::Identity;
 use stp_net::link::Tls;
 use stp_net::status::{StatusAddr, StatusServer, Token};
 use stp_proto::local::path::ROUTES_FILE;
 use stp_proto::local::routes::Builder;
+use stp_proto::session::REMAINS_VERSION;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::accept;
-use crate::app::{self, BindError, Listener};
+use crate::app::{self, BindError, KeepWith, Listener};
 use crate::broker::Broker;
 use crate::config::{Config, WhenAbsent, doubt, found};
+use crate::names::NamesFile;
 use crate::pauses::Pauses;
 use crate::status::Status;
 use crate::{map, network, reload};
@@ -58,6 +61,12 @@ struct Args {
     /// Exit when there has been no session for this many seconds.
     #[arg(long, value_name = "SECONDS")]
     idle_exit: Option<u64>,
+    /// Do without a keeper: sessions end with the broker, whatever the configuration says.
+    #[arg(long, env = "SESSION_NO_KEEPER", value_parser = clap::builder::FalseyValueParser::new())]
+    no_keeper: bool,
+    /// Print which version of the sessions' state it reads, and exit.
+    #[arg(long, hide = true)]
+    state_version: bool,
     /// Leave the terminal's session, as a process started on demand should.
     #[arg(long, hide = true)]
     background: bool,
@@ -81,12 +90,17 @@ Example:
   to = \"mirror.example.org:80\"   # also *.example.org:80, 10.1.0.0/24:*, [2001:db8::1]:22
   service = \"www.mirror@example.org\"
 
-SIGHUP has the configuration read again, as session reload does. SIGTERM and SIGINT
-end it: apps get ECONNRESET.";
+SIGHUP has the configuration read again, as session reload does. SIGUSR2 has the
+program that is now in its file go on with all sessions. SIGTERM and SIGINT end it:
+apps get ECONNRESET. If it is killed, its keeper starts the next one.";
 
 /// Everything that `main` does.
 #[must_use]
 pub fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == KEEPER_FLAG) {
+        return stp_keeper::process::main(arguments);
+    }
     match go(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -97,6 +111,9 @@ pub fn main() -> ExitCode {
 }
 
 fn go(args: &Args) -> anyhow::Result<()> {
+    if args.state_version {
+        return say(&format!("{REMAINS_VERSION}\n"));
+    }
     if args.print_key {
         let config = found::read(args.config.as_deref())?;
         let key = identity(config.key_file.as_deref())?;
@@ -125,8 +142,10 @@ fn go(args: &Args) -> anyhow::Result<()> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(workers()).enable_all().build()?;
     // On a worker: whatever the main thread runs, every connect would change threads for.
-    let patience = if args.background { PREDECESSOR_MAX } else { Duration::ZERO };
-    let served = runtime.spawn(serve(config, (dir, patience), map, args.idle_exit));
+    let is_next = args.background || std::env::var_os(KEPT).is_some();
+    let patience = if is_next { PREDECESSOR_MAX } else { Duration::ZERO };
+    let keep = (config.keeper && !args.no_keeper).then(|| keep_with(&config)).transpose()?;
+    let served = runtime.spawn(serve(config, (dir, patience), map, keep, args.idle_exit));
     let result = runtime.block_on(served).context("a bug in the broker").flatten();
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
@@ -139,6 +158,16 @@ fn workers() -> usize {
     (cores / 2).clamp(1, 4)
 }
 
+/// How the keeper starts the next broker.
+fn keep_with(config: &Config) -> anyhow::Result<KeepWith> {
+    Ok(KeepWith {
+        program: std::env::current_exe().context("this program's own file")?,
+        arguments: std::env::args_os().skip(1).collect(),
+        send_buffer: config.limits.send_buffer,
+        receive_buffer: config.limits.receive_buffer,
+    })
+}
+
 fn say(text: &str) -> anyhow::Result<()> {
     use std::io::Write;
     Ok(std::io::stdout().lock().write_all(text.as_bytes())?)
@@ -148,11 +177,13 @@ async fn serve(
     config: Config,
     (dir, patience): (PathBuf, Duration),
     map: Vec<u8>,
+    keep: Option<KeepWith>,
     idle_exit: Option<u64>,
 ) -> anyhow::Result<()> {
     let dir = dir.as_path();
     let stop = stop_signal()?;
-    let mut listener = bind(dir, patience).await?;
+    let program = keep.as_ref().map(|keep| keep.program.clone());
+    let mut listener = bind(dir, patience, keep).await?;
     let identity = identity(config.key_file.as_deref())?;
     let key = identity.public_key();
     let tls = Tls::new(&identity);
@@ -162,6 +193,7 @@ async fn serve(
     let (stopped, stopping) = watch::channel(false);
     let statuses = serve_status(&broker, dir, &status_at, &stopping).await?;
     let _only_once = broker.published_in.set(dir.to_owned());
+    remember_names(&broker, dir, listener.goes_on())?;
     match Pauses::open(dir, &accept::limits(&broker.tables().config.limits)) {
         Ok(pauses) => drop(broker.pauses.set(pauses)),
         Err(error) => tracing::warn!(%error, "programs' time-outs run on without a link"),
@@ -169,6 +201,7 @@ async fn serve(
     app::publish_routes(dir, &map).with_context(|| dir.join(ROUTES_FILE).display().to_string())?;
     tokio::spawn(network::watch(Arc::clone(&broker)));
     tokio::spawn(reload_at(signal(SignalKind::hangup())?, Arc::clone(&broker)));
+    tokio::spawn(upgrade_at(signal(SignalKind::user_defined2())?, program));
     let file = broker.tables().config.file.display().to_string();
     tracing::info!(dir = %dir.display(), config = file, %key, "the broker is ready");
 
@@ -178,6 +211,7 @@ async fn serve(
         () = broker.stop.notified() => tracing::info!("asked to stop: ending"),
         () = idle(&broker, idle_exit) => tracing::info!("no session for long enough: ending"),
     }
+    listener.end();
     withdraw_routes(dir, when_absent);
     broker.shut_down().await;
     let _nobody_listens = stopped.send(true);
@@ -189,10 +223,10 @@ async fn serve(
 }
 
 /// Takes the session directory; waits so long for a broker that is about to end.
-async fn bind(dir: &Path, patience: Duration) -> anyhow::Result<Listener> {
+async fn bind(dir: &Path, patience: Duration, keep: Option<KeepWith>) -> anyhow::Result<Listener> {
     let begun = Instant::now();
     loop {
-        match Listener::bind(dir) {
+        match Listener::bind(dir, keep.clone()) {
             Err(BindError::AlreadyRunning(_)) if begun.elapsed() < patience => {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -259,6 +293,55 @@ async fn reload_at(mut hangup: Signal, broker: Arc<Broker>) {
         let read = found::read_again(&broker.tables().config.file);
         let _logged = reload::apply(&broker, read.map_err(|error| error.to_string()));
     }
+}
+
+/// SIGUSR2 has the program that is now in this one's file go on, if it can.
+async fn upgrade_at(mut wanted: Signal, program: Option<PathBuf>) {
+    while wanted.recv().await.is_some() {
+        let result = match &program {
+            Some(program) => can_go_on(program).await,
+            None => Err(anyhow::anyhow!("there is no keeper: its sessions would end")),
+        };
+        match result {
+            Ok(()) => {
+                tracing::info!("the program in its file goes on");
+                // As if it were killed: the keeper starts the next one, which finds everything.
+                std::process::exit(0);
+            }
+            Err(error) => tracing::warn!("no upgrade, this broker goes on: {error:#}"),
+        }
+    }
+}
+
+/// Whether this program reads the state of sessions that this one writes.
+async fn can_go_on(program: &Path) -> anyhow::Result<()> {
+    let place = program.display();
+    let asked = tokio::process::Command::new(program).arg("--state-version").output();
+    let asked = tokio::time::timeout(Duration::from_secs(5), asked).await;
+    let output = asked.with_context(|| format!("{place} does not answer"))?;
+    let output = output.with_context(|| format!("{place} cannot be run"))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let reads = said.trim().parse::<u8>();
+    // A program reads its own version, and the one before.
+    let fits = reads.as_ref().is_ok_and(|reads| {
+        (REMAINS_VERSION..=REMAINS_VERSION + 1).contains(reads) && output.status.success()
+    });
+    anyhow::ensure!(
+        fits,
+        "{place} does not read the state of sessions of version {REMAINS_VERSION}, it says {:?}",
+        said.trim()
+    );
+    Ok(())
+}
+
+/// Programs keep the addresses that they were given, also by a broker that was killed.
+fn remember_names(broker: &Broker, dir: &Path, goes_on: bool) -> anyhow::Result<()> {
+    let (file, names) = NamesFile::open(dir, goes_on).context("the names in use")?;
+    for name in names {
+        broker.address(&name);
+    }
+    let _only_once = broker.names.set(file);
+    Ok(())
 }
 
 fn stop_signal() -> anyhow::Result<impl Future<Output = &'static str>> {

@@ -206,6 +206,12 @@ impl<M: Means> SessionFar<M> {
         }
     }
 
+    /// The session goes on in this process of the broker; this server has it.
+    pub fn restored(&mut self, now: Instant, home: Rank) {
+        self.course.handle_restored(now, home);
+        self.publish();
+    }
+
     /// What it works with.
     pub fn means(&self) -> &M {
         &self.means

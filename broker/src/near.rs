@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use stp_drive::{Near, Pulled};
+use stp_proto::course::Relay;
 use stp_proto::session::{Event, Session, ShutNear, code};
 use stp_proto::time::Instant;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::app::{AppEnd, AppSocket, Shut};
 use crate::entry::Entry;
+use crate::remains::Record;
 
 /// How often an app that waits for its connect is looked at: it may have given up.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -35,6 +37,18 @@ pub struct AppNear {
     failed: Option<io::Error>,
     fin: bool,
     entry: Arc<Entry>,
+    kept: Keep,
+}
+
+/// What was put by last.
+#[derive(Default)]
+struct Keep {
+    record: Vec<u8>,
+    next: Vec<u8>,
+    /// Bytes lie in the rings.
+    bytes: bool,
+    /// It was said that nothing can be put by.
+    said: bool,
 }
 
 impl AppNear {
@@ -44,7 +58,55 @@ impl AppNear {
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let connect = Connect::Waiting(look);
-        AppNear { socket: Some(socket), connect, failed: None, fin: false, entry }
+        AppNear::with(socket, connect, entry)
+    }
+
+    /// An app whose session was begun by a broker before this one; `told` says whether it knows
+    /// that its connect has succeeded.
+    #[must_use]
+    pub fn found(socket: AppSocket, entry: Arc<Entry>, told: bool, end_given: bool) -> AppNear {
+        let connect = if told { Connect::Done } else { Connect::Telling };
+        let mut near = AppNear::with(socket, connect, entry);
+        // Bytes of before may lie there.
+        near.kept.bytes = true;
+        if let Some(socket) = near.socket.as_mut().filter(|_| end_given) {
+            socket.shut(Shut::Fin);
+            near.fin = true;
+        }
+        near
+    }
+
+    fn with(socket: AppSocket, connect: Connect, entry: Arc<Entry>) -> AppNear {
+        let kept = Keep::default();
+        AppNear { socket: Some(socket), connect, failed: None, fin: false, entry, kept }
+    }
+
+    /// R101: what the app has not taken is kept for the next broker.
+    fn hold(&mut self, session: &Session) {
+        let Some(kept) = self.socket.as_ref().and_then(AppSocket::kept) else { return };
+        let at = session.positions();
+        let mut from = kept.held_until().max(at.delivered);
+        for bytes in session.undelivered_from(from) {
+            kept.hold(from, bytes);
+            from += bytes.len() as u64;
+        }
+        kept.hold_until(at.received);
+        self.kept.bytes = true;
+    }
+
+    /// The session as the next broker needs it; nothing if that could not go on with it.
+    fn record(&self, session: &Session) -> Option<Record> {
+        let socket = self.socket.as_ref()?;
+        let remains = session.remains()?;
+        let home = self.entry.view.lock().server?;
+        Some(Record {
+            id: self.entry.id,
+            told: matches!(self.connect, Connect::Done),
+            abortive: socket.is_abortive(),
+            home: Relay(self.entry.service.servers.get(home)?.reach.dialer().key.0),
+            service: self.entry.service.name.clone(),
+            remains,
+        })
     }
 
     /// Ready when bytes may flow, or when it has failed.
@@ -121,6 +183,7 @@ impl Near for AppNear {
             },
             count => {
                 self.entry.pause().wrote();
+                self.kept.bytes = true;
                 if socket.is_urgent() {
                     session.mark_urgent();
                 }
@@ -139,11 +202,34 @@ impl Near for AppNear {
             self.entry.pause().flows();
         }
         let socket = &mut self.socket;
-        session.deliver_marked(now, arrived, |bufs, urgent| match socket {
+        let pushed = session.deliver_marked(now, arrived, |bufs, urgent| match socket {
             Some(socket) if urgent => socket.try_write_urgent(bufs[0][0]),
             Some(socket) => socket.try_write(bufs),
             None => Err(ErrorKind::BrokenPipe.into()),
-        })
+        });
+        if session.undelivered() > 0 {
+            self.hold(session);
+        }
+        pushed
+    }
+
+    fn keep(&mut self, session: &Session) {
+        let Some(kept) = self.socket.as_ref().and_then(AppSocket::kept) else { return };
+        let Some(record) = self.record(session) else { return };
+        self.kept.next.clear();
+        record.encode(&mut self.kept.next);
+        if self.kept.next != self.kept.record {
+            if !kept.put_record(&self.kept.next) && !std::mem::replace(&mut self.kept.said, true) {
+                let session = self.entry.id;
+                tracing::warn!(session, "its names are too long: it ends if the broker is killed");
+            }
+            std::mem::swap(&mut self.kept.next, &mut self.kept.record);
+        }
+        // R73: nothing is on its way, and the session has given its own memory back.
+        if self.kept.bytes && session.memory() == 0 {
+            kept.give_back();
+            self.kept.bytes = false;
+        }
     }
 
     fn shut(&mut self, _now: Instant, how: ShutNear) {

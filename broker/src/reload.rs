@@ -78,6 +78,7 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<&'static str> {
     };
     keep("status", old.status != new.status);
     keep("key_file", old.key_file != new.key_file);
+    keep("keeper", old.keeper != new.keeper);
     keep("virtual_ipv4", old.virtual_ipv4 != new.virtual_ipv4);
     keep("virtual_ipv6", old.virtual_ipv6 != new.virtual_ipv6);
     keep("congestion", old.congestion != new.congestion);
@@ -86,6 +87,7 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<&'static str> {
     keep("limits.warm_links", old.limits.warm_links != new.limits.warm_links);
     new.status.clone_from(&old.status);
     new.key_file.clone_from(&old.key_file);
+    new.keeper = old.keeper;
     (new.virtual_ipv4, new.virtual_ipv6) = (old.virtual_ipv4, old.virtual_ipv6);
     new.congestion.clone_from(&old.congestion);
     new.directory.clone_from(&old.directory);

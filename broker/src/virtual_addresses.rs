@@ -79,6 +79,12 @@ impl VirtualAddresses {
         Some(self.at(number, family))
     }
 
+    /// Whether this name has an address.
+    #[must_use]
+    pub fn knows(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
     /// The name a virtual address stands for.
     #[must_use]
     pub fn name_of(&self, ip: IpAddr) -> Option<&str> {

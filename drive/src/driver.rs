@@ -271,6 +271,7 @@ impl<N: Near, F: Far> Driver<N, F> {
                     Output::Wait(deadline) => break deadline,
                 }
             };
+            self.near.keep(&self.session);
             self.flush(now);
             if !(blocked && self.room()) {
                 return deadline;

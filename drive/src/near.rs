@@ -48,6 +48,10 @@ pub trait Near {
     /// Ends the stream towards the near side.
     fn shut(&mut self, now: Instant, how: ShutNear);
 
+    /// Puts by what must survive this process (R100). It is called before what the session said
+    /// leaves on a link.
+    fn keep(&mut self, _session: &Session) {}
+
     /// Tells of something that happened to the session.
     fn event(&mut self, now: Instant, session: &mut Session, event: &Event);
 }

@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,7 +22,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::socket::comm;
+use super::info::comm;
+use super::keeping::{self, Face, KeepWith, Keeping, KeptStream, Left};
 use super::socket_state::SocketStates;
 use super::{AcceptedRequest, AppInfo, AppSocket, NameRequest, PassedConnect};
 use super::{Request, ResolveRequest};
@@ -81,26 +82,39 @@ pub struct Listener {
     counters: Arc<Counters>,
     accepting: JoinHandle<()>,
     path: PathBuf,
+    keeping: Option<Arc<Keeping>>,
+    goes_on: bool,
     _lock: File,
 }
 
 impl Listener {
-    /// Makes the directory, takes its lock, and listens. Must be called in a tokio runtime.
+    /// Makes the directory, takes its lock, and listens; with a keeper if so wanted, and then also
+    /// on the sockets of a broker that died. Must be called in a tokio runtime.
     ///
     /// # Errors
     /// Another broker runs there, or the directory is not safely ours.
-    pub fn bind(dir: &Path) -> Result<Listener, BindError> {
+    pub fn bind(dir: &Path, keep: Option<KeepWith>) -> Result<Listener, BindError> {
         own_directory(dir)?;
         let lock = take_lock(dir)?;
         let path = dir.join(SOCKET_FILE);
         let wrong = |error| BindError::Io(path.clone(), error);
-        // With the lock in hand, a socket that is there was left behind by a broker that died.
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(wrong(error)),
-            _ => {}
+        let begun = keep.map(|with| Keeping::begin(dir, with)).transpose();
+        let (keeping, mut left) = match begun {
+            Ok(begun) => begun.map_or_else(Default::default, |(keeping, left)| {
+                keeping::say(&left);
+                (Some(keeping), left)
+            }),
+            Err(error) => {
+                warn!(%error, "no keeper: sessions end if this broker is killed");
+                (None, Left::default())
+            }
+        };
+        let goes_on = left.door.is_some();
+        let listener = door(&path, left.door.take()).map_err(wrong)?;
+        if let Some(keeping) = &keeping {
+            let held = listener.as_fd().try_clone_to_owned();
+            held.and_then(|door| keeping.hold_door(door)).map_err(wrong)?;
         }
-        let listener = UnixListener::bind(&path).map_err(wrong)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(wrong)?;
         let (sender, requests) = mpsc::channel(REQUESTS_MAX);
         let counters = Arc::new(Counters::default());
         let porter = Porter {
@@ -110,9 +124,26 @@ impl Listener {
             speechless: Arc::new(Semaphore::new(SPEECHLESS_MAX)),
             uid: rustix::process::geteuid().as_raw(),
             network: network(std::process::id().cast_signed()),
+            keeping: keeping.clone(),
         };
-        let accepting = tokio::spawn(porter.accept(listener));
-        Ok(Listener { requests, counters, accepting, path, _lock: lock })
+        let accepting = tokio::spawn(async move {
+            porter.take_up(left).await;
+            porter.accept(listener).await;
+        });
+        Ok(Listener { requests, counters, accepting, path, keeping, goes_on, _lock: lock })
+    }
+
+    /// The broker is about to end in order, and the keeper with it.
+    pub fn end(&self) {
+        if let Some(keeping) = &self.keeping {
+            keeping.end();
+        }
+    }
+
+    /// Whether the broker before this one was killed.
+    #[must_use]
+    pub fn goes_on(&self) -> bool {
+        self.goes_on
     }
 
     /// The next request that the broker has to decide. Nothing when the listener is finished.
@@ -131,6 +162,8 @@ impl Drop for Listener {
     fn drop(&mut self) {
         self.accepting.abort();
         let _gone_already = fs::remove_file(&self.path);
+        // In order, whatever the reason: a broker that is killed comes nowhere near.
+        self.end();
     }
 }
 
@@ -145,6 +178,23 @@ fn own_directory(dir: &Path) -> Result<(), BindError> {
         fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(wrong)?;
     }
     Ok(())
+}
+
+/// The socket that apps connect to: that of the broker before, or a new one.
+fn door(path: &Path, left: Option<OwnedFd>) -> io::Result<UnixListener> {
+    if let Some(door) = left {
+        let door = std::os::unix::net::UnixListener::from(door);
+        door.set_nonblocking(true)?;
+        return UnixListener::from_std(door);
+    }
+    // With the lock in hand, a socket that is there was left behind by a broker that died.
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
 }
 
 fn take_lock(dir: &Path) -> Result<File, BindError> {
@@ -169,9 +219,25 @@ struct Porter {
     uid: u32,
     /// The broker's own network namespace.
     network: Option<PathBuf>,
+    keeping: Option<Arc<Keeping>>,
 }
 
 impl Porter {
+    /// The sockets that the broker before this one had.
+    async fn take_up(&self, left: Left) {
+        let Some(keeping) = &self.keeping else { return };
+        for held in left.sockets {
+            let number = held.0;
+            let found = keeping.take_up(held);
+            let socket = found.map(|found| AppSocket::found(found, &self.states));
+            match socket {
+                Ok(Some(socket)) => drop(self.sender.send(Request::Found(socket)).await),
+                Ok(None) => warn!(number, "a program's socket was kept twice"),
+                Err(error) => warn!(number, %error, "a program's socket cannot be taken over"),
+            }
+        }
+    }
+
     async fn accept(self, listener: UnixListener) {
         loop {
             let Ok(permit) = Arc::clone(&self.speechless).acquire_owned().await else { return };
@@ -232,7 +298,16 @@ impl Porter {
     async fn open(&self, stream: UnixStream, open: Open, info: AppInfo, tcp: Option<OwnedFd>) {
         // An urgent byte keeps its place here, and must not be lost.
         let _then_it_is = stp_net::urgent::in_line(&stream);
-        match AppSocket::new(stream, open, info, tcp, &self.states) {
+        let face = Face { open, info };
+        let stream = match &self.keeping {
+            None => KeptStream::alone(stream),
+            Some(keeping) => match keeping.hold(stream, tcp.as_ref(), &face) {
+                Ok(stream) => stream,
+                // Out of descriptors or memory; the app's connect is refused.
+                Err(error) => return warn!(%error, "a program's socket cannot be kept"),
+            },
+        };
+        match AppSocket::new(stream, face, tcp, &self.states) {
             // Dropped with the request when the broker is ending: the app's connect is refused.
             Some(socket) => drop(self.sender.send(Request::Open(socket)).await),
             None => count(&self.counters.garbage),

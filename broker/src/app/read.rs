@@ -5,6 +5,7 @@
 //! looked at, handed on, and left in the kernel's queue; the next read skips it.
 //! If the broker is killed, the app sees a reset too, never a silent end.
 //! Urgent bytes come in line: a read stops before one, and the next takes it alone.
+//! If a keeper holds the socket, the bytes go into its ring, and the kernel counts them.
 //! Large bursts are read whole: their last piece would weigh so much that the app's socket might
 //! never be writable again; and while more is queued there is no need.
 
@@ -13,6 +14,7 @@ use std::os::fd::BorrowedFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{RecvAncillaryBuffer, RecvFlags};
+use stp_net::kept::Kept;
 use stp_net::urgent::at_mark;
 
 /// Bursts up to this size leave their last byte in the queue.
@@ -36,6 +38,67 @@ pub(super) enum Got {
     End(Ended),
 }
 
+/// Where bytes go that are read.
+pub(super) enum Into<'a, 'b> {
+    /// Into these.
+    Slices(&'a mut [IoSliceMut<'b>]),
+    /// Into the ring, from this position on, and so many at most.
+    Ring(&'a Kept, u64, usize),
+}
+
+impl Into<'_, '_> {
+    fn room(&self) -> usize {
+        match self {
+            Into::Slices(bufs) => bufs.iter().take(SLICES_MAX).map(|buf| buf.len()).sum(),
+            Into::Ring(_, _, room) => *room,
+        }
+    }
+
+    /// Takes `skip` bytes out of the queue and throws them away, and then at most `wanted`.
+    fn receive(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        skip: usize,
+        wanted: usize,
+    ) -> rustix::io::Result<usize> {
+        let bufs = match self {
+            Into::Ring(kept, position, _) => return kept.read(fd, skip, *position, wanted),
+            Into::Slices(bufs) => bufs,
+        };
+        let mut skipped = [0; 1];
+        let mut rest = wanted;
+        let mut slices: [IoSliceMut<'_>; SLICES_MAX + 1] =
+            std::array::from_fn(|_| IoSliceMut::new(&mut []));
+        slices[0] = IoSliceMut::new(&mut skipped[..skip]);
+        for (slice, buf) in slices[1..].iter_mut().zip(bufs.iter_mut()) {
+            let share = rest.min(buf.len());
+            *slice = IoSliceMut::new(&mut buf[..share]);
+            rest -= share;
+        }
+        let mut none = RecvAncillaryBuffer::default();
+        let got = rustix::net::recvmsg(fd, &mut slices, &mut none, RecvFlags::DONTWAIT)?;
+        Ok(got.bytes)
+    }
+
+    /// Looks at the next byte of the queue, which goes to place `at`; nothing without such a place.
+    fn look(&mut self, fd: BorrowedFd<'_>, mut at: usize) -> Option<rustix::io::Result<usize>> {
+        let bufs = match self {
+            Into::Ring(kept, position, room) => {
+                return (at < *room).then(|| kept.peek(fd, *position + at as u64));
+            }
+            Into::Slices(bufs) => bufs,
+        };
+        let buf = bufs.iter_mut().take(SLICES_MAX).find(|buf| {
+            let here = at < buf.len();
+            at -= if here { 0 } else { buf.len() };
+            here
+        });
+        let slot = buf?.get_mut(at..=at)?;
+        let looked = rustix::net::recv(fd, slot, RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        Some(looked.map(|(_, count)| count))
+    }
+}
+
 /// Reads fresh bytes; `held` says whether the first byte of the queue has been handed on before,
 /// and `split` whether the last read may have left the rest of a large piece there: that weighs as
 /// much as the whole, so its last byte may not stay.
@@ -43,11 +106,9 @@ pub(super) fn fresh(
     fd: BorrowedFd<'_>,
     held: &mut bool,
     split: &mut bool,
-    bufs: &mut [IoSliceMut<'_>],
+    into: &mut Into<'_, '_>,
 ) -> io::Result<Got> {
-    let slices = bufs.len().min(SLICES_MAX);
-    let bufs = &mut bufs[..slices];
-    let room: usize = bufs.iter().map(|buf| buf.len()).sum();
+    let room = into.room();
     if room == 0 {
         return Err(io::Error::new(ErrorKind::InvalidInput, "no room to read into"));
     }
@@ -65,33 +126,33 @@ pub(super) fn fresh(
         }
     }
     if !*held && at_mark(fd) {
-        return urgent(fd, held, bufs);
+        return urgent(fd, held, into);
     }
     let whole = *split || count > HOLD_MAX || count > room;
     let wanted = if whole { room } else { count - 1 };
     let was_held = *held;
     let got = match (wanted, was_held) {
         (0, false) => Got::Nothing,
-        _ => take(fd, held, bufs, wanted)?,
+        _ => take(fd, held, into, wanted)?,
     };
     if whole {
         *split = matches!(got, Got::Bytes(taken) if taken == room);
     }
     match got {
         // Behind the held byte lies the urgent one, or the last.
-        Got::Nothing if was_held && at_mark(fd) => urgent(fd, held, bufs),
-        Got::Nothing if wanted == 0 => peek_last(fd, held, bufs, count),
+        Got::Nothing if was_held && at_mark(fd) => urgent(fd, held, into),
+        Got::Nothing if wanted == 0 => peek_last(fd, held, into, count),
         // A short read ends at an urgent byte, and that may be the last one too.
         Got::Bytes(taken) if !whole && taken == wanted && !at_mark(fd) => {
-            peek_last(fd, held, bufs, count)
+            peek_last(fd, held, into, count)
         }
         other => Ok(other),
     }
 }
 
 /// Looks at the urgent byte, which is next, and leaves it in the queue as any last one.
-fn urgent(fd: BorrowedFd<'_>, held: &mut bool, bufs: &mut [IoSliceMut<'_>]) -> io::Result<Got> {
-    match peek_last(fd, held, bufs, 1)? {
+fn urgent(fd: BorrowedFd<'_>, held: &mut bool, into: &mut Into<'_, '_>) -> io::Result<Got> {
+    match peek_last(fd, held, into, 1)? {
         Got::Bytes(1) => Ok(Got::Urgent),
         other => Ok(other),
     }
@@ -107,26 +168,14 @@ fn unread(fd: BorrowedFd<'_>, held: bool) -> io::Result<usize> {
 fn take(
     fd: BorrowedFd<'_>,
     held: &mut bool,
-    bufs: &mut [IoSliceMut<'_>],
+    into: &mut Into<'_, '_>,
     room: usize,
 ) -> io::Result<Got> {
-    let mut skipped = [0; 1];
     let skip = usize::from(*held);
-    let mut rest = room;
-    let mut slices: [IoSliceMut<'_>; SLICES_MAX + 1] =
-        std::array::from_fn(|_| IoSliceMut::new(&mut []));
-    slices[0] = IoSliceMut::new(&mut skipped[..skip]);
-    for (slice, buf) in slices[1..].iter_mut().zip(bufs) {
-        let share = rest.min(buf.len());
-        *slice = IoSliceMut::new(&mut buf[..share]);
-        rest -= share;
-    }
-    let mut none = RecvAncillaryBuffer::default();
-    let flags = RecvFlags::DONTWAIT;
-    match rustix::net::recvmsg(fd, &mut slices, &mut none, flags) {
-        Ok(got) if got.bytes >= skip => {
+    match into.receive(fd, skip, room) {
+        Ok(got) if got >= skip => {
             *held = false;
-            Ok(if got.bytes > skip { Got::Bytes(got.bytes - skip) } else { Got::Nothing })
+            Ok(if got > skip { Got::Bytes(got - skip) } else { Got::Nothing })
         }
         Ok(_) => Ok(Got::End(ended(fd)?.unwrap_or(Ended::Fin))),
         Err(rustix::io::Errno::AGAIN) => Ok(Got::Nothing),
@@ -139,19 +188,13 @@ fn take(
 fn peek_last(
     fd: BorrowedFd<'_>,
     held: &mut bool,
-    bufs: &mut [IoSliceMut<'_>],
+    into: &mut Into<'_, '_>,
     count: usize,
 ) -> io::Result<Got> {
-    let mut at = count - 1;
-    let buf = bufs.iter_mut().find(|buf| {
-        let here = at < buf.len();
-        at -= if here { 0 } else { buf.len() };
-        here
-    });
     let before = if count > 1 { Got::Bytes(count - 1) } else { Got::Nothing };
-    let Some(slot) = buf.and_then(|buf| buf.get_mut(at..=at)) else { return Ok(before) };
-    match rustix::net::recv(fd, slot, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
-        Ok((_, 1)) => {
+    let Some(looked) = into.look(fd, count - 1) else { return Ok(before) };
+    match looked {
+        Ok(1) => {
             *held = true;
             Ok(Got::Bytes(count))
         }

@@ -12,6 +12,8 @@ use super::{AppInfo, AppSocket};
 pub enum Request {
     /// A connect to a routed destination.
     Open(AppSocket),
+    /// A socket that the broker before this one had, and did not end.
+    Found(AppSocket),
     /// A name that is routed, or one of ours.
     Resolve(ResolveRequest),
     /// The name behind a virtual address.

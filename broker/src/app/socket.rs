@@ -1,18 +1,21 @@
 //! The broker's end of one app's socket.
 
-use std::fs;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use rustix::net::RecvFlags;
+use stp_net::kept::Kept;
 use stp_proto::local::Cookie;
 use stp_proto::local::wire::{FILLER, FILLER_END, Open, SocketState};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
-use super::read::{self, Ended, Got};
+use super::info::AppInfo;
+use super::keeping::{Face, Found, KeptStream};
+use super::read::{self, Ended, Got, Into};
 use super::socket_state::SocketStates;
 
 /// More filler than this nobody sends: the largest send buffer the kernel gives.
@@ -46,26 +49,13 @@ pub enum Shut {
     },
 }
 
-/// The program at the other end.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct AppInfo {
-    /// Its process id at the time of its connect.
-    pub pid: i32,
-    /// Its user.
-    pub uid: u32,
-    /// The kernel's short name for it; empty when it had ended already.
-    pub comm: String,
-    /// It runs in another network namespace than the broker.
-    pub is_elsewhere: bool,
-}
-
 /// The broker's end of what an app believes to be a TCP connection.
 ///
 /// It begins with the connect under way: the app waits until [`AppSocket::poll_establish`] has
 /// gone through, or until [`AppSocket::refuse`]. Dropped at any time, it is an abort.
 #[derive(Debug)]
 pub struct AppSocket {
-    stream: Option<UnixStream>,
+    stream: Option<Arc<KeptStream>>,
     open: Open,
     info: AppInfo,
     reserved: Option<OwnedFd>,
@@ -105,9 +95,8 @@ impl std::fmt::Debug for Ledger {
 impl AppSocket {
     /// Nothing when the cookie is in use, which no honest shim brings about.
     pub(super) fn new(
-        stream: UnixStream,
-        open: Open,
-        info: AppInfo,
+        stream: Arc<KeptStream>,
+        Face { open, info }: Face,
         reserved: Option<OwnedFd>,
         states: &SocketStates,
     ) -> Option<AppSocket> {
@@ -128,6 +117,41 @@ impl AppSocket {
             taken: 0,
             delivered: 0,
         })
+    }
+
+    /// One that a broker before this one had. Its app waits for its connect, unless
+    /// [`AppSocket::go_on`] comes next.
+    pub(super) fn found(found: Found, states: &SocketStates) -> Option<AppSocket> {
+        let Found { stream, face, reserved } = found;
+        let mut socket = AppSocket::new(stream, face, reserved, states)?;
+        // The rest of a large piece may be there.
+        socket.split = true;
+        Some(socket)
+    }
+
+    /// What of it outlives the broker; nothing if it ends with the broker.
+    #[must_use]
+    pub fn kept(&self) -> Option<&Kept> {
+        self.stream.as_ref()?.kept()
+    }
+
+    /// It goes on where the broker before was: its app knows of the connect, this much was taken of
+    /// it, and `looked_at` says whether the last byte of that is still in the queue.
+    pub fn go_on(&mut self, taken: u64, delivered: u64, looked_at: bool) {
+        (self.established, self.held) = (true, looked_at);
+        (self.taken, self.delivered) = (taken, delivered);
+        self.report(0, 0);
+    }
+
+    /// Whether closing means abort, as the app has said.
+    #[must_use]
+    pub fn is_abortive(&self) -> bool {
+        self.ledger.states.is_abortive(self.ledger.cookie)
+    }
+
+    /// Says whether closing means abort.
+    pub fn set_abortive(&self, abortive: bool) {
+        self.ledger.states.set_abortive(self.ledger.cookie, abortive);
     }
 
     /// What the app asked for.
@@ -252,12 +276,21 @@ impl AppSocket {
             return Ok(0);
         }
         let (held, split) = (&mut self.held, &mut self.split);
+        let room = bufs.iter().map(|buf| buf.len()).sum();
+        let mut into = match stream.kept() {
+            Some(kept) => Into::Ring(kept, self.taken, room),
+            None => Into::Slices(bufs),
+        };
         let got = stream.try_io(Interest::READABLE, || {
-            match read::fresh(stream.as_fd(), held, split, bufs)? {
+            match read::fresh(stream.as_fd(), held, split, &mut into)? {
                 Got::Nothing => Err(ErrorKind::WouldBlock.into()),
                 got => Ok(got),
             }
         })?;
+        if let (Some(kept), Got::Bytes(_) | Got::Urgent) = (stream.kept(), &got) {
+            let count = if let Got::Bytes(count) = got { count } else { 1 };
+            kept.copy_up(self.taken, count, bufs);
+        }
         self.urgent = matches!(got, Got::Urgent);
         match got {
             Got::Bytes(count) => {
@@ -296,7 +329,11 @@ impl AppSocket {
         let Some(stream) = self.stream.as_ref().filter(|_| self.established) else {
             return self.try_write(&[IoSlice::new(&[byte])]);
         };
-        match stream.try_io(Interest::WRITABLE, || stp_net::urgent::send(stream, byte)) {
+        let sent = stream.try_io(Interest::WRITABLE, || match stream.kept() {
+            Some(kept) => Ok(kept.write(stream.as_fd(), &[IoSlice::new(&[byte])], true)?),
+            None => stp_net::urgent::send(stream, byte),
+        });
+        match sent {
             Ok(count) => {
                 self.delivered += count as u64;
                 Ok(count)
@@ -316,10 +353,20 @@ impl AppSocket {
             return Err(ErrorKind::WouldBlock.into());
         }
         let stream = self.stream.as_ref().ok_or(ErrorKind::BrokenPipe)?;
-        let count = match stream.try_write_vectored(bufs) {
+        let written = match stream.kept() {
+            Some(kept) => {
+                stream.try_io(Interest::WRITABLE, || Ok(kept.write(stream.as_fd(), bufs, false)?))
+            }
+            None => stream.try_write_vectored(bufs),
+        };
+        let count = match written {
             // The app has shut its reading side alone: a TCP peer may go on sending.
             Err(error) if error.kind() == ErrorKind::BrokenPipe && self.still_speaks() => {
-                bufs.iter().map(|buf| buf.len()).sum()
+                let count = bufs.iter().map(|buf| buf.len()).sum();
+                if let Some(kept) = stream.kept() {
+                    kept.skip(count as u64);
+                }
+                count
             }
             other => other?,
         };
@@ -341,7 +388,8 @@ impl AppSocket {
                 // Only this direction: the app may go on writing, as with TCP. The descriptor is
                 // kept, because closing it would look like an abort.
                 if !std::mem::replace(&mut self.fin_sent, true) {
-                    let _gone_already = rustix::net::shutdown(stream, rustix::net::Shutdown::Write);
+                    let how = rustix::net::Shutdown::Write;
+                    let _gone_already = rustix::net::shutdown(stream, how);
                 }
             }
             Shut::Reset { errno } if self.established => {
@@ -382,7 +430,7 @@ impl Drop for AppSocket {
 
 /// Closes when there is filler to be left unread, without which the app would see no error but an
 /// end. It is on its way: a refusal may overtake it.
-fn close_on_filler(stream: UnixStream) {
+fn close_on_filler(stream: Arc<KeptStream>) {
     let came = |stream: &UnixStream| {
         let queued = rustix::io::ioctl_fionread(stream).is_ok_and(|queued| queued > 0);
         queued || !matches!(read::ended(stream.as_fd()), Ok(None))
@@ -422,10 +470,4 @@ fn eat_filler(stream: &UnixStream) -> io::Result<(usize, bool)> {
         debug_assert_eq!(eaten, filler, "what was looked at is still there");
     }
     Ok((filler, end))
-}
-
-/// The kernel's short name of a process; empty when it has ended.
-pub(super) fn comm(pid: i32) -> String {
-    let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    comm.trim_end().chars().filter(|c| !c.is_control()).collect()
 }

@@ -22,7 +22,7 @@ struct Broker {
 impl Broker {
     fn new() -> Broker {
         let dir = tempfile::tempdir().unwrap();
-        let listener = Listener::bind(dir.path()).unwrap();
+        let listener = Listener::bind(dir.path(), None).unwrap();
         Broker { dir, listener }
     }
 
@@ -255,11 +255,11 @@ async fn something_else_than_filler_ends_the_connect() {
 #[tokio::test]
 async fn a_second_broker_is_told_of_the_first_and_a_dead_ones_socket_is_replaced() {
     let broker = Broker::new();
-    let second = Listener::bind(broker.dir.path());
+    let second = Listener::bind(broker.dir.path(), None);
     assert!(matches!(second, Err(BindError::AlreadyRunning(_))), "{second:?}");
     let dir = tempfile::tempdir().unwrap();
     drop(std::os::unix::net::UnixListener::bind(dir.path().join("broker.sock")).unwrap());
-    Listener::bind(dir.path()).unwrap();
+    Listener::bind(dir.path(), None).unwrap();
 }
 
 #[tokio::test]

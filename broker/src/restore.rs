@@ -1,0 +1,155 @@
+//! Goes on with the sessions of a broker that died.
+
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use stp_net::kept::Kept;
+use stp_proto::course::Relay;
+use stp_proto::session::{NearCounts, NotRestored, Session};
+
+use crate::accept::{Begun, Door, Goal, kept_limits};
+use crate::app::AppSocket;
+use crate::entry::App;
+use crate::lookup::Directory;
+use crate::near::AppNear;
+use crate::remains::Record;
+
+/// Why a session cannot be gone on with.
+#[derive(Debug, thiserror::Error)]
+enum Lost {
+    #[error("{0}")]
+    State(#[from] NotRestored),
+    #[error("service {0} is not in the configuration any more")]
+    NoService(String),
+    #[error("service {0} is not found in the directory: {1}")]
+    NotFound(String, String),
+    #[error("the server that had it is no server of {0} any more")]
+    NoServer(String),
+    #[error("its socket is not kept")]
+    NotKept,
+    #[error("its server was a part of that broker")]
+    Alone,
+}
+
+/// What the counts of a socket say (R102).
+struct Counted {
+    at: NearCounts,
+    looked_at: bool,
+    /// The app knows of its connect, because it has sent something.
+    told: bool,
+    up: Vec<u8>,
+    down: Vec<u8>,
+}
+
+impl Counted {
+    fn of(kept: &Kept, record: &Record) -> Counted {
+        // The first byte of the queue is the last one of the filler; it is taken with the next.
+        let taken = kept.taken();
+        let remains = &record.remains;
+        let read = taken.saturating_sub(1);
+        let (at, looked_at) = remains.counts(read, kept.given(), kept.held_until());
+        let from = remains.needed_from(at, kept.up_max() as u64);
+        Counted {
+            looked_at: looked_at || taken == 0,
+            told: record.told || taken > 0,
+            up: kept.up(from, at.end),
+            down: kept.held(at.delivered, at.held),
+            at,
+        }
+    }
+}
+
+impl Door {
+    /// A socket that the broker before this one had.
+    pub(crate) fn found(&self, socket: AppSocket) {
+        let Some(record) = socket.kept().and_then(Kept::record) else {
+            let untouched = |kept: &Kept| (kept.taken(), kept.given()) == (0, 0);
+            if socket.kept().is_some_and(untouched) {
+                // No byte has moved: it is begun anew, and its app, if it waits, still waits.
+                return self.open(socket);
+            }
+            return self.lose(socket, &Lost::Alone);
+        };
+        let door = self.clone();
+        tokio::spawn(async move {
+            let record = match Record::decode(&record) {
+                Ok(record) => record,
+                Err(why) => return door.lose(socket, &why.into()),
+            };
+            match door.goal(&socket, &record).await {
+                Ok(goal) => door.go_on(socket, &record, goal),
+                Err(why) => door.lose(socket, &why),
+            }
+        });
+    }
+
+    fn lose(&self, socket: AppSocket, why: &Lost) {
+        let why = format!("it was not taken over from the broker before: {why}");
+        self.turn_away(socket, None, Errno::ECONNRESET, &why);
+    }
+
+    /// The name behind the address that the app has connected to.
+    fn host_of(&self, socket: &AppSocket) -> Option<String> {
+        let ip = socket.open().destination.ip().to_canonical();
+        self.0.virtual_addresses.lock().name_of(ip).map(str::to_owned)
+    }
+
+    async fn goal(&self, socket: &AppSocket, record: &Record) -> Result<Goal, Lost> {
+        let tables = self.0.tables();
+        let to = socket.open().destination;
+        let host = self.host_of(socket);
+        let route = tables.config.routes.find(host.as_deref(), to.ip().to_canonical(), to.port());
+        let freezes = route.is_none_or(|route| route.freezes);
+        let named = tables.services.iter().find(|(_, service)| service.name == record.service);
+        if let Some((number, service)) = named.cloned() {
+            return Ok(Goal { service, number, grant: None, freezes });
+        }
+        let host = host.filter(|host| Directory::may_know(host));
+        let host = host.ok_or_else(|| Lost::NoService(record.service.clone()))?;
+        let found = self.0.directory.find(&host).await;
+        let found = found.map_err(|lacking| Lost::NotFound(record.service.clone(), lacking.why))?;
+        let (service, number) = (Arc::clone(&found.service), found.number);
+        Ok(Goal { service, number, grant: None, freezes })
+    }
+
+    fn go_on(&self, mut socket: AppSocket, record: &Record, goal: Goal) {
+        let has_it = |server: &Arc<crate::service::Server>| {
+            Relay(server.reach.dialer().key.0) == record.home
+        };
+        let Some(home) = goal.service.servers.iter().position(has_it) else {
+            return self.lose(socket, &Lost::NoServer(record.service.clone()));
+        };
+        let Some(kept) = socket.kept() else { return self.lose(socket, &Lost::NotKept) };
+        let Counted { at, looked_at, told, up, down } = Counted::of(kept, record);
+        let limits = kept_limits(&self.0, Some((kept.up_max(), kept.down_max())));
+        let now = self.0.now();
+        let bytes = (up.as_slice(), down.as_slice());
+        let restored = Session::restore(now, limits, &record.service, &record.remains, at, bytes);
+        let session = match restored {
+            Ok(session) => session,
+            Err(why) => return self.lose(socket, &why.into()),
+        };
+        let app = App { pid: socket.info().pid, comm: socket.info().comm.clone() };
+        let host = self.host_of(&socket);
+        if let Some(host) = &host {
+            self.0.virtual_addresses.lock().used(host);
+        }
+        self.0.ids_from(record.id + 1);
+        let peer = socket.open().destination;
+        let freezes = goal.freezes;
+        let listed = self.list(record.id, app, (peer, host), goal, None);
+        let entry = Arc::clone(&listed.entry);
+        if let Some(pauses) = self.0.pauses.get().filter(|_| freezes) {
+            entry.tell_pauses(pauses.enter(&socket.open().cookie));
+        }
+        if told {
+            socket.go_on(at.end, at.delivered, looked_at);
+        }
+        socket.set_abortive(record.abortive);
+        let text = format!("at byte {} of the app, {} for it", at.end, at.delivered);
+        tracing::info!(session = record.id, "goes on after a restart, {text}");
+        entry.record("restored", text, at.held);
+        let near = AppNear::found(socket, entry, told, record.remains.end_given());
+        self.start(Begun::new(listed, session, Some(home)), near);
+    }
+}
