@@ -27,7 +27,7 @@ const CROWD: usize = 3;
 const THROUGH_MS: u64 = 50;
 
 /// A real sshd on the loopback of `namespace`; the client's options.
-fn sshd(scene: &Scene, namespace: &Namespace) -> Result<(Process, String)> {
+pub fn sshd(scene: &Scene, namespace: &Namespace) -> Result<(Process, String)> {
     let dir = scene.subdir("ssh")?.display().to_string();
     let make = format!(
         "mkdir -p /run/sshd; cd {dir}; ssh-keygen -qt ed25519 -N '' -f host; \

@@ -72,7 +72,7 @@ impl Rules {
 
 /// Serves until the listener ends.
 pub async fn serve(dir: &Path, rules: Rules) -> io::Result<()> {
-    let mut listener = Listener::bind(dir).map_err(io::Error::other)?;
+    let mut listener = Listener::bind(dir, None).map_err(io::Error::other)?;
     rules.publish(dir)?;
     let virtual_ips: HashMap<IpAddr, IpAddr> = (1..)
         .zip(&rules.hosts)
@@ -86,6 +86,8 @@ pub async fn serve(dir: &Path, rules: Rules) -> io::Result<()> {
                 let ip = virtual_ips.get(&ip).copied().unwrap_or(ip);
                 tokio::spawn(relay(app, SocketAddr::new(ip, asked.port())));
             }
+            // It has no keeper.
+            Request::Found(_) => {}
             Request::Resolve(request) => {
                 let host = request.host.trim_end_matches('.').to_ascii_lowercase();
                 let at = rules.hosts.iter().position(|(known, _)| *known == host);
