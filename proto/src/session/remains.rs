@@ -160,7 +160,9 @@ impl Remains {
         let delivered = mutant!(GivenStale, delivered, delivered.min(self.received));
         let held = if self.discard { self.received } else { held.max(delivered) };
         let delivered = if self.discard { held } else { delivered };
-        mutant!(HeldForgotten => return (NearCounts { end, delivered, held: delivered }, looked_at));
+        mutant!(HeldForgotten => {
+            return (NearCounts { end, delivered, held: delivered }, looked_at);
+        });
         (NearCounts { end, delivered, held }, looked_at)
     }
 
