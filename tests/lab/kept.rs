@@ -78,9 +78,13 @@ impl Leftovers {
 
 impl Drop for Leftovers {
     fn drop(&mut self) {
-        // The keeper first: it would start another broker.
-        for (pid, _) in self.find().into_iter().rev() {
-            let _ended_already = kill(pid, Signal::SIGKILL);
+        // The keeper first: it would start another broker. One that was being started while we
+        // looked starts a keeper of its own.
+        for _ in 0..20 {
+            for (pid, _) in self.find().into_iter().rev() {
+                let _ended_already = kill(pid, Signal::SIGKILL);
+            }
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 }
