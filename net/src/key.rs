@@ -1,4 +1,4 @@
-//! Ed25519 identities of brokers and servers, and the secret that the servers of a cluster share.
+//! Ed25519 identities of brokers and servers, and how secrets are kept in files.
 //!
 //! There is no web PKI: a server is known by the public key written in the broker's
 //! configuration, and a client by the key it proves in the TLS handshake. Secret files are made
@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -198,82 +197,6 @@ fn public_of(pair: &Ed25519KeyPair) -> PublicKey {
     PublicKey(pair.public_key().as_ref().try_into().expect("an Ed25519 public key has 32 bytes"))
 }
 
-/// The secrets that seal tickets for any server of a cluster: the first line of the file seals,
-/// every line opens. So a key is changed by putting a new line first everywhere, and taking the
-/// old one away when the last ticket sealed with it is past.
-#[derive(Clone)]
-pub struct ClusterKey {
-    keys: Vec<[u8; 32]>,
-}
-
-impl fmt::Debug for ClusterKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ClusterKey({} keys)", self.keys.len())
-    }
-}
-
-impl ClusterKey {
-    /// Most keys one file may hold.
-    pub const MAX: usize = 8;
-
-    /// Makes a new key that is kept nowhere.
-    #[must_use]
-    pub fn generate() -> Self {
-        let mut key = [0; 32];
-        SystemRandom::new().fill(&mut key).expect("the system's randomness does not fail");
-        Self { keys: vec![key] }
-    }
-
-    /// Reads a file of one key per line (32 bytes in base64; `#` begins a comment).
-    pub fn load(path: &Path) -> Result<Self, KeyError> {
-        Self::parse(&read_secret(path)?)
-            .map_err(|what| KeyError::Malformed { path: path.into(), what })
-    }
-
-    /// Writes a new key to a new file, mode 0600; an existing file is left alone and an error.
-    pub fn create(path: &Path) -> Result<Self, KeyError> {
-        if path.exists() {
-            let source = io::Error::from(io::ErrorKind::AlreadyExists);
-            return Err(KeyError::Io { action: "create", path: path.into(), source });
-        }
-        let key = Self::generate();
-        write_secret(path, format!("{}\n", STANDARD.encode(key.keys[0])).as_bytes())?;
-        Ok(key)
-    }
-
-    /// This key to seal with, and all of `older` still accepted.
-    #[must_use]
-    pub fn with_older(mut self, older: &Self) -> Self {
-        self.keys.extend_from_slice(&older.keys);
-        self.keys.truncate(Self::MAX);
-        self
-    }
-
-    /// The keys, the one that seals first.
-    pub(crate) fn keys(&self) -> &[[u8; 32]] {
-        &self.keys
-    }
-
-    fn parse(text: &str) -> Result<Self, String> {
-        let mut keys = Vec::new();
-        for (number, line) in text.lines().enumerate() {
-            let line = line.split('#').next().unwrap_or_default().trim();
-            if line.is_empty() {
-                continue;
-            }
-            let bytes = STANDARD.decode(line).ok().and_then(|b| <[u8; 32]>::try_from(b).ok());
-            keys.push(bytes.ok_or_else(|| {
-                format!("line {} is not 32 bytes in base64 (44 characters)", number + 1)
-            })?);
-        }
-        match keys.len() {
-            0 => Err("holds no key; a line of 32 bytes in base64 is expected".into()),
-            n if n > Self::MAX => Err(format!("holds {n} keys, more than {}", Self::MAX)),
-            _ => Ok(Self { keys }),
-        }
-    }
-}
-
 /// Reads a small private text file; refuses one that others can read.
 pub fn read_secret(path: &Path) -> Result<String, KeyError> {
     let failed = |source| KeyError::Io { action: "read", path: path.into(), source };
@@ -289,6 +212,22 @@ pub fn read_secret(path: &Path) -> Result<String, KeyError> {
 
 /// Writes a private file whole or not at all. If another process made it first, theirs stays.
 pub(crate) fn write_secret(path: &Path, content: &[u8]) -> Result<(), KeyError> {
+    by_draft(path, content, |draft| match fs::hard_link(draft, path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    })
+}
+
+/// Writes a private file whole or not at all, in the place of one that is there.
+pub(crate) fn replace_secret(path: &Path, content: &[u8]) -> Result<(), KeyError> {
+    by_draft(path, content, |draft| fs::rename(draft, path))
+}
+
+fn by_draft(
+    path: &Path,
+    content: &[u8],
+    put: impl FnOnce(&Path) -> io::Result<()>,
+) -> Result<(), KeyError> {
     let failed = |source| KeyError::Io { action: "write", path: path.into(), source };
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !folder.exists() {
@@ -305,11 +244,9 @@ pub(crate) fn write_secret(path: &Path, content: &[u8]) -> Result<(), KeyError> 
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
         file.write_all(content)?;
         file.sync_all()?;
-        match fs::hard_link(&draft, path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            other => other,
-        }
+        put(&draft)
     })();
+    // It is not there any more if it was renamed.
     let _ = fs::remove_file(&draft);
     result.map_err(failed)
 }
@@ -365,10 +302,10 @@ mod tests {
     #[test]
     fn a_secret_that_others_can_read_is_refused() {
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("cluster.key");
-        ClusterKey::create(&path).expect("made");
+        let path = folder.path().join("client.key");
+        Identity::load_or_create(&path).expect("made");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("it is ours");
-        let error = ClusterKey::load(&path).expect_err("exposed").to_string();
+        let error = Identity::load_or_create(&path).expect_err("exposed").to_string();
         assert!(error.contains("mode 0644") && error.contains("chmod 600"), "{error}");
     }
 
@@ -380,20 +317,5 @@ mod tests {
         let error = Identity::load_or_create(&path).expect_err("no key").to_string();
         assert!(error.contains("no PRIVATE KEY block"), "{error}");
         assert_eq!(fs::read(&path).expect("it is there"), b"hello");
-    }
-
-    #[test]
-    fn a_cluster_key_file_holds_the_new_key_and_the_old() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("cluster.key");
-        let made = ClusterKey::create(&path).expect("made");
-        assert_eq!(ClusterKey::load(&path).expect("kept").keys, made.keys);
-        assert!(ClusterKey::create(&path).is_err(), "never overwritten");
-        let (new, old) = (STANDARD.encode([1; 32]), STANDARD.encode([2; 32]));
-        let both = ClusterKey::parse(&format!("# rotation\n{new} # since May\n\n{old}\n"));
-        assert_eq!(both.expect("two keys").keys, [[1; 32], [2; 32]]);
-        assert!(ClusterKey::parse("# nothing\n").is_err());
-        let error = ClusterKey::parse(&format!("{new}\nshort\n")).expect_err("bad");
-        assert!(error.starts_with("line 2"), "{error}");
     }
 }

@@ -10,6 +10,7 @@
 
 pub mod admission;
 pub mod clock;
+pub mod cluster_key;
 pub mod config;
 pub mod echo;
 pub mod kept;

@@ -13,7 +13,8 @@ use pasetors::token::UntrustedToken;
 use pasetors::version4::{LocalToken, V4};
 use serde::{Deserialize, Serialize};
 
-use crate::key::{ClusterKey, PublicKey};
+use crate::cluster_key::ClusterKey;
+use crate::key::PublicKey;
 
 /// The longest sealed ticket that is looked at.
 pub const TICKET_MAX: usize = 15_000;
@@ -64,26 +65,12 @@ pub fn open(cluster: &ClusterKey, ticket: &[u8], client: &PublicKey) -> Result<V
     let key = cluster
         .keys()
         .iter()
-        .map(symmetric)
+        .map(|key| symmetric(key))
         .find(|key| footer_of(key) == footer)
         .ok_or_else(|| OpenError::ForeignKey(key_id_in(footer)))?;
     let opened = LocalToken::decrypt(&key, &token, Some(footer), Some(&assertion(client)))
         .map_err(|_| OpenError::Refused(*client))?;
     Ok(opened.payload().as_bytes().to_vec())
-}
-
-/// A short public id of each of a cluster's keys, the one that seals first: the first four bytes of
-/// a hash of its PASERK id.
-#[must_use]
-pub fn key_ids(cluster: &ClusterKey) -> Vec<u32> {
-    let id = |key| {
-        let hash =
-            aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &footer_of(&symmetric(key)));
-        let (first, _) = hash.as_ref().split_first_chunk().expect("a hash has 32 bytes");
-        // 0 says that there is no key.
-        u32::from_be_bytes(*first).max(1)
-    };
-    cluster.keys().iter().map(id).collect()
 }
 
 fn symmetric(key: &[u8; 32]) -> SymmetricKey<V4> {

@@ -9,6 +9,7 @@ pub mod chain;
 pub mod clocks;
 pub mod course;
 pub mod cut;
+pub mod days;
 pub mod group;
 pub mod handle;
 pub mod liveness;

@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Parser;
+use stp_lookup::live_key;
 use stp_net::echo::Told;
-use stp_net::key::{ClusterKey, Identity};
+use stp_net::key::Identity;
 use stp_net::link::{Acceptor, LinkOptions, Tls, listen};
 use stp_net::status::{StatusServer, Token};
+use stp_proto::session::Limits;
 use tokio::net::UdpSocket;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -40,6 +42,10 @@ struct Arguments {
     /// Makes a cluster key and ends.
     #[arg(long, value_name = "FILE")]
     new_cluster_key: Option<PathBuf>,
+    /// Erases the keys of past days from a cluster key's file, which servers do by themselves where
+    /// they can write, and ends.
+    #[arg(long, value_name = "FILE")]
+    advance_cluster_key: Option<PathBuf>,
     /// What is logged, such as "debug" or "info,stp_net=trace".
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
@@ -59,7 +65,11 @@ pub fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(path) = &arguments.new_cluster_key {
-        ClusterKey::create(path)?;
+        live_key::create(path)?;
+        return Ok(());
+    }
+    if let Some(path) = &arguments.advance_cluster_key {
+        live_key::advance(path, Limits::default().hold)?;
         return Ok(());
     }
     let places: Vec<PathBuf> = PLACES.iter().map(PathBuf::from).collect();
@@ -112,6 +122,9 @@ async fn serve(config: Config, identity: Identity) -> anyhow::Result<()> {
     let acceptor = Acceptor::new(Arc::clone(&tls), options, HANDSHAKES_MAX);
     let (server, returned) = Server::new(config, acceptor, tls.public_key());
     tokio::spawn(Arc::clone(&server.relays).measure());
+    if let Some(cluster) = server.config.cluster.clone() {
+        tokio::spawn(async move { cluster.follow().await });
+    }
     if server.config.directory.is_some() {
         tokio::spawn(lookup::announce(Arc::clone(&server), Arc::clone(&tls)));
     }

@@ -128,7 +128,8 @@ mod tests {
 
     use std::time::Duration;
 
-    use stp_net::key::{ClusterKey, Identity};
+    use stp_net::cluster_key::ClusterKey;
+    use stp_net::key::Identity;
     use stp_proto::lookup::GrantFor;
 
     use super::*;

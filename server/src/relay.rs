@@ -155,7 +155,8 @@ impl AsyncWrite for Counted<'_> {
 
 #[cfg(test)]
 mod tests {
-    use stp_net::key::{ClusterKey, Identity};
+    use stp_net::cluster_key::ClusterKey;
+    use stp_net::key::Identity;
 
     use super::*;
 

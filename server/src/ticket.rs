@@ -7,7 +7,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use parking_lot::Mutex;
 use stp_lookup::live_key::LiveKey;
-use stp_net::key::{ClusterKey, KeyError, PublicKey};
+use stp_net::cluster_key::ClusterKey;
+use stp_net::key::{KeyError, PublicKey};
 use stp_net::seal;
 use stp_proto::handle::Handle;
 use stp_proto::profile::Profile;
@@ -63,7 +64,7 @@ pub enum BadTicket {
 impl Cluster {
     /// A cluster whose key is in a file.
     pub fn load(name: &str, path: &Path, life: Duration) -> Result<Cluster, KeyError> {
-        Ok(Cluster::new(name, LiveKey::load(path)?, life))
+        Ok(Cluster::new(name, LiveKey::load(path, life)?, life))
     }
 
     /// A cluster with a key that does not change.
@@ -80,6 +81,17 @@ impl Cluster {
     #[must_use]
     pub fn foreign(&self) -> Option<Foreign> {
         self.foreign.lock().clone()
+    }
+
+    /// What an operator should know of the key.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        self.key.warnings()
+    }
+
+    /// Sees to it that past days are forgotten. It never ends.
+    pub async fn follow(&self) {
+        self.key.follow().await;
     }
 
     /// What a server of this cluster says of itself.
@@ -187,4 +199,65 @@ pub fn random_handle() -> Handle {
 #[must_use]
 pub fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::Engine;
+    use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+    use stp_net::key::Identity;
+    use stp_proto::replay::{http, https};
+
+    const LIFE: Duration = Duration::from_secs(3_600);
+
+    fn in_tls(keys: &[u8]) -> Exchange {
+        Exchange::Https(Box::new(https::Exchange {
+            http: http::Exchange::Idle { close: false },
+            at: 0,
+            covers: 0,
+            skip: 0,
+            plain: 0,
+            from: 0,
+            digest: None,
+            first: 16_384,
+            update: false,
+            updated: 0,
+            keys: https::Hidden::new(Zeroizing::new(keys.to_vec())),
+        }))
+    }
+
+    #[test]
+    fn a_stolen_ticket_opens_no_tls_without_the_clusters_key() {
+        let secrets = [0xab; 82];
+        let key = ClusterKey::generate();
+        let cluster = |key: &ClusterKey| Arc::new(Cluster::fixed("example", key.clone(), LIFE));
+        let (owner, handle) = (Identity::generate().public_key(), Handle([1; 16]));
+        let mint = |key: &ClusterKey, client| cluster(key).mint("www.m@example", client, handle);
+        let ticket = mint(&key, owner).seal((0, 0), in_tls(&secrets));
+        let text = String::from_utf8(ticket.clone()).expect("PASETO is text");
+        let body = URL_SAFE_NO_PAD.decode(text.split('.').nth(2).expect("three parts or more"));
+        let body = body.expect("base64");
+        for shown in [&ticket, &body] {
+            for secret in [
+                secrets[..16].to_vec(),
+                STANDARD.encode(&secrets[..12]).into_bytes(),
+                STANDARD_NO_PAD.encode(&secrets[2..14]).into_bytes(),
+                b"abababab".to_vec(),
+            ] {
+                assert!(!shown.windows(secret.len()).any(|part| part == secret));
+            }
+        }
+        // Of another cluster, for another client, and for another session of the same one.
+        let refused = |mint: Mint| mint.open(&ticket, 0, 0).expect_err("not his").to_string();
+        let other = refused(mint(&ClusterKey::generate(), owner));
+        assert!(other.contains("which this cluster does not know"), "{other}");
+        let thief = refused(mint(&key, Identity::generate().public_key()));
+        assert!(thief.contains("belongs to another client"), "{thief}");
+        let another = refused(cluster(&key).mint("www.m@example", owner, Handle([2; 16])));
+        assert!(another.contains("another session"), "{another}");
+        let claims = mint(&key, owner).open(&ticket, 0, 0).expect("its own");
+        let Exchange::Https(exchange) = claims.exchange else { panic!("of TLS") };
+        assert_eq!(exchange.keys.bytes(), secrets);
+    }
 }

@@ -41,7 +41,9 @@ pub(crate) fn list(server: &Server) -> Vec<String> {
     // The others first: of two that differ, this one is told to change.
     let seen: Vec<_> = theirs.chain([ours]).collect();
     all.extend(profile::warnings(&seen));
-    let foreign = server.config.cluster.as_ref().and_then(|cluster| cluster.foreign());
+    let cluster = server.config.cluster.as_ref();
+    all.extend(cluster.map(|cluster| cluster.warnings()).unwrap_or_default());
+    let foreign = cluster.and_then(|cluster| cluster.foreign());
     all.extend(foreign.filter(|seen| seen.at.elapsed() < FOREIGN_FOR).map(|seen| {
         format!(
             "client {} has a ticket that is sealed with key {}, which is not in cluster_key_file: \

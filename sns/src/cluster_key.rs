@@ -1,22 +1,20 @@
-//! The key that seals tickets, and how it is changed while sessions live.
+//! The key that seals tickets, and how it is replaced while sessions live.
 //!
-//! The file holds a key per line. Tickets are sealed with the first one, and all of them open
-//! tickets (`stp_net::key::ClusterKey`). A change takes three steps, and each is made on every
-//! machine before the next: `add` puts a new key last, so that it opens everywhere; `promote` puts
-//! it first, so that it seals; `retire` removes the others when the last ticket that they sealed
-//! has expired. Daemons notice a changed file by themselves.
+//! Every day has its own key without anybody's doing (R97). Whoever has stolen a key has those of
+//! later days as well; then it is replaced. The file holds a secret in a line. Tickets are sealed
+//! with the first one, and all of them open tickets (`stp_net::cluster_key`). Replacing one takes
+//! three steps, and each is made on every machine before the next: `add` puts a new key last, so
+//! that it opens everywhere; `promote` puts it first, so that it seals; `retire` removes the others
+//! when the last ticket that they sealed has expired. Daemons notice a changed file by themselves.
 
-use std::fs;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use stp_lookup::live_key::LiveKey;
-use stp_net::key::{ClusterKey, KeyError};
+use stp_lookup::live_key::{self, LiveKey};
+use stp_net::cluster_key::{ClusterKey, KeyFile};
+use stp_net::key::KeyError;
 use stp_proto::profile::Profile;
+use stp_proto::session::Limits;
 
 /// The cluster's name and key.
 #[derive(Debug)]
@@ -28,7 +26,7 @@ pub struct Cluster {
 impl Cluster {
     /// Reads the key file.
     pub fn load(name: &str, path: &Path) -> Result<Cluster, KeyError> {
-        Ok(Cluster { name: name.to_owned(), key: LiveKey::load(path)? })
+        Ok(Cluster { name: name.to_owned(), key: LiveKey::load(path, Limits::default().hold)? })
     }
 
     /// A cluster whose key does not change.
@@ -49,6 +47,17 @@ impl Cluster {
         self.key.profile()
     }
 
+    /// What an operator should know of the key.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        self.key.warnings()
+    }
+
+    /// Sees to it that past days are forgotten. It never ends.
+    pub async fn follow(&self) {
+        self.key.follow().await;
+    }
+
     /// The key as it is now.
     #[must_use]
     pub fn key(&self) -> Arc<ClusterKey> {
@@ -65,49 +74,40 @@ pub enum Step {
     Promote,
     /// Removes all keys but the one that seals.
     Retire,
+    /// Erases the keys of past days, which daemons do by themselves where they can write.
+    Advance,
 }
 
 /// Changes the file, as a whole or not at all. Returns what is to be done next.
 pub fn step(path: &Path, step: Step) -> anyhow::Result<&'static str> {
-    let mut keys = if path.exists() { lines(path)? } else { Vec::new() };
-    let made = keys.is_empty();
+    if step == Step::Add && !path.exists() {
+        live_key::create(path)?;
+        return Ok("copy the file to every server and gateway of the cluster");
+    }
+    let mut file = KeyFile::load(path)?;
     let next = match step {
         Step::Add => {
-            if keys.len() >= ClusterKey::MAX {
-                anyhow::bail!("{} holds {} keys: retire some first", path.display(), keys.len());
+            if file.count() >= KeyFile::MAX {
+                anyhow::bail!("{} holds {} keys: retire some first", path.display(), file.count());
             }
-            keys.push(STANDARD.encode(stp_lookup::password::random::<32>()));
-            if made {
-                "copy the file to every server and gateway of the cluster"
-            } else {
-                "copy the file everywhere; then promote"
-            }
+            file.add(live_key::today());
+            "copy the file everywhere; then promote"
         }
         Step::Promote => {
-            let newest = keys.pop().ok_or_else(|| anyhow::anyhow!("the file holds no key"))?;
-            keys.insert(0, newest);
+            file.promote();
             "copy the file everywhere; retire when the longest-lived ticket is past"
         }
+        Step::Advance => {
+            live_key::advance(path, Limits::default().hold)?;
+            return Ok("past days are erased from this copy; do the same with every other one");
+        }
         Step::Retire => {
-            keys.truncate(1);
+            file.retire();
             "copy the file everywhere; tickets of the old key are refused from now on"
         }
     };
-    let text: String = keys.iter().map(|key| format!("{key}\n")).collect();
-    let draft = path.with_extension(format!("draft.{}", std::process::id()));
-    let mut options = fs::OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&draft, path)?;
+    file.save(path)?;
     Ok(next)
-}
-
-fn lines(path: &Path) -> anyhow::Result<Vec<String>> {
-    ClusterKey::load(path)?;
-    let text = fs::read_to_string(path)?;
-    let bare = |line: &str| line.split('#').next().unwrap_or_default().trim().to_owned();
-    Ok(text.lines().map(bare).filter(|line| !line.is_empty()).collect())
 }
 
 #[cfg(test)]
@@ -121,7 +121,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("cluster.key");
         let client = Identity::generate().public_key();
-        let load = || ClusterKey::load(&path).expect("a good file");
+        let life = Limits::default().hold;
+        let load = || live_key::read(&path, life).expect("a good file");
         step(&path, Step::Add).expect("made");
         let mut before = load();
         let old_ticket = seal(&before, b"old", &client);

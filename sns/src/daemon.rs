@@ -57,7 +57,7 @@ enum Does {
         #[command(subcommand)]
         command: command::Command,
     },
-    /// Changes the cluster key in steps: add, promote, retire.
+    /// Replaces the cluster key in steps: add, promote, retire.
     ClusterKey {
         /// The step.
         step: cluster_key::Step,
@@ -178,6 +178,7 @@ async fn serve(config: Config, identity: &Identity) -> anyhow::Result<()> {
     tokio::select! {
         () = link::serve(Arc::clone(&sns), acceptor, listener) => {}
         () = admin::serve(Arc::clone(&sns), socket) => {}
+        () = sns.cluster.follow() => {}
         _ = term.recv() => {}
         _ = int.recv() => {}
     }

@@ -68,7 +68,9 @@ impl Status {
         let theirs = self.sns.tables.read(|held| {
             held.announced.iter().map(|(name, announced)| seen(name, &announced.value)).collect()
         });
-        profile::warnings(&[vec![ours], theirs].concat())
+        let mut all = profile::warnings(&[vec![ours], theirs].concat());
+        all.extend(self.sns.cluster.warnings());
+        all
     }
 
     fn gauges(&self) -> [(&'static str, &'static str, f64); 9] {

@@ -8,7 +8,8 @@ use fixture::*;
 use serde_json::Value;
 use stp_lookup::gateway::LoginError;
 use stp_lookup::{AskError, Gateway, Keys};
-use stp_net::key::{ClusterKey, Identity};
+use stp_net::cluster_key::ClusterKey;
+use stp_net::key::Identity;
 use stp_net::link::Tls;
 use stp_net::seal;
 use stp_proto::lookup::*;
@@ -16,6 +17,10 @@ use stp_proto::scope::Scope;
 use stp_sns::admin::Order;
 
 const FILES: &str = "file.mirror@example.com";
+
+fn key_of(file: &std::path::Path) -> ClusterKey {
+    stp_lookup::live_key::read(file, Duration::from_secs(3_600)).expect("ours")
+}
 
 fn tls() -> std::sync::Arc<Tls> {
     Tls::new(&Identity::generate())
@@ -186,7 +191,7 @@ async fn only_servers_that_hold_the_file_are_told_nearest_first() {
     assert!(found.servers.iter().all(|server| server.hops == 0));
 
     // The ticket is for this client, file and first byte.
-    let cluster = ClusterKey::load(&daemon.folder.path().join("cluster.key")).expect("ours");
+    let cluster = key_of(&daemon.folder.path().join("cluster.key"));
     let claims = seal::open(&cluster, &found.ticket, &tls.public_key()).expect("for this client");
     let grant = Grant::decode(&claims).expect("a grant");
     assert_eq!((grant.user.as_str(), grant.byte), ("alice", 77));
@@ -306,7 +311,7 @@ async fn the_cluster_key_changes_while_the_daemon_runs() {
     let tls = tls();
     let alice = daemon.login(&tls, "alice").await;
     let file = daemon.folder.path().join("cluster.key");
-    let old = ClusterKey::load(&file).expect("ours");
+    let old = key_of(&file);
     use stp_sns::cluster_key::{Step, step};
     step(&file, Step::Add).expect("ours");
     step(&file, Step::Promote).expect("ours");
@@ -315,7 +320,7 @@ async fn the_cluster_key_changes_while_the_daemon_runs() {
         seal::open(&old, &found.ticket, &tls.public_key()).is_err()
     })
     .await;
-    let new = ClusterKey::load(&file).expect("ours");
+    let new = key_of(&file);
     let found = alice.locate(None, locate("/big.iso"), 0).await.expect("two have it");
     seal::open(&new, &found.ticket, &tls.public_key()).expect("the new key opens");
 }
@@ -391,7 +396,7 @@ async fn a_user_has_the_own_tree_and_services_and_nothing_else() {
     let tls = tls();
     let bob = daemon.login(&tls, "bob").await;
     let scope = |found: &stp_lookup::Referral| {
-        let cluster = ClusterKey::load(&daemon.folder.path().join("cluster.key")).expect("ours");
+        let cluster = key_of(&daemon.folder.path().join("cluster.key"));
         let claims = seal::open(&cluster, &found.ticket, &tls.public_key()).expect("his");
         Grant::decode(&claims).expect("a grant").scope
     };

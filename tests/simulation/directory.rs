@@ -16,7 +16,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use redb::Database;
-use stp_net::key::{ClusterKey, PublicKey};
+use stp_net::cluster_key::ClusterKey;
+use stp_net::key::PublicKey;
 use stp_net::limit::Rate;
 use stp_net::status::StatusAddr;
 use stp_proto::lookup::{Answer, Ask, Body, Networks, Refusal, Request};

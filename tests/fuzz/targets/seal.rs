@@ -3,7 +3,8 @@
 use std::sync::LazyLock;
 
 use stp_lookup::sealed;
-use stp_net::key::{ClusterKey, PublicKey};
+use stp_net::cluster_key::ClusterKey;
+use stp_net::key::PublicKey;
 use stp_net::seal;
 use stp_proto::lookup::{MESSAGE_MAX, Server};
 
