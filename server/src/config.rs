@@ -3,6 +3,7 @@
 //! Every error names the file, the line and the key. What is here after [`load`] can be used as
 //! it is: document roots exist, keys are read, names are not taken twice.
 
+mod behind;
 pub mod doubt;
 mod kind;
 mod tls;
@@ -111,8 +112,8 @@ impl ServiceConfig {
     #[must_use]
     pub fn told_of(&self, from: SocketAddr, to: SocketAddr) -> Cow<'_, ServiceConfig> {
         match &self.target {
-            Target::Address(address) if self.proxy_protocol => {
-                let target = Target::announced(*address, from, to);
+            target @ (Target::Address(_) | Target::Secured(_)) if self.proxy_protocol => {
+                let target = target.announced(from, to);
                 Cow::Owned(ServiceConfig { target, ..self.clone() })
             }
             _ => Cow::Borrowed(self),
@@ -212,6 +213,10 @@ struct FileService {
     passive_ports: Option<String>,
     certificate: Option<Files>,
     key: Option<Files>,
+    /// Whose certificate the service behind has, if it is not the host's.
+    to_name: Option<String>,
+    /// Who may have made that certificate.
+    ca: Option<PathBuf>,
 }
 
 impl FileService {
@@ -423,6 +428,20 @@ fn target(
         let what = format!("is missing: a service of kind {kind} needs it{or}");
         loaded.error(&key(has), what)
     };
+    let behind = behind::read(
+        service.to.as_deref().unwrap_or_default(),
+        service.to_name.as_deref(),
+        service.ca.as_ref(),
+        |path| resolve(loaded, path),
+    )
+    .map_err(|(name, what)| loaded.error(&key(name), what))?;
+    if let Some(secured) = behind {
+        if !matches!(service.kind, Kind::Http | Kind::Https) {
+            let what = format!("a service of kind {kind} takes what comes as it is: an address");
+            return Err(loaded.error(&key("to"), what));
+        }
+        return Ok(Target::Secured(secured));
+    }
     if is_root {
         let root = service.root.as_ref().ok_or_else(missing)?;
         let root = resolve(loaded, root);
@@ -472,7 +491,7 @@ fn services(loaded: &Loaded<File>) -> Result<Vec<ServiceConfig>, ConfigError> {
         }
         let root = match &target {
             Target::Origin(origin) => Some(origin.root().to_owned()),
-            Target::Address(_) | Target::Announced(..) => None,
+            Target::Address(_) | Target::Announced(..) | Target::Secured(_) => None,
         };
         if let Some(old) = service.compare_prefix {
             let instead = if old { "prefix" } else { "validators" };
@@ -602,7 +621,7 @@ mod tests {
         assert!(error.contains("relay: needs cluster"), "{error}");
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("cluster.key");
-        stp_net::key::ClusterKey::create(&file).unwrap();
+        stp_lookup::live_key::create(&file).unwrap();
         let head = format!("{HEAD}cluster = \"x\"\ncluster_key_file = {file:?}\n");
         let config = read(&format!("{head}{relay}")).unwrap();
         assert!(config.services.is_empty() && config.relays[0].key == key);

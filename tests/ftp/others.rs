@@ -135,7 +135,7 @@ impl Ground {
             }
             ftp.push(kind.start(scene, (name, passwords[place]), &host.namespace, &root)?);
             roots.push(root);
-            let offer = Offer { name: SERVICE.into(), kind: "ftp", to: "127.0.0.1:21".into() };
+            let offer = Offer::new(SERVICE, "ftp", "127.0.0.1:21");
             let at = (&host.namespace, &*host.address());
             servers.push(Server::start(scene, name, at, &key, &[offer], "")?);
         }

@@ -58,6 +58,11 @@ impl Bed {
     /// Servers a and b before services of this kind: what is to be said of each, by its place and
     /// the port that it may have.
     pub fn with(env: &[(&str, &str)], kind: impl Fn(usize, u16) -> String) -> Bed {
+        Self::with_each([&[], env], kind)
+    }
+
+    /// The same, with what is set for each server.
+    pub fn with_each(env: [&[(&str, &str)]; 2], kind: impl Fn(usize, u16) -> String) -> Bed {
         let dir = tempfile::tempdir().expect("a folder");
         let path = |name: &str| dir.path().join(name);
         let bin = |name: &str| programs().expect("they are built").join(name);
@@ -96,9 +101,7 @@ impl Bed {
             .expect("a string takes everything");
             let mut command = Command::new(bin("stp-server"));
             command.arg("--config").arg(&config);
-            if place == 1 {
-                command.envs(env.iter().copied());
-            }
+            command.envs(env[place].iter().copied());
             servers[place] = Some(start(&mut command, &path(&format!("{name}.log"))));
             until_open(listen);
         }
@@ -160,6 +163,11 @@ impl Bed {
         let text = String::from_utf8_lossy(&answer).into_owned();
         let body = text.split_once("\r\n\r\n").expect("an answer").1;
         serde_json::from_str(body).expect("JSON")
+    }
+
+    /// How often a session has gone to another server.
+    pub fn moved(&self) -> u64 {
+        self.status()["counters"]["transferred"].as_u64().expect("a number")
     }
 
     /// The whole of the broker's status, as text.

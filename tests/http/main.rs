@@ -6,6 +6,8 @@
 #![expect(clippy::print_stdout, reason = "the figures are what people look at")]
 
 mod bed;
+mod behind;
+mod clients;
 mod fault;
 mod front;
 mod kinds;

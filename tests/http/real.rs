@@ -25,6 +25,9 @@ pub const WITH_WORKERS: &str = "nginx-with-workers";
 /// nginx that speaks nothing but HTTP/2.
 pub const WITH_HTTP2: &str = "nginx-with-http2";
 
+/// nginx that speaks TLS, with the certificate `backend.pem` of the bed.
+pub const WITH_TLS: &str = "nginx-with-tls";
+
 /// A daemon of this kind that serves `root` at a port.
 pub fn serve(kind: &str, bed: &Bed, root: &Path, port: u16) -> Running {
     let dir = bed.path(&format!("{kind}-{port}"));
@@ -34,7 +37,10 @@ pub fn serve(kind: &str, bed: &Bed, root: &Path, port: u16) -> Running {
     let mut text = String::new();
     let program = kind.trim_end_matches(HASTY);
     let hasty = program != kind;
-    let mut command = Command::new(if kind == WITH_HTTP2 { "nginx" } else { program });
+    let mut command = Command::new(match kind {
+        WITH_HTTP2 | WITH_TLS => "nginx",
+        _ => program,
+    });
     if kind == WITH_WORKERS {
         // Its workers end with it.
         command = Command::new("unshare");
@@ -42,9 +48,17 @@ pub fn serve(kind: &str, bed: &Bed, root: &Path, port: u16) -> Running {
     }
     let patience = if hasty || kind == WITH_WORKERS { 1 } else { 60 };
     match program {
-        "nginx" | WITH_WORKERS | WITH_HTTP2 => {
+        "nginx" | WITH_WORKERS | WITH_HTTP2 | WITH_TLS => {
             let workers = if kind == WITH_WORKERS { "on" } else { "off" };
-            let http2 = if kind == WITH_HTTP2 { " http2" } else { "" };
+            let certificate = |end| bed.path(&format!("backend.{end}")).display().to_string();
+            let how = match kind {
+                WITH_HTTP2 => " http2".to_owned(),
+                WITH_TLS => {
+                    let (pem, key) = (certificate("pem"), certificate("key"));
+                    format!(" ssl; ssl_certificate {pem}; ssl_certificate_key {key}")
+                }
+                _ => String::new(),
+            };
             write!(
                 text,
                 "user root; daemon off; worker_processes 1; worker_shutdown_timeout 1s;\n\
@@ -54,7 +68,7 @@ pub fn serve(kind: &str, bed: &Bed, root: &Path, port: u16) -> Running {
                  gzip_http_version 1.0; gzip_comp_level 1;\n\
                  client_body_temp_path {here}/1;\n\
                  proxy_temp_path {here}/2; fastcgi_temp_path {here}/3; uwsgi_temp_path {here}/4;\n\
-                 scgi_temp_path {here}/5; server {{ listen 127.0.0.1:{port}{http2}; root {root};\n\
+                 scgi_temp_path {here}/5; server {{ listen 127.0.0.1:{port}{how}; root {root};\n\
                  location = /204 {{ return 204; }} }} }}\n"
             )
             .expect("a string takes everything");

@@ -185,7 +185,7 @@ impl<'a> Bed<'a> {
         let names: Vec<String> = names.collect();
         let offer = |(door, name): (&Door, &String)| {
             let to = format!("127.0.0.1:{}", door.port);
-            Offer { name: name.clone(), kind: door.kind, to }
+            Offer::new(name, door.kind, to)
         };
         let offers: Vec<Offer> = doors.iter().zip(&names).map(offer).collect();
         let key = daemon::cluster_key(self.scene, "cluster.key")?;

@@ -289,9 +289,20 @@ impl<S: Streams, M: Seal> Http<S, M> {
             Ok(0) => self.machine.service_ended(now, Ended::Closed),
             Ok(read) => self.machine.feed(&piece[..read]),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
-            Err(error) => self.machine.service_ended(now, Ended::Broken(error.to_string())),
+            Err(error) => self.broke(now, &error),
         }
         Ok(())
+    }
+
+    /// The stream has failed. One that ended without TLS's own end was cut; when nothing was under
+    /// way, nothing of it is missing.
+    fn broke(&mut self, now: Instant, error: &io::Error) {
+        let unsaid = error.kind() == io::ErrorKind::ConnectionAborted;
+        let ended = match unsaid && self.machine.is_between() {
+            true => Ended::Closed,
+            false => Ended::Broken(error.to_string()),
+        };
+        self.machine.service_ended(now, ended);
     }
 
     /// Reads body bytes straight into the session; 0 when there are none now.
@@ -321,7 +332,7 @@ impl<S: Streams, M: Seal> Http<S, M> {
             Ok(_) if ended => self.machine.service_ended(now, Ended::Closed),
             Ok(taken) => return Ok(taken),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
-            Err(error) => self.machine.service_ended(now, Ended::Broken(error.to_string())),
+            Err(error) => self.broke(now, &error),
         }
         // What is to be done now is known to the machine.
         Err(io::ErrorKind::Interrupted.into())

@@ -6,12 +6,14 @@
 
 pub mod chains;
 pub mod coming;
+pub mod dial;
 pub mod direct;
 pub mod ftp;
 pub mod http;
 pub mod https;
 pub mod join;
 pub mod origin;
+pub mod secured;
 pub mod takeover;
 pub mod tcp;
 pub mod upstream;

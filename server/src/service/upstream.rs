@@ -17,13 +17,12 @@ use ppp::v2::{Builder, Command as PpCommand, Protocol, Version};
 use stp_net::urgent;
 use stp_proto::replay::http::Locator;
 use tokio::io::{AsyncWriteExt, Interest};
-use tokio::net::{TcpSocket, TcpStream, UnixStream};
+use tokio::net::{TcpStream, UnixStream};
 
 use super::chains::Known;
+use super::dial::connect_to;
 use super::origin::Origin;
-
-/// A service that does not accept a connection in this time is down.
-const CONNECT_MAX: Duration = Duration::from_secs(10);
+use super::secured::{Secured, SecuredStream};
 
 /// A stream to a service, read and written without waiting.
 pub trait Stream {
@@ -105,15 +104,17 @@ pub enum Target {
     Address(SocketAddr),
     /// The same, told first who comes: these bytes.
     Announced(SocketAddr, Arc<[u8]>),
+    /// A server that speaks TLS.
+    Secured(Secured),
     /// The embedded origin.
     Origin(Arc<Origin>),
 }
 
 impl Target {
-    /// A server at `address` that is told, by the PROXY protocol (version 2), of a client at
-    /// `from` who came to `to`.
+    /// The same server, told by the PROXY protocol (version 2) of a client at `from` who came to
+    /// `to`.
     #[must_use]
-    pub fn announced(address: SocketAddr, from: SocketAddr, to: SocketAddr) -> Target {
+    pub fn announced(&self, from: SocketAddr, to: SocketAddr) -> Target {
         let canonical = |at: SocketAddr| SocketAddr::new(at.ip().to_canonical(), at.port());
         let header = Builder::with_addresses(
             Version::Two | PpCommand::Proxy,
@@ -121,7 +122,15 @@ impl Target {
             (canonical(from), canonical(to)),
         );
         let header = header.build().expect("addresses without further fields fit into a header");
-        Target::Announced(address, header.into())
+        match self {
+            Self::Address(address) | Self::Announced(address, _) => {
+                Self::Announced(*address, header.into())
+            }
+            Self::Secured(secured) => {
+                Self::Secured(Secured { header: Some(header.into()), ..secured.clone() })
+            }
+            Self::Origin(origin) => Self::Origin(Arc::clone(origin)),
+        }
     }
 
     /// Opens a stream.
@@ -134,6 +143,7 @@ impl Target {
                 tcp.write_all(header).await?;
                 Ok(Upstream::Tcp(tcp))
             }
+            Self::Secured(secured) => Ok(Upstream::Secured(Box::new(secured.connect().await?))),
             Self::Origin(origin) => {
                 let (ours, theirs) = UnixStream::pair()?;
                 origin.serve(theirs);
@@ -141,16 +151,6 @@ impl Target {
             }
         }
     }
-}
-
-async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // Before anything can come: a lone urgent byte wakes only whoever has asked for it in line.
-    urgent::in_line(&socket)?;
-    let connect = tokio::time::timeout(CONNECT_MAX, socket.connect(address));
-    let tcp = connect.await.map_err(|_| io::ErrorKind::TimedOut)??;
-    tcp.set_nodelay(true)?;
-    Ok(tcp)
 }
 
 impl Streams for Target {
@@ -164,7 +164,7 @@ impl Streams for Target {
 
     fn known(&self, request: &[u8], have: u64) -> Option<Known> {
         match self {
-            Self::Address(_) | Self::Announced(..) => None,
+            Self::Address(_) | Self::Announced(..) | Self::Secured(_) => None,
             Self::Origin(origin) => origin.known(request, have),
         }
     }
@@ -174,6 +174,7 @@ impl std::fmt::Display for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Address(address) | Self::Announced(address, _) => address.fmt(f),
+            Self::Secured(secured) => secured.fmt(f),
             Self::Origin(origin) => origin.root().display().fmt(f),
         }
     }
@@ -184,6 +185,8 @@ impl std::fmt::Display for Target {
 pub enum Upstream {
     /// To a real server.
     Tcp(TcpStream),
+    /// To a real server, in TLS.
+    Secured(Box<SecuredStream>),
     /// To the embedded origin.
     Pair(UnixStream),
 }
@@ -193,6 +196,7 @@ impl Upstream {
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Tcp(tcp) => tcp.poll_read_ready(cx).map(drop),
+            Self::Secured(secured) => secured.poll_readable(cx),
             Self::Pair(pair) => pair.poll_read_ready(cx).map(drop),
         }
     }
@@ -201,6 +205,7 @@ impl Upstream {
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Tcp(tcp) => tcp.poll_write_ready(cx).map(drop),
+            Self::Secured(secured) => secured.poll_writable(cx),
             Self::Pair(pair) => pair.poll_write_ready(cx).map(drop),
         }
     }
@@ -209,6 +214,7 @@ impl Upstream {
     pub fn try_read(&self, slices: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         match self {
             Self::Tcp(tcp) => tcp.try_read_vectored(slices),
+            Self::Secured(secured) => secured.try_read(slices),
             Self::Pair(pair) => pair.try_read_vectored(slices),
         }
     }
@@ -221,6 +227,7 @@ impl Upstream {
                 let socket = socket2::SockRef::from(tcp);
                 urgent::read(tcp.as_fd(), slices, |slices| (&*socket).read_vectored(slices))
             }),
+            Self::Secured(secured) => Ok((secured.try_read(slices)?, false)),
             Self::Pair(pair) => Ok((pair.try_read_vectored(slices)?, false)),
         }
     }
@@ -229,6 +236,7 @@ impl Upstream {
     pub fn try_write_urgent(&self, byte: u8) -> io::Result<usize> {
         match self {
             Self::Tcp(tcp) => tcp.try_io(Interest::WRITABLE, || urgent::send(tcp, byte)),
+            Self::Secured(secured) => secured.try_write(&[IoSlice::new(&[byte])]),
             Self::Pair(pair) => pair.try_write(&[byte]),
         }
     }
@@ -237,6 +245,7 @@ impl Upstream {
     pub fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Self::Tcp(tcp) => tcp.try_write_vectored(slices),
+            Self::Secured(secured) => secured.try_write(slices),
             Self::Pair(pair) => pair.try_write_vectored(slices),
         }
     }
@@ -246,6 +255,7 @@ impl Upstream {
         use std::net::Shutdown;
         let shut = match self {
             Self::Tcp(tcp) => socket2::SockRef::from(tcp).shutdown(Shutdown::Write),
+            Self::Secured(secured) => return secured.shut_write(),
             Self::Pair(pair) => socket2::SockRef::from(pair).shutdown(Shutdown::Write),
         };
         if let Err(error) = shut {
@@ -255,9 +265,12 @@ impl Upstream {
 
     /// Makes the coming close abortive: the service sees a reset.
     pub fn reset_on_close(&self) {
-        if let Self::Tcp(tcp) = self
-            && let Err(error) = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO))
-        {
+        let tcp = match self {
+            Self::Tcp(tcp) => tcp,
+            Self::Secured(secured) => secured.tcp(),
+            Self::Pair(_) => return,
+        };
+        if let Err(error) = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO)) {
             tracing::trace!(%error, "the service has gone already");
         }
     }
