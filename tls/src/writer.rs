@@ -28,8 +28,12 @@ const RECORDS_AT_ONCE: usize = 4;
 const OUT_MAX: usize = 128 * 1024;
 /// A base this far behind the last one, at least: the first record.
 const BASE_MIN: u64 = 16 * 1024;
-/// And at most: what another server makes again to compare it takes a few milliseconds.
+/// From then on as far as this, if the last one is a second old: what another server makes again to
+/// compare it takes a few milliseconds. Each base ends a move that has begun (R65), so that they
+/// must not come too often.
 const BASE_MAX: u64 = 4 << 20;
+/// And at most, however fast it goes: a tenth of a second of making it again.
+const BASE_LAST: u64 = 64 << 20;
 /// Records under one key. AES-GCM allows 2^24.5 of full size (RFC 8446, 5.5).
 const KEY_RECORDS_MAX: u64 = 1 << 23;
 /// After a takeover keys are changed (R96), but not sooner than this after the last time, seconds:
@@ -139,8 +143,10 @@ pub struct Writer {
     standing: Option<Standing>,
     /// The digest of the plaintext before the record, as far as it can be compared.
     seam: Seam,
-    /// The plaintext position of the newest base.
-    base: u64,
+    /// The plaintext position of the newest base, and when it was made, seconds since 1970.
+    base: (u64, u64),
+    /// The session is expected to go to another server until then: no base that can wait is made.
+    leaving: u64,
     /// Keys are to be changed before the next record: the app wants it, or the key is worn.
     update: bool,
     /// Keys are to be changed before the first record from this time on, seconds since 1970.
@@ -165,7 +171,8 @@ impl Writer {
             out: Out::default(),
             standing: None,
             seam: Seam::new(0, BLOCK),
-            base: 0,
+            base: (0, 0),
+            leaving: 0,
             update: false,
             fence: None,
             updated: 0,
@@ -190,7 +197,7 @@ impl Writer {
         writer.standing =
             Some(Standing { at: *at, covers: *covers, from: *from, http: http.clone() });
         writer.seam = seam.unwrap_or_else(|| Seam::new(*from, BLOCK));
-        (writer.plain, writer.base, writer.updated) = (*plain, *plain, *updated);
+        (writer.plain, writer.base, writer.updated) = (*plain, (*plain, now), *updated);
         writer.limit = usize::from(*first).clamp(1, PLAIN_MAX);
         writer.check = proof.filter(|proof| proof.until > proof.from).map(Verifier::new);
         let fence = now.saturating_add(FENCE_AFTER);
@@ -241,6 +248,12 @@ impl Writer {
     #[must_use]
     pub fn standing(&self) -> Option<&Standing> {
         self.standing.as_ref()
+    }
+
+    /// The broker was asked to take the session elsewhere, and does so until then if at all, in
+    /// seconds since 1970.
+    pub fn leaves(&mut self, until: u64) {
+        self.leaving = until;
     }
 
     /// The app wants other keys.
@@ -342,7 +355,7 @@ impl Writer {
     /// A response is whole.
     pub fn complete(&mut self, desk: &mut Desk<'_>) {
         self.seal(desk);
-        if self.base < self.plain && self.standing.is_some() {
+        if self.base.0 < self.plain && self.standing.is_some() {
             self.tell(desk, false);
         }
     }
@@ -366,7 +379,7 @@ impl Writer {
         if self.check.is_some() {
             return true;
         }
-        self.base = self.plain;
+        self.base = (self.plain, desk.now);
         let place = desk.reader.place(standing.covers);
         let keys = Keys { down: self.sealer.direction().clone(), up: place.direction };
         let compared = self.seam.position() > self.seam.from();
@@ -423,10 +436,16 @@ impl Writer {
 
     /// A new base from time to time: what another server would make again is bounded.
     fn rebase(&mut self, desk: &mut Desk<'_>) {
-        let since = self.plain - self.base;
-        let before = self.base.saturating_sub(self.seam.from());
+        let (base, made) = self.base;
+        let (since, before) = (self.plain - base, base.saturating_sub(self.seam.from()));
+        let old = before < BASE_MAX || desk.now > made + 1 || since >= BASE_LAST;
         let far = since >= before.clamp(BASE_MIN, BASE_MAX);
-        if far && self.seam.position() > self.seam.from() && self.standing.is_some() {
+        if far
+            && old
+            && desk.now >= self.leaving
+            && self.seam.position() > self.seam.from()
+            && self.standing.is_some()
+        {
             self.tell(desk, false);
         }
     }

@@ -66,6 +66,8 @@ pub struct Ask {
     /// Body bytes the app has.
     have: u64,
     had: Had,
+    /// Body bytes that are compared by somebody else when this has been joined.
+    later: u64,
     policy: Policy,
     /// Where the answer begins and the check that goes on from there, if the front is known.
     known: Option<(u64, Verifier)>,
@@ -221,6 +223,7 @@ impl Ask {
             length,
             have,
             had,
+            later: 0,
             policy,
             known: None,
         })
@@ -244,6 +247,12 @@ impl Ask {
         }
         let parts = (question, original, Vec::new());
         Self::new(exchange.clone(), parts, (Some(length), have), Had::Follows, policy).ok()
+    }
+
+    /// So many bytes of the body behind those that the app has for sure are compared as well,
+    /// before anything is sent.
+    pub fn compared_later(&mut self, bytes: u64) {
+        self.later = bytes;
     }
 
     /// Bytes of the body that the app has.
@@ -430,7 +439,7 @@ impl Ask {
             || (had.strong_etag().is_none()
                 && (&had.etag, &had.modified) == (&has.etag, &has.modified));
         // The app keeps parts of a version that it named, or of which too little can be compared.
-        let bound = self.question.conditional || self.have < PROOF_MIN;
+        let bound = self.question.conditional || self.have.saturating_add(self.later) < PROOF_MIN;
         if bound && !same { other() } else { Ok(()) }
     }
 

@@ -18,7 +18,7 @@ use stp_tls::writer::{Standing, Writer};
 use super::side::{Open, Sealed};
 use crate::service::http::{Http, behind};
 use crate::service::upstream::Streams;
-use crate::ticket::Seal;
+use crate::ticket::{Seal, unix_now};
 
 /// A record that is not full goes out when the service has paused for this long. Less would cut
 /// what a service writes in two pieces, such as a head and its body.
@@ -406,6 +406,9 @@ impl<S: Streams, M: Seal> Near for Https<S, M> {
             self.leaving = Some(now + LEAVING_MAX);
         }
         let Stage::Open(open) = &mut self.stage else { return };
+        if *event == Event::LeaveAsked {
+            open.writer.leaves(unix_now() + LEAVING_MAX.as_secs());
+        }
         let mut side = Sealed { open, session: Some((now, session)), tickets: &mut self.tickets };
         self.http.happened(now, &mut side, event);
     }

@@ -20,6 +20,7 @@ use stp_proto::time::Instant;
 use stp_proto::wire::{DenyReason, TransferRequest};
 use stp_tls::handshake::Handshake;
 use stp_tls::reader::{Place, Reader};
+use stp_tls::record::OVERHEAD;
 use stp_tls::secret::Keys;
 use stp_tls::writer::Writer;
 
@@ -51,6 +52,10 @@ enum Phase<S: Streams, M> {
     /// It was opened.
     Done,
 }
+
+/// Of the first bytes behind a ticket's place so many are not of the plaintext: a change of keys
+/// and what two records add to theirs. A third one is far behind.
+const FRAMING_MAX: u64 = 27 + 2 * OVERHEAD as u64;
 
 /// What another server has left.
 struct Left {
@@ -93,7 +98,10 @@ impl<S: Streams, M: Seal> Takeover<S, M> {
                 let left = Left::new(request, claims)?;
                 let have = left.exchange.plain + left.head.len() as u64;
                 let (exchange, proof) = (&left.exchange, left.exchange.proof());
-                let plan = Plan::make(&exchange.http, exchange.at, have, proof, policy)?;
+                let mut plan = Plan::make(&exchange.http, exchange.at, have, proof, policy)?;
+                if let Plan::Ask(ask) = &mut plan {
+                    ask.compared_later(left.compared_later());
+                }
                 let at = StartAt { up: exchange.covers, down: have };
                 // How much of the plaintext that is, is known when its records come again.
                 let guard = if left.sent > left.at.0 { u64::MAX } else { 0 };
@@ -201,6 +209,12 @@ impl Left {
         };
         let (at, have, sent) = ((claims.up, claims.down), request.down, request.up_sent);
         Ok(Self { exchange: *exchange, keys, at, have, proof, head, sent })
+    }
+
+    /// How many bytes of the body are compared at least when the stream is made again.
+    fn compared_later(&self) -> u64 {
+        let behind = self.have - self.at.1;
+        behind.saturating_sub(self.head.len() as u64 + FRAMING_MAX)
     }
 
     fn go_on<S: Streams, M: Seal>(self, mut http: Http<S, M>) -> Https<S, M> {
