@@ -25,6 +25,8 @@ const NOT_THERE: u8 = 4;
 
 /// The port of FTP servers.
 const FTP: u16 = 21;
+/// The port of HTTPS servers.
+const HTTPS: u16 = 443;
 
 /// Everything that was found out.
 struct Report {
@@ -176,6 +178,11 @@ impl Report {
                     format!("it cannot be said whether {} is routed", host.name),
                     "start the broker: session run -- true",
                 ),
+                Some(Way::Direct) if host.port == Some(HTTPS) => note(
+                    format!("no route leads to {}: it is reached directly", host.name),
+                    "plain HTTP needs no route; HTTPS needs a [[route]] in broker.toml, to a \
+                     service of kind \"https\" with the site's certificate: see docs/https.md",
+                ),
                 Some(Way::Direct) => note(
                     format!("no route leads to {}: it is reached directly", host.name),
                     "add a [[route]] to broker.toml",
@@ -185,6 +192,11 @@ impl Report {
                     "data connections, passive and active, become sessions if the service is of \
                      kind \"ftp\" at its servers, or \"direct\" here; after AUTH TLS only with \
                      passive_ports there: see docs/ftp.md",
+                ),
+                Some(_) if host.port == Some(HTTPS) && !local => note(
+                    format!("{} is spoken to by HTTPS", host.name),
+                    "such a connection survives its path; it survives its server where the service \
+                     is of kind \"https\", and speaks HTTP/1.1 then: see docs/https.md",
                 ),
                 Some(_) if local => note(
                     format!("{} is this machine, and routed", host.name),

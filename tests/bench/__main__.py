@@ -17,6 +17,9 @@ def arguments():
     parser.add_argument(
         "--quick", action="store_true", help="1 GiB, 2 rounds, 500 requests, 500 idle sessions"
     )
+    parser.add_argument(
+        "--https", action="store_true", help="instead: a service of kind https beside nginx's TLS"
+    )
     parser.add_argument("--json", metavar="FILE", help="also write the figures there")
     parser.add_argument(
         "--against", metavar="REV", help="build REV as well and print paired ratios"
@@ -33,7 +36,12 @@ def main():
     lab = Lab(ROOT)
     try:
         direct = way.nginx(lab, args.gib)
-        figures = against.run(lab, args, direct) if args.against else everything(lab, args, direct)
+        if args.https:
+            figures = by_tls(lab, args, direct)
+        elif args.against:
+            figures = against.run(lab, args, direct)
+        else:
+            figures = everything(lab, args, direct)
     except BaseException:
         lab.show_logs()
         raise
@@ -66,6 +74,28 @@ def everything(lab, args, direct):
     figures |= idle_and_silent(lab, args, direct)
     table.show_goals(figures)
     return figures
+
+
+def by_tls(lab, args, direct):
+    """The app's TLS: at nginx, at a stunnel before it, and at a service of kind https."""
+    nginx = way.nginx_by_tls(lab, direct)
+    session = way.Session(lab, direct, args.bin, tls=nginx)
+    ways = {w.name: w for w in (nginx, session, way.stunnel_by_tls(lab, direct))}
+    rounds = table.Rounds()
+    load.bulk(nginx, args.gib)
+    for _ in range(args.rounds):
+        for name, each in ways.items():
+            rounds.add("bulk", name, load.bulk(each, args.gib))
+        for name, each in ways.items():
+            rounds.add("new", name, load.handshakes(each, args.requests))
+    table.show_head(args.gib, args.rounds)
+    table.show_bulk(rounds, ways, args.gib)
+    table.show_handshakes(rounds, ways)
+    return {
+        "https_bulk_cpu_over_direct": sum(rounds.cpu(session.name).values())
+        / sum(rounds.cpu(nginx.name).values()),
+        "https_new_over_direct": rounds.paired("new", session.name, nginx.name),
+    }
 
 
 def idle_and_silent(lab, args, direct):

@@ -14,12 +14,12 @@ def bulk(way, gib):
     out = subprocess.run(
         [
             "curl",
-            "-sS",
+            "-sSk",
             "-o",
             "/dev/null",
             "-w",
             "%{size_download}",
-            f"http://127.0.0.1:{way.port}/big",
+            f"{way.scheme}://127.0.0.1:{way.port}/big",
         ],
         env=way.env,
         capture_output=True,
@@ -54,6 +54,19 @@ def requests(bin_dir, way, count, how):
     )
     if out.returncode:
         sys.exit(f"error: request-latency {how} over {way.name}: {out.stderr}")
+    return [float(x) for x in out.stdout.split()]
+
+
+def handshakes(way, count):
+    """Small requests on new connections in TLS, one after the other: p50 and p99, microseconds."""
+    out = subprocess.run(
+        [sys.executable, HERE / "shake.py", str(way.port), str(count)],
+        env=way.env,
+        capture_output=True,
+        text=True,
+    )
+    if out.returncode:
+        sys.exit(f"error: handshakes over {way.name}: {out.stderr}")
     return [float(x) for x in out.stdout.split()]
 
 

@@ -97,6 +97,13 @@ def show_small(rounds, ways):
         print(f"{row}{rounds.median('at-once', way):>17.0f}")
 
 
+def show_handshakes(rounds, ways):
+    print(f"\n{'1 KiB, new connection, TLS 1.3':<34}{'p50 µs':>10}{'p99':>8}{'ratio':>8}")
+    for way in ways:
+        p50, p99 = rounds.median("new", way), rounds.median("new", way, 1)
+        print(f"{way:<34}{p50:>10.0f}{p99:>8.0f}{rounds.paired('new', way, 'direct'):>8.2f}")
+
+
 def show_goals(figures):
     print(f"\n{'goals':<60}{'found':>9}{'goal':>9}")
     for key, (what, sign, goal) in GOALS.items():

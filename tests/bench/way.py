@@ -14,6 +14,7 @@ class Way:
     port: int
     pids: dict
     env: dict | None = None
+    scheme: str = "http"
 
 
 def nginx(lab, gib):
@@ -90,9 +91,11 @@ def relay(lab, direct):
     return Way("copying relay, two hops (plain)", port, pids)
 
 
-def stunnel(lab, direct):
-    near, far = free_port(), free_port()
-    cert, pem = lab.dir / "cert.pem", lab.dir / "c.pem"
+def certificate(lab):
+    """A certificate for the loopback address, and one file with its key as well."""
+    key, pem, both = lab.dir / "k.pem", lab.dir / "c.pem", lab.dir / "cert.pem"
+    if both.exists():
+        return key, pem, both
     subprocess.run(
         [
             "openssl",
@@ -108,15 +111,60 @@ def stunnel(lab, direct):
             "-subj",
             "/CN=bench",
             "-keyout",
-            str(cert),
+            str(key),
             "-out",
             str(pem),
         ],
         check=True,
         stderr=subprocess.DEVNULL,
     )
-    with open(cert, "ab") as f:
-        f.write(pem.read_bytes())
+    both.write_bytes(key.read_bytes() + pem.read_bytes())
+    return key, pem, both
+
+
+def nginx_by_tls(lab, direct):
+    """The same files, in TLS."""
+    key, pem, _ = certificate(lab)
+    port = free_port()
+    conf = lab.write(
+        "nginx-tls.conf",
+        f"""
+daemon off; worker_processes 1; pid {lab.dir}/nginx-tls.pid; error_log {lab.dir}/nginx-tls.err;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off; sendfile on; tcp_nodelay on; keepalive_requests 1000000;
+  client_body_temp_path {lab.dir}/tls-body; proxy_temp_path {lab.dir}/tls-proxy;
+  fastcgi_temp_path {lab.dir}/tls-fastcgi; uwsgi_temp_path {lab.dir}/tls-uwsgi;
+  scgi_temp_path {lab.dir}/tls-scgi;
+  server {{
+    listen 127.0.0.1:{port} ssl backlog=4096; root {lab.dir}/www;
+    ssl_certificate {pem}; ssl_certificate_key {key}; ssl_protocols TLSv1.3;
+    ssl_session_tickets off;
+  }}
+}}""",
+    )
+    user = [] if os.getuid() else ["-g", "user root;"]
+    pid = lab.start("nginx-tls", "/usr/sbin/nginx", "-c", conf, *user)
+    wait_port(port)
+    return Way("direct", port, {"nginx": [pid]}, scheme="https")
+
+
+def stunnel_by_tls(lab, direct):
+    """The app's TLS ends at a stunnel in front of nginx."""
+    port, both = free_port(), certificate(lab)[2]
+    conf = lab.write(
+        "t.conf",
+        f"foreground=yes\npid=\nsslVersion=TLSv1.3\ncert={both}\n"
+        f"[t]\naccept=127.0.0.1:{port}\nconnect=127.0.0.1:{direct.port}\n",
+    )
+    pid = lab.start("stunnel-tls", "stunnel", conf)
+    wait_port(port)
+    return Way("stunnel, one hop", port, direct.pids | {"stunnel": [pid]}, scheme="https")
+
+
+def stunnel(lab, direct):
+    near, far = free_port(), free_port()
+    cert = certificate(lab)[2]
     common = "foreground=yes\npid=\n"
     server = lab.write(
         "s.conf",
@@ -136,8 +184,14 @@ def stunnel(lab, direct):
 class Session(Way):
     """A broker and one server or more of a build of Session; `env` preloads its shim."""
 
-    def __init__(self, lab, direct, bin_dir, name="session, two hops", servers=1):
+    def __init__(self, lab, direct, bin_dir, name="session, two hops", servers=1, tls=None):
         self.lab, self.bin, self.target = lab, pathlib.Path(bin_dir), direct.port
+        # The service's kind, and where apps believe it is.
+        self.kind, self.front = "http", direct.port
+        if tls:
+            key, pem, _ = certificate(lab)
+            self.kind = f'https"\ncertificate = "{pem}"\nkey = "{key}'
+            self.front = tls.port
         self.dir = lab.dir / f"session-{free_port()}"
         self.socket_dir = self.dir / "broker"
         self.socket_dir.mkdir(mode=0o700, parents=True)
@@ -148,7 +202,8 @@ class Session(Way):
             os.environ, LD_PRELOAD=str(self.bin / "libsession.so"), SESSION_DIR=str(self.socket_dir)
         )
         pids = {"stp-server": [s["pid"] for s in self.servers], "stp-broker": [self.broker]}
-        super().__init__(name, direct.port, direct.pids | pids, env)
+        scheme = "https" if tls else "http"
+        super().__init__(name, self.front, direct.pids | pids, env, scheme)
 
     def run(self, program, *arguments):
         done = subprocess.run(
@@ -170,7 +225,7 @@ status = "unix:{self.dir}/{name}.sock"
 clients = "any"
 [[service]]
 name = "{SERVICE}"
-kind = "http"
+kind = "{self.kind}"
 to = "127.0.0.1:{self.target}"
 [limits]
 sessions_max = 20000
@@ -203,7 +258,7 @@ sessions_max = 20000
 name = "{SERVICE}"
 {each}
 [[route]]
-to = "127.0.0.1:{self.target}"
+to = "127.0.0.1:{self.front}"
 service = "{SERVICE}"
 """
         )

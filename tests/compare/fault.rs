@@ -55,6 +55,16 @@ impl Fault {
         Fault::Congestion,
     ];
 
+    /// Those of HTTPS: whatever of the others has to do with what is inside is the same there.
+    pub const TLS: [Fault; 6] = [
+        Fault::Down(5),
+        Fault::Down(70),
+        Fault::Address,
+        Fault::Machine,
+        Fault::WrongReplica,
+        Fault::Congestion,
+    ];
+
     /// Its heading.
     pub fn name(self) -> String {
         match self {
@@ -69,13 +79,14 @@ impl Fault {
         }
     }
 
-    /// The machines and networks that the fault needs.
-    pub fn layout(self) -> Layout {
+    /// The machines and networks that the fault needs, with or without HTTPS.
+    pub fn layout(self, tls: bool) -> Layout {
         Layout {
             servers: if self == Fault::WrongReplica { 3 } else { 2 },
             megabytes: MEGABYTES,
             access: Shape::of(ACCESS_MBIT, 10),
             crowd: self == Fault::Congestion,
+            tls,
             ..Layout::default()
         }
     }

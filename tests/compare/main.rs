@@ -20,10 +20,11 @@ use stp_tests::emulator::Shape;
 use fault::{Fault, MEGABYTES};
 use run::Outcome;
 use table::Row;
-use tool::{PLAIN, SESSION, TOOLS, Tool};
+use tool::{PLAIN, SESSION, TLS, TOOLS, Tool};
 use world::Layout;
 
-const USAGE: &str = "usage: compare [--quick] [--only TEXT] [--fault TEXT] [--beside N]\n\
+const USAGE: &str = "usage: compare [--https] [--quick] [--only TEXT] [--fault TEXT] [--beside N]\n\
+    \x20 --https      by HTTPS, from two mirrors with one certificate\n\
     \x20 --quick      only a link that is down 5 s, a new address and a server that dies\n\
     \x20 --only TEXT  only the programs whose line has this in its name\n\
     \x20 --fault TEXT only the faults whose heading has this in it\n\
@@ -44,12 +45,13 @@ fn main() -> ExitCode {
 
 fn obey() -> Result<()> {
     ensure!(nix::unistd::geteuid().is_root(), "it makes network namespaces: run it as root");
-    let (mut quick, mut beside) = (false, 8);
+    let (mut quick, mut tls, mut beside) = (false, false, 8);
     let (mut only, mut column) = (String::new(), String::new());
     let mut rest = std::env::args().skip(1);
     while let Some(argument) = rest.next() {
         match argument.as_str() {
             "--quick" => quick = true,
+            "--https" => tls = true,
             "--only" => only = rest.next().context(USAGE)?,
             "--fault" => column = rest.next().context(USAGE)?,
             "--beside" => beside = rest.next().context(USAGE)?.parse().context(USAGE)?,
@@ -58,13 +60,15 @@ fn obey() -> Result<()> {
     }
     let mut faults: Vec<Fault> = match quick {
         true => vec![Fault::Down(5), Fault::Address, Fault::Machine],
+        false if tls => Fault::TLS.to_vec(),
         false => Fault::ALL.to_vec(),
     };
+    let tools = if tls { TLS } else { TOOLS };
     faults.retain(|fault| fault.name().contains(&column));
-    let tools: Vec<Tool> = TOOLS.iter().copied().filter(|tool| tool.name.contains(&only)).collect();
+    let tools: Vec<Tool> = tools.iter().copied().filter(|tool| tool.name.contains(&only)).collect();
     let rows = faulty(&tools, &faults, beside)?;
     println!("{}", table::summary(&rows, &faults));
-    if !quick && column.is_empty() {
+    if !quick && !tls && column.is_empty() {
         println!("{}", lossy(beside)?);
     }
     println!("{}", table::details(&rows, &faults));

@@ -41,7 +41,7 @@ pub enum End {
 
 /// Downloads under `fault`.
 pub fn under(name: &str, tool: Tool, fault: Fault) -> Result<Outcome> {
-    on(name, tool, &fault.layout(), fault)
+    on(name, tool, &fault.layout(tool.tls()), fault)
 }
 
 /// Downloads on machines and networks that the caller gives.

@@ -18,6 +18,8 @@ pub struct Tool {
     output: Output,
     /// The sources that it is given.
     source: Source,
+    /// By HTTPS.
+    tls: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -73,6 +75,31 @@ pub const TOOLS: &[Tool] = &[
     Tool::session("**wget, session**", "wget", &["-nv", "--tries=1"], Output::Option("-O")),
 ];
 
+/// Those of HTTPS. By address, so that a direct connection cannot check a name.
+pub const TLS: &[Tool] = &[
+    Tool::one("curl", "curl", &["-sS", "--fail", "-k"], Output::Option("-o")).by_tls(),
+    Tool::one(
+        "curl --retry 20 -C -",
+        "curl",
+        &["-sS", "--fail", "-k", "--retry", "20", "-C", "-"],
+        Output::Option("-o"),
+    )
+    .by_tls(),
+    Tool::one("wget -c", "wget", &["-nv", "-c", "--no-check-certificate"], Output::Option("-O"))
+        .by_tls(),
+    Tool::one("aria2c", "aria2c", &["-q", "--check-certificate=false"], Output::Split).by_tls(),
+    Tool::all(
+        "aria2c -s2, all mirrors",
+        "aria2c",
+        &["-q", "-s2", "--check-certificate=false"],
+        Output::Split,
+    )
+    .by_tls(),
+    Tool::session("**curl, session**", "curl", SILENT, Output::Option("-o")).by_tls(),
+    Tool::session("**wget, session**", "wget", &["-nv", "--tries=1"], Output::Option("-O"))
+        .by_tls(),
+];
+
 /// The rows of the table of loss: the plain program and the same in a session.
 pub const PLAIN: Tool = TOOLS[0];
 /// See [`PLAIN`].
@@ -85,7 +112,7 @@ impl Tool {
         options: &'static [&'static str],
         output: Output,
     ) -> Tool {
-        Tool { name, program, options, output, source: Source::One }
+        Tool { name, program, options, output, source: Source::One, tls: false }
     }
 
     const fn all(
@@ -94,7 +121,7 @@ impl Tool {
         options: &'static [&'static str],
         output: Output,
     ) -> Tool {
-        Tool { name, program, options, output, source: Source::All }
+        Tool { name, program, options, output, source: Source::All, tls: false }
     }
 
     const fn session(
@@ -103,7 +130,16 @@ impl Tool {
         options: &'static [&'static str],
         output: Output,
     ) -> Tool {
-        Tool { name, program, options, output, source: Source::Session }
+        Tool { name, program, options, output, source: Source::Session, tls: false }
+    }
+
+    const fn by_tls(self) -> Tool {
+        Tool { tls: true, ..self }
+    }
+
+    /// Whether it speaks HTTPS.
+    pub fn tls(self) -> bool {
+        self.tls
     }
 
     /// Whether it runs in a session.
@@ -113,14 +149,16 @@ impl Tool {
 
     /// The command that downloads the file to `to`.
     pub fn plan(self, world: &World, to: &Path) -> Result<Plan> {
-        let direct = |place: usize| format!("http://{}/big", world.topology.hosts[place].address());
+        let scheme = if self.tls { "https" } else { "http" };
+        let direct =
+            |place: usize| format!("{scheme}://{}/big", world.topology.hosts[place].address());
         let urls = match self.source {
             Source::One => vec![direct(1)],
             Source::All => (1..=world.servers.len()).map(direct).collect(),
-            Source::Session => vec!["http://mirror.lab/big".to_owned()],
+            Source::Session => vec![format!("{scheme}://mirror.lab/big")],
         };
         let plan = match self.source {
-            Source::Session => world.app(self.program)?,
+            Source::Session => world.trusting(world.app(self.program)?, self.program),
             Source::One | Source::All => Plan::new(self.program),
         };
         let mut plan = plan.called("app").args(self.options);

@@ -57,15 +57,20 @@ fn told(world: &World) -> String {
     told.unwrap_or_else(|error| error.to_string())
 }
 
-/// A server is left for the sake of speed; the others come when the download has a fifth.
-fn left_in_time(scene: &Scene, tool: Tool, servers: usize) -> Result<()> {
+/// Two servers or more, and others who come to the first one.
+pub fn crowded(servers: usize) -> Result<Layout> {
     let megabytes = match std::env::var("STP_CONGESTED_MB") {
         Ok(megabytes) => megabytes.parse().context("STP_CONGESTED_MB")?,
         Err(_) => 200,
     };
     let access = Shape { queue: 8 << 20, ..Shape::of(1000, 5) };
-    let layout = Layout { servers, megabytes, access, crowd: true, ..Layout::default() };
-    let world = World::lay(scene, &layout)?;
+    Ok(Layout { servers, megabytes, access, crowd: true, ..Layout::default() })
+}
+
+/// A server is left for the sake of speed; the others come when the download has a fifth.
+pub fn left_in_time(scene: &Scene, tool: Tool, layout: &Layout) -> Result<()> {
+    let servers = layout.servers;
+    let world = World::lay(scene, layout)?;
     // A server that is farther away is worse, so the best one at any moment is known.
     for server in 0..servers {
         world.topology.shape(server + 1, 0, deep(100, 10 + 10 * server as u64))?;
@@ -162,12 +167,12 @@ fn account(
 
 #[test]
 fn a_path_congested_by_others_is_left_while_the_old_link_goes_on() {
-    play("congested_path.curl", |scene| left_in_time(scene, Tool::Curl, 2));
+    play("congested_path.curl", |scene| left_in_time(scene, Tool::Curl, &crowded(2)?));
 }
 
 #[test]
 fn the_better_of_two_others_is_taken_when_a_path_is_congested() {
-    play("congested_path.wget", |scene| left_in_time(scene, Tool::Wget, 3));
+    play("congested_path.wget", |scene| left_in_time(scene, Tool::Wget, &crowded(3)?));
 }
 
 #[test]

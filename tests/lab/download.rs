@@ -47,7 +47,7 @@ fn d_down_for_70_s(scene: &Scene, tool: Tool) -> Result<()> {
     Ok(())
 }
 
-fn down(scene: &Scene, world: &World, seconds: u64) -> Result<Fault> {
+pub fn down(scene: &Scene, world: &World, seconds: u64) -> Result<Fault> {
     let at = Instant::now();
     world.topology.hosts[CLIENT].link_down(0)?;
     scene.say(&format!("link down for {seconds} s"));
@@ -58,13 +58,14 @@ fn down(scene: &Scene, world: &World, seconds: u64) -> Result<Fault> {
 }
 
 fn b_new_address(scene: &Scene, tool: Tool) -> Result<()> {
-    let change = |world: &mut World| {
-        let at = Instant::now();
-        world.topology.hosts[CLIENT].replace_address(0)?;
-        scene.say(&format!("the client is now {}", world.topology.hosts[CLIENT].address()));
-        Ok(Fault { at, over: Instant::now() })
-    };
-    survive(scene, tool, &Layout::default(), change).map(drop)
+    survive(scene, tool, &Layout::default(), |world| changes_address(scene, world)).map(drop)
+}
+
+pub fn changes_address(scene: &Scene, world: &mut World) -> Result<Fault> {
+    let at = Instant::now();
+    world.topology.hosts[CLIENT].replace_address(0)?;
+    scene.say(&format!("the client is now {}", world.topology.hosts[CLIENT].address()));
+    Ok(Fault { at, over: Instant::now() })
 }
 
 fn c_server_killed(scene: &Scene, tool: Tool) -> Result<()> {

@@ -63,7 +63,7 @@ fn check(scene: &Scene, program: &str, config: &std::path::Path) -> Result<Strin
 fn a_server_with_another_key_is_not_trusted() {
     play("wrong_key", |scene| {
         let world = World::lay(scene, &Layout { megabytes: 1, ..Layout::default() })?;
-        let World { broker, servers, nginx, topology, payload } = world;
+        let World { broker, servers, nginx, topology, payload, .. } = world;
         drop(broker);
         let other = Plan::new(daemon::programs()?.join("stp-server"))
             .called("other-key")

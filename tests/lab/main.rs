@@ -12,5 +12,6 @@ mod hostile;
 mod kept;
 mod names;
 mod relay;
+mod tls;
 mod ways;
 mod world;

@@ -114,7 +114,7 @@ fn ground(scene: &Scene) -> Result<Ground> {
     let (sshd, ssh_options) = sshd(scene, home)?;
     let web = Nginx::start(scene, "nginx", home)?;
     Payload::make(200, 1)?.link(&web.root.join("big"))?;
-    let offer = |name: &str, to: &str| Offer { name: name.into(), kind: "tcp", to: to.into() };
+    let offer = |name: &str, to: &str| Offer::new(name, "tcp", to);
     let offers = [offer(SSH, "127.0.0.1:22")];
     let a = Server::start(scene, "a", (home, &ip(A, 0)), &key, &offers, "")?;
     let (to_a, port) = (ip(A, 1), daemon::SERVER_PORT);

@@ -1,14 +1,16 @@
 //! A client, servers with their own nginx each, and the daemons between them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
+use stp_tests::certificate::certificate;
 use stp_tests::daemon::{self, BROKER_STATUS, Broker, Offer, SERVER_STATUS, Server, Wanted};
 use stp_tests::emulator::Shape;
 use stp_tests::file::{self, Payload};
 use stp_tests::growth::Growth;
+use stp_tests::namespace::Namespace;
 use stp_tests::nginx::Nginx;
 use stp_tests::process::{Plan, Process};
 use stp_tests::scene::Scene;
@@ -23,6 +25,8 @@ pub const DOWNLOAD_MAX: Duration = Duration::from_secs(90);
 const NAMES: [&str; 3] = ["a", "b", "c"];
 const HTTP: &str = "www.mirror@lab.example";
 const TCP: &str = "raw.mirror@lab.example";
+/// The port of nginx behind an `https` service; it gives up a reader that stalls for 2 s.
+const HASTY: u16 = 81;
 
 /// A real program that downloads and uploads.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +53,8 @@ pub struct World {
     pub nginx: Vec<Nginx>,
     pub topology: Topology,
     pub payload: Payload,
+    /// What makes a program trust the site, if it speaks TLS.
+    roots: Option<PathBuf>,
 }
 
 /// The machines and their properties.
@@ -67,6 +73,8 @@ pub struct Layout {
     pub crowd: bool,
     /// Congestion control of the servers' links; if empty, the servers choose it.
     pub congestion: &'static str,
+    /// `mirror.lab` is an `https` service, at port 443.
+    pub tls: bool,
 }
 
 impl Default for Layout {
@@ -81,6 +89,7 @@ impl Default for Layout {
             broker: "",
             crowd: false,
             congestion: "",
+            tls: false,
         }
     }
 }
@@ -98,18 +107,29 @@ impl World {
         topology.shape(CLIENT, 0, layout.access)?;
         let payload = Payload::make(layout.megabytes, 1)?;
         let cluster_key = daemon::cluster_key(scene, "cluster.key")?;
+        let roots = layout.tls.then(|| {
+            certificate(scene.dir(), "site", "mirror.lab", "now");
+            scene.path("site.pem")
+        });
         let (mut servers, mut nginx) = (Vec::new(), Vec::new());
         for (place, &name) in NAMES[..layout.servers].iter().enumerate() {
             let host = &topology.hosts[place + 1];
-            let web = Nginx::start(scene, &format!("nginx-{name}"), &host.namespace)?;
+            let web = start_nginx(scene, name, &host.namespace, roots.as_deref())?;
             payload.link(&web.root.join("big"))?;
             let key = if layout.foreign.contains(&place) {
                 daemon::cluster_key(scene, &format!("foreign-{name}.key"))?
             } else {
                 cluster_key.clone()
             };
-            let offer = |name: &str, kind| Offer { name: name.into(), kind, to: web.local() };
-            let offers = [offer(HTTP, "http"), offer(TCP, "tcp")];
+            let http = match &roots {
+                None => Offer::new(HTTP, "http", web.local()),
+                Some(roots) => {
+                    let key = roots.with_extension("key");
+                    let more = format!("certificate = {roots:?}\nkey = {key:?}");
+                    Offer { more, ..Offer::new(HTTP, "https", format!("127.0.0.1:{HASTY}")) }
+                }
+            };
+            let offers = [http, Offer::new(TCP, "tcp", web.local())];
             let at = (&host.namespace, &*host.address());
             let limits = match layout.congestion {
                 "" => String::new(),
@@ -119,8 +139,9 @@ impl World {
             nginx.push(web);
         }
         let client = &topology.hosts[CLIENT].namespace;
-        let broker = Broker::start(scene, client, &wanted(&servers), layout.broker)?;
-        Ok(World { broker, servers, nginx, topology, payload })
+        let wanted = wanted(&servers, layout.tls);
+        let broker = Broker::start(scene, client, &wanted, layout.broker)?;
+        Ok(World { broker, servers, nginx, topology, payload, roots })
     }
 
     /// Starts the download of the big file through a session.
@@ -132,7 +153,12 @@ impl World {
             Tool::Curl => app.args(&["-sS", "--fail", "-o"]),
             Tool::Wget => app.args(&["-nv", "--tries=1", "-O"]),
         };
-        let app = app.arg(&to).arg("http://mirror.lab/big");
+        let app = self.trusting(app.arg(&to), tool.name());
+        let app = match (&self.roots, tool) {
+            (None, _) => app.arg("http://mirror.lab/big"),
+            (Some(_), Tool::Curl) => app.args(&["-v", "https://mirror.lab/big"]),
+            (Some(_), Tool::Wget) => app.arg("https://mirror.lab/big"),
+        };
         Ok((app.start(scene, Some(&self.topology.hosts[CLIENT].namespace))?, growth, to))
     }
 
@@ -141,9 +167,24 @@ impl World {
         self.broker.app(program)
     }
 
+    /// A program that trusts the site, if that speaks TLS.
+    pub fn trusting(&self, app: Plan, program: &str) -> Plan {
+        match &self.roots {
+            Some(roots) if program == "wget" => {
+                app.arg(format!("--ca-certificate={}", roots.display()))
+            }
+            Some(roots) => app.arg("--cacert").arg(roots),
+            None => app,
+        }
+    }
+
     /// Waits for the end of a download, which must be a success with every byte right.
     pub fn must_be_right(&self, process: Process, path: &PathBuf) -> Result<()> {
-        process.end(DOWNLOAD_MAX)?.ok()?;
+        let ended = process.end(DOWNLOAD_MAX)?.ok()?;
+        if self.roots.is_some() && path.ends_with("big.curl") {
+            let shaken = ended.err.matches("SSL connection using TLSv1.3").count();
+            ensure!(shaken == 1, "{shaken} TLS connections:\n{}", ended.err);
+        }
         let len = std::fs::metadata(path)?.len();
         ensure!(len == self.payload.len, "{len} bytes instead of {}", self.payload.len);
         let sha256 = file::sha256(path)?;
@@ -198,13 +239,39 @@ impl World {
     }
 }
 
-fn wanted(servers: &[Server]) -> Vec<Wanted<'static>> {
+/// Besides its port 80 it is there for a service, and by HTTPS if there is a certificate.
+fn start_nginx(
+    scene: &Scene,
+    name: &str,
+    namespace: &Namespace,
+    certificate: Option<&Path>,
+) -> Result<Nginx> {
+    let name = format!("nginx-{name}");
+    let root = scene.subdir(&format!("{name}-root"))?;
+    let (place, mut more) = (root.display(), String::new());
+    if let Some(certificate) = certificate {
+        let key = certificate.with_extension("key");
+        let (certificate, key) = (certificate.display(), key.display());
+        more = format!(
+            "server {{ listen 127.0.0.1:{HASTY}; root {place}; send_timeout 2s; }}
+             server {{ listen 443 ssl; root {place};
+                       ssl_certificate {certificate}; ssl_certificate_key {key}; }}"
+        );
+    }
+    Nginx::start_at(scene, &name, namespace, 80, &root, &more)
+}
+
+fn wanted(servers: &[Server], tls: bool) -> Vec<Wanted<'static>> {
     let all: Vec<_> = servers
         .iter()
         .map(|server| (server.name.clone(), server.address.clone(), server.key.clone()))
         .collect();
     vec![
-        Wanted { name: HTTP, route: "mirror.lab:80", servers: all.clone() },
+        Wanted {
+            name: HTTP,
+            route: if tls { "mirror.lab:443" } else { "mirror.lab:80" },
+            servers: all.clone(),
+        },
         Wanted { name: TCP, route: "raw.lab:80", servers: all },
     ]
 }
