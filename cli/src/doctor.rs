@@ -171,38 +171,8 @@ impl Report {
             note("no broker runs here".into(), "`session run` starts one");
         }
         for (host, way) in &self.hosts {
-            let local = host.name == "localhost"
-                || host.name.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
-            match way {
-                None => note(
-                    format!("it cannot be said whether {} is routed", host.name),
-                    "start the broker: session run -- true",
-                ),
-                Some(Way::Direct) if host.port == Some(HTTPS) => note(
-                    format!("no route leads to {}: it is reached directly", host.name),
-                    "plain HTTP needs no route; HTTPS needs a [[route]] in broker.toml, to a \
-                     service of kind \"https\" with the site's certificate: see docs/https.md",
-                ),
-                Some(Way::Direct) => note(
-                    format!("no route leads to {}: it is reached directly", host.name),
-                    "add a [[route]] to broker.toml",
-                ),
-                Some(_) if host.port == Some(FTP) && !local => note(
-                    format!("{} is spoken to by FTP, over several connections", host.name),
-                    "data connections, passive and active, become sessions if the service is of \
-                     kind \"ftp\" at its servers, or \"direct\" here; after AUTH TLS only with \
-                     passive_ports there: see docs/ftp.md",
-                ),
-                Some(_) if host.port == Some(HTTPS) && !local => note(
-                    format!("{} is spoken to by HTTPS", host.name),
-                    "such a connection survives its path; it survives its server where the service \
-                     is of kind \"https\", and speaks HTTP/1.1 then: see docs/https.md",
-                ),
-                Some(_) if local => note(
-                    format!("{} is this machine, and routed", host.name),
-                    "make the route narrower if that is not meant",
-                ),
-                Some(_) => {}
+            if let Some((what, advice)) = note_of(host, way.as_ref()) {
+                note(what, advice);
             }
         }
     }
@@ -305,6 +275,44 @@ impl Report {
             "broker": self.broker.as_ref().map(|broker| broker["broker"]["pid"].clone()),
         })
     }
+}
+
+/// What is to be said of a host among the arguments, and what to do.
+fn note_of(host: &Host, way: Option<&Way>) -> Option<(String, &'static str)> {
+    let name = &host.name;
+    let local =
+        name == "localhost" || name.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
+    Some(match way {
+        None => (
+            format!("it cannot be said whether {name} is routed"),
+            "start the broker: session run -- true",
+        ),
+        Some(Way::Direct) if host.port == Some(HTTPS) => (
+            format!("no route leads to {name}: it is reached directly"),
+            "plain HTTP needs no route; HTTPS needs a [[route]] in broker.toml, to a service of \
+             kind \"https\" with the site's certificate: see docs/https.md",
+        ),
+        Some(Way::Direct) => (
+            format!("no route leads to {name}: it is reached directly"),
+            "add a [[route]] to broker.toml",
+        ),
+        Some(_) if host.port == Some(FTP) && !local => (
+            format!("{name} is spoken to by FTP, over several connections"),
+            "data connections, passive and active, become sessions if the service is of kind \
+             \"ftp\" at its servers, or \"direct\" here; after AUTH TLS only with passive_ports \
+             there: see docs/ftp.md",
+        ),
+        Some(_) if host.port == Some(HTTPS) && !local => (
+            format!("{name} is spoken to by HTTPS"),
+            "such a connection survives its path; it survives its server where the service is of \
+             kind \"https\", and speaks HTTP/1.1 then: see docs/https.md",
+        ),
+        Some(_) if local => (
+            format!("{name} is this machine, and routed"),
+            "make the route narrower if that is not meant",
+        ),
+        Some(_) => return None,
+    })
 }
 
 /// A script that is longer than this many bytes is not read.

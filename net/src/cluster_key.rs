@@ -194,9 +194,9 @@ impl KeyFile {
             loop {
                 let key = made_of(&line.secret, KEY);
                 if line.day == seals {
-                    sealing.push(key)
+                    sealing.push(key);
                 } else {
-                    opening.push(key)
+                    opening.push(key);
                 }
                 if line.day >= seals.max(*opens.end()) {
                     break;

@@ -28,6 +28,19 @@ pub const WITH_HTTP2: &str = "nginx-with-http2";
 /// nginx that speaks TLS, with the certificate `backend.pem` of the bed.
 pub const WITH_TLS: &str = "nginx-with-tls";
 
+/// How an nginx of this kind listens.
+fn how(kind: &str, bed: &Bed) -> String {
+    let certificate = |end| bed.path(&format!("backend.{end}")).display().to_string();
+    match kind {
+        WITH_HTTP2 => " http2".to_owned(),
+        WITH_TLS => {
+            let (pem, key) = (certificate("pem"), certificate("key"));
+            format!(" ssl; ssl_certificate {pem}; ssl_certificate_key {key}")
+        }
+        _ => String::new(),
+    }
+}
+
 /// A daemon of this kind that serves `root` at a port.
 pub fn serve(kind: &str, bed: &Bed, root: &Path, port: u16) -> Running {
     let dir = bed.path(&format!("{kind}-{port}"));
@@ -37,10 +50,8 @@ pub fn serve(kind: &str, bed: &Bed, root: &Path, port: u16) -> Running {
     let mut text = String::new();
     let program = kind.trim_end_matches(HASTY);
     let hasty = program != kind;
-    let mut command = Command::new(match kind {
-        WITH_HTTP2 | WITH_TLS => "nginx",
-        _ => program,
-    });
+    let is_nginx = matches!(kind, WITH_HTTP2 | WITH_TLS);
+    let mut command = Command::new(if is_nginx { "nginx" } else { program });
     if kind == WITH_WORKERS {
         // Its workers end with it.
         command = Command::new("unshare");
@@ -50,15 +61,7 @@ pub fn serve(kind: &str, bed: &Bed, root: &Path, port: u16) -> Running {
     match program {
         "nginx" | WITH_WORKERS | WITH_HTTP2 | WITH_TLS => {
             let workers = if kind == WITH_WORKERS { "on" } else { "off" };
-            let certificate = |end| bed.path(&format!("backend.{end}")).display().to_string();
-            let how = match kind {
-                WITH_HTTP2 => " http2".to_owned(),
-                WITH_TLS => {
-                    let (pem, key) = (certificate("pem"), certificate("key"));
-                    format!(" ssl; ssl_certificate {pem}; ssl_certificate_key {key}")
-                }
-                _ => String::new(),
-            };
+            let how = how(kind, bed);
             write!(
                 text,
                 "user root; daemon off; worker_processes 1; worker_shutdown_timeout 1s;\n\

@@ -295,7 +295,7 @@ impl Server {
         match random.u8(..10) {
             0 => writer.flush(&mut desk),
             1 if at as u64 >= told.body_at && !self.closed => {
-                assert!(writer.stand(&mut desk, standing()))
+                assert!(writer.stand(&mut desk, standing()));
             }
             2 => writer.want_update(),
             _ => {
