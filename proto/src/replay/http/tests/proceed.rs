@@ -475,3 +475,22 @@ fn an_observer_goes_on_inside_a_response() {
     assert!(Observer::inside(up, part.head - 1, exchange, None).is_none());
     assert!(Observer::inside(up, part.whole.len() as u64 + 1, exchange, None).is_none());
 }
+
+/// In TLS the first record is compared when the stream is made again.
+#[test]
+fn what_is_compared_later_counts_as_compared() {
+    let replica = Replica::new(BODY);
+    let part = part(&replica, REQUEST);
+    let other = Replica { etag: Some("\"b\""), ..replica };
+    let answer = other.answer(REQUEST.as_bytes());
+    for (later, goes_on) in [(0, false), (63, false), (64, true), (16_000, true)] {
+        let Plan::Ask(mut ask) = part.plan(part.head).unwrap() else { panic!("there is more") };
+        ask.compared_later(later);
+        assert_eq!(ask.judge(&answer).is_ok(), goes_on, "{later}");
+    }
+    let conditional = REQUEST.replace("\r\n\r\n", "\r\nRange: bytes=5-\r\nIf-Range: \"a\"\r\n\r\n");
+    let bound = self::part(&Replica::new(BODY), &conditional);
+    let Plan::Ask(mut ask) = bound.plan(bound.head).unwrap() else { panic!("there is more") };
+    ask.compared_later(16_000);
+    assert!(ask.judge(&other.answer(&ask.request)).is_err(), "the app has named a version");
+}
