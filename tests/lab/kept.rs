@@ -107,7 +107,7 @@ impl Ground {
         let payload = Payload::make(150, 1)?;
         payload.link(&web.root.join("big"))?;
         let key = daemon::cluster_key(scene, "cluster.key")?;
-        let offer = |name: &str, kind, to: &str| Offer { name: name.into(), kind, to: to.into() };
+        let offer = |name: &str, kind, to: &str| Offer::new(name, kind, to);
         let offers = [
             offer(ECHO, "tcp", "127.0.0.1:7"),
             offer(SSH, "tcp", "127.0.0.1:22"),

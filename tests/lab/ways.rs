@@ -43,9 +43,9 @@ impl Ground {
         let nginx = Nginx::start(scene, "nginx", &host.namespace)?;
         payload.link(&nginx.root.join("big"))?;
         let key = daemon::cluster_key(scene, "cluster.key")?;
-        let offer = |name: &str, kind| Offer { name: name.into(), kind, to: nginx.local() };
+        let offer = |name: &str, kind| Offer::new(name, kind, nginx.local());
         let [web, raw] = [offer("www.m@lab.example", "http"), offer("raw.m@lab.example", "tcp")];
-        let table = |Offer { name, kind, to }: Offer| {
+        let table = |Offer { name, kind, to, .. }: Offer| {
             format!("[[service]]\nname = {name:?}\nkind = {kind:?}\nto = {to:?}\n")
         };
         let tables = format!("{}{}", table(web), table(raw));
