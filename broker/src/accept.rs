@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 use serde_json::json;
-use stp_drive::{Near, SessionStatus, Start};
+use stp_drive::{Near, SessionStatus, Stake, Start};
 use stp_proto::course::Deadlines;
 use stp_proto::handle::Handle;
 use stp_proto::local::wire::Resolved;
@@ -221,8 +221,12 @@ impl Door {
             Some(_) => None,
         };
         let full = self.0.session_count() >= tables.config.limits.sessions_max;
-        let full = full
-            .then_some((Errno::ECONNREFUSED, "there are as many sessions as limits.sessions_max"));
+        let full = if full {
+            Some((Errno::ECONNREFUSED, "there are as many sessions as limits.sessions_max"))
+        } else {
+            let spent = self.0.purse.admit(&[]).is_err();
+            spent.then_some((Errno::ENOBUFS, "sessions hold as much as limits.memory"))
+        };
         match (refused.or(full), route) {
             (None, Some(route)) => {
                 let (number, service) = tables.services[route.service].clone();
@@ -394,19 +398,20 @@ impl Door {
         let Begun { entry, session, commands, ordered, home } = begun;
         let broker = Arc::clone(&self.0);
         tokio::spawn(async move {
-            let status = Arc::clone(&entry.status);
+            let noted = (Arc::clone(&entry.status), Stake::new(&broker.purse, Vec::new()));
             let mut listed = Listed { broker, entry, reason: None };
             let (broker, entry) = (Arc::clone(&listed.broker), Arc::clone(&listed.entry));
             let reason = if let Some(target) = direct(&broker, &entry) {
-                let within = Within::new(target, limits(&broker.tables().config.limits));
+                let limits = limits(&broker.tables().config.limits);
+                let within = Within::new(target, limits, Arc::clone(&broker.purse));
                 let far = DirectFar::new(broker, entry, within);
-                stp_drive::run(session, near, far, commands, Start::Dial, status).await
+                stp_drive::run(session, near, far, commands, Start::Dial, noted).await
             } else {
                 let mut far = far(broker, entry, ordered);
                 if let Some(home) = home {
                     far.restored(crate::clock::now(), home);
                 }
-                stp_drive::run(session, near, far, commands, Start::Dial, status).await
+                stp_drive::run(session, near, far, commands, Start::Dial, noted).await
             };
             listed.reason = Some(reason);
         });

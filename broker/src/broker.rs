@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
+use stp_drive::Purse;
 use stp_net::link::{LinkOptions, Tls};
 use stp_net::status::Feed;
 use stp_proto::course::{Pace, Relay};
@@ -76,6 +77,8 @@ pub struct Broker {
     pub directory: Arc<Directory>,
     /// What happens to the sessions, as it happens.
     pub feed: Feed,
+    /// What the sessions hold together.
+    pub purse: Arc<Purse>,
     /// Ways through relays.
     pub relays: Relays,
     /// Tells of changes of the standing of any server.
@@ -132,6 +135,7 @@ impl Broker {
         let tls = Arc::clone(tls);
         let mut maker = Maker { tls, options, pace, news: Arc::clone(&news), servers: Vec::new() };
         let of_directory = maker.clone();
+        let purse = Purse::new(config.limits.memory, config.limits.sessions_max);
         let names = VirtualAddresses::new(config.virtual_ipv4, config.virtual_ipv6);
         Ok(Arc::new(Broker {
             directory: Directory::new(config.directory.clone(), of_directory),
@@ -141,6 +145,7 @@ impl Broker {
             stop: Notify::new(),
             ending: AtomicBool::new(false),
             feed: Feed::default(),
+            purse,
             relays: Relays::default(),
             news,
             overloaded: Mutex::default(),

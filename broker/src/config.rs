@@ -16,8 +16,10 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 use stp_net::config::{ByteSize, ConfigError, Loaded, Span};
 use stp_net::key::PublicKey;
+use stp_net::machine;
 use stp_net::place::Places;
 use stp_net::status::StatusAddr;
+use stp_proto::budget::{self, Seats};
 use stp_proto::local::routes::{VIRTUAL_V4, VIRTUAL_V6};
 use stp_proto::name::Name;
 
@@ -132,6 +134,8 @@ pub struct Limits {
     pub refused: Duration,
     /// The same, when it is silent while other servers answer.
     pub gone: Duration,
+    /// Bytes that all sessions together hold, and have promised to take.
+    pub memory: u64,
     /// Sessions at once.
     pub sessions_max: usize,
     /// Secured links kept ready per server that was used lately.
@@ -319,6 +323,7 @@ struct FileLimits {
     connect: Option<Span>,
     refused: Option<Span>,
     gone: Option<Span>,
+    memory: Option<ByteSize>,
     sessions_max: Option<usize>,
     warm_links: Option<usize>,
 }
@@ -352,6 +357,7 @@ impl Limits {
             connect: span(file.connect, default.connect),
             refused: span(file.refused, default.refused),
             gone: span(file.gone, default.gone),
+            memory: file.memory.map_or(default.memory, |size| size.0),
             sessions_max: file.sessions_max.unwrap_or(default.sessions_max),
             warm_links: file.warm_links.unwrap_or(default.warm_links),
         }
@@ -359,6 +365,23 @@ impl Limits {
 }
 
 impl Limits {
+    /// As many sessions as memory and descriptors are enough for.
+    fn fit(&mut self, given: Option<usize>) -> Result<(), (&'static str, String)> {
+        let most = budget::most_sessions(self.memory);
+        let wanted = (given.unwrap_or(self.sessions_max.min(most)), given.is_some());
+        // The app, its link, and the one that takes its place.
+        let sessions = Seats { key: "sessions_max", wanted, each: 3, share: 1 };
+        let fitted = budget::fit(machine::descriptors(), [sessions]);
+        [self.sessions_max] = fitted.map_err(|error| (error.key, error.to_string()))?;
+        if self.sessions_max > most {
+            let needed = budget::memory_for(self.sessions_max).div_ceil(1 << 20);
+            let has = self.memory >> 20;
+            let what = format!("they need {needed} MiB in limits.memory, and there are {has}");
+            return Err(("sessions_max", what));
+        }
+        Ok(())
+    }
+
     fn check(&self) -> Result<(), (&'static str, String)> {
         let buffers = [("send_buffer", self.send_buffer), ("receive_buffer", self.receive_buffer)];
         for (key, bytes) in buffers {
@@ -403,6 +426,7 @@ impl Default for Limits {
             connect: Duration::from_secs(30),
             refused: Duration::from_secs(20),
             gone: Duration::from_secs(300),
+            memory: machine::memory(),
             sessions_max: 10_000,
             warm_links: 4,
         }
@@ -442,7 +466,9 @@ fn check(loaded: Loaded<File>) -> Result<Config, ConfigError> {
         .map_err(|e| loaded.error("virtual_ipv4", e))?;
     VirtualAddresses::new(ipv4_default, virtual_ipv6)
         .map_err(|e| loaded.error("virtual_ipv6", e))?;
-    let limits = Limits::from_file(&file.limits);
+    let mut limits = Limits::from_file(&file.limits);
+    let fitted = limits.fit(file.limits.sessions_max);
+    fitted.map_err(|(key, what)| loaded.error(&format!("limits.{key}"), what))?;
     limits.check().map_err(|(key, what)| loaded.error(&format!("limits.{key}"), what))?;
     let services = services(&loaded)?;
     Ok(Config {

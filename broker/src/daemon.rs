@@ -12,6 +12,7 @@ use stp_keeper::lease::{KEEPER_FLAG, KEPT};
 use stp_net::config::user_folder;
 use stp_net::key::Identity;
 use stp_net::link::Tls;
+use stp_net::machine;
 use stp_net::status::{StatusAddr, StatusServer, Token};
 use stp_proto::local::path::ROUTES_FILE;
 use stp_proto::local::routes::Builder;
@@ -137,7 +138,7 @@ fn go(args: &Args) -> anyhow::Result<()> {
     if args.background {
         let _is_leader_already = nix::unistd::setsid();
     }
-    raise_file_limit();
+    machine::raise_descriptors()?;
     let dir = socket_dir(args)?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(workers()).enable_all().build()?;
@@ -199,6 +200,7 @@ async fn serve(
         Err(error) => tracing::warn!(%error, "programs' time-outs run on without a link"),
     }
     app::publish_routes(dir, &map).with_context(|| dir.join(ROUTES_FILE).display().to_string())?;
+    tokio::spawn(machine::tidy());
     tokio::spawn(network::watch(Arc::clone(&broker)));
     tokio::spawn(reload_at(signal(SignalKind::hangup())?, Arc::clone(&broker)));
     tokio::spawn(upgrade_at(signal(SignalKind::user_defined2())?, program));
@@ -362,14 +364,6 @@ async fn idle(broker: &Broker, seconds: Option<u64>) {
         tokio::time::sleep(Duration::from_secs(1)).await;
         idle_for = if broker.session_count() == 0 { idle_for + 1 } else { 0 };
     }
-}
-
-/// A session needs two descriptors and more.
-fn raise_file_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    let _as_it_was = setrlimit(Resource::Nofile, limit);
 }
 
 fn identity(file: Option<&Path>) -> anyhow::Result<Identity> {

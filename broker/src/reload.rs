@@ -85,12 +85,15 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<&'static str> {
     keep("gateway", old.directory.gateway != new.directory.gateway);
     keep("directory", old.directory.domains != new.directory.domains);
     keep("limits.warm_links", old.limits.warm_links != new.limits.warm_links);
+    let room = |config: &Config| (config.limits.memory, config.limits.sessions_max);
+    keep("limits.memory, limits.sessions_max", room(old) != room(new));
     new.status.clone_from(&old.status);
     new.key_file.clone_from(&old.key_file);
     new.keeper = old.keeper;
     (new.virtual_ipv4, new.virtual_ipv6) = (old.virtual_ipv4, old.virtual_ipv6);
     new.congestion.clone_from(&old.congestion);
     new.directory.clone_from(&old.directory);
+    (new.limits.memory, new.limits.sessions_max) = room(old);
     new.limits.warm_links = old.limits.warm_links;
     changed
 }

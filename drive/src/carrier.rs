@@ -35,6 +35,11 @@ pub trait Carrier {
     /// Bytes that are queued and not handed on.
     fn unsent(&self) -> usize;
 
+    /// Memory that its buffers hold.
+    fn memory(&self) -> usize {
+        self.unsent()
+    }
+
     /// Whether more data should be queued now.
     fn has_room(&self) -> bool;
 
@@ -75,6 +80,10 @@ impl Carrier for Link {
 
     fn unsent(&self) -> usize {
         Link::unsent(self)
+    }
+
+    fn memory(&self) -> usize {
+        Link::memory(self)
     }
 
     fn has_room(&self) -> bool {

@@ -21,6 +21,7 @@ use crate::far::{Act, Far};
 use crate::links::Links;
 use crate::near::{Near, Pulled};
 use crate::published::Published;
+use crate::stake::Stake;
 use crate::status::{SessionStatus, closed_reason};
 
 /// A command to a session's loop from outside.
@@ -50,6 +51,9 @@ pub enum Command<L = Link> {
     Suspend,
     /// The user resumes it.
     Resume,
+    /// Memory is short: it ends as if this server had died, if its broker can have all of it again
+    /// by its ticket.
+    GiveUp,
     /// End it with an error for the app.
     Abort {
         /// One of [`stp_proto::session::code`].
@@ -108,6 +112,7 @@ pub struct Driver<N, F: Far> {
     liveness: Liveness,
     /// The rate at which it is used to receive.
     pub(crate) rate: RecentRate,
+    pub(crate) stake: Stake,
 }
 
 /// What is ready at the beginning of a turn. Several may be at once.
@@ -185,6 +190,7 @@ impl<N: Near, F: Far> Driver<N, F> {
             retry_at: None,
             liveness: Liveness::default(),
             rate: RecentRate::default(),
+            stake: Stake::default(),
         }
     }
 
@@ -228,6 +234,7 @@ impl<N: Near, F: Far> Driver<N, F> {
             return Turn::Waits(self.wake_at(now));
         }
         self.due = self.carry_out(now);
+        self.keep_to_budget();
         if let Some(reason) = self.ended() {
             self.publish(now, true);
             return Turn::Over(reason);
@@ -564,6 +571,12 @@ impl<N: Near, F: Far> Driver<N, F> {
             Command::AskTransfer { reason, text } => self.session.request_transfer(reason, &text),
             Command::Suspend => self.session.handle_input(now, Input::Suspend),
             Command::Resume => self.session.handle_input(now, Input::Resume),
+            Command::GiveUp => {
+                if self.session.can_be_had_again() {
+                    let reason = "given up as memory is short; its broker has the ticket for it";
+                    self.closed.get_or_insert_with(|| reason.to_owned());
+                }
+            }
             Command::Abort { code } => self.session.handle_input(now, Input::Abort { code }),
         }
     }

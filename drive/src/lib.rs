@@ -13,6 +13,7 @@
 #![warn(missing_docs)]
 
 mod carrier;
+mod cost;
 mod driver;
 mod far;
 mod links;
@@ -21,6 +22,7 @@ mod near;
 mod publish;
 mod published;
 mod run;
+mod stake;
 mod status;
 
 pub use carrier::Carrier;
@@ -29,4 +31,5 @@ pub use far::{Act, DialFailed, Dialed, Far, Never, path_sample};
 pub use memory::MemoryLink;
 pub use near::{Near, Pulled};
 pub use run::run;
+pub use stake::{Holder, Purse, Stake};
 pub use status::{History, Moment, SessionStatus, Snapshot, state_name};

@@ -63,6 +63,8 @@ impl<N: Near, F: Far> Driver<N, F> {
             },
             unacknowledged: at.end - at.una,
             undelivered: self.session.undelivered() as u64,
+            cost: self.cost(),
+            again: self.session.can_be_had_again(),
             rtt_ms,
             rate_in,
             rate_out,

@@ -15,18 +15,21 @@ use tokio::time::Sleep;
 use crate::driver::{Command, Driver, Start, Turn};
 use crate::far::Far;
 use crate::near::Near;
+use crate::stake::Stake;
 use crate::status::SessionStatus;
 
-/// Runs a session to its end and returns why it ended. The near side is shut by then.
+/// Runs a session to its end and returns why it ended; what it holds is noted in its stake. The
+/// near side is shut by then.
 pub async fn run<N: Near, F: Far>(
     session: Session,
     near: N,
     far: F,
     inbox: mpsc::Receiver<Command<F::Link>>,
     start: Start<F::Link>,
-    status: Arc<SessionStatus>,
+    (status, stake): (Arc<SessionStatus>, Stake),
 ) -> String {
-    let mut driver = Driver::new(session, near, far, inbox, start, status);
+    let driver = Driver::new(session, near, far, inbox, start, status);
+    let mut driver = driver.with_stake(stake);
     let mut sleep = Box::pin(tokio::time::sleep(Duration::ZERO));
     poll_fn(|cx| {
         loop {

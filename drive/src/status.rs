@@ -71,6 +71,11 @@ pub struct Snapshot {
     pub unacknowledged: u64,
     /// Received bytes that the near side has not taken.
     pub undelivered: u64,
+    /// What it costs its daemon, bytes: what is held, and what was promised to the peer.
+    pub cost: u64,
+    /// A server's session without a link, all of which its broker can have again by its ticket.
+    #[serde(skip)]
+    pub again: bool,
     /// Smoothed round-trip time of the newest link, milliseconds.
     pub rtt_ms: Option<f64>,
     /// Delivered to the near side, bytes a second, over the last publications.
@@ -99,6 +104,8 @@ impl Default for Snapshot {
             positions: Positions::default(),
             unacknowledged: 0,
             undelivered: 0,
+            cost: 0,
+            again: false,
             rtt_ms: None,
             rate_in: 0,
             rate_out: 0,

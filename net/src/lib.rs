@@ -3,8 +3,9 @@
 //!
 //! What decides lives in `stp-proto`; this crate knows nothing of frames, sessions or positions.
 //! It moves bytes between a socket and its caller, and says in plain words who is to blame when
-//! it cannot. Unsafe code is allowed here, and kept to four calls (`link/tcp_info.rs`,
-//! `link/socket.rs`, `paths.rs`, `urgent.rs`) and to memory that outlives a process (`kept.rs`).
+//! it cannot. Unsafe code is allowed here, and kept to few calls (`link/tcp_info.rs`,
+//! `link/socket.rs`, `paths.rs`, `urgent.rs`, `machine.rs`) and to memory that outlives a process
+//! (`kept.rs`).
 
 #![warn(missing_docs)]
 
@@ -18,6 +19,7 @@ pub mod key;
 pub mod limit;
 pub mod link;
 pub mod log;
+pub mod machine;
 pub mod paths;
 pub mod place;
 pub mod seal;

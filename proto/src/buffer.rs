@@ -49,23 +49,38 @@ struct Pieces {
     spares: Vec<Box<[u8]>>,
     size: usize,
     len: usize,
+    /// All of it, used or spare, in bytes.
+    memory: usize,
 }
 
 impl Pieces {
     fn new(size: usize) -> Pieces {
         assert!(size > 0, "a piece holds bytes");
-        Pieces { pieces: VecDeque::new(), spares: Vec::new(), size, len: 0 }
+        Pieces { pieces: VecDeque::new(), spares: Vec::new(), size, len: 0, memory: 0 }
+    }
+
+    fn allocate(&mut self, size: usize) -> Box<[u8]> {
+        self.memory += size;
+        vec![0; size].into_boxed_slice()
     }
 
     fn fresh(&mut self) -> Piece {
-        let memory = self.spares.pop().unwrap_or_else(|| vec![0; self.size].into_boxed_slice());
+        let memory = self.spares.pop().unwrap_or_else(|| self.allocate(self.size));
         Piece { memory, from: 0, to: 0 }
     }
 
     fn give_back(&mut self, memory: Box<[u8]>) {
         if memory.len() == self.size && self.spares.len() < SPARES_MAX {
             self.spares.push(memory);
+        } else {
+            self.memory -= memory.len();
         }
+    }
+
+    /// Gives spare memory back.
+    fn trim(&mut self) {
+        self.memory -= self.spares.len() * self.size;
+        self.spares = Vec::new();
     }
 
     /// Frees `count` bytes at the front.
@@ -94,7 +109,7 @@ impl Pieces {
             if self.pieces.back().is_none_or(|back| back.space() == 0) {
                 let small = self.pieces.is_empty() && bytes.len() <= SMALL.min(self.size / 4);
                 let piece = match small {
-                    true => Piece { memory: vec![0; 2 * bytes.len()].into(), from: 0, to: 0 },
+                    true => Piece { memory: self.allocate(2 * bytes.len()), from: 0, to: 0 },
                     false => self.fresh(),
                 };
                 self.pieces.push_back(piece);
@@ -252,6 +267,7 @@ impl SendBuffer {
             return;
         }
         let small: Box<[u8]> = piece.bytes().into();
+        self.pieces.memory += small.len();
         let large = core::mem::replace(&mut piece.memory, small);
         (piece.from, piece.to) = (0, count);
         self.pieces.give_back(large);
@@ -289,18 +305,13 @@ impl SendBuffer {
 
     /// Gives spare memory back.
     pub fn trim(&mut self) {
-        self.pieces.spares = Vec::new();
+        self.pieces.trim();
     }
 
     /// Memory held, used or spare.
     pub fn memory(&self) -> usize {
-        memory(&self.pieces)
+        self.pieces.memory
     }
-}
-
-fn memory(pieces: &Pieces) -> usize {
-    let used: usize = pieces.pieces.iter().map(|piece| piece.memory.len()).sum();
-    used + pieces.spares.iter().map(|memory| memory.len()).sum::<usize>()
 }
 
 impl PartialEq for SendBuffer {
@@ -446,12 +457,12 @@ impl ReceiveBuffer {
 
     /// Gives spare memory back.
     pub fn trim(&mut self) {
-        self.pieces.spares = Vec::new();
+        self.pieces.trim();
     }
 
     /// Memory held, used or spare.
     pub fn memory(&self) -> usize {
-        memory(&self.pieces)
+        self.pieces.memory
     }
 }
 

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod budget;
 pub mod buffer;
 pub mod chain;
 pub mod clocks;
@@ -29,6 +30,7 @@ pub mod seam;
 pub mod select;
 pub mod session;
 pub mod state;
+mod steps;
 pub mod ticket;
 pub mod time;
 pub mod wire;

@@ -131,6 +131,8 @@ mod chosen {
         AckBeforeTicket: "what the app sent is acknowledged before a ticket covers it",
         GuardSkipped: "a request that may have been executed before is sent again",
         NoTicketForHead: "no ticket goes before a response head",
+        GivesUpUnique: "a session is given up whose bytes nobody can have again",
+        AheadUnbounded: "a session reads ahead of what it can send",
         TombForgotten: "a RESUME of a session that has ended is answered as if there had been none",
         }
         groups {

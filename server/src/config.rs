@@ -6,6 +6,7 @@
 mod behind;
 pub mod doubt;
 mod kind;
+mod limits;
 mod tls;
 
 use std::borrow::Cow;
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use stp_lookup::DirectoryAddress;
-use stp_net::config::{Address, ByteRate, ByteSize, ConfigError, Loaded, Span};
+use stp_net::config::{Address, ConfigError, Loaded, Span};
 use stp_net::key::PublicKey;
 use stp_net::status::StatusAddr;
 use stp_proto::name::Name;
@@ -29,6 +30,8 @@ use crate::service::upstream::Target;
 use crate::ticket::Cluster;
 
 pub use kind::Kind;
+use limits::FileLimits;
+pub use limits::Limits;
 use tls::Files;
 pub use tls::TlsConfig;
 
@@ -119,38 +122,6 @@ impl ServiceConfig {
             _ => Cow::Borrowed(self),
         }
     }
-}
-
-/// How long a busy session's link may be silent, as seen from here.
-const SILENCE: Duration = Duration::from_secs(10);
-
-/// See [`Limits::read_ahead`].
-const READ_AHEAD: u64 = 200_000_000;
-
-/// Bounds and times.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// Sessions at once.
-    pub sessions: usize,
-    /// Links at once, those that carry no session included.
-    pub links: usize,
-    /// Links passed on to other servers at once.
-    pub relayed: usize,
-    /// Bounds of each session.
-    pub session: stp_proto::session::Limits,
-    /// How long a link may wait for its first frame.
-    pub warm: Duration,
-    /// Congestion control of the links.
-    pub congestion: Option<String>,
-    /// What may leave this server, bytes a second; none: no limit.
-    pub egress: Option<u64>,
-    /// Files of sessions elsewhere are read ahead at this rate, bytes a second; 0: they are not.
-    pub read_ahead: u64,
-    /// When a path counts as congested.
-    pub rise: stp_proto::rise::Rule,
-    /// A server that is being shut down waits for its sessions to go elsewhere, until none has gone
-    /// for this long.
-    pub drain: Duration,
 }
 
 /// The file as it is written.
@@ -248,27 +219,6 @@ impl From<Compare> for Policy {
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct FileLimits {
-    sessions_max: Option<usize>,
-    links_max: Option<usize>,
-    relayed_max: Option<usize>,
-    send_buffer: Option<ByteSize>,
-    receive_buffer: Option<ByteSize>,
-    hold: Option<Span>,
-    heartbeat: Option<Span>,
-    silence: Option<Span>,
-    ticket_life: Option<Span>,
-    warm_links: Option<Span>,
-    congestion: Option<String>,
-    egress: Option<ByteRate>,
-    read_ahead: Option<ByteRate>,
-    rise_factor: Option<f64>,
-    rise_above: Option<Span>,
-    drain: Option<Span>,
-}
-
 /// Reads and checks the file at `path`.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
     check(&stp_net::config::load::<File>(path)?)
@@ -276,7 +226,7 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
 
 fn check(loaded: &Loaded<File>) -> Result<Config, ConfigError> {
     let file = &loaded.config;
-    let limits = limits(loaded)?;
+    let limits = limits::check(loaded, &file.limits)?;
     if file.name.is_empty() || file.name.len() > 64 {
         return Err(loaded.error("name", "a name of 1 to 64 bytes is expected"));
     }
@@ -518,57 +468,6 @@ fn services(loaded: &Loaded<File>) -> Result<Vec<ServiceConfig>, ConfigError> {
     Ok(services)
 }
 
-fn limits(loaded: &Loaded<File>) -> Result<Limits, ConfigError> {
-    let file = &loaded.config.limits;
-    let mut session = stp_proto::session::Limits::default();
-    let buffer = |key: &str, size: Option<ByteSize>, default: usize| match size {
-        None => Ok(default),
-        Some(size) if (64 << 10..=1 << 30).contains(&size.0) => Ok(size.as_usize()),
-        Some(_) => Err(loaded.error(&format!("limits.{key}"), "64KiB to 1GiB are possible")),
-    };
-    session.send_buffer_max = buffer("send_buffer", file.send_buffer, session.send_buffer_max)?;
-    session.receive_buffer_max =
-        buffer("receive_buffer", file.receive_buffer, session.receive_buffer_max)?;
-    session.checkpoint_every = session.send_buffer_max / 2;
-    session.hold = file.hold.map_or(session.hold, |span| span.0);
-    session.tombstone = session.hold;
-    session.heartbeat_idle = file.heartbeat.map_or(session.heartbeat_idle, |span| span.0);
-    // Its broker sees to new links; a link that is slow is not to be lost for the server's sake.
-    session.silence_max = file.silence.map_or(SILENCE, |span| span.0);
-    for (key, span) in [
-        ("hold", session.hold),
-        ("heartbeat", session.heartbeat_idle),
-        ("silence", session.silence_max),
-    ] {
-        if span < Duration::from_secs(1) {
-            return Err(loaded.error(&format!("limits.{key}"), "at least 1s is needed"));
-        }
-    }
-    Ok(Limits {
-        sessions: file.sessions_max.unwrap_or(10_000),
-        links: file.links_max.unwrap_or(40_000),
-        relayed: file.relayed_max.unwrap_or(1_000),
-        session,
-        warm: file.warm_links.map_or(Duration::from_secs(15 * 60), |span| span.0),
-        congestion: stp_net::link::congestion(file.congestion.clone()),
-        egress: file.egress.map(|rate| rate.0),
-        read_ahead: file.read_ahead.map_or(READ_AHEAD, |rate| rate.0),
-        rise: rise(loaded)?,
-        drain: file.drain.map_or(Duration::from_secs(30), |span| span.0),
-    })
-}
-
-fn rise(loaded: &Loaded<File>) -> Result<stp_proto::rise::Rule, ConfigError> {
-    let file = &loaded.config.limits;
-    let mut rule = stp_proto::rise::Rule::default();
-    rule.factor = file.rise_factor.unwrap_or(rule.factor);
-    rule.above = file.rise_above.map_or(rule.above, |span| span.0);
-    if !(1.0..=1e6).contains(&rule.factor) {
-        return Err(loaded.error("limits.rise_factor", "a number from 1 to 1000000 is expected"));
-    }
-    Ok(rule)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -611,6 +510,21 @@ mod tests {
         assert!(error.starts_with("server.toml:8: service[1].name: "), "{error}");
         let error = wrong(&format!("{HEAD}{SERVICE}[limits]\nhold = \"10ms\"\n"));
         assert!(error.starts_with("server.toml:8: limits.hold: "), "{error}");
+    }
+
+    #[test]
+    fn what_does_not_fit_into_memory_or_descriptors_is_refused() {
+        let limits = |text: &str| read(&format!("{HEAD}{SERVICE}[limits]\n{text}\n"));
+        let limits = |text: &str| limits(text).map(|config| config.limits);
+        let small = limits("memory = \"64MiB\"").unwrap();
+        assert_eq!((small.memory, small.sessions), (64 << 20, 256));
+        let error = limits("memory = \"64MiB\"\nsessions_max = 300").unwrap_err().to_string();
+        assert!(error.starts_with("server.toml:9: limits.sessions_max: 300 sessions need 75 MiB"));
+        let error = limits("memory = \"1MiB\"").unwrap_err().to_string();
+        assert!(error.starts_with("server.toml:8: limits.memory: at least 16MiB"), "{error}");
+        let error = limits("links_max = 1000000000000").unwrap_err().to_string();
+        assert!(error.starts_with("server.toml:8: limits.links_max: "), "{error}");
+        assert!(error.contains("descriptors would be needed"), "{error}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use stp_lookup::live_key;
 use stp_net::echo::Told;
 use stp_net::key::Identity;
 use stp_net::link::{Acceptor, LinkOptions, Tls, listen};
+use stp_net::machine;
 use stp_net::status::{StatusServer, Token};
 use stp_proto::session::Limits;
 use tokio::net::UdpSocket;
@@ -20,11 +21,9 @@ use tokio::sync::oneshot;
 use crate::config::{self, Config, PLACES};
 use crate::listener::Server;
 use crate::lookup;
+use crate::relief;
 use crate::status::Status;
 use crate::trouble;
-
-/// Handshakes at once.
-const HANDSHAKES_MAX: usize = 1024;
 
 /// The far end of sessions: offers services of this machine to brokers.
 #[derive(Debug, Parser)]
@@ -96,6 +95,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         say(&identity.public_key().to_string());
         return Ok(());
     }
+    machine::raise_descriptors()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     // On a worker: whatever the main thread runs, every session would change threads for.
     let served = runtime.spawn(serve(config, identity));
@@ -117,14 +117,17 @@ async fn serve(config: Config, identity: Identity) -> anyhow::Result<()> {
     let token = Token::load_or_create(&config.key_file.with_extension("token"))?;
     tracing::info!(
         name = config.name, listen = %config.listen, key = %identity.public_key(),
-        services = config.services.len(), "ready"
+        services = config.services.len(), sessions = config.limits.sessions,
+        links = config.limits.links, memory_mib = config.limits.memory >> 20, "ready"
     );
-    let acceptor = Acceptor::new(Arc::clone(&tls), options, HANDSHAKES_MAX);
+    let acceptor = Acceptor::new(Arc::clone(&tls), options, config.limits.handshakes);
     let (server, returned) = Server::new(config, acceptor, tls.public_key());
     tokio::spawn(Arc::clone(&server.relays).measure());
     if let Some(cluster) = server.config.cluster.clone() {
         tokio::spawn(async move { cluster.follow().await });
     }
+    tokio::spawn(machine::tidy());
+    tokio::spawn(relief::relieve(Arc::clone(&server)));
     if server.config.directory.is_some() {
         tokio::spawn(lookup::announce(Arc::clone(&server), Arc::clone(&tls)));
     }

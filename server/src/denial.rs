@@ -2,6 +2,7 @@
 
 use std::io;
 
+use stp_proto::budget::Spent;
 use stp_proto::replay::{self, NoReplayKind};
 use stp_proto::ticket::TicketError;
 use stp_proto::wire::DenyReason;
@@ -17,12 +18,14 @@ pub struct Denial {
     pub why: DenyReason,
     /// Why, in words.
     pub text: String,
+    /// What is spent, if that is why: one word for the counters.
+    spent: Option<&'static str>,
 }
 
 impl Denial {
     /// A denial of this kind.
     pub fn new(why: DenyReason, text: impl Into<String>) -> Self {
-        Self { why, text: text.into() }
+        Self { why, text: text.into(), spent: None }
     }
 
     /// The service could not be reached.
@@ -40,7 +43,7 @@ impl Denial {
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self.why {
-            DenyReason::Overloaded => "overloaded",
+            DenyReason::Overloaded => self.spent.unwrap_or("overloaded"),
             DenyReason::NotHere => "not_here",
             DenyReason::Seam => "seam",
             DenyReason::Expired => "expired",
@@ -53,6 +56,13 @@ impl Denial {
             DenyReason::Internal => "internal",
             DenyReason::Verifying => "verifying",
         }
+    }
+}
+
+impl From<Spent> for Denial {
+    fn from(spent: Spent) -> Self {
+        let denial = Self::new(DenyReason::Overloaded, spent.to_string());
+        Self { spent: Some(spent.word()), ..denial }
     }
 }
 

@@ -22,6 +22,7 @@ pub mod prepare;
 pub mod registry;
 pub mod relay;
 pub mod relays;
+mod relief;
 pub mod service;
 pub mod standing;
 pub mod status;

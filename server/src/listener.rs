@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use stp_drive::{Command, FIRST_LINK, SessionStatus, Start};
+use stp_drive::{Command, FIRST_LINK, Holder, Purse, SessionStatus, Stake, Start};
 use stp_net::admission::Shares;
 use stp_net::clock;
 use stp_net::key::PublicKey;
@@ -84,6 +84,8 @@ pub struct Server {
     /// It is being shut down: nothing new is taken.
     pub(crate) draining: AtomicBool,
     drain_wanted: Notify,
+    /// What its sessions hold together.
+    pub purse: Arc<Purse>,
     /// Links that wait for their first frame.
     waiting: Arc<Shares>,
     links: mpsc::UnboundedSender<GivenBack>,
@@ -114,6 +116,7 @@ impl Server {
             draining: AtomicBool::new(false),
             drain_wanted: Notify::new(),
             directory: Arc::default(),
+            purse: Purse::new(config.limits.memory, config.limits.sessions),
             waiting: Shares::new(config.limits.links),
             links,
             config,
@@ -394,13 +397,13 @@ impl Server {
         Ok(Some(grant.granted()))
     }
 
-    /// The service that a session asks for, if there is room for another one.
+    /// The service that a session asks for, and its part of the budget, if there is room.
     fn has_room(
         &self,
         connect: &Connect<'_>,
-        client: &PublicKey,
-    ) -> Result<&ServiceConfig, Denial> {
-        self.welcome(client, connect)?;
+        link: &Link,
+    ) -> Result<(&ServiceConfig, Stake), Denial> {
+        self.welcome(&link.peer_key(), connect)?;
         let service = self.config.services.iter().find(|known| known.name == connect.service);
         let service = service.ok_or_else(|| {
             Denial::new(DenyReason::NotHere, format!("no service {:?} here", connect.service))
@@ -412,7 +415,12 @@ impl Server {
             return Err(Denial::new(DenyReason::Overloaded, text));
         }
         self.has_egress(connect.rate.unwrap_or(0))?;
-        Ok(service)
+        let (purse, holders) = (&self.purse, holders(link));
+        let stake = match member {
+            true => Stake::new(purse, holders),
+            false => Stake::admitted(purse, holders)?,
+        };
+        Ok((service, stake))
     }
 
     async fn open_session(
@@ -422,7 +430,7 @@ impl Server {
         key: Key,
         free: bool,
     ) -> Result<(Ready, Running), Denial> {
-        let service = self.has_room(connect, &key.0)?;
+        let (service, stake) = self.has_room(connect, link)?;
         let since = Instant::now();
         let reserved = if free { self.registry.reserve(key) } else { None };
         let transferred = matches!(connect.mode, ConnectMode::Transfer(_));
@@ -483,9 +491,15 @@ impl Server {
         self.acceptor.welcome(link.peer_addr().ip());
         tracing::debug!(peer = %link.peer_addr(), "accepted");
         let service = service.name.clone();
+        let status = (status, stake);
         let ready = Ready { session, near, own, commands, status, service, since, fixed, passes };
         Ok((ready, running))
     }
+}
+
+/// Whose memory a session on this link takes.
+fn holders(link: &Link) -> Vec<Holder> {
+    vec![Holder::Key(link.peer_key()), Holder::Network(network(link.peer_addr().ip()))]
 }
 
 /// A session that can be run.
@@ -494,7 +508,7 @@ struct Ready {
     near: crate::service::Service,
     own: stp_proto::handle::Handle,
     commands: mpsc::Receiver<Command>,
-    status: Arc<SessionStatus>,
+    status: (Arc<SessionStatus>, Stake),
     service: String,
     since: Instant,
     fixed: Arc<AtomicBool>,
@@ -519,7 +533,7 @@ impl Life {
             own: ready.own,
             tombstone: limits.session.tombstone,
             links: self.server.links.clone(),
-            status: Arc::clone(&ready.status),
+            status: Arc::clone(&ready.status.0),
             since: ready.since,
             passes: ready.passes,
             fixed: ready.fixed,

@@ -104,6 +104,8 @@ pub struct Counters {
     pub transferred: AtomicU64,
     /// RESUMEs handed to a session.
     pub resumed: AtomicU64,
+    /// Sessions that were given up when memory was short.
+    pub given_up: AtomicU64,
     /// Sessions that ended cleanly, and otherwise.
     pub ended: AtomicU64,
     refused: Mutex<BTreeMap<String, u64>>,

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 use stp_drive::{Command, state_name};
 use stp_net::status::{ActError, Acting, Feed, Metrics, Source, page};
+use stp_proto::budget::Budget;
 use stp_proto::session::code;
 use stp_tls::certificate::Certificates;
 
@@ -29,7 +30,7 @@ impl Status {
         refused.into_iter().collect()
     }
 
-    fn counters(&self) -> [(&'static str, &'static str, u64); 5] {
+    fn counters(&self) -> [(&'static str, &'static str, u64); 6] {
         let counters = &self.0.registry.counters;
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         [
@@ -37,6 +38,11 @@ impl Status {
             ("sessions_opened", "Sessions opened.", read(&counters.opened)),
             ("sessions_transferred", "Sessions taken over.", read(&counters.transferred)),
             ("sessions_resumed", "Resumes handed to a session.", read(&counters.resumed)),
+            (
+                "sessions_given_up",
+                "Sessions without a link given up for lack of memory.",
+                read(&counters.given_up),
+            ),
             ("sessions_ended", "Sessions ended.", read(&counters.ended)),
         ]
     }
@@ -91,6 +97,7 @@ impl Source for Status {
                 "ago_s": ended.at.elapsed().as_secs(),
             })
         });
+        let ((held, most), level) = server.purse.look(|budget| (budget.held(), budget.level()));
         let counters = self.counters().map(|(name, _, value)| (name.to_owned(), json!(value)));
         let refused = self.refused().into_iter().map(|(reason, count)| (reason, json!(count)));
         json!({
@@ -104,6 +111,9 @@ impl Source for Status {
                 "egress": server.egress(),
                 "egress_max": server.config.limits.egress,
                 "sessions_max": server.config.limits.sessions,
+                "memory": held,
+                "memory_max": most,
+                "memory_level": level.word(),
                 "cluster": server.config.cluster.as_ref().map(|cluster| cluster.name.clone()),
             },
             "trouble": trouble::list(server),
@@ -121,6 +131,10 @@ impl Source for Status {
         let mut metrics = Metrics::new();
         let sessions = self.0.registry.len();
         metrics.gauge("stp_server_sessions", "Sessions served now.", sessions as f64);
+        let (held, most) = self.0.purse.look(Budget::held);
+        let help = "Bytes that sessions hold and have promised to take, beyond their own 128 KiB.";
+        metrics.gauge("stp_server_memory_bytes", help, held as f64);
+        metrics.gauge("stp_server_memory_max_bytes", "The most that they may.", most as f64);
         let expires = self.0.config.services.iter().filter_map(|of| tls(of)?.expires()).min();
         if let Some(expires) = expires {
             let help = "When the first certificate of a service expires, seconds since 1970.";

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stp_drive::{
-    Act, Carrier, Command, DialFailed, Dialed, FIRST_LINK, MemoryLink, Near, Never, SessionStatus,
-    Start,
+    Act, Carrier, Command, DialFailed, Dialed, FIRST_LINK, MemoryLink, Near, Never, Purse,
+    SessionStatus, Stake, Start,
 };
 use stp_net::clock;
 use stp_proto::replay::Policy;
@@ -42,6 +42,8 @@ pub enum Target {
 pub struct Within {
     target: Target,
     limits: Limits,
+    /// What it holds comes out of this.
+    purse: Arc<Purse>,
     /// Its loop, once there is one.
     commands: Option<mpsc::Sender<Command<MemoryLink>>>,
 }
@@ -52,8 +54,8 @@ const REST_MAX: Duration = Duration::from_secs(300);
 impl Within {
     /// A session to this destination. Nothing is opened yet.
     #[must_use]
-    pub fn new(target: Target, limits: Limits) -> Within {
-        Within { target, limits, commands: None }
+    pub fn new(target: Target, limits: Limits, purse: Arc<Purse>) -> Within {
+        Within { target, limits, purse, commands: None }
     }
 
     /// A link to the session. Whoever gets the first one opens it, the others resume it.
@@ -66,7 +68,8 @@ impl Within {
                 let (sender, commands) = mpsc::channel(4);
                 let watch = sender.downgrade();
                 self.commands = Some(sender);
-                let served = serve(theirs, commands, self.target.clone(), self.limits.clone());
+                let room = (self.limits.clone(), Stake::new(&self.purse, Vec::new()));
+                let served = serve(theirs, commands, self.target.clone(), room);
                 tokio::spawn(async move {
                     tokio::select! {
                         () = served => {}
@@ -103,7 +106,7 @@ async fn serve(
     mut link: MemoryLink,
     commands: mpsc::Receiver<Command<MemoryLink>>,
     target: Target,
-    limits: Limits,
+    room: (Limits, Stake),
 ) {
     let Some(record) = first_record(&mut link).await else { return };
     let Ok(First::Connect(connect)) = first_frame(&record) else {
@@ -111,12 +114,12 @@ async fn serve(
         return;
     };
     let denial = match target {
-        Target::Http(direct) => match open(direct, limits.hold).await {
-            Ok(opened) => return run(opened, link, &connect, commands, limits).await,
+        Target::Http(direct) => match open(direct, room.0.hold).await {
+            Ok(opened) => return run(opened, link, &connect, commands, room).await,
             Err(denial) => denial,
         },
         Target::Ftp(ftp) => match ftp.open(&connect).await {
-            Ok(opened) => return run(opened, link, &connect, commands, limits).await,
+            Ok(opened) => return run(opened, link, &connect, commands, room).await,
             Err(denial) => denial,
         },
     };
@@ -129,11 +132,12 @@ async fn run<N: Near>(
     link: MemoryLink,
     connect: &Connect<'_>,
     commands: mpsc::Receiver<Command<MemoryLink>>,
-    limits: Limits,
+    (limits, stake): (Limits, Stake),
 ) {
     let session = Session::accept(now(), limits, FIRST_LINK, random_handle(), connect, at, NAME);
     let start = Start::Link(Box::new(link));
-    stp_drive::run(session, near, Far, commands, start, Arc::<SessionStatus>::default()).await;
+    let noted = (Arc::<SessionStatus>::default(), stake);
+    stp_drive::run(session, near, Far, commands, start, noted).await;
 }
 
 async fn open(direct: Direct, patience: Duration) -> Result<Opened<Direct, Mint>, Denial> {

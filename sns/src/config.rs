@@ -8,7 +8,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use stp_net::config::{Address, ConfigError, Loaded, Span};
 use stp_net::key::PublicKey;
+use stp_net::machine;
 use stp_net::status::StatusAddr;
+use stp_proto::budget::{self, Seats};
 use stp_proto::lookup::{EndpointName, Networks, user_is_good};
 
 use stp_net::limit::Rate;
@@ -16,6 +18,10 @@ use stp_net::limit::Rate;
 /// The places where the file is looked for if neither `--config` nor `$SESSION_SNS_CONFIG` names
 /// it.
 pub const PLACES: [&str; 1] = ["/etc/session/sns.toml"];
+
+/// Links and handshakes at once, if there are descriptors enough.
+const LINKS: usize = 10_000;
+const HANDSHAKES_MAX: usize = 256;
 
 /// The whole configuration, checked.
 #[derive(Debug)]
@@ -116,6 +122,8 @@ pub struct Tickets {
 pub struct Limits {
     /// Links at once.
     pub links: usize,
+    /// Handshakes at once.
+    pub handshakes: usize,
     /// Links at once from one network.
     pub links_per_network: usize,
     /// Requests of one network.
@@ -447,8 +455,14 @@ fn limits(loaded: &Loaded<File>) -> Result<Limits, ConfigError> {
     let span = |key: &str, given, default_s, min_s| {
         at_least(loaded, &format!("limits.{key}"), given, default_s, min_s)
     };
+    let wanted = (file.links_max.unwrap_or(LINKS), file.links_max.is_some());
+    let links = Seats { key: "limits.links_max", wanted, each: 1, share: 3 };
+    let handshakes = Seats { key: "", wanted: (HANDSHAKES_MAX, false), each: 1, share: 1 };
+    let fitted = budget::fit(machine::descriptors(), [links, handshakes]);
+    let [links, handshakes] = fitted.map_err(|error| loaded.error(error.key, &error))?;
     Ok(Limits {
-        links: file.links_max.unwrap_or(10_000),
+        links,
+        handshakes,
         links_per_network: file.links_per_network.unwrap_or(256),
         requests: Rate { per_s, burst: per_s * 2.0 },
         attempts: Rate { per_s: per_minute / 60.0, burst },

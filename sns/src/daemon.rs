@@ -7,6 +7,7 @@ use std::sync::Arc;
 use clap::{Parser, Subcommand};
 use stp_net::key::Identity;
 use stp_net::link::{Acceptor, LinkOptions, Tls, listen};
+use stp_net::machine;
 use stp_net::status::StatusServer;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -20,9 +21,6 @@ use crate::store::embedded::Embedded;
 use crate::store::etcd::Etcd;
 use crate::tables::Tables;
 use crate::{admin, command, link};
-
-/// The most handshakes at the same time.
-const HANDSHAKES_MAX: usize = 256;
 
 /// The Session Name Server and STP gateway: names, log-in, tickets.
 #[derive(Debug, Parser)]
@@ -115,6 +113,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         say(&identity.public_key().to_string());
         return Ok(());
     }
+    machine::raise_descriptors()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(serve(config, &identity));
     runtime.shutdown_background();
@@ -165,9 +164,10 @@ async fn serve(config: Config, identity: &Identity) -> anyhow::Result<()> {
         .map_err(|error| anyhow::anyhow!("{}: {error}", config.admin.display()))?;
     let admin_path = config.admin.clone();
     let (listens, name) = (config.listen, config.name.clone());
-    let acceptor =
-        Arc::new(Acceptor::new(Tls::new(identity), LinkOptions::default(), HANDSHAKES_MAX));
+    let handshakes = config.limits.handshakes;
+    let acceptor = Arc::new(Acceptor::new(Tls::new(identity), LinkOptions::default(), handshakes));
     let sns = Sns::new(config, tables, store, cluster, identity.public_key()).await?;
+    tokio::spawn(machine::tidy());
     let (stop, stopped) = oneshot::channel::<()>();
     let shown = status.map(|status| {
         let source = Arc::new(Status { sns: Arc::clone(&sns), acceptor: Arc::clone(&acceptor) });

@@ -140,6 +140,9 @@ impl Sns {
         let Some((pages, count)) = sending.get_mut(service) else {
             return Body::refused(Refusal::BadRequest, "a list begins with its first part");
         };
+        if files.files.is_empty() && !(files.first && files.last) {
+            return Body::refused(Refusal::BadRequest, "a part of a list holds files");
+        }
         let page = *pages;
         *pages += 1;
         *count += files.files.len() as u64;
@@ -149,11 +152,26 @@ impl Sns {
             return Body::refused(Refusal::Full, text);
         }
         let digest = text(&files.inventory);
-        let mut changes = vec![Change::Put {
+        let mut changes = Vec::new();
+        // What was begun and never finished goes with the next beginning, so that no list but the
+        // one that holds and the one that comes is ever kept.
+        if files.first || files.last {
+            let (lists, holds) = self.tables.read(|held| {
+                let shelf = held.shelves.get(&(server.into(), service.into()));
+                let holds = shelf.and_then(|shelf| shelf.inventory.as_ref());
+                let holds = holds.map(|inventory| inventory.value.digest.clone());
+                (held.lists(server, service), holds.filter(|_| !files.last))
+            });
+            let old =
+                lists.into_iter().filter(|list| *list != digest && Some(list) != holds.as_ref());
+            let gone = |old| Change::DeleteBelow(format!("invp/{server}/{service}/{old}/"));
+            changes.extend(old.map(gone));
+        }
+        changes.push(Change::Put {
             key: format!("invp/{server}/{service}/{digest}/{page:08}"),
             value: json(&Page::new(&files.files)),
             lease: Lease::None,
-        }];
+        });
         if files.last {
             sending.remove(service);
             tracing::info!(server, service, files = count, "a server's list of files");
@@ -163,11 +181,6 @@ impl Sns {
                 value: json(&inventory),
                 lease: Lease::None,
             });
-            for old in self.tables.read(|held| held.lists(server, service)) {
-                if old != digest {
-                    changes.push(Change::DeleteBelow(format!("invp/{server}/{service}/{old}/")));
-                }
-            }
         }
         match self.commit(Vec::new(), changes).await {
             Ok(()) => Body::Done(Done),

@@ -2,6 +2,7 @@
 
 mod fixture;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fixture::*;
@@ -15,6 +16,8 @@ use stp_net::seal;
 use stp_proto::lookup::*;
 use stp_proto::scope::Scope;
 use stp_sns::admin::Order;
+use stp_sns::store::embedded::Embedded;
+use stp_sns::tables::Tables;
 
 const FILES: &str = "file.mirror@example.com";
 
@@ -265,6 +268,37 @@ async fn a_list_counts_when_it_is_whole_and_a_new_one_replaces_the_old() {
     send_files(&servers[0], "a", FILES, 6, &[file("/alice/new", 1, 1)]).await;
     assert_eq!(alice.locate(None, locate("/new"), 0).await.expect("now").servers.len(), 1);
     assert_eq!(alice.locate(None, locate("/big.iso"), 0).await.expect("b has it").servers.len(), 1);
+}
+
+/// A server that begins lists and never ends one does not fill the store.
+#[tokio::test]
+async fn of_lists_that_are_never_finished_one_is_kept() {
+    let mut daemon = Daemon::start();
+    daemon.add_user("alice", "/alice");
+    let servers = cluster(&daemon).await;
+    let part = |inventory, first, files: Vec<FileEntry>| {
+        Ask::Files(Files {
+            server: "a".into(),
+            service: name(FILES),
+            first,
+            last: false,
+            inventory: [inventory; 32],
+            files: files.into(),
+        })
+    };
+    for inventory in 10..50 {
+        let begun = part(inventory, true, vec![file("/alice/new", 1, 1)]);
+        servers[0].ask(begun).await.expect("allowed");
+    }
+    assert_eq!(refusal(&servers[0], part(49, false, Vec::new())).await, Refusal::BadRequest);
+    let alice = daemon.login(&tls(), "alice").await;
+    assert_eq!(alice.locate(None, locate("/big.iso"), 0).await.expect("it holds").servers.len(), 2);
+    daemon.kill();
+    let tables: Arc<Tables> = Arc::default();
+    let sink = Arc::clone(&tables);
+    let _store = Embedded::open(&daemon.folder.path().join("sns.redb"), sink).expect("nobody's");
+    let lists = tables.read(|held| held.lists("a", FILES));
+    assert_eq!(lists.len(), 2, "the one that holds, and the one begun last: {lists:?}");
 }
 
 #[tokio::test]

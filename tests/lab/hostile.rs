@@ -133,6 +133,33 @@ fn a_server_of_another_cluster_gets_no_session() {
     });
 }
 
+/// A namespace without a network stays without one, unless the user wants it otherwise.
+#[test]
+fn a_program_in_another_network_namespace_reaches_nothing_unless_it_may() {
+    play("other_namespace", |scene| {
+        for (others, name) in [("refuse", "refused"), ("serve", "served")] {
+            let broker = if others == "serve" { "other_namespaces = \"serve\"" } else { "" };
+            let world = World::lay(scene, &Layout { megabytes: 1, broker, ..Layout::default() })?;
+            let client = &world.topology.hosts[CLIENT].namespace;
+            let to = scene.path(name);
+            let curl =
+                world.app("unshare")?.called(name).args(&["--net", "curl", "-sS", "-m", "9"]);
+            let curl = curl.arg("-o").arg(&to).arg("http://mirror.lab/big");
+            let ended = curl.run(scene, Some(client), SOON)?;
+            scene.say(&format!("{others}: {} {}", ended.status, ended.err.trim()));
+            if others == "serve" {
+                ensure!(ended.status.success(), "it is not served");
+                ensure!(file::sha256(&to)? == world.payload.sha256, "wrong bytes");
+            } else {
+                ensure!(!ended.status.success() && !to.exists(), "it is served");
+                let asked = world.nginx[0].access_log()?;
+                ensure!(asked.is_empty(), "the request left the namespace: {asked}");
+            }
+        }
+        Ok(())
+    });
+}
+
 #[test]
 fn garbage_on_any_port_harms_nobody() {
     play("garbage", |scene| {

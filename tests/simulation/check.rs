@@ -108,6 +108,7 @@ impl World {
             return;
         }
         assert!(p.una <= p.nxt && p.nxt <= p.max && p.max <= p.end, "{who:?}: {p:?}");
+        assert!(p.end - p.max <= limits.ahead_max as u64, "{who:?} reads ahead: {p:?}");
         assert!(p.una <= p.heard && p.heard <= p.max, "{who:?}: {p:?}");
         assert!(p.received <= p.told, "{who:?}: {p:?}");
         if session.role().dialing == Dialing::Listener {

@@ -403,6 +403,7 @@ fn config(lease_s: u32) -> Config {
         tickets: Tickets { life: hour, bind_address: false },
         limits: Limits {
             links: 100,
+            handshakes: 100,
             links_per_network: 100,
             requests: plenty,
             attempts: plenty,

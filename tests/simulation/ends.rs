@@ -239,6 +239,7 @@ fn describe(command: &Command<SimLink>) -> String {
         Command::AskTransfer { reason, .. } => format!("ask to be left, {reason}"),
         Command::Suspend => "suspend".to_owned(),
         Command::Resume => "resume".to_owned(),
+        Command::GiveUp => "be given up".to_owned(),
         Command::Abort { code } => format!("abort, {code}"),
     }
 }

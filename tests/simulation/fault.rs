@@ -64,6 +64,11 @@ impl World {
                 let to = (offered > 0 && self.random.one_in(2)).then(|| self.random.index(offered));
                 self.move_by_user(number, to);
             }
+            Kind::Memory => {
+                for who in self.sessions_of(server) {
+                    self.tell_end(who, Command::GiveUp);
+                }
+            }
             Kind::Suspend => {}
         }
     }

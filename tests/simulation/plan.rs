@@ -50,6 +50,8 @@ pub enum Kind {
     Disk,
     /// A user moves a session.
     UserMove,
+    /// Memory gets short at a server. Drawn aside, so that older seeds mean what they meant.
+    Memory,
 }
 
 impl Kind {
@@ -260,6 +262,22 @@ impl Plan {
             think: if random.one_in(2) { random.millis(1, 600_000) } else { Duration::ZERO },
             faults,
         }
+    }
+
+    /// What came to be drawn later: from numbers of its own, so that a seed draws the rest as
+    /// before.
+    pub fn with_memory(mut self, random: &mut Random) -> Plan {
+        for limits in [&mut self.broker, &mut self.server] {
+            let first = (limits.receive_buffer_max as u64 / 64).max(1);
+            limits.window_first = random.size(first, 256 << 10);
+            limits.ahead_max = random.size(2_000, 256 << 10);
+        }
+        // A session whose ticket is over keeps its server.
+        let lasting = self.ticket_life > Duration::from_secs(3_600);
+        if lasting && random.one_in(4) {
+            self.faults.push((Kind::Memory, random.scale(1, 24)));
+        }
+        self
     }
 
     pub fn has(&self, kind: Kind) -> bool {

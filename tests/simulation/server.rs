@@ -260,7 +260,7 @@ impl World {
         self.servers[server].opening.remove(&conn);
         let waiting = match opened {
             Ok(opened) => self.accept(server, conn, &connect, opened),
-            Err(Denial { why, text }) => {
+            Err(Denial { why, text, .. }) => {
                 self.say(|_| format!("server {server} refuses: {why}, {text}"));
                 let busy = why == DenyReason::Overloaded;
                 self.counts.full += u64::from(busy);

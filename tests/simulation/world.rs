@@ -158,7 +158,8 @@ pub struct World {
 impl World {
     pub fn new(seed: u64) -> World {
         let mut random = Random::new(seed);
-        let plan = Plan::draw(&mut random);
+        let mut aside = Random::new(seed ^ 0x6d65_6d6f);
+        let plan = Plan::draw(&mut random).with_memory(&mut aside);
         World::with(plan, random)
     }
 

@@ -94,6 +94,10 @@ impl Inbox {
         !self.pending.is_empty()
     }
 
+    pub fn memory(&self) -> usize {
+        self.bytes.len()
+    }
+
     pub fn forget(&mut self) {
         self.records.clear();
     }
@@ -182,6 +186,10 @@ impl Outbox {
     pub fn composed(&mut self, mut plain: Vec<u8>) {
         plain.clear();
         self.plain = plain;
+    }
+
+    pub fn memory(&self) -> usize {
+        self.bytes.len() + self.plain.capacity()
     }
 
     /// Gives the buffers back.

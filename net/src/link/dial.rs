@@ -289,7 +289,6 @@ async fn within(
         return Err(DialError::TimedOut { addr, during: "connect", after });
     };
     let tcp = tcp?;
-    socket::keep_alive(&tcp).map_err(|source| DialError::Lost { addr, source })?;
     Ok(tcp)
 }
 

@@ -262,6 +262,12 @@ impl Link {
         self.out.unsent().len()
     }
 
+    /// Memory that its buffers hold: none while nothing comes and nothing waits.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.inbox.memory() + self.out.memory()
+    }
+
     /// There is room for more to be sent: less than [`ROOM`] bytes wait.
     #[must_use]
     pub fn has_room(&self) -> bool {
@@ -306,7 +312,6 @@ impl Link {
         if busy || self.closed || self.shut || self.failed.is_some() {
             return Err(io::Error::other("the link has not come to rest"));
         }
-        socket::keep_alive(&self.tcp)?;
         Ok(self.tcp)
     }
 

@@ -15,7 +15,8 @@ use super::proxy::Detour;
 /// More unsent bytes than this wait with us, where they can still be replaced, and not in the
 /// kernel.
 const NOTSENT_LOWAT: u32 = 256 * 1024;
-/// A plain connection that is silent for this long is asked whether it lives.
+/// A connection that is silent for this long is asked whether it lives. Links of sessions never
+/// are; those that wait for a session, or for news of a name, mostly.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// The congestion control of links, by what a configuration says of it. Nothing means BBR: it does
@@ -62,18 +63,14 @@ pub(super) fn prepare(socket: &SockRef<'_>, options: &LinkOptions) -> io::Result
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_user_timeout(Some(options.user_timeout))?;
     socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
+    let asking = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
+    socket.set_tcp_keepalive(&asking)?;
     if let Some(name) = &options.congestion
         && let Err(error) = socket.set_tcp_congestion(name.as_bytes())
     {
         say_once(name, &error);
     }
     Ok(())
-}
-
-/// Has the kernel ask a silent peer whether it lives: for connections on which nobody else does.
-pub(super) fn keep_alive(tcp: &TcpStream) -> io::Result<()> {
-    let asking = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
-    SockRef::from(tcp).set_tcp_keepalive(&asking)
 }
 
 /// Limits how many bytes a second leave; none: no limit. There is no safe wrapper at hand.

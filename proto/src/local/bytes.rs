@@ -2,6 +2,8 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
+use crate::steps;
+
 /// The encoded size of a socket address: family, port, scope, 16 bytes of address.
 pub(super) const ADDRESS_BYTES: usize = 1 + 2 + 4 + 16;
 
@@ -75,6 +77,7 @@ impl<'a> Reader<'a> {
 
     pub(super) fn bytes(&mut self, count: usize) -> Option<&'a [u8]> {
         let (front, rest) = self.rest.split_at_checked(count)?;
+        steps::note(count);
         self.rest = rest;
         Some(front)
     }

@@ -14,6 +14,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::bytes::{Reader, Writer};
 use super::{Cookie, Family};
+use crate::steps;
 
 /// The bytes between an [`Open`] and the app's own.
 pub const FILLER: u8 = 0;
@@ -255,6 +256,7 @@ type Parts<'a> = (u8, &'a [u8], usize);
 /// Takes the message at the front of `input` apart.
 /// Nothing when more bytes are needed.
 fn split(input: &[u8]) -> Result<Option<Parts<'_>>, WireError> {
+    steps::note(0);
     let known = input.len().min(MAGIC.len());
     if input[..known] != MAGIC[..known] {
         let mut begin = [0; 4];

@@ -9,6 +9,7 @@ use super::outbox::{Control, Outbox};
 use super::receive::Receiving;
 use super::send::Sending;
 use super::{Attempt, ClosedWhy, Limits, LinkId, Positions, StartAt};
+use crate::budget::Level;
 use crate::cut::{Cut, Cuts};
 use crate::handle::Handle;
 use crate::mutant::mutant;
@@ -46,6 +47,8 @@ pub struct Session {
     pub(super) links: Links,
     pub(super) send: Sending,
     pub(super) receive: Receiving,
+    /// How short of memory the daemon is.
+    pub(super) level: Level,
     pub(super) cuts: Cuts,
     /// Bytes moved since the last cut, and whether one is due for another reason.
     pub(super) uncut: u64,
@@ -129,6 +132,7 @@ impl Session {
     ) -> Session {
         let (low, _) = own.0.split_first_chunk::<8>().expect("a handle has 16 bytes");
         let seed = u64::from_be_bytes(*low);
+        let window = limits.window_first.min(limits.receive_buffer_max);
         Session {
             state: State::ReadyResume,
             role,
@@ -146,7 +150,8 @@ impl Session {
             start,
             links: Links::default(),
             send: Sending::new(start.down, start.down, limits.chunk),
-            receive: Receiving::new(start.up, limits.receive_buffer_max, limits.chunk),
+            receive: Receiving::new(start.up, window, limits.chunk),
+            level: Level::default(),
             cuts: Cuts::start(start.down, start.up),
             uncut: 0,
             cut_due: false,
@@ -237,6 +242,12 @@ impl Session {
     /// The memory held by both buffers, used or spare.
     pub fn memory(&self) -> usize {
         self.send.buffer.memory() + self.receive.buffer.memory()
+    }
+
+    /// What this session costs its daemon: the memory that it holds, and what it has promised to
+    /// take.
+    pub fn cost(&self) -> u64 {
+        self.memory() as u64 + self.receive.promised()
     }
 
     /// The attached link.

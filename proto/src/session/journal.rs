@@ -35,6 +35,8 @@ pub(super) struct Journal {
     /// Index of the next one to send on the attached link.
     next: usize,
     bytes: usize,
+    /// The last ticket that the broker needed no more did not let it go.
+    bound: bool,
 }
 
 impl Journal {
@@ -78,6 +80,7 @@ impl Journal {
         while self.next > 1 && self.tickets.get(1).is_some_and(|second| second.at <= heard) {
             if let Some(first) = self.tickets.pop_front() {
                 self.bytes -= first.ticket.len();
+                self.bound = !first.transferable;
             }
             self.next -= 1;
         }
@@ -88,6 +91,14 @@ impl Journal {
     pub fn roll_back(&mut self, position: u64) {
         let before = self.tickets.iter().take_while(|ticket| ticket.at <= position).count();
         self.next = self.next.min(before.saturating_sub(1));
+    }
+
+    /// Whether every ticket that the broker may have lets it go to another server. If it has none
+    /// yet, it has nothing else either, and may go anywhere.
+    pub fn lets_go(&self, heard: u64) -> bool {
+        let mut sent = self.tickets.iter().take(self.next);
+        let sure = sent.next().is_some_and(|first| first.at < heard);
+        (sure || !self.bound) && self.tickets.iter().all(|ticket| ticket.transferable)
     }
 
     /// Bytes of tickets held.

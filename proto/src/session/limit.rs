@@ -10,6 +10,10 @@ pub struct Limits {
     pub send_buffer_max: usize,
     /// The most bytes that are kept for a near side that does not take them.
     pub receive_buffer_max: usize,
+    /// The most bytes that are taken from the near side ahead of what was sent (R36).
+    pub ahead_max: usize,
+    /// What the peer may send at first; it grows to `receive_buffer_max` (R35).
+    pub window_first: usize,
     /// Bytes received after which an acknowledgement is sent at once.
     pub ack_every: usize,
     /// Bytes moved, either way, after which a cut is proposed.
@@ -70,6 +74,8 @@ impl Default for Limits {
         Limits {
             send_buffer_max,
             receive_buffer_max: 8 << 20,
+            ahead_max: 256 << 10,
+            window_first: 256 << 10,
             ack_every: 256 << 10,
             checkpoint_every: send_buffer_max / 2,
             tickets_max: 1 << 20,

@@ -4,9 +4,14 @@ use std::io::{self, IoSlice, IoSliceMut};
 
 use super::clock::Timer;
 use super::{Session, ShutNear, code};
+use crate::budget::Level;
 use crate::mutant::mutant;
+use crate::role::Daemon;
 use crate::state::State;
 use crate::time::Instant;
+
+/// Space for the longest head that a server follows, and for what comes with it.
+const HEAD_ROOM: usize = 128 << 10;
 
 impl Session {
     /// Writes what is buffered and then what arrived to the near side (vectored) until `write`
@@ -39,6 +44,7 @@ impl Session {
         self.receive.limbo = 0;
         let result = self.receive.buffer.deliver(arrived, urgent, write);
         self.receive.taken();
+        self.receive.grow(self.level.share_of(self.limits.receive_buffer_max));
         if result.as_ref().is_ok_and(|count| *count > 0) {
             self.keep_handing_over(now);
         }
@@ -68,7 +74,19 @@ impl Session {
         self.check_over();
     }
 
-    /// How many bytes the near side may give now; 0 is back-pressure (R30).
+    /// How short of memory the daemon is: what this session may hold follows from it (R37).
+    pub fn hold_to(&mut self, level: Level) {
+        if self.level != level {
+            self.level = level;
+            self.receive.grow(level.share_of(self.limits.receive_buffer_max));
+        }
+        if level != Level::Plenty {
+            self.send.buffer.trim();
+            self.receive.buffer.trim();
+        }
+    }
+
+    /// How many bytes the near side may give now; 0 is back-pressure (R30, R36, R37).
     pub fn send_room(&self) -> usize {
         let stopped = self.send.fin
             || self.state == State::Closed
@@ -76,7 +94,14 @@ impl Session {
         if stopped {
             return 0;
         }
-        self.limits.send_buffer_max.saturating_sub(self.send.buffer.len())
+        let most = self.limits.send_buffer_max;
+        // A head that is acknowledged as a whole must fit, or it would never be sent.
+        let least = if self.role.daemon == Daemon::Broker { most.min(HEAD_ROOM) } else { 0 };
+        let most = self.level.share_of(most).max(least);
+        let room = most.saturating_sub(self.send.buffer.len());
+        let unsent = usize::try_from(self.send.end() - self.send.nxt).unwrap_or(usize::MAX);
+        let ahead = self.level.share_of(self.limits.ahead_max).saturating_sub(unsent);
+        mutant!(AheadUnbounded, room.min(ahead), room)
     }
 
     /// Lets `read` fill spare buffer space. `Ok(0)` is passed on without being interpreted. If

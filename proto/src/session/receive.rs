@@ -20,8 +20,11 @@ pub(super) struct Receiving {
     pub told_acked: u64,
     /// The limit last told.
     pub told_limit: u64,
-    /// Most bytes kept for the near side.
+    /// Most bytes kept for the near side: at first few, and more as the near side takes them
+    /// (R35).
     pub window: u64,
+    /// The position from which on the near side has to take a whole window before it grows.
+    grows_from: u64,
     /// Acknowledgements are held back (R60), and the peer may free only what lies below `released`.
     pub hold: bool,
     /// What the peer may free while acknowledgements are held.
@@ -51,6 +54,7 @@ impl Receiving {
             told_acked: start,
             told_limit: start + window,
             window,
+            grows_from: start,
             hold: false,
             released: start,
             urgent: None,
@@ -81,6 +85,21 @@ impl Receiving {
             let from = mutant!(WindowFromReceived, self.delivered(), self.received);
             self.told_limit.max(from + self.window)
         }
+    }
+
+    /// R35: a near side that has taken a whole window may have two, up to `max`.
+    pub fn grow(&mut self, max: usize) {
+        let (delivered, max) = (self.delivered(), max as u64);
+        if self.window > max {
+            (self.window, self.grows_from) = (max, delivered);
+        } else if delivered - self.grows_from >= self.window {
+            (self.window, self.grows_from) = (max.min(2 * self.window), delivered);
+        }
+    }
+
+    /// What the peer was promised and has not sent: it may come at any time.
+    pub fn promised(&self) -> u64 {
+        if self.discard { 0 } else { self.told_limit.saturating_sub(self.received) }
     }
 
     pub fn report(&self) -> Report {

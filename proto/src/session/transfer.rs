@@ -66,6 +66,15 @@ impl Session {
         }
     }
 
+    /// Acceptor: whether the broker can have everything of this session again, by its ticket or
+    /// anew. Without a link the session can then end as if this server had died.
+    #[must_use]
+    pub fn can_be_had_again(&self) -> bool {
+        let unlinked = self.links.attached.is_none() && self.state != State::Closed;
+        let lets_go = self.receive.hold && self.journal.lets_go(self.send.heard);
+        unlinked && mutant!(GivesUpUnique, lets_go, true)
+    }
+
     /// Initiator: sets the rate that the session is used to, in bytes a second. Another server is
     /// told it (STP 10).
     pub fn want_rate(&mut self, rate: u64) {

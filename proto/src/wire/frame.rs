@@ -5,6 +5,7 @@
 
 use super::WireError;
 use crate::handle::Handle;
+use crate::steps;
 
 /// Bytes of a frame header.
 pub const HEADER: usize = 4;
@@ -44,6 +45,7 @@ pub(crate) fn take<'a>(record: &mut &'a [u8]) -> Result<Raw<'a>, WireError> {
     let Some((header, rest)) = record.split_first_chunk::<HEADER>() else {
         return Err(WireError::NoHeader(record.len()));
     };
+    steps::note(0);
     let [kind, flags, high, low] = *header;
     let length = usize::from(u16::from_be_bytes([high, low]));
     let Some((payload, rest)) = rest.split_at_checked(length) else {
@@ -124,6 +126,7 @@ pub(crate) struct Fields<'a>(pub &'a [u8]);
 
 impl<'a> Fields<'a> {
     fn take<const N: usize>(&mut self, name: &'static str) -> Result<[u8; N], WireError> {
+        steps::note(N);
         let (value, rest) = self.0.split_first_chunk().ok_or(WireError::FieldCut(name))?;
         self.0 = rest;
         Ok(*value)

@@ -21,6 +21,9 @@ use super::chains::{Chains, Digested, Known, Look};
 /// Files are read in pieces of this size.
 const PIECE: usize = 256 * 1024;
 
+/// What is served for a folder.
+const INDEX: &str = "index.html";
+
 /// A document root.
 #[derive(Debug)]
 pub struct Origin {
@@ -186,9 +189,26 @@ async fn visible(root: &Path, path: &str) -> bool {
     if path.contains('\0') || !names.all(|shown| shown) {
         return false;
     }
-    match tokio::fs::canonicalize(root.join(&*path)).await {
-        Ok(real) => real.starts_with(root),
+    inside(root, root.join(&*path)).await
+}
+
+/// It is a file inside of the root, or a folder there. A folder's index is as good as the folder.
+/// What is neither, such as a pipe, is not opened at all: that could take for ever.
+async fn inside(root: &Path, file: PathBuf) -> bool {
+    let Ok(mut real) = tokio::fs::canonicalize(file).await else {
         // It does not exist: that is for the file service to say.
-        Err(_) => true,
+        return true;
+    };
+    for _ in 0..2 {
+        let Ok(look) = tokio::fs::metadata(&real).await else { return false };
+        if !real.starts_with(root) || !(look.is_file() || look.is_dir()) {
+            return false;
+        }
+        match tokio::fs::canonicalize(real.join(INDEX)).await {
+            Ok(index) if look.is_dir() => real = index,
+            _ => return true,
+        }
     }
+    // A folder that is called so.
+    false
 }

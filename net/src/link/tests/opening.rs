@@ -163,3 +163,16 @@ async fn a_hello_altered_anywhere_is_survived() {
     let counted: u64 = acceptor.refused().iter().map(|(_, count)| count).sum();
     assert_eq!(counted, 3 * hello.len() as u64);
 }
+
+/// A broker that went elsewhere says nothing more: what it leaves behind at a gateway, and what
+/// the gateway leaves behind at it, ends.
+#[tokio::test]
+async fn both_ends_of_a_link_have_the_kernel_ask_whether_the_other_lives() {
+    let (client, server) = pair().await;
+    for end in [&client, &server] {
+        let socket = socket2::SockRef::from(&end.tcp);
+        assert!(socket.keepalive().unwrap());
+        let after = socket.tcp_keepalive_time().unwrap() + socket.tcp_keepalive_interval().unwrap();
+        assert!(after <= Duration::from_secs(90), "{after:?}");
+    }
+}

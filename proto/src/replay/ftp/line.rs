@@ -1,5 +1,7 @@
 //! Lines of a control connection, as they come in pieces, with the client's Telnet codes taken out.
 
+use crate::steps;
+
 /// Longest command, without its line end. RFC 959 gives no bound; servers take 4 KiB.
 pub const LINE_MAX: usize = 8 * 1024;
 
@@ -57,6 +59,7 @@ impl Lines {
     /// Takes bytes up to the end of a line, at most all. Says how many, and gives the line.
     pub fn take(&mut self, bytes: &[u8]) -> (usize, Option<Line>) {
         for (index, &byte) in bytes.iter().enumerate() {
+            steps::note(0);
             self.at += 1;
             if self.byte(byte) {
                 let mut text = std::mem::take(&mut self.text);

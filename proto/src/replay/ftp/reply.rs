@@ -1,5 +1,7 @@
 //! Replies of a server, as they come in pieces: one line, or several (RFC 959, 4.2).
 
+use crate::steps;
+
 /// Longest reply. Listings sent as replies (STAT of a directory) are the long ones.
 pub const REPLY_MAX: usize = 256 * 1024;
 
@@ -89,6 +91,7 @@ impl Replies {
     /// What comes is no reply.
     pub fn take(&mut self, bytes: &[u8]) -> Result<(usize, Option<Reply>), NoReply> {
         for (index, &byte) in bytes.iter().enumerate() {
+            steps::note(0);
             self.bytes.push(byte);
             if self.bytes.len() > REPLY_MAX {
                 return Err(NoReply::TooLong);
@@ -107,6 +110,7 @@ impl Replies {
     /// A line is whole. If the reply is, its code.
     fn line_ended(&mut self) -> Result<Option<u16>, NoReply> {
         let line = &self.bytes[self.line..];
+        steps::note(line.len());
         let code = code(line);
         let more = line.get(3) == Some(&b'-');
         match self.code {

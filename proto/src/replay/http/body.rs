@@ -1,5 +1,7 @@
 //! Where a body ends (RFC 9112, 6 and 7), told byte by byte.
 
+use crate::steps;
+
 /// How the length of a body is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
@@ -121,6 +123,7 @@ impl Body {
     }
 
     fn step(&mut self, bytes: &[u8]) -> usize {
+        steps::note(0);
         let many = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         match &mut self.0 {
             State::Length(left) | State::Data(left) if *left > many => {
@@ -179,6 +182,7 @@ impl Body {
         space.copy_from_slice(&bytes[..taken]);
         size.used = u8::try_from(used + taken).unwrap_or(u8::MAX);
         let line = &size.line[..used + taken];
+        steps::note(line.len());
         match httparse::parse_chunk_size(line) {
             Err(_) => self.0 = State::Broken,
             Ok(httparse::Status::Partial) if end.is_some() => self.0 = State::Broken,

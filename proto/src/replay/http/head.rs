@@ -6,12 +6,15 @@
 use super::body::Framing;
 use super::parts::{self, First, Parts};
 use super::range::{ContentRange, number};
+use crate::steps;
 
 /// A longer head is not followed: the stream is opaque from there on.
 pub const HEAD_MAX: usize = 64 * 1024;
 
 /// Room for as many fields as a head can have: one for each of its lines.
 fn fields_of(bytes: &[u8]) -> Vec<httparse::Header<'_>> {
+    // Once to count them, and once to parse them.
+    steps::note(2 * bytes.len());
     let lines = bytes.iter().take(HEAD_MAX).filter(|byte| **byte == b'\n').count();
     vec![httparse::EMPTY_HEADER; lines + 1]
 }

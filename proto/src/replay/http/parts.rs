@@ -7,6 +7,7 @@
 //! sends between its ranges is compared with what it is expected to send, and replaced.
 
 use super::range::{ContentRange, number};
+use crate::steps;
 
 /// What stands before the first range is looked for in so many bytes.
 const FIRST_MAX: usize = 1_024;
@@ -62,6 +63,7 @@ pub(super) fn first(boundary: &[u8], body: &[u8]) -> First {
     if body[..common] != delimiter[..common] {
         return First::Other;
     }
+    steps::note(body.len());
     let fields = &body[common..];
     match fields.windows(4).position(|four| four == b"\r\n\r\n") {
         Some(end) if common + end + 4 <= FIRST_MAX => First::Whole(common + end + 4),

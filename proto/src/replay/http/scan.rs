@@ -4,6 +4,8 @@
 //! KiB would then cost billions of steps. Nor may it be parsed only when it is whole, because what
 //! is not HTTP would then be held back while its peer waits for it.
 
+use crate::steps;
+
 /// Every line of a head up to this length is looked at. Real heads are mostly shorter.
 const SHORT: usize = 1024;
 /// Every piece of a head is looked at up to this length: no request line that is right is shorter
@@ -37,6 +39,7 @@ pub(super) struct Scanned {
 impl Scan {
     /// Goes on with the next bytes.
     pub fn take(&mut self, bytes: &[u8]) -> Scanned {
+        steps::note(bytes.len());
         let before = self.length;
         let (taken, whole) = match bytes.iter().position(|&byte| self.ends_with(byte)) {
             Some(at) => (at + 1, true),

@@ -229,7 +229,7 @@ fn an_app_that_is_gone_with_nothing_unread_ends_clean() {
     let mut pair = Pair::connected(Limits::default());
     let up = stream(1, 2_000_000);
     pair.broker.write(&up);
-    pair.settle();
+    pair.until(|pair| pair.broker.source.is_empty());
     pair.broker_input(Input::NearGone);
     pair.until(|pair| pair.server.as_ref().is_some_and(|server| server.shut.len() == 1));
     pair.server().fin_at_end = true;
@@ -242,7 +242,7 @@ fn an_app_that_is_gone_with_nothing_unread_ends_clean() {
 /// R53, R54.
 #[test]
 fn what_a_gone_app_wrote_arrives_before_the_reset() {
-    let mut pair = Pair::connected(Limits::default());
+    let mut pair = Pair::connected(Limits { window_first: 8 << 20, ..Limits::default() });
     let up = stream(1, 2_000_000);
     pair.server().write(b"a greeting nobody reads");
     pair.broker.appetite = 0;

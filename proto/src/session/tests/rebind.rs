@@ -58,7 +58,7 @@ fn every_byte_is_exact_through_two_losses_with_tiny_buffers() {
 /// R22.
 #[test]
 fn what_the_peer_has_is_not_sent_again() {
-    let mut pair = Pair::connected(Limits::default());
+    let mut pair = Pair::connected(Limits { window_first: 8 << 20, ..Limits::default() });
     pair.broker.write(&stream(1, 1_000_000));
     pair.run(Duration::from_millis(30));
     assert_eq!(pair.server().got.len(), 1_000_000, "all arrived");
