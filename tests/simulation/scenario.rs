@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use stp_drive::Command;
 use stp_proto::course::Deadlines;
 use stp_proto::replay::Policy;
 use stp_proto::select::Rank;
@@ -35,6 +36,7 @@ pub const ALL: &[Scenario] = &[
     ("the server that would be next is told of a long response", next_is_told),
     ("a response that was followed goes on", followed),
     ("a response that was followed, and is another one, is refused", followed_in_vain),
+    ("a session that its server gives up for lack of memory goes on", given_up),
     ("another file under the same validator is no continuation", same_validator),
 ];
 
@@ -325,6 +327,28 @@ fn followed_in_vain() {
     world.kill(home, false);
     world.go_on(seconds(30));
     assert!(world.counts.refused >= 1, "its answer is refused");
+}
+
+/// R37: memory gets short at a server while the network is away. What its broker can have again is
+/// given up, and had again; what is nowhere else stays.
+fn given_up() {
+    for (mut world, stays) in [(client(), false), (stream(), true)] {
+        let (home, other) = world.begun();
+        world.silence_to(home, seconds(15));
+        world.silence_to(other, seconds(15));
+        world.go_on(seconds(12));
+        for who in world.sessions_of(home) {
+            world.tell_end(who, Command::GiveUp);
+        }
+        world.go_on(seconds(1));
+        assert_eq!(!world.sessions_of(home).is_empty(), stays, "what is left at the server");
+        let until = world.now + seconds(60);
+        while world.home().is_none() {
+            let gave_up = world.broker().seat(0).facts.gave_up.clone();
+            assert!(gave_up.is_none() && world.now < until, "it does not go on: {gave_up:?}");
+            world.go_on(Duration::from_millis(100));
+        }
+    }
 }
 
 fn same_validator() {
