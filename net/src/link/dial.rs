@@ -285,11 +285,8 @@ async fn within(
     connecting: impl Future<Output = Result<TcpStream, DialError>>,
 ) -> Result<TcpStream, DialError> {
     let after = options.timeout;
-    let Ok(tcp) = timeout(after, connecting).await else {
-        return Err(DialError::TimedOut { addr, during: "connect", after });
-    };
-    let tcp = tcp?;
-    Ok(tcp)
+    let connected = timeout(after, connecting).await;
+    connected.unwrap_or(Err(DialError::TimedOut { addr, during: "connect", after }))
 }
 
 async fn connect(place: &Place, options: &LinkOptions) -> Result<TcpStream, DialError> {
