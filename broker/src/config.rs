@@ -7,6 +7,7 @@ mod destination;
 pub mod doubt;
 pub mod found;
 mod proxy;
+mod room;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -19,7 +20,6 @@ use stp_net::key::PublicKey;
 use stp_net::machine;
 use stp_net::place::Places;
 use stp_net::status::StatusAddr;
-use stp_proto::budget::{self, Seats};
 use stp_proto::local::routes::{VIRTUAL_V4, VIRTUAL_V6};
 use stp_proto::name::Name;
 
@@ -365,23 +365,6 @@ impl Limits {
 }
 
 impl Limits {
-    /// As many sessions as memory and descriptors are enough for.
-    fn fit(&mut self, given: Option<usize>) -> Result<(), (&'static str, String)> {
-        let most = budget::most_sessions(self.memory);
-        let wanted = (given.unwrap_or(self.sessions_max.min(most)), given.is_some());
-        // The app, its link, and the one that takes its place.
-        let sessions = Seats { key: "sessions_max", wanted, each: 3, share: 1 };
-        let fitted = budget::fit(machine::descriptors(), [sessions]);
-        [self.sessions_max] = fitted.map_err(|error| (error.key, error.to_string()))?;
-        if self.sessions_max > most {
-            let needed = budget::memory_for(self.sessions_max).div_ceil(1 << 20);
-            let has = self.memory >> 20;
-            let what = format!("they need {needed} MiB in limits.memory, and there are {has}");
-            return Err(("sessions_max", what));
-        }
-        Ok(())
-    }
-
     fn check(&self) -> Result<(), (&'static str, String)> {
         let buffers = [("send_buffer", self.send_buffer), ("receive_buffer", self.receive_buffer)];
         for (key, bytes) in buffers {

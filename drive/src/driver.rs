@@ -571,12 +571,11 @@ impl<N: Near, F: Far> Driver<N, F> {
             Command::AskTransfer { reason, text } => self.session.request_transfer(reason, &text),
             Command::Suspend => self.session.handle_input(now, Input::Suspend),
             Command::Resume => self.session.handle_input(now, Input::Resume),
-            Command::GiveUp => {
-                if self.session.can_be_had_again() {
-                    let reason = "given up as memory is short; its broker has the ticket for it";
-                    self.closed.get_or_insert_with(|| reason.to_owned());
-                }
+            Command::GiveUp if self.session.can_be_had_again() => {
+                let reason = "given up as memory is short; its broker has the ticket for it";
+                self.closed.get_or_insert_with(|| reason.to_owned());
             }
+            Command::GiveUp => {}
             Command::Abort { code } => self.session.handle_input(now, Input::Abort { code }),
         }
     }
