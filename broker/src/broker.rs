@@ -36,6 +36,7 @@ use crate::reach::News;
 use crate::relays::Relays;
 use crate::service::{Maker, Server, Service};
 use crate::tables::Tables;
+use crate::upgrade::Upgrade;
 use crate::virtual_addresses::{Family, VirtualAddresses};
 
 /// Ended sessions kept for the status.
@@ -109,6 +110,8 @@ pub struct Broker {
     pub(crate) reached: Arc<Reached>,
     /// Where the route map is.
     pub(crate) published_in: OnceLock<PathBuf>,
+    /// The program that would go on.
+    pub(crate) upgrade: OnceLock<Arc<Upgrade>>,
     /// Where the names are that have virtual addresses.
     pub(crate) names: OnceLock<NamesFile>,
     sessions: Mutex<BTreeMap<u64, Arc<Entry>>>,
@@ -161,6 +164,7 @@ impl Broker {
             to_reach: ToReach::default(),
             reached: Arc::default(),
             published_in: OnceLock::new(),
+            upgrade: OnceLock::new(),
             names: OnceLock::new(),
             sessions: Mutex::default(),
             session_count: AtomicUsize::new(0),

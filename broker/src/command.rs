@@ -18,8 +18,8 @@ use crate::reload;
 use crate::routes::host_name;
 use crate::service::Server;
 
-const KNOWN: &str =
-    "there is only files, route, reload, stop, and sessions/ID/suspend, resume, close and move";
+const KNOWN: &str = "there is only files, route, reload, upgrade, stop, and sessions/ID/suspend, \
+     resume, close and move";
 
 /// Does what is asked for.
 ///
@@ -34,6 +34,15 @@ pub async fn act(broker: &Broker, path: &str, body: &Value) -> Result<Value, Act
         let read = found::read_again(&broker.tables().config.file);
         let read = read.map_err(|error| error.to_string());
         return reload::apply(broker, read).map(|done| done.json()).map_err(ActError::conflict);
+    }
+    if path == "upgrade" {
+        let upgrade = broker
+            .upgrade
+            .get()
+            .ok_or_else(|| ActError::conflict("it has just begun".to_owned()))?;
+        let begun = upgrade.begin().await;
+        begun.map_err(|error| ActError::conflict(format!("no upgrade: {error:#}")))?;
+        return Ok(json!({ "pid": std::process::id(), "sessions": broker.session_count() }));
     }
     if path == "route" {
         return route(broker, body);

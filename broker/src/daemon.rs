@@ -27,6 +27,7 @@ use crate::config::{Config, WhenAbsent, doubt, found};
 use crate::names::NamesFile;
 use crate::pauses::Pauses;
 use crate::status::Status;
+use crate::upgrade::{self, Upgrade};
 use crate::{map, network, reload};
 
 /// The status socket, in the session directory.
@@ -183,7 +184,7 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let dir = dir.as_path();
     let stop = stop_signal()?;
-    let program = keep.as_ref().map(|keep| keep.program.clone());
+    let upgrade = Arc::new(Upgrade::new(keep.as_ref().map(|keep| keep.program.clone())));
     let mut listener = bind(dir, patience, keep).await?;
     let identity = identity(config.key_file.as_deref())?;
     let key = identity.public_key();
@@ -203,7 +204,8 @@ async fn serve(
     tokio::spawn(machine::tidy());
     tokio::spawn(network::watch(Arc::clone(&broker)));
     tokio::spawn(reload_at(signal(SignalKind::hangup())?, Arc::clone(&broker)));
-    tokio::spawn(upgrade_at(signal(SignalKind::user_defined2())?, program));
+    let _only_once = broker.upgrade.set(Arc::clone(&upgrade));
+    tokio::spawn(upgrade::at(signal(SignalKind::user_defined2())?, upgrade));
     let file = broker.tables().config.file.display().to_string();
     tracing::info!(dir = %dir.display(), config = file, %key, "the broker is ready");
 
@@ -295,45 +297,6 @@ async fn reload_at(mut hangup: Signal, broker: Arc<Broker>) {
         let read = found::read_again(&broker.tables().config.file);
         let _logged = reload::apply(&broker, read.map_err(|error| error.to_string()));
     }
-}
-
-/// SIGUSR2 has the program that is now in this one's file go on, if it can.
-async fn upgrade_at(mut wanted: Signal, program: Option<PathBuf>) {
-    while wanted.recv().await.is_some() {
-        let result = match &program {
-            Some(program) => can_go_on(program).await,
-            None => Err(anyhow::anyhow!("there is no keeper: its sessions would end")),
-        };
-        match result {
-            Ok(()) => {
-                tracing::info!("the program in its file goes on");
-                // As if it were killed: the keeper starts the next one, which finds everything.
-                std::process::exit(0);
-            }
-            Err(error) => tracing::warn!("no upgrade, this broker goes on: {error:#}"),
-        }
-    }
-}
-
-/// Whether this program reads the state of sessions that this one writes.
-async fn can_go_on(program: &Path) -> anyhow::Result<()> {
-    let place = program.display();
-    let asked = tokio::process::Command::new(program).arg("--state-version").output();
-    let asked = tokio::time::timeout(Duration::from_secs(5), asked).await;
-    let output = asked.with_context(|| format!("{place} does not answer"))?;
-    let output = output.with_context(|| format!("{place} cannot be run"))?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    let reads = said.trim().parse::<u8>();
-    // A program reads its own version, and the one before.
-    let fits = reads.as_ref().is_ok_and(|reads| {
-        (REMAINS_VERSION..=REMAINS_VERSION + 1).contains(reads) && output.status.success()
-    });
-    anyhow::ensure!(
-        fits,
-        "{place} does not read the state of sessions of version {REMAINS_VERSION}, it says {:?}",
-        said.trim()
-    );
-    Ok(())
 }
 
 /// Programs keep the addresses that they were given, also by a broker that was killed.

@@ -45,4 +45,5 @@ pub mod service;
 pub mod status;
 pub mod tables;
 pub mod trouble;
+pub mod upgrade;
 pub mod virtual_addresses;

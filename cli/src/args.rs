@@ -91,6 +91,8 @@ pub enum Command {
     Route(Route),
     /// Have the broker read its configuration again; sessions that run keep their service.
     Reload,
+    /// Have the program that is now in the broker's file go on with all sessions.
+    Upgrade,
     /// End the broker. The next `session run` starts one.
     Stop {
         /// Also while there are sessions; their apps get a reset.

@@ -189,6 +189,29 @@ fn status_of_lasting() -> anyhow::Result<Value> {
     Ok(status)
 }
 
+/// Has another program go on with all sessions, and waits until it does.
+///
+/// # Errors
+/// When no broker answers, or the program cannot go on.
+pub fn upgrade() -> anyhow::Result<ExitCode> {
+    let (code, answer) = post("/upgrade", &serde_json::json!({}))?;
+    if !code.is_success() {
+        bail!("{}", answer["error"].as_str().unwrap_or("the broker refuses"));
+    }
+    let begun = Instant::now();
+    while begun.elapsed() < START_MAX {
+        std::thread::sleep(Duration::from_millis(20));
+        if let Ok(now) = brief()
+            && now["broker"]["pid"] != answer["pid"]
+        {
+            let sessions = answer["sessions"].as_u64().unwrap_or(0);
+            print(&format!("another broker goes on with {sessions} session(s)\n"))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+    bail!("the broker has ended, and no other one answers yet; its log says why")
+}
+
 /// Has the configuration read again.
 ///
 /// # Errors

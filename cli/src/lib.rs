@@ -71,6 +71,7 @@ fn go(args: Args) -> anyhow::Result<ExitCode> {
         Command::Move { id, server } => broker::move_to(&id, server.as_deref()),
         Command::Route(command) => route::route(&command),
         Command::Reload => broker::reload(),
+        Command::Upgrade => broker::upgrade(),
         Command::Stop { force } => broker::stop(force),
         Command::Login(args) => login::login(&args),
         Command::Trust(args) => login::trust(&args),

@@ -60,6 +60,17 @@ impl Lease {
         }
     }
 
+    /// Whether a keeper is there that could be asked.
+    pub(crate) fn is_there(dir: &Path) -> bool {
+        let connected = || {
+            let kind = SocketType::SEQPACKET;
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let socket = rustix::net::socket_with(AddressFamily::UNIX, kind, flags, None)?;
+            rustix::net::connect(&socket, &SocketAddrUnix::new(dir.join(KEEPER_FILE))?)
+        };
+        connected().is_ok()
+    }
+
     /// Starts a keeper for this directory, which holds nothing yet. `program` with `arguments` is
     /// the next broker.
     ///

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
@@ -12,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use crate::lease::{KEPT, socket_path};
+use crate::lease::{KEPT, Lease, socket_path};
 use crate::message::{self, Word};
 
 /// A broker that lived for less has come to nothing.
@@ -73,17 +75,20 @@ impl Keeper {
     fn run(&self) -> io::Result<()> {
         // What ends the broker by the terminal must not end the keeper before it.
         let _is_leader_already = rustix::process::setsid();
+        let is_first = !is_lease();
+        if is_first && Lease::is_there(&self.dir) {
+            return Err(io::Error::other("another keeper is there already"));
+        }
         let door = open_door(&self.dir)?;
         let mut store = Store::new();
         let mut child: Option<Child> = None;
         let mut tries = 0;
-        let mut lease = match rustix::net::sockopt::socket_type(io::stdin()) {
-            Ok(SocketType::SEQPACKET) => io::stdin().as_fd().try_clone_to_owned()?,
-            _ => {
-                let lease = self.next(&door, &mut child, &mut tries)?;
-                hand_over(&lease, &store)?;
-                lease
-            }
+        let mut lease = if is_first {
+            let lease = self.next(&door, &mut child, &mut tries)?;
+            hand_over(&lease, &store)?;
+            lease
+        } else {
+            io::stdin().as_fd().try_clone_to_owned()?
         };
         loop {
             let since = Instant::now();
@@ -160,9 +165,15 @@ impl Keeper {
     }
 }
 
+/// Whether a broker has started this keeper, and is at the other end of its standard input.
+fn is_lease() -> bool {
+    rustix::net::sockopt::socket_type(io::stdin()) == Ok(SocketType::SEQPACKET)
+}
+
 /// The socket to which the next broker connects.
 fn open_door(dir: &Path) -> io::Result<OwnedFd> {
     let path = socket_path(dir);
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     match std::fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

@@ -13,6 +13,8 @@ use crate::raw::{self, Errno, Fd, Result};
 use crate::surroundings::known;
 
 const PATH_AT: usize = 2;
+/// A question over which a broker dies is asked so often again.
+const BROKERS_MAX: usize = 2;
 /// How long a question about a socket may take.
 const STATE_SECONDS: i64 = 2;
 /// How long a question that the broker may have to think about may take.
@@ -73,10 +75,21 @@ fn ask<T>(
     read: impl FnOnce(Reply<'_>) -> Option<T>,
 ) -> Option<T> {
     let message = question.encode()?;
-    let fd = dial().ok()?;
     let mut answer = [0; MESSAGE_BYTES_MAX];
-    let length = exchange(fd, message.as_bytes(), seconds, &mut answer);
-    raw::close(fd);
+    let mut once = || {
+        let fd = dial()?;
+        let length = exchange(fd, message.as_bytes(), seconds, &mut answer);
+        raw::close(fd);
+        length
+    };
+    let mut length = once();
+    for _ in 0..BROKERS_MAX {
+        // The broker has died over it; the next one is there in a moment.
+        if !matches!(length, Err(libc::ECONNRESET | libc::EPIPE)) {
+            break;
+        }
+        length = once();
+    }
     let (reply, _) = Reply::decode(&answer[..length.ok()?]).ok()??;
     read(reply)
 }
