@@ -409,6 +409,13 @@ fn upgrade() {
             ground.next_broker(before)?;
         }
         scene.say("upgraded five times");
+        let before = ground.leftovers.one(false)?;
+        let plan = Plan::new(daemon::programs()?.join("session")).called("upgrade").arg("upgrade");
+        let client = &ground.topology.hosts[CLIENT].namespace;
+        let plan = plan.env("SESSION_DIR", &ground.broker.dir);
+        let ended = plan.run(scene, Some(client), PATIENCE)?.ok()?;
+        ensure!(ended.out.contains("goes on with 1 session"), "{}", ended.out);
+        ensure!(ground.leftovers.one(false)? != before, "the broker is the same");
         let other = scene.path("other");
         std::fs::write(&other, "#!/bin/sh\necho 99\n")?;
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
