@@ -361,3 +361,24 @@ fn apparmor(program: &Path) -> Option<PathBuf> {
     let (profile, disabled) = (dir.join(&name), dir.join("disable").join(&name));
     (profile.is_file() && !disabled.exists()).then_some(profile)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_becomes_of_https_is_said_where_it_matters() {
+        let said = |name: &str, port, way: Option<Way>| {
+            let host = Host { name: name.to_owned(), port: Some(port) };
+            note_of(&host, way.as_ref()).map(|(what, advice)| format!("{what}: {advice}"))
+        };
+        let routed = said("mirror.test", HTTPS, Some(Way::Routed)).unwrap();
+        assert!(routed.contains("spoken to by HTTPS") && routed.contains("kind \"https\""));
+        let direct = said("mirror.test", HTTPS, Some(Way::Direct)).unwrap();
+        assert!(direct.contains("no route leads to mirror.test") && direct.contains("HTTPS needs"));
+        assert!(!said("mirror.test", 80, Some(Way::Direct)).unwrap().contains("HTTPS"));
+        assert_eq!(said("mirror.test", 80, Some(Way::Routed)), None);
+        let local = said("localhost", HTTPS, Some(Way::Routed)).unwrap();
+        assert!(local.contains("is this machine"));
+    }
+}
