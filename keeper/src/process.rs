@@ -51,7 +51,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match keeper.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("stp-keeper: {error}; programs see a reset");
+            eprintln!("stp-keeper: {error}");
             ExitCode::FAILURE
         }
     }
@@ -134,7 +134,9 @@ impl Keeper {
                 std::thread::sleep(pause.min(PAUSE_MAX));
             }
             if *tries > TRIES_MAX {
-                return Err(io::Error::other("no broker can be started any more"));
+                return Err(io::Error::other(
+                    "no broker can be started any more: programs see a reset",
+                ));
             }
             let mut command = Command::new(&self.program);
             command.args(&self.arguments).env(KEPT, "1").stdin(Stdio::null());
