@@ -227,9 +227,6 @@ clients = "any"
 name = "{SERVICE}"
 kind = "{self.kind}"
 to = "127.0.0.1:{self.target}"
-[limits]
-sessions_max = 20000
-links_max = 60000
 """
         )
         key = self.run("stp-server", "--config", config, "--print-key")
@@ -252,8 +249,6 @@ links_max = 60000
             f"""
 status = "off"
 key_file = "{self.dir}/client.key"
-[limits]
-sessions_max = 20000
 [[service]]
 name = "{SERVICE}"
 {each}
