@@ -129,6 +129,10 @@ impl Keeper {
         tries: &mut u32,
     ) -> io::Result<OwnedFd> {
         loop {
+            // Whoever removes the directory wants no broker there.
+            if !socket_path(&self.dir).exists() {
+                return Err(io::Error::other("its directory is gone"));
+            }
             if let Some(more) = tries.checked_sub(AT_ONCE) {
                 let pause = PAUSE_MIN * (1 << more.min(6));
                 std::thread::sleep(pause.min(PAUSE_MAX));
