@@ -39,7 +39,9 @@ impl Place {
             None => (text, usual?),
         };
         let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
-        let named = !host.is_empty() && host.len() <= 253 && host.bytes().all(good);
+        // Whatever ends like an address is meant as one (RFC 1123, section 2.1).
+        let digits = host.rsplit('.').next()?.bytes().all(|byte| byte.is_ascii_digit());
+        let named = !digits && host.len() <= 253 && host.bytes().all(good);
         (named && port != 0).then(|| Self { host: host.to_ascii_lowercase(), port })
     }
 
@@ -236,7 +238,19 @@ mod tests {
             assert_eq!(place.to_string(), written);
             assert_eq!(written.parse(), Ok(place));
         }
-        for bad in ["", ":5", "a b:1", "a:b", "a:0", "a/b:1", "192.0.2.1:0", "a", "2001:db8::1"] {
+        for bad in [
+            "300.1.1.1:1",
+            "a.7:1",
+            "",
+            ":5",
+            "a b:1",
+            "a:b",
+            "a:0",
+            "a/b:1",
+            "192.0.2.1:0",
+            "a",
+            "2001:db8::1",
+        ] {
             assert!(bad.parse::<Place>().is_err(), "{bad}");
         }
     }

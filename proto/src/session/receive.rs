@@ -97,6 +97,12 @@ impl Receiving {
         }
     }
 
+    /// R103: has these bytes, received by another process and not taken by the near side.
+    pub fn keep(&mut self, down: &[u8]) {
+        self.buffer.push(down);
+        self.grows_from = self.delivered();
+    }
+
     /// What the peer was promised and has not sent: it may come at any time.
     pub fn promised(&self) -> u64 {
         if self.discard { 0 } else { self.told_limit.saturating_sub(self.received) }

@@ -343,7 +343,7 @@ impl Session {
         send.fin_acked = remains.fin_acked;
         send.restore_urgent(remains.urgent);
         let receive = &mut session.receive;
-        receive.buffer.push(down);
+        receive.keep(down);
         receive.told_limit = remains.told_limit;
         receive.urgent = remains.urgent_received.filter(|urgent| *urgent >= at.delivered);
         receive.forget_announced();
