@@ -176,6 +176,11 @@ impl Translation {
         self.decoder.until_close()
     }
 
+    /// If the service's stream ended now, its body would lack its end.
+    pub fn is_cut(&self) -> bool {
+        !self.decoder.until_close() && !self.decoder.over()
+    }
+
     /// What is not understood must not reach the app.
     pub fn is_strict(&self) -> bool {
         self.decoder.is_strict()

@@ -163,9 +163,12 @@ impl Machine {
         if !broken && self.body_ends_with_the_stream() {
             return;
         }
+        // The app's body ends with its stream, but the service's has an end of its own.
+        let cut = self.translation.as_ref().is_some_and(Translation::is_cut);
         match self.observer.ending() {
             // A body that ends with its stream does not end by a reset.
-            Ending::Fair if broken && self.is_continuable() => self.ask_for_the_rest(now),
+            Ending::Fair if (broken || cut) && self.is_continuable() => self.ask_for_the_rest(now),
+            Ending::Fair if cut => self.end_short(),
             // A service may close when its client has ended its side. Plain TCP shows that too.
             Ending::Cut if self.app == App::Ended => self.end_short(),
             Ending::Cut => self.ask_for_the_rest(now),
