@@ -1,4 +1,4 @@
-//! R100 to R103: a broker's process dies, and the next one goes on.
+//! R100-R103: a broker's process dies, and the next one goes on.
 
 use std::time::Duration;
 
