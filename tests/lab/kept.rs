@@ -324,8 +324,10 @@ fn keeper_killed() {
             process.must_run()?;
             Ok((process.printed().lines().count() > 30).then_some(()))
         })?;
-        for (pid, _) in ground.leftovers.find().into_iter().rev() {
-            kill(pid, Signal::SIGKILL)?;
+        // Stopped first: none must see the other's end.
+        let both = ground.leftovers.find();
+        for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
+            both.iter().try_for_each(|(pid, _)| kill(*pid, signal))?;
         }
         let ended = process.end(PATIENCE)?;
         ensure!(ended.err.contains("ConnectionResetError"), "not a reset: {}", ended.err);
