@@ -147,20 +147,24 @@ impl Ground {
 }
 
 #[test]
-fn a_session_goes_from_ipv4_to_ipv6_and_back() {
-    play("a_session_goes_from_ipv4_to_ipv6_and_back", |scene| {
+fn a_session_goes_from_one_family_to_the_other() {
+    play("a_session_goes_from_one_family_to_the_other", |scene| {
         let mut ground = Ground::lay(scene)?;
         let server = &ground.topology.hosts[SERVER].interfaces[0];
         let (v4, v6) = (format!("{}:4433", server.v4()), format!("[{}]:4433", server.v6()));
         ground.broker(scene, (&format!("[{v4:?}, {v6:?}]"), ""), |plan| plan)?;
         // Nothing is known of its bytes: no other server could go on with it.
         let download = ground.download(scene, "raw.lab")?;
-        ensure!(ground.at()? == v4, "{}", ground.at()?);
-        let device = ground.topology.hosts[CLIENT].interfaces[0].device.clone();
-        let own = format!("{}/24", ground.topology.hosts[CLIENT].address());
-        ground.client().ip(&["address", "del", &own, "dev", &device])?;
+        // IPv4 is tried a quarter of a second earlier, which a busy machine may lose.
+        let by_v4 = ground.at()? == v4;
+        let own = &ground.topology.hosts[CLIENT].interfaces[0];
+        let (gone, other) = match by_v4 {
+            true => (format!("{}/24", own.v4()), v6),
+            false => (format!("{}/64", own.v6()), v4),
+        };
+        ground.client().ip(&["address", "del", &gone, "dev", &own.device])?;
         wait::until("the other family", Duration::from_secs(30), || {
-            Ok((ground.at()? == v6).then_some(()))
+            Ok((ground.at()? == other).then_some(()))
         })?;
         ground.must_be_right(download)
     });
