@@ -6,7 +6,6 @@
 mod destination;
 pub mod doubt;
 pub mod found;
-mod proxy;
 mod room;
 
 use std::path::{Path, PathBuf};
@@ -17,6 +16,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 use stp_net::config::{ByteSize, ConfigError, Loaded, Span};
 use stp_net::key::PublicKey;
+use stp_net::link::ProxyWish;
 use stp_net::machine;
 use stp_net::place::Places;
 use stp_net::status::StatusAddr;
@@ -24,7 +24,6 @@ use stp_proto::local::routes::{VIRTUAL_V4, VIRTUAL_V6};
 use stp_proto::name::Name;
 
 use self::destination::{Exception, OneOrMore};
-pub use self::proxy::ProxyWish;
 use crate::direct::Mirror;
 use crate::routes::{Hosts, Pattern, Prefix, Route, Routes};
 use crate::virtual_addresses::VirtualAddresses;
@@ -229,7 +228,7 @@ struct File {
     #[serde(default)]
     congestion: Option<String>,
     #[serde(default)]
-    proxy: Option<FromText<ProxyWish>>,
+    proxy: ProxyWish,
     #[serde(default)]
     service: Vec<FileService>,
     #[serde(default)]
@@ -464,7 +463,7 @@ fn check(loaded: Loaded<File>) -> Result<Config, ConfigError> {
         virtual_ipv4,
         virtual_ipv6,
         congestion: stp_net::link::congestion(file.congestion.clone()),
-        proxy: file.proxy.as_ref().map_or_else(ProxyWish::default, |wish| wish.0.clone()),
+        proxy: file.proxy.clone(),
         routes: routes(&loaded, &services)?,
         services,
         relays: servers(&loaded, "relay", &file.relay)?,

@@ -23,6 +23,7 @@ use stp_lookup::known::Known;
 use stp_lookup::{AskError, Connection, Credential, DirectoryAddress, Gateway, KNOWN_FILE, PORT};
 use stp_net::key::PublicKey;
 use stp_net::link::LinkOptions;
+use stp_net::place::Place;
 use stp_net::status;
 use stp_proto::local::wire::Resolved;
 use stp_proto::lookup::{Ask, Body, FilePath, Location, OneName, OneService, Refusal};
@@ -375,7 +376,8 @@ impl Directory {
         let (place, key) = match configured {
             Some(one) => (one.address.clone(), one.key),
             None => {
-                let place = DirectoryAddress { host: domain.to_owned(), port: PORT };
+                let place = Place { host: domain.to_owned(), port: PORT };
+                let place = DirectoryAddress(place);
                 let known = self.folder.as_ref().map(|dir| Known::at(&dir.join(KNOWN_FILE)));
                 let key = known.and_then(|known| known.key(&place).ok().flatten());
                 let key = key.ok_or_else(|| Lacking {

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, bail};
 use stp_lookup::gateway::{LoginError, connect};
 use stp_lookup::known::{Known, shown_key};
-use stp_lookup::{AskError, Credential, DirectoryAddress, Gateway, KNOWN_FILE, resolve};
+use stp_lookup::{AskError, Credential, DirectoryAddress, Gateway, KNOWN_FILE};
 use stp_net::key::{Identity, PublicKey};
 use stp_net::link::{DialError, LinkOptions, Tls};
 use stp_proto::lookup::{Refusal, user_is_good};
@@ -126,7 +126,7 @@ async fn trusted(
         (None, None) => {}
     }
     let options = LinkOptions { timeout: Duration::from_secs(5), ..LinkOptions::default() };
-    let addresses = resolve(place).await.with_context(|| place.to_string())?;
+    let addresses = place.resolve().await.with_context(|| place.to_string())?;
     let mut last = None;
     for address in addresses {
         match shown_key(address, &options).await {

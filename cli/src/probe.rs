@@ -13,7 +13,7 @@ use stp_lookup::gateway::connect;
 use stp_lookup::known::Known;
 use stp_lookup::{Credential, DirectoryAddress, KNOWN_FILE};
 use stp_net::key::{Identity, PublicKey};
-use stp_net::link::{Detour, DialError, Link, LinkOptions, Tls};
+use stp_net::link::{DialError, Link, LinkOptions, ProxyWish, Tls};
 use stp_net::place::Places;
 
 /// A server or gateway that takes longer does not answer.
@@ -51,17 +51,8 @@ struct File {
     #[serde(default)]
     service: Vec<FileService>,
     gateway: Option<FileGateway>,
-    proxy: Option<String>,
-}
-
-impl File {
-    /// The proxy that the broker would use.
-    fn detour(&self) -> Option<Detour> {
-        match self.proxy.as_deref() {
-            None => Detour::of_environment(),
-            Some(text) => Some(Detour { proxy: text.parse().ok()?, always: true }),
-        }
-    }
+    #[serde(default)]
+    proxy: ProxyWish,
 }
 
 #[derive(Debug, Deserialize)]
@@ -148,7 +139,7 @@ pub fn try_all(broker: Option<&Value>, wanted: &dyn Fn(&str) -> bool) -> Vec<Tri
     let Ok(runtime) = runtime else { return Vec::new() };
     runtime.block_on(async {
         let tls = Tls::new(&Identity::generate());
-        let detour = config.detour();
+        let detour = config.proxy.detour();
         let options = LinkOptions { timeout: DIAL_MAX, detour, ..LinkOptions::default() };
         let mut tasks = Vec::new();
         for server in servers {

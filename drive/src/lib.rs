@@ -13,6 +13,7 @@
 #![warn(missing_docs)]
 
 mod carrier;
+pub mod clock;
 mod cost;
 mod driver;
 mod far;

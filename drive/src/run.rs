@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use stp_net::clock;
 use stp_proto::session::Session;
-use stp_proto::time::Instant;
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
+use crate::clock::now;
 use crate::driver::{Command, Driver, Start, Turn};
 use crate::far::Far;
 use crate::near::Near;
@@ -33,7 +32,7 @@ pub async fn run<N: Near, F: Far>(
     let mut sleep = Box::pin(tokio::time::sleep(Duration::ZERO));
     poll_fn(|cx| {
         loop {
-            let now = Instant(clock::now_us());
+            let now = now();
             match driver.turn(now, cx) {
                 Turn::Again => {}
                 Turn::Over(reason) => return Poll::Ready(reason),

@@ -2,8 +2,7 @@
 //! (KTH 3.3.4), from a domain's name to the address of its SNS.
 
 use std::fmt;
-use std::io;
-use std::net::SocketAddr;
+use std::ops::Deref;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer};
@@ -12,37 +11,37 @@ use stp_net::place::Place;
 /// The port of a directory, unless another is told.
 pub const PORT: u16 = 4480;
 
-/// A host and a port.
+/// A host and a port, which need not be written if it is [`PORT`].
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct DirectoryAddress {
-    /// A name or an address.
-    pub host: String,
-    /// The port.
-    pub port: u16,
+pub struct DirectoryAddress(pub Place);
+
+impl Deref for DirectoryAddress {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.0
+    }
 }
 
 impl FromStr for DirectoryAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<DirectoryAddress, String> {
-        let wrong = || {
+        Place::parse(text, Some(PORT)).map(DirectoryAddress).ok_or_else(|| {
             format!("{text:?} is no place such as \"gateway.example.org\" or \"192.0.2.1:{PORT}\"")
-        };
-        let Place { host, port } = Place::parse(text, Some(PORT)).ok_or_else(wrong)?;
-        Ok(DirectoryAddress { host, port })
+        })
     }
 }
 
 impl fmt::Display for DirectoryAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port } = self.clone();
-        Place { host, port }.fmt(f)
+        fmt::Display::fmt(&self.0, f)
     }
 }
 
 impl fmt::Debug for DirectoryAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
+        fmt::Display::fmt(&self.0, f)
     }
 }
 
@@ -50,11 +49,6 @@ impl<'de> Deserialize<'de> for DirectoryAddress {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<DirectoryAddress, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
-}
-
-/// The addresses of a place, by the system's resolver.
-pub async fn resolve(place: &DirectoryAddress) -> io::Result<Vec<SocketAddr>> {
-    Place { host: place.host.clone(), port: place.port }.resolve().await
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use stp_proto::lookup::{
 };
 use stp_proto::name::Name;
 
-use crate::address::{DirectoryAddress, resolve};
+use crate::address::DirectoryAddress;
 use crate::connection::{AskError, Connection};
 use crate::credential::Credential;
 use crate::password::{Keys, PasswordError};
@@ -74,7 +74,8 @@ pub async fn connect(
     tls: &Tls,
     options: &LinkOptions,
 ) -> Result<Connection, LoginError> {
-    let addresses = resolve(place)
+    let addresses = place
+        .resolve()
         .await
         .map_err(|source| LoginError::Resolve { place: place.clone(), source })?;
     connect_any(&addresses, key, tls, options).await

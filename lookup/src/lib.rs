@@ -23,7 +23,7 @@ pub mod sealed;
 /// The file of known keys in the configuration directory.
 pub const KNOWN_FILE: &str = "known_directories";
 
-pub use address::{DirectoryAddress, PORT, resolve};
+pub use address::{DirectoryAddress, PORT};
 pub use connection::{AskError, Connection};
 pub use credential::Credential;
 pub use gateway::{Gateway, Referral};

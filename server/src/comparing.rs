@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use stp_net::clock;
-use stp_proto::time;
+use stp_drive::clock::now;
 use stp_proto::wire::{DenyReason, TransferRequest};
 use tokio::task::JoinHandle;
 
@@ -145,7 +144,6 @@ async fn drive(mut takeover: Coming, progress: Arc<Progress>) -> Result {
 
 /// Polls for at most this long, and at most until it is due.
 async fn poll(takeover: &mut Coming, most: Duration) -> Option<Result> {
-    let now = || time::Instant(clock::now_us());
     let due = takeover.due().map_or(Duration::MAX, |due| due - now());
     let opened = std::future::poll_fn(|cx| takeover.poll(now(), cx));
     // A time-out is a reason to poll again: then the silence is seen.

@@ -10,9 +10,8 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use stp_net::clock;
+use stp_drive::clock::now;
 use stp_proto::replay::http::Ask;
-use stp_proto::time;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::registry::Key;
@@ -121,8 +120,4 @@ async fn follow(mut join: Join<Target>, mut words: mpsc::Receiver<Word>, rate: u
             }
         }
     }
-}
-
-fn now() -> time::Instant {
-    time::Instant(clock::now_us())
 }

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use stp_drive::{Command, FIRST_LINK, Holder, Purse, SessionStatus, Stake, Start};
 use stp_net::admission::Shares;
-use stp_net::clock;
 use stp_net::key::PublicKey;
 use stp_net::limit::network;
 use stp_net::link::{AcceptError, Acceptor, Link};
@@ -19,7 +18,6 @@ use stp_proto::lookup::Revoked;
 use stp_proto::rise::RiseWatch;
 use stp_proto::session::{Session, code};
 use stp_proto::ticket::Granted;
-use stp_proto::time;
 use stp_proto::wire::{
     Connect, ConnectMode, DenyReason, First, ResetFrame, ResumeFrame, VERSION,
     encode_connect_denied, encode_done, encode_resume_denied, first_frame,
@@ -448,7 +446,7 @@ impl Server {
         let opening = open(&told, connect, groups, mint, &self.revocations, coming);
         let Opened { service: near, at, granted } = Box::pin(opening).await?;
         let own = random_handle();
-        let now = time::Instant(clock::now_us());
+        let now = stp_drive::clock::now();
         let limits = self.config.limits.session.clone();
         let name = &self.config.name;
         let mut session = Session::accept(now, limits, FIRST_LINK, own, connect, at, name);

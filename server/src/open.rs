@@ -3,11 +3,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use stp_net::clock;
+use stp_drive::clock::now;
 use stp_net::key::PublicKey;
 use stp_proto::session::StartAt;
 use stp_proto::ticket::{Claims, Granted};
-use stp_proto::time::Instant;
 use stp_proto::wire::{Connect, ConnectMode, DenyReason, FEATURE_VERIFYING};
 
 use crate::comparing::Comparings;
@@ -144,8 +143,4 @@ pub(crate) fn admit(
         Some(granted) => revocations.check(granted),
         None => Ok(()),
     }
-}
-
-fn now() -> Instant {
-    Instant(clock::now_us())
 }

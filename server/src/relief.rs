@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use stp_drive::Command;
-use stp_net::clock;
 use stp_proto::budget::{Idle, Level};
 use stp_proto::time::Instant;
 
@@ -30,7 +29,7 @@ pub async fn relieve(server: Arc<Server>) {
 fn give_up(server: &Server) {
     let Some(cluster) = &server.config.cluster else { return };
     let life = u64::try_from(cluster.life.as_millis()).unwrap_or(u64::MAX);
-    let now = Instant(clock::now_us());
+    let now = stp_drive::clock::now();
     let running = server.registry.running();
     let idle = running.iter().enumerate().filter_map(|(id, (_, entry))| {
         let snapshot = entry.status.snapshot();

@@ -9,11 +9,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use stp_drive::clock::now;
 use stp_drive::{
     Act, Carrier, Command, DialFailed, Dialed, FIRST_LINK, MemoryLink, Near, Never, Purse,
     SessionStatus, Stake, Start,
 };
-use stp_net::clock;
 use stp_proto::replay::Policy;
 use stp_proto::session::{Event, Limits, Session, StartAt, code};
 use stp_proto::time::Instant;
@@ -163,10 +163,6 @@ async fn first_record(link: &mut MemoryLink) -> Option<Vec<u8>> {
             Err(_) => return None,
         }
     }
-}
-
-fn now() -> Instant {
-    Instant(clock::now_us())
 }
 
 /// The far side of such a session: links come to it, it dials none.

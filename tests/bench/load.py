@@ -39,34 +39,22 @@ def bulk(way, gib):
 
 def requests(bin_dir, way, count, how):
     """Small requests, timed by `request-latency`; the numbers it prints."""
-    out = subprocess.run(
-        [
-            pathlib.Path(bin_dir) / "request-latency",
-            "127.0.0.1",
-            str(way.port),
-            "/small",
-            str(count),
-            how,
-        ],
-        env=way.env,
-        capture_output=True,
-        text=True,
-    )
-    if out.returncode:
-        sys.exit(f"error: request-latency {how} over {way.name}: {out.stderr}")
-    return [float(x) for x in out.stdout.split()]
+    program = pathlib.Path(bin_dir) / "request-latency"
+    command = [program, "127.0.0.1", str(way.port), "/small", str(count), how]
+    return numbers(way, f"request-latency {how}", command)
 
 
 def handshakes(way, count):
     """Small requests on new connections in TLS, one after the other: p50 and p99, microseconds."""
-    out = subprocess.run(
-        [sys.executable, HERE / "shake.py", str(way.port), str(count)],
-        env=way.env,
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, HERE / "shake.py", str(way.port), str(count)]
+    return numbers(way, "handshakes", command)
+
+
+def numbers(way, what, command):
+    """The numbers that a program prints; `what` is what it is called if it fails."""
+    out = subprocess.run(command, env=way.env, capture_output=True, text=True)
     if out.returncode:
-        sys.exit(f"error: handshakes over {way.name}: {out.stderr}")
+        sys.exit(f"error: {what} over {way.name}: {out.stderr}")
     return [float(x) for x in out.stdout.split()]
 
 

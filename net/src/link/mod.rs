@@ -29,7 +29,7 @@ mod tls;
 pub use accept::{AcceptError, Acceptor, listen};
 pub use dial::{Blame, DialError, Dialed, connect_plain};
 pub use pool::ROOM;
-pub use proxy::{Detour, Proxy};
+pub use proxy::{Detour, Proxy, ProxyWish};
 pub use record::RECORD_MAX;
 pub use secured::{Link, LinkError, Records};
 pub use socket::{LinkOptions, congestion};

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use percent_encoding::percent_decode_str;
+use serde::{Deserialize, Deserializer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_socks::tcp::Socks5Stream;
@@ -169,6 +170,48 @@ impl Detour {
                 None
             }
         }
+    }
+}
+
+/// Whether links go through a proxy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ProxyWish {
+    /// Through that of the environment (`https_proxy`, `all_proxy`), where the straight way does
+    /// not lead to a server.
+    #[default]
+    Environment,
+    /// Never.
+    Never,
+    /// Always through this one.
+    Always(Proxy),
+}
+
+impl ProxyWish {
+    /// What links are to be told.
+    #[must_use]
+    pub fn detour(&self) -> Option<Detour> {
+        match self {
+            Self::Environment => Detour::of_environment(),
+            Self::Never => None,
+            Self::Always(proxy) => Some(Detour { proxy: proxy.clone(), always: true }),
+        }
+    }
+}
+
+impl FromStr for ProxyWish {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self::Never),
+            text => text.parse().map(Self::Always).map_err(|why| format!("{why}, or \"none\"")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ProxyWish {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
