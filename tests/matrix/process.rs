@@ -64,7 +64,9 @@ fn a_pipeline() {
     let row = Row { program: "sh", does: "curl \\| tar \\| sha256sum", cuts: BULK };
     play(&row, |bed| {
         let root = bed.web("")?;
-        bed.prepare("tar", &["-C", &root.display().to_string(), "-cf", "big.tar", "big"])?;
+        // A copy: links that other cases make to the payload change its date, of which tar tells.
+        std::fs::copy(bed.payload(), bed.home("big"))?;
+        bed.prepare("tar", &["-cf", "big.tar", "big"])?;
         std::fs::rename(bed.home("big.tar"), root.join("big.tar"))?;
         bed.open(&[http("web.lab:80", 80)])?;
         bed.bash("curl -sSfN http://web.lab/big.tar | tar -xO big | tee got | sha256sum")?;

@@ -39,18 +39,18 @@ pub(super) enum Got {
 }
 
 /// Where bytes go that are read.
-pub(super) enum Into<'a, 'b> {
+pub(super) enum Sink<'a, 'b> {
     /// Into these.
     Slices(&'a mut [IoSliceMut<'b>]),
     /// Into the ring, from this position on, and so many at most.
     Ring(&'a Kept, u64, usize),
 }
 
-impl Into<'_, '_> {
+impl Sink<'_, '_> {
     fn room(&self) -> usize {
         match self {
-            Into::Slices(bufs) => bufs.iter().take(SLICES_MAX).map(|buf| buf.len()).sum(),
-            Into::Ring(_, _, room) => *room,
+            Sink::Slices(bufs) => bufs.iter().take(SLICES_MAX).map(|buf| buf.len()).sum(),
+            Sink::Ring(_, _, room) => *room,
         }
     }
 
@@ -62,8 +62,8 @@ impl Into<'_, '_> {
         wanted: usize,
     ) -> rustix::io::Result<usize> {
         let bufs = match self {
-            Into::Ring(kept, position, _) => return kept.read(fd, skip, *position, wanted),
-            Into::Slices(bufs) => bufs,
+            Sink::Ring(kept, position, _) => return kept.read(fd, skip, *position, wanted),
+            Sink::Slices(bufs) => bufs,
         };
         let mut skipped = [0; 1];
         let mut rest = wanted;
@@ -83,10 +83,10 @@ impl Into<'_, '_> {
     /// Looks at the next byte of the queue, which goes to place `at`; nothing without such a place.
     fn look(&mut self, fd: BorrowedFd<'_>, mut at: usize) -> Option<rustix::io::Result<usize>> {
         let bufs = match self {
-            Into::Ring(kept, position, room) => {
+            Sink::Ring(kept, position, room) => {
                 return (at < *room).then(|| kept.peek(fd, *position + at as u64));
             }
-            Into::Slices(bufs) => bufs,
+            Sink::Slices(bufs) => bufs,
         };
         let buf = bufs.iter_mut().take(SLICES_MAX).find(|buf| {
             let here = at < buf.len();
@@ -106,7 +106,7 @@ pub(super) fn fresh(
     fd: BorrowedFd<'_>,
     held: &mut bool,
     split: &mut bool,
-    into: &mut Into<'_, '_>,
+    into: &mut Sink<'_, '_>,
 ) -> io::Result<Got> {
     let room = into.room();
     if room == 0 {
@@ -151,7 +151,7 @@ pub(super) fn fresh(
 }
 
 /// Looks at the urgent byte, which is next, and leaves it in the queue as any last one.
-fn urgent(fd: BorrowedFd<'_>, held: &mut bool, into: &mut Into<'_, '_>) -> io::Result<Got> {
+fn urgent(fd: BorrowedFd<'_>, held: &mut bool, into: &mut Sink<'_, '_>) -> io::Result<Got> {
     match peek_last(fd, held, into, 1)? {
         Got::Bytes(1) => Ok(Got::Urgent),
         other => Ok(other),
@@ -168,7 +168,7 @@ fn unread(fd: BorrowedFd<'_>, held: bool) -> io::Result<usize> {
 fn take(
     fd: BorrowedFd<'_>,
     held: &mut bool,
-    into: &mut Into<'_, '_>,
+    into: &mut Sink<'_, '_>,
     room: usize,
 ) -> io::Result<Got> {
     let skip = usize::from(*held);
@@ -188,7 +188,7 @@ fn take(
 fn peek_last(
     fd: BorrowedFd<'_>,
     held: &mut bool,
-    into: &mut Into<'_, '_>,
+    into: &mut Sink<'_, '_>,
     count: usize,
 ) -> io::Result<Got> {
     let before = if count > 1 { Got::Bytes(count - 1) } else { Got::Nothing };

@@ -15,7 +15,7 @@ use tokio::net::UnixStream;
 
 use super::info::AppInfo;
 use super::keeping::{Face, Found, KeptStream};
-use super::read::{self, Ended, Got, Into};
+use super::read::{self, Ended, Got, Sink};
 use super::socket_state::SocketStates;
 
 /// More filler than this nobody sends: the largest send buffer the kernel gives.
@@ -278,8 +278,8 @@ impl AppSocket {
         let (held, split) = (&mut self.held, &mut self.split);
         let room = bufs.iter().map(|buf| buf.len()).sum();
         let mut into = match stream.kept() {
-            Some(kept) => Into::Ring(kept, self.taken, room),
-            None => Into::Slices(bufs),
+            Some(kept) => Sink::Ring(kept, self.taken, room),
+            None => Sink::Slices(bufs),
         };
         let got = stream.try_io(Interest::READABLE, || {
             match read::fresh(stream.as_fd(), held, split, &mut into)? {
