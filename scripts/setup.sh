@@ -73,6 +73,30 @@ toolchain() { sed -n 's/^channel = "\(.*\)"/\1/p' "$ROOT/rust-toolchain.toml"; }
 # with another choice of packages cargo would choose other features and compile much again.
 build() { cargo build -q --workspace --bins --lib "$@"; }
 
+# tests ARG...: cargo test with these arguments. A test that fails runs once more, alone, because on
+# a loaded machine a process can be late for a moment. If it fails twice, this script fails. Tests
+# that passed only at the second try are named by `tell_second_tries`.
+second_tries=()
+tests() {
+  local out arguments=() names
+  out=$(mktemp)
+  if cargo test -q --workspace --no-fail-fast "$@" 2>&1 | tee "$out"; then rm "$out"; return; fi
+  mapfile -t names < <(sed -n '/^failures:$/,/^test result/s/^    \([a-z0-9_:]*\)$/\1/p' "$out" |
+    sort -u)
+  rm "$out"
+  [ ${#names[@]} -gt 0 ] || die "cargo test failed, and not by a test: see above"
+  [ ${#names[@]} -le 5 ] || die "${#names[@]} tests failed"
+  while [ $# -gt 0 ] && [ "$1" != -- ]; do arguments+=("$1"); shift; done
+  say "once more, alone: ${names[*]}"
+  cargo test -q --workspace "${arguments[@]}" -- --exact --test-threads=1 "${names[@]}" ||
+    die "failed twice: ${names[*]}"
+  second_tries+=("${names[@]}")
+}
+tell_second_tries() {
+  local name
+  for name in "${second_tries[@]}"; do say "passed only at its second try: $name"; done
+}
+
 # The build of the crate etcd-client runs protoc, and reads the definitions of libprotobuf-dev.
 need_packages build-essential cmake pkg-config protobuf-compiler libprotobuf-dev
 need_cargo

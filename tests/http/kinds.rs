@@ -107,7 +107,9 @@ fn beset((names, kinds): &Pair, asked: Asked, fault: impl Fn(&mut Beset<'_>)) {
             // A service that gives up a reader after 1 s may do so more than once while the app
             // stands still; each time is a fault of its own.
             Asked::Same => (2..=8).contains(&same) && other == 0,
-            Asked::Other => (1..=2).contains(&other),
+            // One or two where the machine has time; a chunk that is cut short on a busy one may
+            // overtake the move.
+            Asked::Other => (1..=5).contains(&other),
         };
         assert!(as_said, "{names:?}, {kind}: {same} requests at one, {other} at the other");
     }
