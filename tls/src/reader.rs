@@ -10,6 +10,9 @@ use crate::secret::Direction;
 const KEY_UPDATE: [u8; 4] = [24, 0, 0, 1];
 /// Changes of keys in a row, without data between them, that are followed: each costs three hashes.
 const UPDATES_MAX: u32 = 32;
+/// So many plaintext bytes are between two marks at least, so that an app that sends a byte in each
+/// record does not cost a mark for each.
+pub(crate) const MARK_EVERY: u64 = 1_024;
 /// The alert that nothing more is sent.
 const CLOSE_NOTIFY: u8 = 0;
 /// An alert that tells of nothing wrong.
@@ -35,7 +38,7 @@ pub enum Came {
 
 /// Where a record begins.
 #[derive(Debug, Clone)]
-struct Mark {
+pub(crate) struct Mark {
     /// Its up position.
     at: u64,
     /// The plaintext position of its first byte.
@@ -65,7 +68,10 @@ pub struct Reader {
     plain: u64,
     /// Plaintext bytes that another server had already.
     skip: u64,
-    marks: VecDeque<Mark>,
+    /// Where records begin, as many as are needed: none is far behind the one before it, and the
+    /// first one after a change of keys always has one, so that no change is read twice because of
+    /// a mark that is missing.
+    pub(crate) marks: VecDeque<Mark>,
     updates: u32,
     closed: bool,
 }
@@ -129,7 +135,13 @@ impl Reader {
         match kind {
             Kind::Data if plain.is_empty() => Ok(Came::Nothing),
             Kind::Data => {
-                self.marks.push_back(Mark { at: begin, plain: self.plain, direction });
+                let due = self
+                    .marks
+                    .back()
+                    .is_none_or(|last| self.updates > 0 || self.plain - last.plain >= MARK_EVERY);
+                if due {
+                    self.marks.push_back(Mark { at: begin, plain: self.plain, direction });
+                }
                 let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(plain.len());
                 self.skip -= skipped as u64;
                 self.plain += plain.len() as u64;
@@ -166,8 +178,8 @@ impl Reader {
     #[must_use]
     pub fn place(&self, covers: u64) -> Place {
         let now = || (self.at, self.plain, self.opener.direction().clone());
-        let before = |mark: &&Mark| mark.plain <= covers;
-        let (at, plain, direction) = match self.marks.iter().rev().find(before) {
+        let before = self.marks.partition_point(|mark| mark.plain <= covers).checked_sub(1);
+        let (at, plain, direction) = match before.map(|place| &self.marks[place]) {
             Some(mark) if covers < self.plain => (mark.at, mark.plain, mark.direction.clone()),
             _ => now(),
         };

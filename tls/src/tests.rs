@@ -130,6 +130,44 @@ fn the_place_from_which_another_server_reads_on() {
     }
 }
 
+/// An app whose records hold a byte each costs neither a mark for each nor another reading of all of
+/// them; whoever reads on gets the right bytes and each change of keys as often as before.
+#[test]
+fn records_of_a_byte_cost_no_mark_each() {
+    let mut app = Sealer::new(direction(Suite::Aes128, 1));
+    let (mut reader, mut data, mut stream) = (reader(Suite::Aes128), Vec::new(), Vec::new());
+    for number in 0..5_000_u32 {
+        if number % 1_500 == 700 {
+            stream.extend(app.message(Kind::Handshake, &[24, 0, 0, 1, 0]));
+            app.change();
+        }
+        stream.extend(app.message(Kind::Data, &[number.to_le_bytes()[0]]));
+    }
+    let mut updates_before = Vec::new();
+    let (mut rest, mut updates) = (&stream[..], 0);
+    while !rest.is_empty() {
+        let (taken, came) = reader.take(rest, &mut data).unwrap();
+        rest = &rest[taken..];
+        updates += u32::from(came != Came::Data);
+        updates_before.resize(data.len(), updates);
+    }
+    assert!(reader.marks.len() <= 10, "{} marks", reader.marks.len());
+    for covers in (0..data.len()).step_by(97) {
+        let place = reader.place(covers as u64);
+        assert!(place.skip < super::reader::MARK_EVERY);
+        let mut rest = &stream[usize::try_from(place.at).unwrap()..];
+        let (mut other, mut again) = (Reader::new(place, covers as u64), Vec::new());
+        let mut updates_again = 0;
+        while !rest.is_empty() {
+            let (taken, came) = other.take(rest, &mut again).unwrap();
+            rest = &rest[taken..];
+            updates_again += u32::from(came != Came::Data);
+        }
+        assert!(again == data[covers..], "from {covers} on");
+        assert_eq!(updates_again, updates - updates_before[covers]);
+    }
+}
+
 #[test]
 fn keys_are_never_changed_for_ever_and_nothing_follows_the_end() {
     let mut app = Sealer::new(direction(Suite::Aes128, 1));
