@@ -23,6 +23,7 @@ use stp_lookup::known::Known;
 use stp_lookup::{AskError, Connection, Credential, DirectoryAddress, Gateway, KNOWN_FILE, PORT};
 use stp_net::key::PublicKey;
 use stp_net::link::LinkOptions;
+use stp_net::paths::is_here;
 use stp_net::place::Place;
 use stp_net::status;
 use stp_proto::local::wire::Resolved;
@@ -185,13 +186,16 @@ impl Directory {
     }
 
     /// The machine's addresses or routes have changed: links to directories may be dead without
-    /// saying so. Servers that are followed are asked for over new ones.
+    /// saying so. Servers that are followed are asked for over new ones. Whoever waits for an answer
+    /// on a link from an address that is gone is told at once, and not after that answer's time.
     pub fn network_changed(self: &Arc<Self>) {
         let directory = Arc::clone(self);
         // A task that dials a directory holds its lock meanwhile, and nobody should wait for that.
         tokio::spawn(async move {
-            directory.others.lock().await.clear();
-            *directory.gateway.lock().await = None;
+            let others = std::mem::take(&mut *directory.others.lock().await);
+            let gateway = directory.gateway.lock().await.take();
+            let links = others.values().chain(gateway.as_ref().map(Gateway::connection));
+            links.filter(|link| !is_here(link.local_address().ip())).for_each(Connection::close);
             directory.network.send_modify(|count| *count += 1);
         });
     }

@@ -13,6 +13,7 @@ use stp_tests::growth::Growth;
 use stp_tests::namespace::Namespace;
 use stp_tests::process::{Ended, Plan, Process};
 use stp_tests::scene::{Scene, play};
+use stp_tests::sns::SNS_STATUS;
 use stp_tests::user::User;
 use stp_tests::wait;
 
@@ -156,6 +157,50 @@ fn use_case_4_both_ends_move_at_once() {
         ensure!(counters["sessions_opened"] == 1, "not the same session: {counters}");
         ensure!(cluster.user.broker_log().contains("a server has moved"), "nobody has told");
         Ok(())
+    });
+}
+
+/// A broker that goes from address to address leaves half of a link at the gateway each time. The
+/// gateway finds that nobody is there any more, and forgets what that link watched.
+#[test]
+fn a_broker_that_roams_leaves_nothing_at_the_gateway() {
+    play("names.roams", |scene| {
+        let only = Member { web: Some("tcp"), ..Member::full("a") };
+        let mut cluster = Cluster::lay(scene, &layout(&[only]))?;
+        cluster.log_in(scene)?;
+        let path = cluster.user.path("big");
+        let growth = Growth::watch(&path);
+        let slow = ["-sS", "--fail", "--limit-rate", "500k", "-o", "big", URL];
+        let mut curl =
+            cluster.user.app("curl")?.args(&slow).start(scene, Some(cluster.client()))?;
+        let held = |cluster: &Cluster| -> Result<[f64; 2]> {
+            let status = daemon::status(&cluster.gateway().namespace, SNS_STATUS)?;
+            let of =
+                |name| status["sizes"][name].as_f64().with_context(|| format!("{name}: {status}"));
+            Ok([of("links")?, of("watches")?])
+        };
+        let first = wait::until("the session and its watch", SOON, || {
+            curl.must_run()?;
+            let held = held(&cluster)?;
+            Ok((growth.len() > 0 && held[1] > 0.0).then_some(held))
+        })?;
+        let mut most = first;
+        for round in 1..=3 {
+            cluster.topology.hosts[CLIENT].replace_address(0)?;
+            most = wait::until("the watch from another address", SOON, || {
+                let held = held(&cluster)?;
+                Ok((held[1] >= first[1] + f64::from(round)).then_some(held))
+            })?;
+        }
+        growth.grow_after(Instant::now(), SOON)?;
+        scene.say(&format!("links and watches: {first:?} at first, {most:?} at most"));
+        // The kernel asks after a minute of silence, and for 15 s.
+        let begun = Instant::now();
+        wait::until("the gateway to find out", Duration::from_secs(150), || {
+            Ok((held(&cluster)? == first).then_some(()))
+        })?;
+        scene.say(&format!("forgotten after {} s", begun.elapsed().as_secs()));
+        cluster.must_be_right(curl, &path)
     });
 }
 
