@@ -186,8 +186,8 @@ impl Directory {
     }
 
     /// The machine's addresses or routes have changed: links to directories may be dead without
-    /// saying so. Servers that are followed are asked for over new ones. Whoever waits for an answer
-    /// on a link from an address that is gone is told at once, and not after that answer's time.
+    /// saying so. Servers that are followed are asked for over new ones. Whoever waits for an
+    /// answer on a link from an address that is gone is told at once, and not after its time.
     pub fn network_changed(self: &Arc<Self>) {
         let directory = Arc::clone(self);
         // A task that dials a directory holds its lock meanwhile, and nobody should wait for that.

@@ -130,8 +130,8 @@ fn the_place_from_which_another_server_reads_on() {
     }
 }
 
-/// An app whose records hold a byte each costs neither a mark for each nor another reading of all of
-/// them; whoever reads on gets the right bytes and each change of keys as often as before.
+/// An app whose records hold a byte each costs neither a mark for each nor another reading of all
+/// of them; whoever reads on gets the right bytes and each change of keys as often as before.
 #[test]
 fn records_of_a_byte_cost_no_mark_each() {
     let mut app = Sealer::new(direction(Suite::Aes128, 1));
