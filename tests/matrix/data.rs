@@ -11,7 +11,7 @@ const SMALL: &[u64] = &[60_000, 120_000, 180_000];
 const REDIS: &[u64] = &[220_000, 330_000, 700_000];
 
 /// A real PostgreSQL server, run by its own user.
-fn postgres(bed: &mut Bed<'_>) -> Result<()> {
+pub fn postgres(bed: &mut Bed<'_>) -> Result<()> {
     let dir = bed.dir("postgres")?.display().to_string();
     let find = "ls -d /usr/lib/postgresql/*/bin | tail -1";
     let bin = bed.prepare("bash", &["-euc", find])?.out.trim().to_owned();
@@ -29,7 +29,8 @@ fn postgres(bed: &mut Bed<'_>) -> Result<()> {
     bed.open(&[tcp("db.lab:5432", 5432)])
 }
 
-const PSQL: [&str; 6] = ["-XqAt", "-h", "db.lab", "-U", "postgres", "-c"];
+/// How psql is started: without a file of its own, and only the values printed.
+pub const PSQL: [&str; 6] = ["-XqAt", "-h", "db.lab", "-U", "postgres", "-c"];
 
 #[test]
 fn psql_copies_in_and_out() {

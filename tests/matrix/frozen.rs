@@ -1,12 +1,15 @@
 //! Programs with a time-out of three seconds over a link that is away for twelve: the time-out
 //! stands still meanwhile (scripts/matrix --frozen). Two seconds of the service's own silence
-//! follow the new link, so that no program passes only because bytes were left over.
+//! follow the new link, so that no program passes only because bytes were left over. The rule for
+//! sets of descriptors is tested as well, point by point.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use stp_tests::daemon;
 
 use crate::bed::{Bed, Row, play_away, tcp};
+use crate::data::{PSQL, postgres};
 use crate::remote::sshd;
 
 /// Four times the time-out of each program.
@@ -23,6 +26,20 @@ fn gets(program: &'static str, does: &'static str, act: impl FnOnce(&Bed<'_>) ->
     play_away(&Row { program, does, cuts: CUT }, AWAY, |bed| {
         let server = Bed::program("halting.py");
         bed.serve(PYTHON, &[&server, "8000", SILENCE_S], 8000)?;
+        bed.open(&[tcp("halting.lab:8000", 8000)])?;
+        act(bed)
+    });
+}
+
+/// The same, from a service that serves this file.
+fn gets_file(
+    (program, does): (&'static str, &'static str),
+    file: impl FnOnce(&Bed<'_>) -> Result<String>,
+    act: impl FnOnce(&Bed<'_>) -> Result<()>,
+) {
+    play_away(&Row { program, does, cuts: CUT }, AWAY, |bed| {
+        let (server, file) = (Bed::program("halting.py"), file(bed)?);
+        bed.serve(PYTHON, &[&server, "8000", SILENCE_S, &file], 8000)?;
         bed.open(&[tcp("halting.lab:8000", 8000)])?;
         act(bed)
     });
@@ -48,6 +65,24 @@ fn wget_read_timeout() {
     gets("wget", "--read-timeout=3", |bed| {
         bed.run("wget", &["-nv", "--tries=1", "--read-timeout=3", "-O", "got", URL])?;
         got(bed)
+    });
+}
+
+#[test]
+fn pip_timeout() {
+    const WHEEL: &str = "wait-1.0-py3-none-any.whl";
+    let made = |bed: &Bed<'_>| {
+        bed.prepare(PYTHON, &[&Bed::program("wheel.py")])?;
+        Ok(bed.home(WHEEL).display().to_string())
+    };
+    gets_file(("pip", "download --timeout 3"), made, |bed| {
+        let url = format!("{URL}{WHEEL}");
+        let once = ["--retries", "0", "--timeout", "3", "--no-deps", "--no-cache-dir"];
+        bed.run(PYTHON, &[&["-m", "pip", "download", "-d", "got"], &once[..], &[&url]].concat())?;
+        let (sent, came) =
+            (std::fs::read(bed.home(WHEEL))?, std::fs::read(bed.home("got").join(WHEEL))?);
+        ensure!(sent == came, "{} bytes were sent, {} came", sent.len(), came.len());
+        Ok(())
     });
 }
 
@@ -99,6 +134,47 @@ fn ssh_server_alive() {
         ensure!(ended.out.ends_with("end\n"), "{} bytes", ended.out.len());
         Ok(())
     });
+}
+
+#[test]
+fn psql_statement_timeout() {
+    let does = "statement_timeout = 3s, thirty statements";
+    play_away(&Row { program: "psql", does, cuts: &[50_000] }, AWAY, |bed| {
+        postgres(bed)?;
+        let statement = "select repeat('x', 4000) from pg_sleep(0.2);";
+        let sql = format!("set statement_timeout = '3s'; {}", statement.repeat(30));
+        // A statement of its own each, so that each has its own time-out.
+        std::fs::write(bed.home("sql"), sql.replace(';', ";\n"))?;
+        let ended =
+            bed.run("psql", &[&PSQL[..5], &["-v", "ON_ERROR_STOP=1", "-f", "sql"]].concat())?;
+        ensure!(ended.out.lines().count() == 30, "{} rows", ended.out.lines().count());
+        Ok(())
+    });
+}
+
+/// The rule for sets (shim/NOTES.md) by one of the ways to wait.
+fn mixed_set(how: &'static str, does: &'static str) {
+    play_away(&Row { program: "a set", does, cuts: &[] }, AWAY, |bed| {
+        bed.serve("socat", &["tcp-listen:7000,fork,reuseaddr", "pipe"], 7000)?;
+        bed.open(&[tcp("echo.lab:7000", 7000)])?;
+        let command = daemon::programs()?.join("session").display().to_string();
+        bed.script(PYTHON, "mixed.py", &[how, &command, "echo.lab", "7000"]).map(drop)
+    });
+}
+
+#[test]
+fn a_mixed_set_of_poll() {
+    mixed_set("poll", "poll, two sessions and a pipe");
+}
+
+#[test]
+fn a_mixed_set_of_select() {
+    mixed_set("select", "select, two sessions and a pipe");
+}
+
+#[test]
+fn a_mixed_set_of_epoll() {
+    mixed_set("epoll", "epoll_wait, two sessions and a pipe");
 }
 
 #[test]
