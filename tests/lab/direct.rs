@@ -184,3 +184,34 @@ fn a_file_that_changes_under_a_download_is_never_mixed() {
         Ok(())
     });
 }
+
+/// A program that chose one of this machine's addresses: where a session's links leave from that
+/// address too, it gets a session, and else the kernel's own connection, and why is said.
+#[test]
+fn a_source_address_that_the_program_chose_is_kept_to() {
+    play("direct_source", |scene| {
+        let ground = Ground::lay(scene, "")?;
+        let client = &ground.topology.hosts[CLIENT];
+        let (first, second) = (client.address(), "10.1.0.77");
+        let device = &client.interfaces[0].device;
+        client.namespace.ip(&["address", "add", &format!("{second}/24"), "dev", device])?;
+        for (place, source) in [&first[..], second].into_iter().enumerate() {
+            let (curl, _, path) = ground.curl(scene, &["--interface", source])?;
+            ground.must_be_right(curl, &path)?;
+            let log = ground.origins[0].access_log()?;
+            let line = log.lines().nth(place).unwrap_or_default();
+            ensure!(line.contains(&format!("from={source} ")), "it came from elsewhere: {line}");
+        }
+        let session = daemon::programs()?.join("session");
+        let status = Plan::new(session).args(&["status", "--json"]).env("SESSION_DIR", &ground.dir);
+        let status = status.run(scene, Some(&client.namespace), DOWNLOAD_MAX)?.ok()?.out;
+        let status: serde_json::Value = serde_json::from_str(&status)?;
+        let ended = status["ended"].as_array().cloned().unwrap_or_default();
+        let reasons: Vec<&str> = ended.iter().filter_map(|one| one["reason"].as_str()).collect();
+        scene.say(&format!("{reasons:?}"));
+        let kernel = "connected without a session: the program bound its socket to another source \
+                      address";
+        ensure!(reasons.len() == 2 && reasons.contains(&kernel), "{reasons:?}");
+        Ok(())
+    });
+}
