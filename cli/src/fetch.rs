@@ -203,10 +203,22 @@ fn show_server(bar: &ProgressBar) {
     let Some(session) = broker::status().ok().and_then(|all| our_session(&all, "sessions")) else {
         return;
     };
+    bar.set_message(course_of(&session));
+}
+
+/// Where a session is, and what it has been through: "b (lost), 2 moves, 1 cut".
+fn course_of(session: &Value) -> String {
     let server = session["server"].as_str().unwrap_or("no server");
     let state = session["state"].as_str().unwrap_or_default();
     let state = if state == "active" { String::new() } else { format!(" ({state})") };
-    bar.set_message(format!("{server}{state}"));
+    let events = session["events"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let count =
+        |what: &str, one: &str| match events.iter().filter(|event| event["what"] == what).count() {
+            0 => String::new(),
+            1 => format!(", 1 {one}"),
+            several => format!(", {several} {one}s"),
+        };
+    format!("{server}{state}{}{}", count("transferred", "move"), count("resumed", "cut"))
 }
 
 fn reason_of_end() -> String {
@@ -227,6 +239,17 @@ fn escaped(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_bar_says_where_the_session_is_and_what_it_went_through() {
+        let session = |state: &str, events: &[&str]| {
+            let events: Vec<_> = events.iter().map(|what| json!({ "what": what })).collect();
+            course_of(&json!({ "server": "b", "state": state, "events": events }))
+        };
+        assert_eq!(session("active", &["connected"]), "b");
+        let events = ["connected", "resumed", "transferred", "transferred"];
+        assert_eq!(session("lost", &events), "b (lost), 2 moves, 1 cut");
+    }
 
     #[test]
     fn a_path_is_escaped_as_a_target() {
