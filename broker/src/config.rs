@@ -98,9 +98,6 @@ pub struct Direct {
     pub mirrors: Vec<Mirror>,
 }
 
-/// What stands in place of a file's name for [`DEFAULT`].
-pub const BUILT_IN: &str = "(built in)";
-
 /// What a broker without a configuration file does: every plain HTTP destination is asked directly.
 pub const DEFAULT: &str = "\
 [[service]]
@@ -669,7 +666,8 @@ mod tests {
 
     #[test]
     fn without_a_file_every_host_is_asked_directly_but_not_this_machine() {
-        let config = parse(Path::new(BUILT_IN), DEFAULT).expect("the built-in text is right");
+        let config = parse(Path::new(stp_net::config::BUILT_IN), DEFAULT)
+            .expect("the built-in text is right");
         assert_eq!(config.services[0].direct, Some(Direct::default()));
         let routed = |ip: &str, port| {
             config.routes.find(None, ip.parse().expect("an address"), port).is_some()

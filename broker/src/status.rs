@@ -27,6 +27,7 @@ impl Source for Status {
                 "version": env!("CARGO_PKG_VERSION"),
                 "uptime_s": broker.started.elapsed().as_secs(),
                 "config": tables.config.file.display().to_string(),
+                "config_unread": trouble::unread(broker),
                 "ending": broker.ending.load(Ordering::Relaxed),
                 "status": tables.config.status.to_string(),
             },

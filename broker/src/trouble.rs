@@ -2,14 +2,17 @@
 //! status.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use stp_net::config::BUILT_IN;
 use stp_proto::clocks;
 use stp_proto::course::{FailureKind, Standing};
 use stp_proto::profile::{self, Profile, Version};
 
 use crate::broker::Broker;
+use crate::config::found;
 use crate::service::{Server, Service};
 
 /// A server that is out of reach for less than this is being looked for; that is no trouble yet.
@@ -51,20 +54,35 @@ fn clusters(broker: &Broker) -> Vec<String> {
 /// The configuration in the file is not the one that is in use.
 fn of_configuration(broker: &Broker) -> Vec<String> {
     let tables = broker.tables();
-    let file = tables.config.file.display();
-    let mut all = Vec::new();
     let failed = broker.reload_failed.lock().clone();
-    let is_known = failed.is_some();
-    all.extend(failed.map(|why| format!("{why}; what was read before goes on")));
-    let written = std::fs::metadata(&tables.config.file).and_then(|about| about.modified());
-    if !is_known && written.is_ok_and(|written| written > tables.read) {
-        all.push(format!("{file} has changed since it was read; to use it: session reload"));
-    }
+    let failed = failed.map(|why| format!("{why}; what was read before goes on"));
+    let mut all: Vec<String> = failed.or_else(|| unread(broker)).into_iter().collect();
     if !tables.pending.is_empty() {
-        let keys = tables.pending.join(", ");
+        let (keys, file) = (tables.pending.join(", "), tables.config.file.display());
         all.push(format!("{keys}: changed in {file}, and used when the broker starts anew"));
     }
     all
+}
+
+/// What the file says now has not been read: it was changed, or it was not there. Nothing when it
+/// could not be read, which is trouble of another kind.
+#[must_use]
+pub fn unread(broker: &Broker) -> Option<String> {
+    let tables = broker.tables();
+    let file = &tables.config.file;
+    if broker.reload_failed.lock().is_some() {
+        return None;
+    }
+    if file == Path::new(BUILT_IN) {
+        let new = found::find()?.display().to_string();
+        return Some(format!(
+            "{new} was not there yet when the broker began; to use it: session reload"
+        ));
+    }
+    let written = std::fs::metadata(file).and_then(|about| about.modified()).ok()?;
+    let file = file.display();
+    (written > tables.read)
+        .then(|| format!("{file} has changed since it was read; to use it: session reload"))
 }
 
 /// Servers that were tried and cannot be used.

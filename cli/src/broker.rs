@@ -13,6 +13,7 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use stp_lookup::here;
+use stp_net::config::BUILT_IN;
 
 use crate::args::Run;
 use crate::places;
@@ -167,6 +168,7 @@ async fn exchange(
 /// When it cannot be started; its own words are passed on.
 pub fn ensure(run: &Run) -> anyhow::Result<()> {
     if let Ok(status) = status_of_lasting() {
+        use_what_is_new(run, &status);
         warn_of_other_config(run, &status);
         return Ok(());
     }
@@ -269,6 +271,28 @@ pub fn stop(force: bool) -> anyhow::Result<ExitCode> {
 
 fn words(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
+}
+
+/// A broker that began without a configuration takes the first one that is written; of changes of a
+/// file the user is told.
+fn use_what_is_new(run: &Run, status: &Value) {
+    let Some(unread) = status["broker"]["config_unread"].as_str() else { return };
+    let said = if status["broker"]["config"] != BUILT_IN || run.config.is_some() {
+        unread.to_owned()
+    } else {
+        match post("/reload", &serde_json::json!({})) {
+            Ok((code, answer)) if code.is_success() => {
+                format!("{} is used from now on", words(&answer["config"]))
+            }
+            Ok((_, answer)) => {
+                format!("{}; what is built in goes on", words(&answer["error"]))
+            }
+            Err(error) => error.to_string(),
+        }
+    };
+    if !run.quiet {
+        eprintln!("session: {said}");
+    }
 }
 
 fn warn_of_other_config(run: &Run, status: &Value) {

@@ -134,6 +134,10 @@ impl Report {
 
     fn take_notes(&mut self) {
         let mut note = |what: String, advice: &str| self.notes.push((what, advice.to_owned()));
+        let unread = self.broker.as_ref().and_then(|all| all["broker"]["config_unread"].as_str());
+        if let Some((what, _)) = unread.and_then(|unread| unread.split_once("; ")) {
+            note(what.to_owned(), "session reload");
+        }
         if self.program != self.runs
             && let Some(word) = scrubbing(&self.program)
         {

@@ -114,6 +114,9 @@ pub fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<Loaded<T>, 
     }
 }
 
+/// What a broker without a configuration file says instead of the file's name.
+pub const BUILT_IN: &str = "(built in)";
+
 /// The first of `candidates` that exists.
 #[must_use]
 pub fn find(candidates: &[PathBuf]) -> Option<&PathBuf> {

@@ -147,15 +147,39 @@ fn another_configuration_is_put_in_use_while_the_broker_runs() {
     assert_eq!(desk.trouble(), "[]");
 }
 
+/// `session` on a desk that may have no configuration: its exit code, and all that it says.
+fn bare(desk: &Desk, words: &[&str]) -> (Option<i32>, String) {
+    let mut command = desk.session(words);
+    command.env_remove("SESSION_CONFIG").env_remove("XDG_CONFIG_HOME");
+    let output = command.output().expect("it was built");
+    (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+}
+
+#[test]
+fn a_first_configuration_is_used_and_of_a_changed_one_is_told() {
+    let desk = Desk::new();
+    let run = || bare(&desk, &["run", "--", "true"]);
+    assert_eq!(run(), (Some(0), String::new()));
+    let file = desk.path(".config/session/broker.toml");
+    std::fs::create_dir_all(file.parent().expect("a folder")).expect("ours");
+    std::fs::write(&file, direct_to(&[])).expect("ours");
+    let (_, said) = bare(&desk, &["doctor", "true"]);
+    assert!(said.contains("was not there yet") && said.contains("session reload"), "{said}");
+    let (code, said) = run();
+    assert!(code == Some(0) && said.contains("broker.toml is used from now on"), "{said}");
+    assert_eq!(run(), (Some(0), String::new()));
+
+    std::fs::write(&file, direct_to(&[]) + "\n").expect("ours");
+    let (code, said) = run();
+    assert!(code == Some(0) && said.contains("to use it: session reload"), "{said}");
+    assert_eq!(bare(&desk, &["reload"]).0, Some(0));
+    assert_eq!(run(), (Some(0), String::new()));
+}
+
 #[test]
 fn routes_are_shown_tried_and_added() {
     let (desk, host) = (Desk::new(), origin("here"));
-    let session = |words: &[&str]| {
-        let mut command = desk.session(words);
-        command.env_remove("SESSION_CONFIG").env_remove("XDG_CONFIG_HOME");
-        let output = command.output().expect("it was built");
-        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
-    };
+    let session = |words: &[&str]| bare(&desk, words);
     let (code, said) = session(&["run", "--", "true"]);
     assert_eq!(code, Some(0), "{said}");
     // A broker without a configuration shows one route, although it consists of many prefixes.

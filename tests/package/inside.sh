@@ -60,8 +60,11 @@ start_server() {
 start_server
 
 echo "== the quick start"
-if session run -- true > /tmp/first.log 2>&1; then die "it ran without a configuration"; fi
-grep -q 'no configuration for the broker' /tmp/first.log || die "it does not say what is missing"
+# Without a configuration first: http is asked for from this machine itself.
+ip address add 192.0.2.1/32 dev lo
+session run -- curl -sS --fail -o /tmp/direct.iso http://192.0.2.1/big.iso || die "without a far end"
+cmp /tmp/direct.iso /var/www/html/big.iso || die "the bytes are wrong"
+session status --json | grep -q '192.0.2.1:80' || die "it went past the broker"
 mkdir -p ~/.config/session
 cat > ~/.config/session/broker.toml <<END
 [[service]]
@@ -73,6 +76,10 @@ key = "$key"
 to = "mirror.example.org:80"
 service = "www.mirror@example.org"
 END
+# The broker of before still runs.
+session doctor curl http://mirror.example.org/big.iso > /tmp/doctor.log || true
+grep -q 'session reload' /tmp/doctor.log || die "doctor does not say how the file comes into use"
+session run -- true 2>&1 | grep -q 'is used from now on' || die "the new file is not used"
 session doctor curl http://mirror.example.org/big.iso || die "doctor"
 # 10 MB a second, so that the server can be taken away in the middle.
 session run -- curl -sS --fail --limit-rate 10M -o /tmp/big.iso http://mirror.example.org/big.iso &

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use stp_net::config::ConfigError;
+use stp_net::config::{BUILT_IN, ConfigError};
 
-use super::{BUILT_IN, Config, DEFAULT, load, parse};
+use super::{Config, DEFAULT, load, parse};
 
 /// The configuration that was named or found; otherwise the built-in one.
 ///
