@@ -3,10 +3,11 @@
 //! it serves (`worker_shutdown_timeout` of nginx).
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use stp_tests::loopback::Running;
 
 use crate::bed::{Bed, code, until};
 use crate::real::{WITH_WORKERS, folder, serve};
@@ -98,7 +99,7 @@ fn beset((names, kinds): &Pair, asked: Asked, fault: impl Fn(&mut Beset<'_>)) {
             several => ranges_of(&got, &file, several, &what),
         }
     }
-    drop(daemons);
+    daemons.into_iter().for_each(end);
     let logs = [0, 1].map(|place| requests(&bed, names[place], place));
     for (kind, ..) in *kinds {
         let [same, other] =
@@ -112,6 +113,20 @@ fn beset((names, kinds): &Pair, asked: Asked, fault: impl Fn(&mut Beset<'_>)) {
             Asked::Other => (1..=5).contains(&other),
         };
         assert!(as_said, "{names:?}, {kind}: {same} requests at one, {other} at the other");
+    }
+}
+
+/// Asks a daemon to end, so that it writes the last lines of its log (lighttpd keeps them for up to
+/// 4 s). One that does not is killed.
+fn end(mut daemon: Running) {
+    let pid = Pid::from_raw(i32::try_from(daemon.0.id()).expect("a process"));
+    kill(pid, Signal::SIGTERM).expect("it is ours");
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(5) {
+        if daemon.0.try_wait().expect("it is ours").is_some() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
