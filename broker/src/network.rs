@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use stp_net::paths::{PathWatch, is_here};
+use stp_net::paths::{PathWatch, is_here, leads};
 use stp_proto::course::GapWhy;
 use stp_proto::time;
 
@@ -98,7 +98,8 @@ async fn handle_change(broker: &Broker, progress: &mut Progress) {
     broker.relays.forget();
     for server in broker.all_servers() {
         server.distance.forget();
-        server.reach.network_changed(|link| is_ours(&mut here, link.local_addr().ip()));
+        // One that is kept ready and leads nowhere would be tried first by the next session.
+        server.reach.network_changed(|link| leads(link.local_addr().ip(), link.peer_addr()));
     }
     broker.directory.network_changed();
     let sessions = broker.sessions();

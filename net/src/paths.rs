@@ -5,7 +5,7 @@
 //! "does this machine still have the address that my link leaves from?" ([`is_here`]).
 
 use std::io;
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -99,9 +99,31 @@ pub fn is_here(ip: IpAddr) -> bool {
     }
 }
 
+/// Whether anything leads from one of this machine's addresses to a peer: a link between them may
+/// say nothing for long when its route is gone. Nothing is sent.
+#[must_use]
+pub fn leads(from: IpAddr, to: SocketAddr) -> bool {
+    match UdpSocket::bind((from, 0)).and_then(|socket| socket.connect(to)) {
+        Ok(()) => true,
+        Err(error) => !matches!(
+            error.kind(),
+            io::ErrorKind::AddrNotAvailable
+                | io::ErrorKind::NetworkUnreachable
+                | io::ErrorKind::HostUnreachable
+        ),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_leads_from_an_address_that_is_not_here() {
+        let to = "127.0.0.1:9".parse().unwrap();
+        assert!(leads(IpAddr::from([127, 0, 0, 1]), to));
+        assert!(!leads(IpAddr::from([192, 0, 2, 77]), to));
+    }
 
     #[test]
     fn an_address_is_here_if_it_can_be_bound() {
