@@ -17,7 +17,7 @@ impl<N: Near, F: Far> Driver<N, F> {
     /// What it costs its daemon, bytes.
     pub(crate) fn cost(&self) -> u64 {
         let links: usize = self.links.iter().map(|(_, link)| link.memory()).sum();
-        self.session.cost() + links as u64
+        self.session.cost() + (links + self.near.memory()) as u64
     }
 
     /// Notes what it holds, and lets the session hold what it may.

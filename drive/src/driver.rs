@@ -86,7 +86,7 @@ pub enum Turn {
 /// A session with its two sides and its links.
 pub struct Driver<N, F: Far> {
     pub(crate) session: Session,
-    near: N,
+    pub(crate) near: N,
     far: F,
     pub(crate) links: Links<F::Link>,
     inbox: mpsc::Receiver<Command<F::Link>>,
@@ -313,9 +313,7 @@ impl<N: Near, F: Far> Driver<N, F> {
     }
 
     fn detach(&mut self, now: Instant, id: LinkId, how: Detach) {
-        let Some(link) = self.links.take(id) else {
-            return;
-        };
+        let Some(link) = self.links.take(id) else { return };
         match how {
             Detach::Close => drop(link),
             Detach::Linger => link.linger(),
@@ -378,6 +376,8 @@ impl<N: Near, F: Far> Driver<N, F> {
         wake.writable = self.links.poll_ready(cx, paused, &mut wake.readable);
         if self.near_open && self.session.send_room() > 0 {
             wake.near_readable = self.near.poll_readable(now, cx).is_ready();
+        } else if self.near_open {
+            self.near.take_ahead(now, &self.session);
         }
         if self.session.undelivered() > 0 {
             wake.near_writable = self.near.poll_writable(now, cx).is_ready();

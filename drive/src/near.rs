@@ -31,6 +31,16 @@ pub trait Near {
         None
     }
 
+    /// The session has no room for what the near side may have. A near side that must not be left
+    /// waiting takes it elsewhere meanwhile, and gives it with [`Near::pull`] later; when it wants
+    /// to be asked again it says by [`Near::due`].
+    fn take_ahead(&mut self, _now: Instant, _session: &Session) {}
+
+    /// Memory that it takes beside the session's.
+    fn memory(&self) -> usize {
+        0
+    }
+
     /// Moves bytes from the near side into the session.
     ///
     /// # Errors

@@ -23,6 +23,7 @@ pub mod machine;
 pub mod paths;
 pub mod place;
 pub mod seal;
+pub mod spool;
 pub mod status;
 pub mod table;
 pub mod urgent;

@@ -33,4 +33,5 @@ pub mod state;
 mod steps;
 pub mod ticket;
 pub mod time;
+pub mod trickle;
 pub mod wire;

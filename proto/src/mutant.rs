@@ -18,6 +18,7 @@ mod chosen {
             groups { $($group:ident: $grouped:literal,)* }
             courses { $($course:ident: $taken:literal,)* }
             remains { $($left:ident: $restored:literal,)* }
+            trickle { $($drop:ident: $dropped:literal,)* }
         ) => {
             /// A mistake.
             #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -27,6 +28,7 @@ mod chosen {
                 $(#[doc = $grouped] $group,)*
                 $(#[doc = $taken] $course,)*
                 $(#[doc = $restored] $left,)*
+                $(#[doc = $dropped] $drop,)*
             }
 
             impl Mutant {
@@ -45,6 +47,9 @@ mod chosen {
                 /// Those in what is left when a process dies.
                 pub const REMAINS: &[Mutant] = &[$(Mutant::$left,)*];
 
+                /// Those in how fast is taken from a service whose session is away.
+                pub const TRICKLE: &[Mutant] = &[$(Mutant::$drop,)*];
+
                 /// What is done wrong.
                 pub fn mistake(self) -> &'static str {
                     match self {
@@ -53,6 +58,7 @@ mod chosen {
                         $(Mutant::$group => $grouped,)*
                         $(Mutant::$course => $taken,)*
                         $(Mutant::$left => $restored,)*
+                        $(Mutant::$drop => $dropped,)*
                     }
                 }
             }
@@ -165,6 +171,11 @@ mod chosen {
         CutsForgotten: "a restored end does not know the cuts",
         EndStale: "a restored end believes the state, not the kernel, how much it has taken",
         GivenStale: "a restored end delivers again what the near side took last",
+        }
+        trickle {
+        SpoolUnbounded: "more is taken of a service than its spool may hold",
+        StepTooSmall: "what is taken at once does not wake a service that waits for room",
+        TrickleLate: "a service is left waiting for longer than it is known to wait",
         }
     }
 

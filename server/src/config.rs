@@ -25,6 +25,7 @@ use stp_proto::name::Name;
 use stp_proto::replay::Policy;
 use stp_proto::wire::RANGE_MAX;
 
+use crate::service::ahead::Terms;
 use crate::service::origin::Origin;
 use crate::service::upstream::Target;
 use crate::ticket::Cluster;
@@ -34,6 +35,9 @@ use limits::FileLimits;
 pub use limits::Limits;
 use tls::Files;
 pub use tls::TlsConfig;
+
+/// A service that waits for less is given up before anybody can know that its session is away.
+const PATIENCE_MIN: Duration = Duration::from_secs(1);
 
 /// Where the file is looked for after `--config` and `$SESSION_SERVER_CONFIG`.
 pub const PLACES: [&str; 1] = ["/etc/session/server.toml"];
@@ -107,6 +111,8 @@ pub struct ServiceConfig {
     pub passive_ports: Option<(u16, u16)>,
     /// How TLS with the apps is done, if it is.
     pub tls: Option<Arc<TlsConfig>>,
+    /// What is taken of it while a session is away; none: it waits.
+    pub ahead: Option<Terms>,
 }
 
 impl ServiceConfig {
@@ -182,6 +188,7 @@ struct FileService {
     #[serde(default)]
     proxy_protocol: bool,
     passive_ports: Option<String>,
+    patience: Option<Span>,
     certificate: Option<Files>,
     key: Option<Files>,
     /// Whose certificate the service behind has, if it is not the host's.
@@ -241,7 +248,7 @@ fn check(loaded: &Loaded<File>) -> Result<Config, ConfigError> {
         cluster: cluster(loaded, ticket_life)?,
         status: file.status.clone().unwrap_or(StatusAddr::Tcp(([127, 0, 0, 1], 7071).into())),
         clients: clients(loaded)?,
-        services: services(loaded)?,
+        services: services(loaded, &limits)?,
         relays: relays(loaded)?,
         directory: directory(loaded)?,
         limits,
@@ -416,7 +423,21 @@ fn tls(
         .map_err(|(key, what)| loaded.error(&format!("service[{index}].{key}"), what))
 }
 
-fn services(loaded: &Loaded<File>) -> Result<Vec<ServiceConfig>, ConfigError> {
+/// What is taken of a service while a session of it is away.
+fn ahead(service: &FileService, limits: &Limits) -> Result<Option<Terms>, &'static str> {
+    let patience = service.patience.map(|span| span.0);
+    if service.kind != Kind::Tcp {
+        let what = "only a service of kind tcp is kept waiting: others are asked again";
+        return if patience.is_some() { Err(what) } else { Ok(None) };
+    }
+    if patience.is_some_and(|patience| patience < PATIENCE_MIN) {
+        return Err("at least 1s is needed");
+    }
+    let (most, room) = (limits.spool, Arc::clone(&limits.spools));
+    Ok((most > 0).then_some(Terms { most, room, patience }))
+}
+
+fn services(loaded: &Loaded<File>, limits: &Limits) -> Result<Vec<ServiceConfig>, ConfigError> {
     if loaded.config.service.is_empty() && loaded.config.relay.is_empty() {
         return Err(loaded.error("service", "at least one [[service]] is needed"));
     }
@@ -463,6 +484,7 @@ fn services(loaded: &Loaded<File>) -> Result<Vec<ServiceConfig>, ConfigError> {
             passive_ports: passive_ports(service)
                 .map_err(|e| loaded.error(&key("passive_ports"), e))?,
             tls: tls(loaded, index, service)?,
+            ahead: ahead(service, limits).map_err(|e| loaded.error(&key("patience"), e))?,
         });
     }
     Ok(services)

@@ -466,6 +466,7 @@ impl Server {
             wanted: connect.rate.unwrap_or(0),
             fixed: Arc::default(),
             granted,
+            spool: near.spool(),
         };
         let fixed = Arc::clone(&entry.fixed);
         let cluster = self.config.cluster.clone().filter(|_| service.kind == Kind::Tcp);

@@ -15,6 +15,7 @@ use crate::denial::Denial;
 use crate::following::Followings;
 use crate::grant::Revocations;
 use crate::service::Service;
+use crate::service::ahead::Ahead;
 use crate::service::coming::Coming;
 use crate::service::ftp::{self, Groups};
 use crate::service::https;
@@ -97,7 +98,7 @@ async fn open_tcp(
     }
     let upstream = config.target.connect().await.map_err(|error| Denial::unreachable(&error))?;
     let granted = mint.as_ref().and_then(|mint| mint.granted().cloned());
-    let service = Service::Tcp(Tcp::new(upstream));
+    let service = Service::Tcp(Tcp::new(upstream, config.ahead.as_ref().map(Ahead::of)));
     Ok(Opened { service, at: StartAt::default(), granted })
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use stp_drive::{Command, SessionStatus};
 use stp_net::key::PublicKey;
+use stp_net::spool::View;
 use stp_proto::handle::Handle;
 use stp_proto::roster::{Calls, Roster};
 use stp_proto::ticket::Granted;
@@ -48,6 +49,8 @@ pub struct Entry {
     pub fixed: Arc<AtomicBool>,
     /// What the gateway has granted.
     pub granted: Option<Granted>,
+    /// What is taken of its service while it is away.
+    pub spool: Option<Arc<View>>,
 }
 
 impl Entry {
@@ -280,6 +283,7 @@ mod tests {
             epoch: own.into(),
             fixed: Arc::default(),
             granted: None,
+            spool: None,
         }
     }
 

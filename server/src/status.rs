@@ -61,6 +61,10 @@ impl Status {
                 fields.insert("rate_wanted".into(), json!(entry.wanted));
                 fields.insert("transferred".into(), json!(entry.transferred));
                 fields.insert("age_s".into(), json!(entry.since.elapsed().as_secs()));
+                if let Some(spool) = &entry.spool {
+                    fields.insert("spool".into(), json!(spool.bytes.load(Ordering::Relaxed)));
+                    fields.insert("spool_full".into(), json!(spool.full.load(Ordering::Relaxed)));
+                }
                 fields.insert("events".into(), json!(entry.status.history()));
                 fields.insert("series".into(), json!(entry.status.series()));
             }
@@ -98,6 +102,7 @@ impl Source for Status {
             })
         });
         let ((held, most), level) = server.purse.look(|budget| (budget.held(), budget.level()));
+        let (spooled, spool_max) = server.config.limits.spools.used();
         let counters = self.counters().map(|(name, _, value)| (name.to_owned(), json!(value)));
         let refused = self.refused().into_iter().map(|(reason, count)| (reason, json!(count)));
         json!({
@@ -114,6 +119,8 @@ impl Source for Status {
                 "memory": held,
                 "memory_max": most,
                 "memory_level": level.word(),
+                "spool": spooled,
+                "spool_max": spool_max,
                 "cluster": server.config.cluster.as_ref().map(|cluster| cluster.name.clone()),
             },
             "trouble": trouble::list(server),
@@ -135,6 +142,9 @@ impl Source for Status {
         let help = "Bytes that sessions hold and have promised to take, beyond their own 128 KiB.";
         metrics.gauge("stp_server_memory_bytes", help, held as f64);
         metrics.gauge("stp_server_memory_max_bytes", "The most that they may.", most as f64);
+        let help = "Bytes taken of services while their sessions are away.";
+        let (spooled, _) = self.0.config.limits.spools.used();
+        metrics.gauge("stp_server_spool_bytes", help, spooled as f64);
         let expires = self.0.config.services.iter().filter_map(|of| tls(of)?.expires()).min();
         if let Some(expires) = expires {
             let help = "When the first certificate of a service expires, seconds since 1970.";

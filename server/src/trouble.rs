@@ -1,6 +1,7 @@
 //! What is wrong now, in words for the person who runs this server: one list, shown on top of the
 //! status.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use stp_net::echo::About;
@@ -8,6 +9,7 @@ use stp_proto::profile::{Profile, Version};
 use stp_proto::{clocks, profile};
 
 use crate::listener::Server;
+use crate::registry::Entry;
 
 /// How long a ticket of another cluster is remembered. Brokers show one every few seconds while a
 /// session of theirs may go on here.
@@ -41,6 +43,7 @@ pub(crate) fn list(server: &Server) -> Vec<String> {
     // The others first: of two that differ, this one is told to change.
     let seen: Vec<_> = theirs.chain([ours]).collect();
     all.extend(profile::warnings(&seen));
+    all.extend(full_spools(server));
     let cluster = server.config.cluster.as_ref();
     all.extend(cluster.map(|cluster| cluster.warnings()).unwrap_or_default());
     let foreign = cluster.and_then(|cluster| cluster.foreign());
@@ -53,4 +56,21 @@ pub(crate) fn list(server: &Server) -> Vec<String> {
         )
     }));
     all
+}
+
+/// Services that wait, because as much was taken of them for sessions that are away as may be.
+fn full_spools(server: &Server) -> Option<String> {
+    let running = server.registry.running();
+    let full = |entry: &Entry| {
+        entry.spool.as_ref().is_some_and(|spool| spool.full.load(Ordering::Relaxed))
+    };
+    let count = running.iter().filter(|(_, entry)| full(entry)).count();
+    (count > 0).then(|| {
+        let dir = server.config.limits.spools.dir().display();
+        format!(
+            "the spools of {count} sessions that are away are full, or cannot be written in {dir}: \
+             their services wait, and may give them up; see spool, spool_total and spool_dir in \
+             [limits]"
+        )
+    })
 }

@@ -47,16 +47,25 @@ pub struct Door {
     to: String,
     kind: &'static str,
     port: u16,
+    /// More lines of the service's configuration.
+    more: String,
+}
+
+impl Door {
+    /// Its service waits for so many seconds.
+    pub fn patient(self, seconds: u64) -> Door {
+        Door { more: format!("patience = \"{seconds}s\"\n"), ..self }
+    }
 }
 
 /// A `tcp` service: `to` (`HOST:PORT`) leads to `port` of the server's machine.
 pub fn tcp(to: impl Into<String>, port: u16) -> Door {
-    Door { to: to.into(), kind: "tcp", port }
+    Door { to: to.into(), kind: "tcp", port, more: String::new() }
 }
 
 /// The same of kind `http`.
 pub fn http(to: impl Into<String>, port: u16) -> Door {
-    Door { to: to.into(), kind: "http", port }
+    Door { to: to.into(), kind: "http", port, more: String::new() }
 }
 
 /// See the module. Rust drops fields in their order, so programs end first and the namespaces
@@ -185,7 +194,7 @@ impl<'a> Bed<'a> {
         let names: Vec<String> = names.collect();
         let offer = |(door, name): (&Door, &String)| {
             let to = format!("127.0.0.1:{}", door.port);
-            Offer::new(name, door.kind, to)
+            Offer { more: door.more.clone(), ..Offer::new(name, door.kind, to) }
         };
         let offers: Vec<Offer> = doors.iter().zip(&names).map(offer).collect();
         let key = daemon::cluster_key(self.scene, "cluster.key")?;

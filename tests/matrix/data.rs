@@ -11,7 +11,7 @@ const SMALL: &[u64] = &[60_000, 120_000, 180_000];
 const REDIS: &[u64] = &[220_000, 330_000, 700_000];
 
 /// A real PostgreSQL server, run by its own user.
-pub fn postgres(bed: &mut Bed<'_>) -> Result<()> {
+pub fn postgres_with(bed: &mut Bed<'_>, more: &[&str]) -> Result<()> {
     let dir = bed.dir("postgres")?.display().to_string();
     let find = "ls -d /usr/lib/postgresql/*/bin | tail -1";
     let bin = bed.prepare("bash", &["-euc", find])?.out.trim().to_owned();
@@ -25,7 +25,12 @@ pub fn postgres(bed: &mut Bed<'_>) -> Result<()> {
     let (data, socket) = (format!("{dir}/data"), format!("unix_socket_directories={dir}"));
     let server = format!("{bin}/postgres");
     let set = ["-c", "fsync=off", "-c", "shared_buffers=32MB", "-c", &socket];
-    bed.serve("setpriv", &[&user[1..], &[&server, "-D", &data], &set[..]].concat(), 5432)?;
+    bed.serve("setpriv", &[&user[1..], &[&server, "-D", &data], &set[..], more].concat(), 5432)
+}
+
+/// The same, reached as `db.lab`.
+pub fn postgres(bed: &mut Bed<'_>) -> Result<()> {
+    postgres_with(bed, &[])?;
     bed.open(&[tcp("db.lab:5432", 5432)])
 }
 

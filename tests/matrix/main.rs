@@ -11,5 +11,6 @@ mod ftp;
 mod language;
 mod process;
 mod remote;
+mod waiting;
 mod web;
 mod wire;

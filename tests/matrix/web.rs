@@ -118,7 +118,7 @@ fn with_http2(bed: &mut Bed<'_>) -> Result<()> {
 }
 
 /// A key and a certificate for web.lab.
-fn certify(bed: &Bed<'_>) -> Result<()> {
+pub fn certify(bed: &Bed<'_>) -> Result<()> {
     let tls = bed.dir("tls")?.display().to_string();
     let (key, cert) = (format!("{tls}/key.pem"), format!("{tls}/cert.pem"));
     let kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];

@@ -17,6 +17,7 @@ use crate::role::Role;
 use crate::seam::Seam;
 use crate::state::State;
 use crate::time::Instant;
+use crate::trickle;
 use crate::wire::{Connect, ResumeDenial};
 
 /// One end of a session.
@@ -196,6 +197,14 @@ impl Session {
     #[must_use]
     pub fn unanswered(&self) -> u8 {
         self.clock.asked
+    }
+
+    /// Whether nobody is there at the other end, as far as is known: there is no link, or a
+    /// question on it is overdue (R70, R38).
+    #[must_use]
+    pub fn is_away(&self, now: Instant) -> bool {
+        let overdue = self.clock.asked > 0 && now - self.clock.asked_first >= trickle::OVERDUE;
+        self.links.attached.is_none() || overdue
     }
 
     /// All positions.

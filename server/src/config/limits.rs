@@ -1,10 +1,12 @@
 //! The table `[limits]`: bounds and times, their defaults, and what of it can be had here.
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
 use stp_net::config::{ByteRate, ByteSize, ConfigError, Loaded, Span};
-use stp_net::machine;
+use stp_net::{machine, spool};
 use stp_proto::budget::{self, Seats};
 
 /// How long a busy session's link may be silent, as seen from here.
@@ -18,6 +20,12 @@ const RELAYED: usize = 1_000;
 const MEMORY_MIN: u64 = 16 << 20;
 /// What a client may send before the service has taken any of it.
 const WINDOW_FIRST: usize = 64 << 10;
+
+/// What is taken of the service of a session that is away, and of all such services.
+const SPOOL: u64 = 256 << 20;
+const SPOOLS: u64 = 4 << 30;
+/// On a disk, and never in memory as /tmp may be.
+const SPOOL_DIR: &str = "/var/tmp";
 
 /// See [`Limits::read_ahead`].
 const READ_AHEAD: u64 = 200_000_000;
@@ -53,6 +61,10 @@ pub struct Limits {
     /// A server that is being shut down waits for its sessions to go elsewhere, until none has gone
     /// for this long.
     pub drain: Duration,
+    /// What is taken of the service of a session that is away, bytes; 0: nothing.
+    pub spool: u64,
+    /// Where that is put, and how much there is of it in all.
+    pub spools: Arc<spool::Room>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -75,6 +87,9 @@ pub(super) struct FileLimits {
     rise_factor: Option<f64>,
     rise_above: Option<Span>,
     drain: Option<Span>,
+    spool: Option<ByteSize>,
+    spool_total: Option<ByteSize>,
+    spool_dir: Option<PathBuf>,
 }
 
 /// Checks the table.
@@ -119,7 +134,21 @@ pub(super) fn check<T>(loaded: &Loaded<T>, file: &FileLimits) -> Result<Limits, 
         read_ahead: file.read_ahead.map_or(READ_AHEAD, |rate| rate.0),
         rise: rise(loaded, file)?,
         drain: file.drain.map_or(Duration::from_secs(30), |span| span.0),
+        spool: file.spool.map_or(SPOOL, |size| size.0),
+        spools: spools(loaded, file)?,
     })
+}
+
+/// Where spools are, and what they hold together.
+fn spools<T>(loaded: &Loaded<T>, file: &FileLimits) -> Result<Arc<spool::Room>, ConfigError> {
+    if let Some(dir) = &file.spool_dir
+        && !dir.is_dir()
+    {
+        let what = format!("{} is no directory; make it, or leave it out", dir.display());
+        return Err(loaded.error("limits.spool_dir", what));
+    }
+    let dir = file.spool_dir.as_deref().unwrap_or(Path::new(SPOOL_DIR));
+    Ok(spool::Room::new(dir, file.spool_total.map_or(SPOOLS, |size| size.0)))
 }
 
 fn rise<T>(loaded: &Loaded<T>, file: &FileLimits) -> Result<stp_proto::rise::Rule, ConfigError> {

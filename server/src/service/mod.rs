@@ -4,6 +4,7 @@
 //! of its connect), and then moved into the session's loop, which reads and writes it only when
 //! the session has room: back-pressure needs nothing else.
 
+pub mod ahead;
 pub mod chains;
 pub mod coming;
 pub mod dial;
@@ -20,9 +21,11 @@ pub mod upstream;
 pub mod watch;
 
 use std::io;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use stp_drive::{Near, Pulled};
+use stp_net::spool::View;
 use stp_proto::session::{Event, Session, ShutNear};
 use stp_proto::ticket::Granted;
 use stp_proto::time::Instant;
@@ -51,6 +54,15 @@ impl Service {
             Self::Http(http) => http.granted(),
             Self::Https(https) => https.granted(),
             Self::Tcp(_) | Self::Ftp(_) | Self::FtpData(_) => None,
+        }
+    }
+
+    /// What its spool tells of itself, if it has one.
+    #[must_use]
+    pub fn spool(&self) -> Option<Arc<View>> {
+        match self {
+            Self::Tcp(tcp) => tcp.spool(),
+            Self::Http(_) | Self::Https(_) | Self::Ftp(_) | Self::FtpData(_) => None,
         }
     }
 
@@ -85,6 +97,26 @@ impl Near for Service {
             Self::Https(https) => https.poll_writable(now, cx),
             Self::Ftp(ftp) => ftp.poll_writable(now, cx),
             Self::FtpData(data) => data.poll_writable(now, cx),
+        }
+    }
+
+    fn due(&self) -> Option<Instant> {
+        match self {
+            Self::Tcp(tcp) => tcp.due(),
+            Self::Http(_) | Self::Https(_) | Self::Ftp(_) | Self::FtpData(_) => None,
+        }
+    }
+
+    fn take_ahead(&mut self, now: Instant, session: &Session) {
+        if let Self::Tcp(tcp) = self {
+            tcp.take_ahead(now, session);
+        }
+    }
+
+    fn memory(&self) -> usize {
+        match self {
+            Self::Tcp(tcp) => tcp.memory(),
+            Self::Http(_) | Self::Https(_) | Self::Ftp(_) | Self::FtpData(_) => 0,
         }
     }
 

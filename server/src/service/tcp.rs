@@ -1,39 +1,41 @@
 //! The `tcp` service: any protocol. Bytes go through; nothing is known of them, so the session
-//! survives every change of the app's side and none of the service's.
+//! survives every change of the app's side and none of the service's. While it is away the service
+//! is kept from giving it up ([`super::ahead`]).
 
 use std::io;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use stp_drive::{Near, Pulled};
+use stp_net::spool::View;
 use stp_proto::session::{Event, Session, ShutNear};
 use stp_proto::time::Instant;
 
+use super::ahead::Ahead;
 use super::upstream::Upstream;
 
 /// The stream of one session to its service.
 #[derive(Debug)]
 pub struct Tcp {
     upstream: Option<Upstream>,
+    ahead: Option<Box<Ahead>>,
 }
 
 impl Tcp {
-    /// Around an open stream.
+    /// Around an open stream; without `ahead` the service waits while the session is away.
     #[must_use]
-    pub fn new(upstream: Upstream) -> Self {
-        Self { upstream: Some(upstream) }
-    }
-}
-
-impl Near for Tcp {
-    fn poll_readable(&mut self, _now: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        self.upstream.as_ref().map_or(Poll::Pending, |upstream| upstream.poll_readable(cx))
+    pub fn new(upstream: Upstream, ahead: Option<Ahead>) -> Self {
+        Self { upstream: Some(upstream), ahead: ahead.map(Box::new) }
     }
 
-    fn poll_writable(&mut self, _now: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        self.upstream.as_ref().map_or(Poll::Pending, |upstream| upstream.poll_writable(cx))
+    /// What its spool tells of itself, if it has one.
+    #[must_use]
+    pub fn spool(&self) -> Option<Arc<View>> {
+        self.ahead.as_ref().map(|ahead| ahead.view())
     }
 
-    fn pull(&mut self, now: Instant, session: &mut Session) -> io::Result<Pulled> {
+    /// Reads the service itself; what came, and whether its last byte is urgent. 0 is the end.
+    fn read(&mut self, now: Instant, session: &mut Session) -> io::Result<(usize, bool)> {
         let Some(upstream) = &self.upstream else { return Err(io::ErrorKind::WouldBlock.into()) };
         let (mut ended, mut urgent) = (false, false);
         let taken = session.fill(now, |slices| {
@@ -42,16 +44,51 @@ impl Near for Tcp {
             ended = read == 0 && slices.iter().any(|slice| !slice.is_empty());
             Ok(read)
         })?;
-        match taken {
-            0 if ended => Ok(Pulled::Fin),
-            0 => Err(io::ErrorKind::WouldBlock.into()),
-            taken => {
-                if urgent {
-                    session.mark_urgent();
-                }
-                Ok(Pulled::Bytes(taken))
-            }
+        if taken == 0 && !ended {
+            return Err(io::ErrorKind::WouldBlock.into());
         }
+        if let Some(ahead) = &mut self.ahead {
+            ahead.flows();
+        }
+        Ok((taken, urgent))
+    }
+}
+
+impl Near for Tcp {
+    fn poll_readable(&mut self, _now: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        if self.ahead.as_ref().is_some_and(|ahead| ahead.has_some()) {
+            return Poll::Ready(());
+        }
+        self.upstream.as_ref().map_or(Poll::Pending, |upstream| upstream.poll_readable(cx))
+    }
+
+    fn poll_writable(&mut self, _now: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        self.upstream.as_ref().map_or(Poll::Pending, |upstream| upstream.poll_writable(cx))
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.ahead.as_ref().and_then(|ahead| ahead.due())
+    }
+
+    fn take_ahead(&mut self, now: Instant, session: &Session) {
+        if let (Some(ahead), Some(upstream)) = (&mut self.ahead, &self.upstream) {
+            ahead.look(now, session, upstream);
+        }
+    }
+
+    fn memory(&self) -> usize {
+        self.ahead.as_ref().map_or(0, |ahead| ahead.memory())
+    }
+
+    fn pull(&mut self, now: Instant, session: &mut Session) -> io::Result<Pulled> {
+        let (taken, urgent) = match self.ahead.as_mut().filter(|ahead| ahead.has_some()) {
+            Some(ahead) => ahead.pull(now, session)?,
+            None => self.read(now, session)?,
+        };
+        if urgent {
+            session.mark_urgent();
+        }
+        Ok(if taken == 0 { Pulled::Fin } else { Pulled::Bytes(taken) })
     }
 
     fn push(
@@ -72,7 +109,7 @@ impl Near for Tcp {
             (ShutNear::Fin, Some(upstream)) => upstream.shut_write(),
             (ShutNear::Reset { .. }, Some(upstream)) => {
                 upstream.reset_on_close();
-                self.upstream = None;
+                (self.upstream, self.ahead) = (None, None);
             }
             (_, None) => {}
         }

@@ -149,7 +149,7 @@ impl Asked {
         }
         let stream = connect(SocketAddr::new(self.address.ip(), port)).await;
         let stream = stream.map_err(|error| Denial::unreachable(&error))?;
-        Ok((Service::Tcp(Tcp::new(Upstream::Tcp(stream))), StartAt::default()))
+        Ok((Service::Tcp(Tcp::new(Upstream::Tcp(stream), None)), StartAt::default()))
     }
 
     /// What was announced to this client. Its login may be on its way here from another server.
