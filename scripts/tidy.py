@@ -38,7 +38,7 @@ ARROWS = {
     "keeper": set(),
     # The broker serves destinations without a far end by a server of its own.
     "broker": {"proto", "net", "drive", "lookup", "keeper", "server"},
-    "server": {"proto", "net", "drive", "lookup", "tls"},
+    "server": {"proto", "net", "drive", "lookup", "keeper", "tls"},
     "sns": {"proto", "net", "lookup"},
     "cli": {"proto", "net", "lookup"},
 }

@@ -405,13 +405,13 @@ impl Door {
                 let limits = limits(&broker.tables().config.limits);
                 let within = Within::new(target, limits, Arc::clone(&broker.purse));
                 let far = DirectFar::new(broker, entry, within);
-                stp_drive::run(session, near, far, commands, Start::Dial, noted).await
+                stp_drive::run(session, near, far, commands, Start::Unlinked, noted).await
             } else {
                 let mut far = far(broker, entry, ordered);
                 if let Some(home) = home {
                     far.restored(crate::clock::now(), home);
                 }
-                stp_drive::run(session, near, far, commands, Start::Dial, noted).await
+                stp_drive::run(session, near, far, commands, Start::Unlinked, noted).await
             };
             listed.reason = Some(reason);
         });

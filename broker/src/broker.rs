@@ -12,6 +12,7 @@ use std::time::Instant;
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
 use stp_drive::Purse;
+use stp_drive::upgrade::Upgrade;
 use stp_net::link::{LinkOptions, Tls};
 use stp_net::status::Feed;
 use stp_proto::course::{Pace, Relay};
@@ -36,7 +37,6 @@ use crate::reach::News;
 use crate::relays::Relays;
 use crate::service::{Maker, Server, Service};
 use crate::tables::Tables;
-use crate::upgrade::Upgrade;
 use crate::virtual_addresses::{Family, VirtualAddresses};
 
 /// Ended sessions kept for the status.

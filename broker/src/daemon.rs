@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Parser;
+use stp_drive::upgrade::{self, Upgrade};
+use stp_keeper::holding::Next;
 use stp_keeper::lease::{KEEPER_FLAG, KEPT};
 use stp_net::config::user_folder;
 use stp_net::key::Identity;
@@ -27,7 +29,6 @@ use crate::config::{Config, WhenAbsent, doubt, found};
 use crate::names::NamesFile;
 use crate::pauses::Pauses;
 use crate::status::Status;
-use crate::upgrade::{self, Upgrade};
 use crate::{map, network, reload};
 
 /// The status socket, in the session directory.
@@ -163,8 +164,7 @@ fn workers() -> usize {
 /// How the keeper starts the next broker.
 fn keep_with(config: &Config) -> anyhow::Result<KeepWith> {
     Ok(KeepWith {
-        program: std::env::current_exe().context("this program's own file")?,
-        arguments: std::env::args_os().skip(1).collect(),
+        next: Next::like_this_one().context("this program's own file")?,
         send_buffer: config.limits.send_buffer,
         receive_buffer: config.limits.receive_buffer,
     })
@@ -184,7 +184,7 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let dir = dir.as_path();
     let stop = stop_signal()?;
-    let upgrade = Arc::new(Upgrade::new(keep.as_ref().map(|keep| keep.program.clone())));
+    let upgrade = Arc::new(Upgrade::new(keep.as_ref().map(|keep| keep.next.program.clone())));
     let mut listener = bind(dir, patience, keep).await?;
     let identity = identity(config.key_file.as_deref())?;
     let key = identity.public_key();

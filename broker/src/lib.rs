@@ -45,5 +45,4 @@ pub mod service;
 pub mod status;
 pub mod tables;
 pub mod trouble;
-pub mod upgrade;
 pub mod virtual_addresses;

@@ -6,7 +6,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use stp_drive::keep::Keep;
 use stp_drive::{Near, Pulled};
+use stp_net::kept::Kept;
 use stp_proto::course::Relay;
 use stp_proto::session::{Event, Session, ShutNear, code};
 use stp_proto::time::Instant;
@@ -37,18 +39,7 @@ pub struct AppNear {
     failed: Option<io::Error>,
     fin: bool,
     entry: Arc<Entry>,
-    kept: Keep,
-}
-
-/// What was put by last.
-#[derive(Default)]
-struct Keep {
-    record: Vec<u8>,
-    next: Vec<u8>,
-    /// Bytes lie in the rings.
-    bytes: bool,
-    /// It was said that nothing can be put by.
-    said: bool,
+    keep: Keep,
 }
 
 impl AppNear {
@@ -67,8 +58,7 @@ impl AppNear {
     pub fn found(socket: AppSocket, entry: Arc<Entry>, told: bool, end_given: bool) -> AppNear {
         let connect = if told { Connect::Done } else { Connect::Telling };
         let mut near = AppNear::with(socket, connect, entry);
-        // Bytes of before may lie there.
-        near.kept.bytes = true;
+        near.keep = Keep::found();
         if let Some(socket) = near.socket.as_mut().filter(|_| end_given) {
             socket.shut(Shut::Fin);
             near.fin = true;
@@ -77,21 +67,8 @@ impl AppNear {
     }
 
     fn with(socket: AppSocket, connect: Connect, entry: Arc<Entry>) -> AppNear {
-        let kept = Keep::default();
-        AppNear { socket: Some(socket), connect, failed: None, fin: false, entry, kept }
-    }
-
-    /// R101: what the app has not taken is kept for the next broker.
-    fn hold(&mut self, session: &Session) {
-        let Some(kept) = self.socket.as_ref().and_then(AppSocket::kept) else { return };
-        let at = session.positions();
-        let mut from = kept.held_until().max(at.delivered);
-        for bytes in session.undelivered_from(from) {
-            kept.hold(from, bytes);
-            from += bytes.len() as u64;
-        }
-        kept.hold_until(at.received);
-        self.kept.bytes = true;
+        let keep = Keep::default();
+        AppNear { socket: Some(socket), connect, failed: None, fin: false, entry, keep }
     }
 
     /// The session as the next broker needs it; nothing if that could not go on with it.
@@ -183,7 +160,7 @@ impl Near for AppNear {
             },
             count => {
                 self.entry.pause().wrote();
-                self.kept.bytes = true;
+                self.keep.moved();
                 if socket.is_urgent() {
                     session.mark_urgent();
                 }
@@ -207,8 +184,10 @@ impl Near for AppNear {
             Some(socket) => socket.try_write(bufs),
             None => Err(ErrorKind::BrokenPipe.into()),
         });
-        if session.undelivered() > 0 {
-            self.hold(session);
+        if session.undelivered() > 0
+            && let Some(kept) = self.socket.as_ref().and_then(AppSocket::kept)
+        {
+            self.keep.hold(kept, session);
         }
         pushed
     }
@@ -216,19 +195,19 @@ impl Near for AppNear {
     fn keep(&mut self, session: &Session) {
         let Some(kept) = self.socket.as_ref().and_then(AppSocket::kept) else { return };
         let Some(record) = self.record(session) else { return };
-        self.kept.next.clear();
-        record.encode(&mut self.kept.next);
-        if self.kept.next != self.kept.record {
-            if !kept.put_record(&self.kept.next) && !std::mem::replace(&mut self.kept.said, true) {
-                let session = self.entry.id;
-                tracing::warn!(session, "its names are too long: it ends if the broker is killed");
-            }
-            std::mem::swap(&mut self.kept.next, &mut self.kept.record);
+        if !self.keep.put(kept, session, |out| record.encode(out)) {
+            let session = self.entry.id;
+            tracing::warn!(session, "its names are too long: it ends if the broker is killed");
         }
-        // R73: nothing is on its way, and the session has given its own memory back.
-        if self.kept.bytes && session.memory() == 0 {
-            kept.give_back();
-            self.kept.bytes = false;
+    }
+
+    fn memory(&self) -> usize {
+        self.socket.as_ref().and_then(AppSocket::kept).map_or(0, Kept::in_use)
+    }
+
+    fn at_work(&self, at_work: bool) {
+        if let Some(kept) = self.socket.as_ref().and_then(AppSocket::kept) {
+            kept.set_at_work(at_work);
         }
     }
 

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use nix::errno::Errno;
+use stp_drive::keep::{Counted, is_deadly};
+use stp_keeper::lease::predecessor_died;
 use stp_net::kept::Kept;
 use stp_proto::course::Relay;
-use stp_proto::session::{NearCounts, NotRestored, Session};
+use stp_proto::session::{NotRestored, Session};
 
 use crate::accept::{Begun, Door, Goal, kept_limits};
 use crate::app::AppSocket;
@@ -29,39 +31,16 @@ enum Lost {
     NotKept,
     #[error("its server was a part of that broker")]
     Alone,
-}
-
-/// What the counts of a socket say (R102).
-struct Counted {
-    at: NearCounts,
-    looked_at: bool,
-    /// The app knows of its connect, because it has sent something.
-    told: bool,
-    up: Vec<u8>,
-    down: Vec<u8>,
-}
-
-impl Counted {
-    fn of(kept: &Kept, record: &Record) -> Counted {
-        // The first byte of the queue is the last one of the filler; it is taken with the next.
-        let taken = kept.taken();
-        let remains = &record.remains;
-        let read = taken.saturating_sub(1);
-        let (at, looked_at) = remains.counts(read, kept.given(), kept.held_until());
-        let from = remains.needed_from(at, kept.up_max() as u64);
-        Counted {
-            looked_at: looked_at || taken == 0,
-            told: record.told || taken > 0,
-            up: kept.up(from, at.end),
-            down: kept.held(at.delivered, at.held),
-            at,
-        }
-    }
+    #[error("three brokers died within a minute while they worked for it")]
+    Deadly,
 }
 
 impl Door {
     /// A socket that the broker before this one had.
     pub(crate) fn found(&self, socket: AppSocket) {
+        if socket.kept().is_some_and(|kept| is_deadly(kept, predecessor_died(), self.0.now())) {
+            return self.lose(socket, &Lost::Deadly);
+        }
         let Some(record) = socket.kept().and_then(Kept::record) else {
             let untouched = |kept: &Kept| (kept.taken(), kept.given()) == (0, 0);
             if socket.kept().is_some_and(untouched) {
@@ -120,7 +99,14 @@ impl Door {
             return self.lose(socket, &Lost::NoServer(record.service.clone()));
         };
         let Some(kept) = socket.kept() else { return self.lose(socket, &Lost::NotKept) };
-        let Counted { at, looked_at, told, up, down } = Counted::of(kept, record);
+        // The first byte of the queue is the last one of the filler; it is taken with the next.
+        let taken = kept.taken();
+        let counted = Counted::of(kept, &record.remains, taken.saturating_sub(1));
+        let Counted { at, looked_at, up, down } = counted;
+        let looked_at = looked_at || taken == 0;
+        // The app knows of its connect if it has sent something.
+        let told = record.told || taken > 0;
+        kept.set_at_work(true);
         let limits = kept_limits(&self.0, Some((kept.up_max(), kept.down_max())));
         let now = self.0.now();
         let bytes = (up.as_slice(), down.as_slice());

@@ -66,8 +66,8 @@ pub const FIRST_LINK: LinkId = LinkId(0);
 
 /// How a session's loop begins.
 pub enum Start<L = Link> {
-    /// With nothing; the session will ask for a link.
-    Dial,
+    /// With nothing: the session will ask for a link, or waits for one.
+    Unlinked,
     /// With a link on which the session was opened, known to the session as [`FIRST_LINK`].
     Link(Box<L>),
 }
@@ -87,7 +87,7 @@ pub enum Turn {
 pub struct Driver<N, F: Far> {
     pub(crate) session: Session,
     pub(crate) near: N,
-    far: F,
+    pub(crate) far: F,
     pub(crate) links: Links<F::Link>,
     inbox: mpsc::Receiver<Command<F::Link>>,
     pub(crate) status: Arc<SessionStatus>,
@@ -109,7 +109,7 @@ pub struct Driver<N, F: Far> {
     publish_at: Option<Instant>,
     /// When the far side wants the session to ask for a link again.
     retry_at: Option<Instant>,
-    liveness: Liveness,
+    pub(crate) liveness: Liveness,
     /// The rate at which it is used to receive.
     pub(crate) rate: RecentRate,
     pub(crate) stake: Stake,
@@ -222,6 +222,13 @@ impl<N: Near, F: Far> Driver<N, F> {
     /// Takes what is ready, and does everything that follows from it. What is not ready wakes the
     /// waker of `cx` when it is.
     pub fn turn(&mut self, now: Instant, cx: &mut Context<'_>) -> Turn {
+        self.near.at_work(true);
+        let turn = self.take_turn(now, cx);
+        self.near.at_work(false);
+        turn
+    }
+
+    fn take_turn(&mut self, now: Instant, cx: &mut Context<'_>) -> Turn {
         let mut wake = std::mem::take(&mut self.wake);
         self.poll_wake(now, cx, &mut wake);
         let any = wake.any();
@@ -352,7 +359,7 @@ impl<N: Near, F: Far> Driver<N, F> {
         self.act(now, act);
     }
 
-    fn act(&mut self, now: Instant, act: Act) {
+    pub(crate) fn act(&mut self, now: Instant, act: Act) {
         mutant!(ActDropped => return);
         match act {
             Act::Nothing => {}
@@ -445,33 +452,6 @@ impl<N: Near, F: Far> Driver<N, F> {
         }
         mutant!(DeadlineUntold => return);
         self.session.handle_input(now, Input::Timeout);
-    }
-
-    /// R70: on a slow link questions and answers wait behind a large record, or behind other links.
-    fn look_at_link(&mut self, now: Instant) {
-        let (link, unanswered) = (self.session.link(), self.session.unanswered());
-        let Some(look) = self.liveness.look(now, link, unanswered) else { return };
-        let mut alive = look.others && self.far.speaks_elsewhere(now);
-        if look.kernel
-            && let Some(Ok(info)) = self.links.get_mut(look.link).map(|link| link.tcp_info())
-        {
-            alive |= self.liveness.acked(now, look.link, info.bytes_acked);
-        }
-        if mutant!(SlowIsDead, alive, false) {
-            self.session.handle_input(now, Input::LinkAlive { link: look.link });
-        }
-    }
-
-    /// What the kernel knows of the attached link, for a far side that watches it.
-    fn sample(&mut self, now: Instant) {
-        if !self.far.wants_sample(now) {
-            return;
-        }
-        let link = self.session.link().and_then(|id| self.links.get_mut(id));
-        if let Some(Ok(info)) = link.map(|link| link.tcp_info()) {
-            let act = self.far.sample(now, &mut self.session, &info);
-            self.act(now, act);
-        }
     }
 
     /// Reads once from a link and hands what arrived to the near side.

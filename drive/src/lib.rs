@@ -17,7 +17,9 @@ pub mod clock;
 mod cost;
 mod driver;
 mod far;
+pub mod keep;
 mod links;
+mod look;
 mod memory;
 mod near;
 mod publish;
@@ -25,6 +27,7 @@ mod published;
 mod run;
 mod stake;
 mod status;
+pub mod upgrade;
 
 pub use carrier::Carrier;
 pub use driver::{Command, Driver, FIRST_LINK, Start, Turn};

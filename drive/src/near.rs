@@ -62,6 +62,10 @@ pub trait Near {
     /// leaves on a link.
     fn keep(&mut self, _session: &Session) {}
 
+    /// The process begins to work for this session, or has done so for now: if it dies meanwhile,
+    /// the session may be why (R105).
+    fn at_work(&self, _at_work: bool) {}
+
     /// Tells of something that happened to the session.
     fn event(&mut self, now: Instant, session: &mut Session, event: &Event);
 }

@@ -1,4 +1,4 @@
-//! The broker's side of the lease.
+//! The daemon's side of the lease.
 
 use std::ffi::OsStr;
 use std::io::{self, ErrorKind};
@@ -14,23 +14,46 @@ use crate::message::{self, Word};
 
 /// The keeper's socket, in the session directory.
 pub const KEEPER_FILE: &str = "keeper.sock";
-/// The argument with which a broker's program becomes the keeper.
+/// The argument with which a daemon's program becomes the keeper.
 pub const KEEPER_FLAG: &str = "--keeper";
-/// A broker that was started by its keeper has this in its environment.
+/// A daemon that was started by its keeper has this in its environment.
 pub const KEPT: &str = "STP_KEPT";
+/// What it says if the daemon before died by itself: nobody killed it, and it did not end in order
+/// for the sake of another program.
+pub(crate) const DIED: &str = "died";
+/// The keeper's directory, in the environment of the daemons that it starts.
+const DIR: &str = "STP_KEEPER_DIR";
 /// How long a keeper may take: it does nothing but move descriptors.
 const ANSWER_MAX: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// What the keeper holds under one number.
 pub type Held = (u64, Vec<OwnedFd>);
 
-/// A broker's connection to its keeper.
+/// A daemon's connection to its keeper.
 #[derive(Debug)]
 pub struct Lease(OwnedFd);
 
+/// Whether the daemon before this one died by itself.
+#[must_use]
+pub fn predecessor_died() -> bool {
+    std::env::var_os(KEPT).is_some_and(|how| how == DIED)
+}
+
+/// The directory of the keeper that has started this process.
+#[must_use]
+pub fn given_dir() -> Option<PathBuf> {
+    std::env::var_os(KEPT)?;
+    std::env::var_os(DIR).map(PathBuf::from)
+}
+
+/// What a daemon is told by its keeper.
+pub(crate) fn told(command: &mut Command, dir: &Path, before: &str) {
+    command.env(KEPT, before).env(DIR, dir);
+}
+
 impl Lease {
     /// Takes the lease of the keeper in this directory, and what it holds. Nothing when there is no
-    /// keeper. Waits for the broker that has the lease to end.
+    /// keeper. Waits for the daemon that has the lease to end.
     ///
     /// # Errors
     /// The keeper does not answer.
@@ -72,7 +95,7 @@ impl Lease {
     }
 
     /// Starts a keeper for this directory, which holds nothing yet. `program` with `arguments` is
-    /// the next broker.
+    /// the next daemon.
     ///
     /// # Errors
     /// It cannot be started.
@@ -109,7 +132,7 @@ impl Lease {
         message::send(self.0.as_fd(), Word::Drop(number), &[])
     }
 
-    /// The broker has ended, and the keeper ends too.
+    /// The daemon has ended, and the keeper ends too.
     ///
     /// # Errors
     /// It is gone already.

@@ -20,7 +20,7 @@ pub(crate) enum Word {
     Hold(u64),
     /// Those under this number are needed no more.
     Drop(u64),
-    /// To the broker: that was all. To the keeper: the broker has ended in order.
+    /// To the daemon: that was all. To the keeper: the daemon has ended in order.
     End,
 }
 

@@ -65,6 +65,10 @@ struct Head {
     /// The record in use: 0 none, 1 and 2 its place.
     record: AtomicU32,
     records: [AtomicU32; 2],
+    /// Whether the process works for this socket at the moment.
+    at_work: AtomicU32,
+    /// When processes died over it.
+    deaths: [AtomicU64; 3],
 }
 
 const _: () = assert!(size_of::<Head>() <= FACE_AT, "the texts lie behind the counts");
@@ -76,6 +80,8 @@ pub struct Kept {
     memory: Memory,
     up: usize,
     down: usize,
+    /// Where both streams were when the rings were given back last.
+    given_back: [AtomicU64; 2],
 }
 
 impl Kept {
@@ -91,7 +97,7 @@ impl Kept {
         memory.write(0, &MAGIC.to_ne_bytes());
         memory.write(8, &(up as u64).to_ne_bytes());
         memory.write(16, &(down as u64).to_ne_bytes());
-        Ok(Kept { file, memory, up, down })
+        Ok(Kept { file, memory, up, down, given_back: Default::default() })
     }
 
     /// The memory that a process before this one has left.
@@ -120,7 +126,7 @@ impl Kept {
         }
         let (up, down) = (up as usize, down as usize);
         let memory = Memory::map(file.as_fd(), PAGE + up + down)?;
-        Ok(Kept { file, memory, up, down })
+        Ok(Kept { file, memory, up, down, given_back: Default::default() })
     }
 
     /// The file, to be given to whoever holds it when this process is gone.
@@ -323,8 +329,42 @@ impl Kept {
         true
     }
 
+    /// The process works for this socket from now on, or has done so.
+    pub fn set_at_work(&self, at_work: bool) {
+        self.head().at_work.store(at_work.into(), Ordering::Release);
+    }
+
+    /// Whether the last process died while it worked for this socket.
+    #[must_use]
+    pub fn was_at_work(&self) -> bool {
+        self.head().at_work.load(Ordering::Acquire) != 0
+    }
+
+    /// When processes died over it, in no order; 0 is none.
+    #[must_use]
+    pub fn deaths(&self) -> [u64; 3] {
+        std::array::from_fn(|index| self.head().deaths[index].load(Ordering::Acquire))
+    }
+
+    /// Puts those times.
+    pub fn put_deaths(&self, deaths: [u64; 3]) {
+        for (place, at) in self.head().deaths.iter().zip(deaths) {
+            place.store(at, Ordering::Release);
+        }
+    }
+
+    /// Bytes of memory that the rings may take now.
+    #[must_use]
+    pub fn in_use(&self) -> usize {
+        let [up, down] = self.given_back.each_ref().map(|at| at.load(Ordering::Relaxed));
+        let up = self.taken().saturating_sub(up).min(self.up as u64);
+        (up + self.held_until().saturating_sub(down).min(self.down as u64)) as usize
+    }
+
     /// Gives the memory of both rings back. Nothing in them is needed any more.
     pub fn give_back(&self) {
+        self.given_back[0].store(self.taken(), Ordering::Relaxed);
+        self.given_back[1].store(self.held_until(), Ordering::Relaxed);
         use rustix::fs::FallocateFlags;
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         let length = (self.up + self.down) as u64;

@@ -11,6 +11,7 @@ pub mod clocks;
 pub mod course;
 pub mod cut;
 pub mod days;
+pub mod deaths;
 pub mod group;
 pub mod handle;
 pub mod liveness;

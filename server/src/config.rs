@@ -63,6 +63,8 @@ pub struct Config {
     pub relays: Vec<RelayConfig>,
     /// Where this server announces itself.
     pub directory: Option<Directory>,
+    /// A keeper holds the sockets to `tcp` services, so that their sessions outlive this process.
+    pub keeper: bool,
     /// Bounds and times.
     pub limits: Limits,
 }
@@ -146,8 +148,14 @@ struct File {
     #[serde(default)]
     relay: Vec<RelayConfig>,
     directory: Option<FileDirectory>,
+    #[serde(default = "yes")]
+    keeper: bool,
     #[serde(default)]
     limits: FileLimits,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 #[derive(Debug, Deserialize)]
@@ -251,6 +259,7 @@ fn check(loaded: &Loaded<File>) -> Result<Config, ConfigError> {
         services: services(loaded, &limits)?,
         relays: relays(loaded)?,
         directory: directory(loaded)?,
+        keeper: file.keeper,
         limits,
     })
 }

@@ -7,27 +7,32 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Parser;
+use stp_drive::upgrade::{self, Upgrade};
+use stp_keeper::holding::Left;
+use stp_keeper::lease::KEEPER_FLAG;
 use stp_lookup::live_key;
 use stp_net::echo::Told;
 use stp_net::key::Identity;
 use stp_net::link::{Acceptor, LinkOptions, Tls, listen};
 use stp_net::machine;
 use stp_net::status::{StatusServer, Token};
-use stp_proto::session::Limits;
+use stp_proto::session::{Limits, REMAINS_VERSION};
 use tokio::net::UdpSocket;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::config::{self, Config, PLACES};
+use crate::keeping::Keeping;
 use crate::listener::Server;
 use crate::lookup;
 use crate::relief;
+use crate::restore;
 use crate::status::Status;
 use crate::trouble;
 
 /// The far end of sessions: offers services of this machine to brokers.
 #[derive(Debug, Parser)]
-#[command(name = "stp-server", version)]
+#[command(name = "stp-server", version, after_long_help = AFTER)]
 struct Arguments {
     /// The configuration file.
     #[arg(long, short, value_name = "FILE", env = "SESSION_SERVER_CONFIG")]
@@ -45,14 +50,29 @@ struct Arguments {
     /// they can write, and ends.
     #[arg(long, value_name = "FILE")]
     advance_cluster_key: Option<PathBuf>,
+    /// Do without a keeper: `tcp` sessions end with the server, whatever the configuration says.
+    #[arg(long, env = "SESSION_NO_KEEPER", value_parser = clap::builder::FalseyValueParser::new())]
+    no_keeper: bool,
+    /// Print which version of the sessions' state it reads, and exit.
+    #[arg(long, hide = true)]
+    state_version: bool,
     /// What is logged, such as "debug" or "info,stp_net=trace".
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
 }
 
+const AFTER: &str = "\
+SIGUSR2 has the program that is now in its file go on with all sessions. SIGTERM lets
+sessions go to another server first, SIGINT does not. If it is killed, its keeper starts
+the next one.";
+
 /// The program.
 #[must_use]
 pub fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == KEEPER_FLAG) {
+        return stp_keeper::process::main(arguments);
+    }
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -63,6 +83,10 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    if arguments.state_version {
+        say(&REMAINS_VERSION.to_string());
+        return Ok(());
+    }
     if let Some(path) = &arguments.new_cluster_key {
         live_key::create(path)?;
         return Ok(());
@@ -79,7 +103,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         })?,
     };
     stp_net::log::init(arguments.log.as_deref())?;
-    let config = config::load(&path)?;
+    let mut config = config::load(&path)?;
+    config.keeper &= !arguments.no_keeper;
     if arguments.check {
         if config.key_file.exists() {
             Identity::load_or_create(&config.key_file)?;
@@ -109,8 +134,14 @@ async fn serve(config: Config, identity: Identity) -> anyhow::Result<()> {
     let tls = Tls::new(&identity);
     let options =
         LinkOptions { congestion: config.limits.congestion.clone(), ..LinkOptions::default() };
-    let listener = listen(config.listen)
-        .map_err(|error| anyhow::anyhow!("cannot listen on {}: {error}", config.listen))?;
+    let upgrades = signal(SignalKind::user_defined2())?;
+    let (keeping, mut left) = keeper(&config);
+    let listener = match &keeping {
+        Some(keeping) => keeping.0.door(&mut left, config.listen),
+        None => listen(config.listen),
+    };
+    let listener =
+        listener.map_err(|error| anyhow::anyhow!("cannot listen on {}: {error}", config.listen))?;
     let status = StatusServer::bind(&config.status)
         .await
         .map_err(|error| anyhow::anyhow!("cannot show the status on {}: {error}", config.status))?;
@@ -121,7 +152,13 @@ async fn serve(config: Config, identity: Identity) -> anyhow::Result<()> {
         links = config.limits.links, memory_mib = config.limits.memory >> 20, "ready"
     );
     let acceptor = Acceptor::new(Arc::clone(&tls), options, config.limits.handshakes);
-    let (server, returned) = Server::new(config, acceptor, tls.public_key());
+    let kept = keeping.as_ref().map(|keeping| Arc::clone(&keeping.0));
+    let (server, returned) = Server::new(config, acceptor, tls.public_key(), kept.clone());
+    if let Some(keeping) = &kept {
+        restore::take_up(&server, keeping, left.held);
+    }
+    let program = kept.map(|_| std::env::current_exe()).transpose()?;
+    tokio::spawn(upgrade::at(upgrades, Arc::new(Upgrade::new(program))));
     tokio::spawn(Arc::clone(&server.relays).measure());
     if let Some(cluster) = server.config.cluster.clone() {
         tokio::spawn(async move { cluster.follow().await });
@@ -175,6 +212,29 @@ async fn serve(config: Config, identity: Identity) -> anyhow::Result<()> {
         shown.await?;
     }
     Ok(())
+}
+
+/// Ends its keeper with it, however it ends but by a kill.
+struct InOrder(Arc<Keeping>);
+
+impl Drop for InOrder {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// The keeper, and what the process before has left with it.
+fn keeper(config: &Config) -> (Option<InOrder>, Left) {
+    if !config.keeper {
+        return Default::default();
+    }
+    match Keeping::begin(config) {
+        Ok((keeping, left)) => (Some(InOrder(Arc::new(keeping))), left),
+        Err(error) => {
+            tracing::warn!("no keeper, tcp sessions end if this server is killed: {error}");
+            Default::default()
+        }
+    }
 }
 
 /// Where brokers ask how far this server is. Without it they time connections instead.

@@ -8,14 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use stp_drive::{Command, FIRST_LINK, Holder, Purse, SessionStatus, Stake, Start};
+use stp_drive::{Command, FIRST_LINK, Purse, SessionStatus, Stake, Start};
 use stp_net::admission::Shares;
 use stp_net::key::PublicKey;
 use stp_net::limit::network;
 use stp_net::link::{AcceptError, Acceptor, Link};
 use stp_net::status::Feed;
 use stp_proto::lookup::Revoked;
-use stp_proto::rise::RiseWatch;
 use stp_proto::session::{Session, code};
 use stp_proto::ticket::Granted;
 use stp_proto::wire::{
@@ -28,19 +27,19 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use crate::comparing::Comparings;
 use crate::config::{Config, Kind, ServiceConfig};
 use crate::denial::Denial;
-use crate::far::{DaemonHost, GivenBack, ServerFar};
+use crate::far::GivenBack;
 use crate::following::Followings;
 use crate::grant::{Asking, Revocations, Used};
+use crate::keeping::{Face, Keeping};
+use crate::life::{INBOX, Life, Ready, holders};
 use crate::open::{Opened, open};
 use crate::passes::Passes;
-use crate::registry::{Called, Ended, Entry, Key, Registry, Running};
+use crate::registry::{Called, Entry, Key, Registry, Running};
 use crate::relays::Relays;
 use crate::service::ftp::Groups;
 use crate::standing::Standing;
 use crate::ticket::{Seal, random_handle};
 
-/// Commands that may wait for a session's loop.
-const INBOX: usize = 16;
 /// A repeated CONNECT waits this long for the first one.
 const OPENING_MAX: Duration = Duration::from_secs(30);
 /// A client that is not allowed has this long to ask, and be told so.
@@ -87,6 +86,8 @@ pub struct Server {
     /// Links that wait for their first frame.
     waiting: Arc<Shares>,
     links: mpsc::UnboundedSender<GivenBack>,
+    /// What holds the sockets to services, if anything does.
+    keeping: Option<Arc<Keeping>>,
 }
 
 /// Links that sessions gave back.
@@ -95,7 +96,12 @@ pub type Returned = mpsc::UnboundedReceiver<GivenBack>;
 impl Server {
     /// A server, and where its sessions give links back.
     #[must_use]
-    pub fn new(config: Config, acceptor: Acceptor, key: PublicKey) -> (Arc<Self>, Returned) {
+    pub fn new(
+        config: Config,
+        acceptor: Acceptor,
+        key: PublicKey,
+        keeping: Option<Arc<Keeping>>,
+    ) -> (Arc<Self>, Returned) {
         let (links, returned) = mpsc::unbounded_channel();
         let relays = Arc::new(Relays::new(&config.relays, config.limits.relayed));
         let server = Self {
@@ -117,6 +123,7 @@ impl Server {
             purse: Purse::new(config.limits.memory, config.limits.sessions),
             waiting: Shares::new(config.limits.links),
             links,
+            keeping,
             config,
         };
         (Arc::new(server), returned)
@@ -316,8 +323,8 @@ impl Server {
                     session = %ready.own, service = connect.service, client = %key.0,
                     opened_ms = entry_since.elapsed().as_millis(), "session"
                 );
-                let life = Life { server: Arc::clone(&self), key, ended: None, running };
-                tokio::spawn(life.run(ready, link));
+                let life = self.life(key, running);
+                tokio::spawn(life.run(ready, Start::Link(Box::new(link))));
             }
             Err(denial) => self.deny(link, connect, &denial),
         }
@@ -421,6 +428,26 @@ impl Server {
         Ok((service, stake))
     }
 
+    /// The life of a session that has its place.
+    pub(crate) fn life(&self, key: Key, running: Running) -> Life {
+        let limits = &self.config.limits;
+        Life {
+            registry: Arc::clone(&self.registry),
+            links: self.links.clone(),
+            tombstone: limits.session.tombstone,
+            rise: limits.rise,
+            key,
+            ended: None,
+            running,
+        }
+    }
+
+    /// The passes for a session of this client, if its service can need them.
+    pub(crate) fn passes_for(&self, kind: Kind, client: PublicKey) -> Option<Passes> {
+        let cluster = self.config.cluster.clone().filter(|_| kind == Kind::Tcp);
+        cluster.map(|cluster| Passes::new(cluster, self.key, client))
+    }
+
     async fn open_session(
         &self,
         link: &Link,
@@ -445,6 +472,10 @@ impl Server {
         let told = service.told_of(link.peer_addr(), link.local_addr());
         let opening = open(&told, connect, groups, mint, &self.revocations, coming);
         let Opened { service: near, at, granted } = Box::pin(opening).await?;
+        let near = match &self.keeping {
+            Some(keeping) => near.kept_by(keeping, || face(&key, connect, granted.clone())),
+            None => near,
+        };
         let own = random_handle();
         let now = stp_drive::clock::now();
         let limits = self.config.limits.session.clone();
@@ -469,8 +500,7 @@ impl Server {
             spool: near.spool(),
         };
         let fixed = Arc::clone(&entry.fixed);
-        let cluster = self.config.cluster.clone().filter(|_| service.kind == Kind::Tcp);
-        let passes = cluster.map(|cluster| Passes::new(cluster, self.key, key.0));
+        let passes = self.passes_for(service.kind, key.0);
         let status = Arc::clone(&entry.status);
         let counters = &self.registry.counters;
         counters.opened.fetch_add(1, Ordering::Relaxed);
@@ -496,77 +526,13 @@ impl Server {
     }
 }
 
-/// Whose memory a session on this link takes.
-fn holders(link: &Link) -> Vec<Holder> {
-    vec![Holder::Key(link.peer_key()), Holder::Network(network(link.peer_addr().ip()))]
-}
-
-/// A session that can be run.
-struct Ready {
-    session: Session,
-    near: crate::service::Service,
-    own: stp_proto::handle::Handle,
-    commands: mpsc::Receiver<Command>,
-    status: (Arc<SessionStatus>, Stake),
-    service: String,
-    since: Instant,
-    fixed: Arc<AtomicBool>,
-    passes: Option<Passes>,
-}
-
-/// What is left to be said when a session has ended, however it did.
-struct Life {
-    server: Arc<Server>,
-    key: Key,
-    /// What is said of its end, once it runs.
-    ended: Option<Ended>,
-    running: Running,
-}
-
-impl Life {
-    async fn run(mut self, ready: Ready, link: Link) {
-        let limits = &self.server.config.limits;
-        let host = DaemonHost {
-            registry: Arc::clone(&self.server.registry),
-            key: self.key,
-            own: ready.own,
-            tombstone: limits.session.tombstone,
-            links: self.server.links.clone(),
-            status: Arc::clone(&ready.status.0),
-            since: ready.since,
-            passes: ready.passes,
-            fixed: ready.fixed,
-        };
-        let far = ServerFar::new(host, RiseWatch::new(limits.rise));
-        self.ended = Some(Ended {
-            own: ready.own,
-            service: ready.service,
-            client: self.key.0,
-            reason: "internal error: the session's task panicked".to_owned(),
-            lived: Duration::ZERO,
-            at: ready.since,
-        });
-        let Ready { session, near, commands, status, .. } = ready;
-        let start = Start::Link(Box::new(link));
-        let reason = stp_drive::run(session, near, far, commands, start, status).await;
-        if let Some(ended) = &mut self.ended {
-            ended.reason = reason;
-        }
-    }
-}
-
-impl Drop for Life {
-    fn drop(&mut self) {
-        let Some(ended) = self.ended.take() else { return };
-        let (since, now) = (ended.at, Instant::now());
-        let ended = Ended { lived: now - since, at: now, ..ended };
-        if std::thread::panicking() {
-            tracing::error!(session = %ended.own, reason = ended.reason, "session ended");
-        } else {
-            tracing::info!(session = %ended.own, reason = ended.reason, "session ended");
-        }
-        let _ = &self.running;
-        self.server.registry.note_end(ended);
+fn face(key: &Key, connect: &Connect<'_>, granted: Option<Granted>) -> Face {
+    Face {
+        client: key.0.0,
+        service: connect.service.to_owned(),
+        endpoint: connect.endpoint.to_owned(),
+        epoch: connect.epoch,
+        granted,
     }
 }
 

@@ -3,6 +3,7 @@
 //! because most of them wait. The tables on stdout are the result, progress goes to stderr.
 #![allow(clippy::print_stdout, reason = "the tables are what this program is for")]
 
+mod crowd;
 mod fault;
 mod run;
 mod table;
@@ -24,6 +25,7 @@ use tool::{PLAIN, SESSION, TLS, TOOLS, Tool};
 use world::Layout;
 
 const USAGE: &str = "usage: compare [--https] [--quick] [--only TEXT] [--fault TEXT] [--beside N]\n\
+    \x20 --crowd      a server that dies under many sessions, and nothing else\n\
     \x20 --https      by HTTPS, from two mirrors with one certificate\n\
     \x20 --quick      only a link that is down 5 s, a new address and a server that dies\n\
     \x20 --only TEXT  only the programs whose line has this in its name\n\
@@ -45,18 +47,23 @@ fn main() -> ExitCode {
 
 fn obey() -> Result<()> {
     ensure!(nix::unistd::geteuid().is_root(), "it makes network namespaces: run it as root");
-    let (mut quick, mut tls, mut beside) = (false, false, 8);
+    let (mut quick, mut tls, mut many, mut beside) = (false, false, false, 8);
     let (mut only, mut column) = (String::new(), String::new());
     let mut rest = std::env::args().skip(1);
     while let Some(argument) = rest.next() {
         match argument.as_str() {
             "--quick" => quick = true,
             "--https" => tls = true,
+            "--crowd" => many = true,
             "--only" => only = rest.next().context(USAGE)?,
             "--fault" => column = rest.next().context(USAGE)?,
             "--beside" => beside = rest.next().context(USAGE)?.parse().context(USAGE)?,
             _ => bail!("{USAGE}"),
         }
+    }
+    if many {
+        println!("{}", crowd::table(quick)?);
+        return Ok(());
     }
     let mut faults: Vec<Fault> = match quick {
         true => vec![Fault::Down(5), Fault::Address, Fault::Machine],

@@ -4,10 +4,11 @@
     kept.py stream HOST MEGABYTES  sends and receives that much at once; every byte is compared
     kept.py poll HOST SECONDS      the same in small pieces, with epoll
     kept.py turns HOST SECONDS     one question at a time, answers read by a blocking call
+    kept.py beats HOST STOP        the same until there is a file STOP; the time of each answer
     kept.py idle HOST COUNT        so many connections, one word on each when a line comes on stdin
     kept.py connects HOST SECONDS  one new connection after the other, blocking and not
 """
-import random, select, socket, sys, threading, time
+import os, random, select, socket, sys, threading, time
 
 PORT = 7
 PIECE = 50_000
@@ -108,6 +109,25 @@ def turns(host, seconds):
         number, worst = number + 1, max(worst, time.monotonic() - begun)
         time.sleep(0.01)
     print(f"answers {number}, the slowest {worst * 1e3:.0f} ms")
+
+
+def beats(host, stop):
+    connection = socket.create_connection((host, PORT))
+    number = 0
+    while not os.path.exists(stop):
+        question = b"%8d" % number
+        connection.sendall(question)
+        answer = b""
+        while len(answer) < len(question):
+            data = connection.recv(len(question) - len(answer))
+            if not data:
+                fail(f"an end after {number} answers")
+            answer += data
+        if answer != question:
+            fail(f"{answer} for {question}")
+        print(f"{time.time():.4f}", flush=True)
+        number += 1
+        time.sleep(0.005)
 
 
 def idle(host, count):

@@ -1,7 +1,6 @@
 //! Brokers are killed, and upgraded, under programs that are not to notice: the next one finds with
 //! the keeper what the last one had.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -19,36 +18,40 @@ use stp_tests::wait;
 
 use crate::relay::sshd;
 
-const CLIENT: usize = 0;
+pub(crate) const CLIENT: usize = 0;
 const SERVER: usize = 1;
 const ECHO: &str = "echo.box@lab.example";
 const WEB: &str = "www.box@lab.example";
 const RAW: &str = "raw.box@lab.example";
 const SSH: &str = "ssh.box@lab.example";
-const PROGRAMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/lab/kept.py");
+pub(crate) const PROGRAMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/lab/kept.py");
 /// Longest time that a program may take besides the faults.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A client, a server with services, and a broker that has a keeper.
-struct Ground {
-    leftovers: Leftovers,
-    broker: Broker,
-    _server: Server,
+/// A client, a server with services, and a broker that has a keeper; the server may have one too.
+pub(crate) struct Ground {
+    pub(crate) leftovers: Leftovers,
+    pub(crate) servers: Leftovers,
+    pub(crate) broker: Broker,
+    pub(crate) server: Server,
     _echo: Process,
     _sshd: Process,
-    ssh_options: String,
-    web: Nginx,
-    payload: Payload,
-    topology: Topology,
+    pub(crate) ssh_options: String,
+    pub(crate) web: Nginx,
+    pub(crate) payload: Payload,
+    pub(crate) topology: Topology,
 }
 
-/// Ends all brokers and keepers of this session directory.
-struct Leftovers(PathBuf);
+/// Ends all daemons and keepers of one program that have this word in their arguments or in their
+/// environment.
+pub(crate) struct Leftovers {
+    program: &'static str,
+    word: String,
+}
 
 impl Leftovers {
     /// Their ids, the keeper's last.
-    fn find(&self) -> Vec<(Pid, bool)> {
-        let ours = format!("SESSION_DIR={}", self.0.display());
+    pub(crate) fn find(&self) -> Vec<(Pid, bool)> {
         let mut found = Vec::new();
         for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
@@ -60,7 +63,8 @@ impl Leftovers {
             };
             let command = read("cmdline");
             let program = command.split(|byte| *byte == 0).next().unwrap_or_default();
-            if program.ends_with(b"stp-broker") && has(&read("environ"), &ours) {
+            let ours = has(&command, &self.word) || has(&read("environ"), &self.word);
+            if program.ends_with(self.program.as_bytes()) && ours {
                 found.push((Pid::from_raw(pid), has(&command, "--keeper")));
             }
         }
@@ -68,8 +72,8 @@ impl Leftovers {
         found
     }
 
-    fn one(&self, keeper: bool) -> Result<Pid> {
-        let what = if keeper { "the keeper" } else { "the broker" };
+    pub(crate) fn one(&self, keeper: bool) -> Result<Pid> {
+        let what = if keeper { "the keeper" } else { "the daemon" };
         wait::until(what, PATIENCE, || {
             Ok(self.find().into_iter().find(|(_, is)| *is == keeper).map(|(pid, _)| pid))
         })
@@ -91,8 +95,18 @@ impl Drop for Leftovers {
 
 impl Ground {
     fn lay(scene: &Scene, change: impl FnOnce(Plan) -> Plan) -> Result<Ground> {
+        Ground::lay_with(scene, 200, change, |server| server)
+    }
+
+    /// A path of so many Mbit/s; `change_server` says how the server is started.
+    pub(crate) fn lay_with(
+        scene: &Scene,
+        mbit: u64,
+        change: impl FnOnce(Plan) -> Plan,
+        change_server: impl FnOnce(Server) -> Server,
+    ) -> Result<Ground> {
         let topology = Topology::build(&[("client", 1), ("box", 1)])?;
-        topology.shape(CLIENT, 0, Shape::of(200, 5))?;
+        topology.shape(CLIENT, 0, Shape::of(mbit, 5))?;
         let there = &topology.hosts[SERVER].namespace;
         let mut echo = Plan::new("python3")
             .called("echo")
@@ -115,7 +129,9 @@ impl Ground {
             offer(RAW, "tcp", &web.local()),
         ];
         let at = (there, &*topology.hosts[SERVER].address());
-        let server = Server::start(scene, "a", at, &key, &offers, "")?;
+        let servers =
+            Leftovers { program: "stp-server", word: scene.path("a.toml").display().to_string() };
+        let server = Server::start_as(scene, "a", at, &key, (&offers, ""), change_server)?;
         let to = |name, route| Wanted {
             name,
             route,
@@ -128,14 +144,18 @@ impl Ground {
             to(RAW, "raw.lab:80"),
         ];
         let client = &topology.hosts[CLIENT].namespace;
-        let leftovers = Leftovers(scene.path("session"));
+        let leftovers = Leftovers {
+            program: "stp-broker",
+            word: format!("SESSION_DIR={}", scene.path("session").display()),
+        };
         let broker = Broker::start_as(scene, client, &wanted, "", |plan| {
             change(plan.env("SESSION_NO_KEEPER", ""))
         })?;
         Ok(Ground {
             leftovers,
+            servers,
             broker,
-            _server: server,
+            server,
             _echo: echo,
             _sshd: sshd,
             ssh_options,
@@ -145,11 +165,11 @@ impl Ground {
         })
     }
 
-    fn start(&self, scene: &Scene, plan: Plan) -> Result<Process> {
+    pub(crate) fn start(&self, scene: &Scene, plan: Plan) -> Result<Process> {
         self.broker.with_shim(plan)?.start(scene, Some(&self.topology.hosts[CLIENT].namespace))
     }
 
-    fn program(&self, scene: &Scene, mode: &str, amount: u32) -> Result<Process> {
+    pub(crate) fn program(&self, scene: &Scene, mode: &str, amount: u32) -> Result<Process> {
         let plan = Plan::new("python3").called(mode);
         self.start(scene, plan.args(&[PROGRAMS, mode, "box.lab", &amount.to_string()]))
     }
@@ -168,7 +188,7 @@ impl Ground {
         })
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.broker.process.log()
     }
 }

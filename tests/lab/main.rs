@@ -9,6 +9,7 @@ mod crowd;
 mod direct;
 mod download;
 mod hostile;
+mod keepers;
 mod kept;
 mod names;
 mod relay;

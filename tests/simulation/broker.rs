@@ -593,7 +593,7 @@ impl World {
         let far = Far::of_broker(SessionFar::new(means, servers, waits, orders));
         self.counts.sessions += 1;
         let who = Who::Broker(number);
-        self.ends.insert(who, Some(End::new(session, near, far, Start::Dial)));
+        self.ends.insert(who, Some(End::new(session, near, far, Start::Unlinked)));
         self.run_end(who);
     }
 

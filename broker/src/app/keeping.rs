@@ -1,168 +1,78 @@
 //! The keeper as the app side of the broker sees it: what it holds of each app's socket, and what
 //! comes back from it when a broker begins where another one died.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::path::Path;
+use std::sync::Arc;
 
-use parking_lot::Mutex;
-use stp_keeper::lease::{Held, Lease};
+use stp_keeper::holding::{Holding, Keepsake, Left, Lent, Next};
+use stp_keeper::lease::Held;
 use stp_net::kept::Kept;
 use stp_proto::local::wire::{Open, Request as Asked};
 use tokio::net::UnixStream;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::info::AppInfo;
-
-/// The number under which the socket that apps connect to is held.
-const DOOR: u64 = 0;
 
 /// How a keeper is started, and how much of a session is kept.
 #[derive(Clone, Debug)]
 pub struct KeepWith {
-    /// The broker's program, and what it was started with.
-    pub program: PathBuf,
-    /// Its arguments.
-    pub arguments: Vec<std::ffi::OsString>,
+    /// The next broker.
+    pub next: Next,
     /// Bytes of an app that are kept until they are acknowledged.
     pub send_buffer: usize,
     /// Bytes for an app that are kept until it takes them.
     pub receive_buffer: usize,
 }
 
-/// The keeper, and all that it holds.
+/// The keeper, and how much of a session is kept.
 #[derive(Debug)]
 pub struct Keeping {
-    dir: PathBuf,
-    with: KeepWith,
-    inner: Mutex<Inner>,
-}
-
-#[derive(Debug)]
-struct Inner {
-    /// None while no keeper can be had: then sessions end with the broker.
-    lease: Option<Lease>,
-    next: u64,
-    door: Option<OwnedFd>,
-    held: BTreeMap<u64, Weak<KeptStream>>,
-}
-
-/// What a broker that died has left.
-#[derive(Debug, Default)]
-pub(super) struct Left {
-    pub(super) door: Option<OwnedFd>,
-    pub(super) sockets: Vec<Held>,
+    holding: Arc<Holding>,
+    send_buffer: usize,
+    receive_buffer: usize,
 }
 
 impl Keeping {
     /// Takes over from a broker that died, or starts a keeper.
-    pub(super) fn begin(dir: &Path, with: KeepWith) -> io::Result<(Arc<Keeping>, Left)> {
-        let (lease, held) = match Lease::take(dir)? {
-            Some((lease, held)) => (lease, held),
-            None => (Lease::start(dir, &with.program, &with.arguments)?, Vec::new()),
-        };
-        let mut left = Left::default();
-        let next = held.iter().map(|(number, _)| number + 1).max().unwrap_or(DOOR + 1);
-        for (number, mut descriptors) in held {
-            match number {
-                DOOR => left.door = descriptors.pop(),
-                _ => left.sockets.push((number, descriptors)),
-            }
-        }
-        let inner = Inner { lease: Some(lease), next, door: None, held: BTreeMap::new() };
-        let keeping = Keeping { dir: dir.to_owned(), with, inner: Mutex::new(inner) };
-        let keeping = Arc::new(keeping);
-        keeping.watch();
-        Ok((keeping, left))
-    }
-
-    /// Sees the keeper end, and starts another one, which gets everything anew.
-    fn watch(self: &Arc<Keeping>) {
-        let inner = self.inner.lock();
-        let keeping = Arc::downgrade(self);
-        let watched = inner.lease.as_ref().map(|lease| {
-            lease.watch(move || {
-                if let Some(keeping) = keeping.upgrade() {
-                    keeping.start_again();
-                }
-            })
-        });
-        if let Some(Err(error)) = watched {
-            warn!(%error, "the keeper is not watched");
-        }
-    }
-
-    fn start_again(self: &Arc<Keeping>) {
-        let mut inner = self.inner.lock();
-        if inner.lease.take().is_none() {
-            return;
-        }
-        warn!("the keeper has ended; another one is started");
-        let lease = Lease::start(&self.dir, &self.with.program, &self.with.arguments);
-        let put = lease.and_then(|lease| {
-            if let Some(door) = &inner.door {
-                lease.hold(DOOR, &[door.as_fd()])?;
-            }
-            for (number, stream) in &inner.held {
-                if let Some(stream) = stream.upgrade() {
-                    stream.put(&lease, *number)?;
-                }
-            }
-            Ok(lease)
-        });
-        match put {
-            Ok(lease) => {
-                inner.lease = Some(lease);
-                drop(inner);
-                self.watch();
-            }
-            Err(error) => warn!(%error, "no keeper: sessions end if this broker is killed"),
-        }
+    pub(super) fn begin(dir: &Path, with: KeepWith) -> io::Result<(Keeping, Left)> {
+        let KeepWith { next, send_buffer, receive_buffer } = with;
+        let (holding, left) = Holding::begin(dir, next)?;
+        Ok((Keeping { holding, send_buffer, receive_buffer }, left))
     }
 
     /// The keeper holds the socket that apps connect to.
     pub(super) fn hold_door(&self, door: OwnedFd) -> io::Result<()> {
-        let mut inner = self.inner.lock();
-        let door = inner.door.insert(door).try_clone()?;
-        inner.lease.as_ref().map_or(Ok(()), |lease| lease.hold(DOOR, &[door.as_fd()]))
+        self.holding.hold_door(door)
     }
 
     /// The broker ends in order, and the keeper with it.
     pub(super) fn end(&self) {
-        if let Some(lease) = self.inner.lock().lease.take() {
-            let _gone_already = lease.end();
-        }
+        self.holding.end();
     }
 
     /// A socket of an app, which the keeper holds from now on, with who is at its other end.
     pub(super) fn hold(
-        self: &Arc<Keeping>,
+        &self,
         stream: UnixStream,
         reserved: Option<&OwnedFd>,
         face: &Face,
     ) -> io::Result<Arc<KeptStream>> {
-        let kept = Kept::new(self.with.send_buffer, self.with.receive_buffer)?;
+        let kept = Kept::new(self.send_buffer, self.receive_buffer)?;
         kept.put_face(&face.encode());
         let reserved = reserved.map(OwnedFd::try_clone).transpose()?;
-        let mut inner = self.inner.lock();
-        let number = inner.next;
-        inner.next += 1;
-        let keepsake = Keepsake { keeping: Arc::clone(self), number };
-        let stream =
-            Arc::new(KeptStream { stream, kept: Some(kept), reserved, _keepsake: Some(keepsake) });
-        if let Some(lease) = &inner.lease {
-            stream.put(lease, number)?;
-        }
-        inner.held.insert(number, Arc::downgrade(&stream));
-        Ok(stream)
+        Ok(self.holding.hold(|keepsake| KeptStream {
+            stream,
+            kept: Some(kept),
+            reserved,
+            _keepsake: Some(keepsake),
+        }))
     }
 
     /// A socket that the keeper held for the broker before.
-    pub(super) fn take_up(self: &Arc<Keeping>, (number, descriptors): Held) -> io::Result<Found> {
-        let keepsake = Keepsake { keeping: Arc::clone(self), number };
+    pub(super) fn take_up(&self, (number, descriptors): Held) -> io::Result<Found> {
         let mut descriptors = descriptors.into_iter();
         let (Some(socket), Some(memory)) = (descriptors.next(), descriptors.next()) else {
             return Err(io::ErrorKind::InvalidData.into());
@@ -175,13 +85,12 @@ impl Keeping {
         let face = face.ok_or(io::ErrorKind::InvalidData)?;
         let reserved = descriptors.next();
         let other = reserved.as_ref().map(OwnedFd::try_clone).transpose()?;
-        let stream = Arc::new(KeptStream {
+        let stream = self.holding.keep_on(number, |keepsake| KeptStream {
             stream,
             kept: Some(kept),
             reserved: other,
             _keepsake: Some(keepsake),
         });
-        self.inner.lock().held.insert(number, Arc::downgrade(&stream));
         Ok(Found { stream, face, reserved })
     }
 }
@@ -212,14 +121,13 @@ impl KeptStream {
     pub(super) fn kept(&self) -> Option<&Kept> {
         self.kept.as_ref()
     }
+}
 
-    fn put(&self, lease: &Lease, number: u64) -> io::Result<()> {
-        let Some(kept) = &self.kept else { return Ok(()) };
+impl Lent for KeptStream {
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let Some(kept) = &self.kept else { return Vec::new() };
         let both = [self.stream.as_fd(), kept.file()];
-        match &self.reserved {
-            Some(reserved) => lease.hold(number, &[both[0], both[1], reserved.as_fd()]),
-            None => lease.hold(number, &both),
-        }
+        both.into_iter().chain(self.reserved.as_ref().map(AsFd::as_fd)).collect()
     }
 }
 
@@ -234,23 +142,6 @@ impl Deref for KeptStream {
 
     fn deref(&self) -> &UnixStream {
         &self.stream
-    }
-}
-
-/// Has the keeper let go when it is dropped.
-#[derive(Debug)]
-struct Keepsake {
-    keeping: Arc<Keeping>,
-    number: u64,
-}
-
-impl Drop for Keepsake {
-    fn drop(&mut self) {
-        let mut inner = self.keeping.inner.lock();
-        inner.held.remove(&self.number);
-        if let Some(lease) = &inner.lease {
-            let _gone_already = lease.let_go(self.number);
-        }
     }
 }
 
@@ -297,6 +188,6 @@ impl Face {
 /// Says what was found with the keeper.
 pub(super) fn say(left: &Left) {
     if left.door.is_some() {
-        info!(sockets = left.sockets.len(), "goes on where the broker before was ended");
+        info!(sockets = left.held.len(), "goes on where the broker before was ended");
     }
 }

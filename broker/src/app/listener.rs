@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+use stp_keeper::holding::Left;
 use stp_proto::local::path::SOCKET_FILE;
 use stp_proto::local::wire::{MESSAGE_BYTES_MAX, Open, Reply, Request as Asked, Resolved};
 use stp_proto::local::wire::{SocketState, WireError};
@@ -23,7 +24,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::info::comm;
-use super::keeping::{self, Face, KeepWith, Keeping, KeptStream, Left};
+use super::keeping::{self, Face, KeepWith, Keeping, KeptStream};
 use super::socket_state::SocketStates;
 use super::{AcceptedRequest, AppInfo, AppSocket, NameRequest, PassedConnect};
 use super::{Request, ResolveRequest};
@@ -102,7 +103,7 @@ impl Listener {
         let (keeping, mut left) = match begun {
             Ok(begun) => begun.map_or_else(Default::default, |(keeping, left)| {
                 keeping::say(&left);
-                (Some(keeping), left)
+                (Some(Arc::new(keeping)), left)
             }),
             Err(error) => {
                 warn!(%error, "no keeper: sessions end if this broker is killed");
@@ -226,7 +227,7 @@ impl Porter {
     /// The sockets that the broker before this one had.
     async fn take_up(&self, left: Left) {
         let Some(keeping) = &self.keeping else { return };
-        for held in left.sockets {
+        for held in left.held {
             let number = held.0;
             let found = keeping.take_up(held);
             let socket = found.map(|found| AppSocket::found(found, &self.states));

@@ -7,6 +7,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 /// What the kernel knows of a link's TCP connection. Fields an old kernel lacks are 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TcpInfo {
+    /// Both directions have ended, or it was reset.
+    pub is_closed: bool,
     /// Smoothed round-trip time, microseconds.
     pub rtt_us: u32,
     /// Its mean deviation, microseconds.
@@ -45,6 +47,8 @@ pub struct TcpInfo {
     pub timeouts: u8,
 }
 
+/// `TCP_CLOSE` of include/net/tcp_states.h.
+const CLOSED: u8 = 7;
 /// Long enough for every field read below.
 const LENGTH: usize = 256;
 
@@ -77,6 +81,7 @@ fn parse(raw: &[u8; LENGTH]) -> TcpInfo {
     let u32_at = |at: usize| u32::from_ne_bytes(raw[at..at + 4].try_into().expect("four bytes"));
     let u64_at = |at: usize| u64::from_ne_bytes(raw[at..at + 8].try_into().expect("eight bytes"));
     TcpInfo {
+        is_closed: raw[0] == CLOSED,
         app_limited: raw[7] & 1 != 0,
         mss: u32_at(16),
         unacked: u32_at(24),
@@ -117,6 +122,7 @@ mod tests {
             tcpi_bytes_acked at 120, tcpi_bytes_received at 128, tcpi_notsent_bytes at 144,
             tcpi_min_rtt at 148, tcpi_delivery_rate at 160, tcpi_bytes_sent at 200,
             tcpi_bytes_retrans at 208, tcpi_probes at 3, tcpi_retransmits at 2,
+            tcpi_state at 0,
         );
     }
 }

@@ -101,6 +101,11 @@ impl Journal {
         (sure || !self.bound) && self.tickets.iter().all(|ticket| ticket.transferable)
     }
 
+    /// Whether none was ever offered that the broker may need again.
+    pub fn is_empty(&self) -> bool {
+        self.tickets.is_empty()
+    }
+
     /// Bytes of tickets held.
     pub fn bytes(&self) -> usize {
         self.bytes

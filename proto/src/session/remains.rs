@@ -1,12 +1,13 @@
-//! What is left of a broker's end when its process dies, and how the next process goes on with it
-//! (R100 to R103).
+//! What is left of an end when its process dies, and how the next process goes on with it (R100 to
+//! R104).
 //!
 //! The driver puts the remains where they survive before anything leaves on a link. So whatever
 //! the process learned or did after that is, for the peer, as if it had been lost with the link.
 //! Only the near side goes on meanwhile, and there the kernel's counts tell how far it is.
 //!
 //! Not among the remains are the ticket and the digest of what was received: a session that was
-//! restored can go on at its server alone until the next ticket comes.
+//! restored can go on at its server alone until the next ticket comes. A server's end leaves
+//! remains only if it deals in no tickets and has had the session from its beginning.
 
 use core::hash::Hasher;
 
@@ -23,7 +24,7 @@ use crate::state::State;
 use crate::time::Instant;
 
 /// The version of the remains, which stands first. One version back is read as well.
-pub const REMAINS_VERSION: u8 = 1;
+pub const REMAINS_VERSION: u8 = 2;
 /// The longest name of a server that is kept; it is only shown.
 const SERVER_MAX: usize = 100;
 /// No position.
@@ -32,6 +33,8 @@ const NONE: u64 = u64::MAX;
 /// One end, without its bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Remains {
+    daemon: Daemon,
+    confirmed: bool,
     initiator: Handle,
     acceptor: Handle,
     server: Box<str>,
@@ -101,7 +104,8 @@ impl Remains {
             self.fin_given,
             self.discard,
         ];
-        out.push(flags.iter().rev().fold(0, |bits, flag| bits << 1 | u8::from(*flag)));
+        out.push(bits(&flags));
+        out.push(bits(&[self.daemon == Daemon::Server, self.confirmed]));
         let Cuts { acked, pending, phase } = self.cuts;
         out.push(match phase {
             Phase::Idle => 0,
@@ -133,16 +137,28 @@ impl Remains {
 
     /// Reads what [`Remains::encode`] wrote, and all of it.
     pub fn decode(bytes: &[u8]) -> Result<Remains, NotRestored> {
-        match bytes.first() {
-            Some(&REMAINS_VERSION) => {}
+        let version = match bytes.first() {
+            Some(&version @ (1 | REMAINS_VERSION)) => version,
             Some(&other) => return Err(NotRestored::Version(other)),
             None => return Err(NotRestored::Damaged),
-        }
+        };
         let (bytes, sum) = bytes.split_last_chunk::<8>().ok_or(NotRestored::Damaged)?;
         if checksum(bytes) != u64::from_le_bytes(*sum) {
             return Err(NotRestored::Damaged);
         }
-        read(&mut Fields(&bytes[1..])).ok_or(NotRestored::Damaged)
+        read(version, &mut Fields(&bytes[1..])).ok_or(NotRestored::Damaged)
+    }
+
+    /// The handles of the initiator and of the acceptor.
+    #[must_use]
+    pub fn handles(&self) -> (Handle, Handle) {
+        (self.initiator, self.acceptor)
+    }
+
+    /// Whether the near side has ended its stream.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.fin
     }
 
     /// Whether the near side was told the end of the stream.
@@ -173,6 +189,11 @@ impl Remains {
     }
 }
 
+/// The first flag is the lowest bit.
+fn bits(flags: &[bool]) -> u8 {
+    flags.iter().rev().fold(0, |bits, flag| bits << 1 | u8::from(*flag))
+}
+
 fn checksum(bytes: &[u8]) -> u64 {
     let mut hasher = Xxh3Default::new();
     hasher.write(bytes);
@@ -194,11 +215,14 @@ impl Fields<'_> {
     }
 }
 
-fn read(fields: &mut Fields<'_>) -> Option<Remains> {
+fn read(version: u8, fields: &mut Fields<'_>) -> Option<Remains> {
     let (initiator, acceptor) = (Handle(fields.take()?), Handle(fields.take()?));
     let epoch = u32::from_le_bytes(fields.take()?);
     let peer_features = u32::from_le_bytes(fields.take()?);
-    let [flags, phase, acked, pending] = fields.take()?;
+    let [flags] = fields.take()?;
+    // Version 1 knew of brokers alone, whose CONNECT was always out.
+    let [more] = if version == 1 { [2] } else { fields.take()? };
+    let [phase, acked, pending] = fields.take()?;
     let phase = match phase {
         0 => Phase::Idle,
         1 => Phase::Requested,
@@ -226,6 +250,8 @@ fn read(fields: &mut Fields<'_>) -> Option<Remains> {
         && !initiator.is_none()
         && !acceptor.is_none();
     sound.then(|| Remains {
+        daemon: if more & 1 == 1 { Daemon::Server } else { Daemon::Broker },
+        confirmed: more & 2 == 2,
         initiator,
         acceptor,
         server: server.into(),
@@ -254,14 +280,19 @@ fn read(fields: &mut Fields<'_>) -> Option<Remains> {
 
 impl Session {
     /// R100: what must survive before anything leaves on a link. Nothing before the session is
-    /// established, and after its end.
+    /// established, after its end, and of an end whose tickets would have to survive as well
+    /// (R104).
     pub fn remains(&self) -> Option<Remains> {
-        if !self.established || self.state == State::Closed || self.role.daemon != Daemon::Broker {
+        let plain = self.role.daemon == Daemon::Broker
+            || self.start == StartAt::default() && !self.receive.hold && self.journal.is_empty();
+        if !self.established || self.state == State::Closed || !plain {
             return None;
         }
         let cut = self.server.char_indices().map(|(at, c)| at + c.len_utf8());
         let length = cut.take_while(|end| *end <= SERVER_MAX).last().unwrap_or(0);
         Some(Remains {
+            daemon: self.role.daemon,
+            confirmed: self.confirmed,
             initiator: self.initiator,
             acceptor: self.acceptor,
             server: self.server[..length].into(),
@@ -299,7 +330,7 @@ impl Session {
         self.send.buffer.at(position, usize::MAX)
     }
 
-    /// R103: the broker's end again, in another process. `up` are the bytes from
+    /// R103: the end again, in another process. `up` are the bytes from
     /// [`Remains::needed_from`] on, `down` those received and not delivered.
     pub fn restore(
         now: Instant,
@@ -320,14 +351,18 @@ impl Session {
         if !fits {
             return Err(NotRestored::Misfit);
         }
+        let role = match remains.daemon {
+            Daemon::Broker => Role::BROKER,
+            Daemon::Server => Role::SERVER,
+        };
         let start = StartAt { up: at.held, down: una };
-        let mut session = Session::new(now, limits, Role::BROKER, remains.initiator, start);
+        let mut session = Session::new(now, limits, role, remains.initiator, start);
         session.start = StartAt::default();
         session.initiator = remains.initiator;
         session.acceptor = remains.acceptor;
         session.service = service.into();
         session.server = remains.server.clone();
-        (session.established, session.confirmed) = (true, true);
+        (session.established, session.confirmed) = (true, remains.confirmed);
         session.epoch = remains.epoch;
         session.peer_features = remains.peer_features;
         session.near_gone = remains.near_gone;

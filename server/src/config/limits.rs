@@ -178,8 +178,8 @@ fn fit<T>(loaded: &Loaded<T>, file: &FileLimits) -> Result<(u64, [usize; 4]), Co
     let fitted = budget::fit(
         machine::descriptors(),
         [
-            // Its link, the one that takes its place, and its service.
-            seats("limits.sessions_max", file.sessions_max, most.min(SESSIONS), (3, 4)),
+            // Its link, the one that takes its place, its service, and what is kept of it.
+            seats("limits.sessions_max", file.sessions_max, most.min(SESSIONS), (4, 4)),
             seats("limits.links_max", file.links_max, LINKS, (1, 2)),
             seats("limits.relayed_max", file.relayed_max, RELAYED, (2, 1)),
             seats("", None, HANDSHAKES_MAX, (1, 1)),

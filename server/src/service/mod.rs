@@ -13,6 +13,7 @@ pub mod ftp;
 pub mod http;
 pub mod https;
 pub mod join;
+pub mod kept;
 pub mod origin;
 pub mod secured;
 pub mod takeover;
@@ -30,6 +31,7 @@ use stp_proto::session::{Event, Session, ShutNear};
 use stp_proto::ticket::Granted;
 use stp_proto::time::Instant;
 
+use crate::keeping::{Face, Keeping};
 use crate::ticket::Mint;
 
 /// The service of one session.
@@ -75,6 +77,17 @@ impl Service {
             Self::Https(https) => https.holds_acks(),
             Self::Ftp(ftp) => ftp.holds_acks(),
             Self::FtpData(data) => data.holds_acks(),
+        }
+    }
+}
+
+impl Service {
+    /// Has a keeper hold what can go on in another process.
+    #[must_use]
+    pub fn kept_by(self, keeping: &Keeping, face: impl FnOnce() -> Face) -> Service {
+        match self {
+            Self::Tcp(tcp) => Self::Tcp(tcp.kept_by(keeping, &face())),
+            other => other,
         }
     }
 }
@@ -142,6 +155,18 @@ impl Near for Service {
             Self::Https(https) => https.push(now, session, arrived),
             Self::Ftp(ftp) => ftp.push(now, session, arrived),
             Self::FtpData(data) => data.push(now, session, arrived),
+        }
+    }
+
+    fn keep(&mut self, session: &Session) {
+        if let Self::Tcp(tcp) = self {
+            tcp.keep(session);
+        }
+    }
+
+    fn at_work(&self, at_work: bool) {
+        if let Self::Tcp(tcp) = self {
+            tcp.at_work(at_work);
         }
     }
 

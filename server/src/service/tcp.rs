@@ -1,31 +1,63 @@
 //! The `tcp` service: any protocol. Bytes go through; nothing is known of them, so the session
-//! survives every change of the app's side and none of the service's. While it is away the service
-//! is kept from giving it up ([`super::ahead`]).
+//! survives every change of the app's side, the death of this process if there is a keeper, and
+//! none of the service's. While it is away the service is kept from giving it up
+//! ([`super::ahead`]).
 
 use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use stp_drive::keep::Keep;
 use stp_drive::{Near, Pulled};
+use stp_net::kept::Kept;
 use stp_net::spool::View;
 use stp_proto::session::{Event, Session, ShutNear};
 use stp_proto::time::Instant;
 
 use super::ahead::Ahead;
+use super::kept::KeptStream;
 use super::upstream::Upstream;
+use crate::keeping::{Face, Keeping};
 
 /// The stream of one session to its service.
 #[derive(Debug)]
 pub struct Tcp {
     upstream: Option<Upstream>,
     ahead: Option<Box<Ahead>>,
+    keep: Keep,
 }
 
 impl Tcp {
     /// Around an open stream; without `ahead` the service waits while the session is away.
     #[must_use]
     pub fn new(upstream: Upstream, ahead: Option<Ahead>) -> Self {
-        Self { upstream: Some(upstream), ahead: ahead.map(Box::new) }
+        Self { upstream: Some(upstream), ahead: ahead.map(Box::new), keep: Keep::default() }
+    }
+
+    /// Around a stream that the process before this one had, and had ended if `shut`.
+    #[must_use]
+    pub fn found(stream: Arc<KeptStream>, shut: bool, ahead: Option<Ahead>) -> Self {
+        if shut {
+            stream.shut_write();
+        }
+        Self { keep: Keep::found(), ..Self::new(Upstream::Kept(stream), ahead) }
+    }
+
+    /// Has a keeper hold it, for this session.
+    #[must_use]
+    pub fn kept_by(self, keeping: &Keeping, face: &Face) -> Self {
+        let upstream = match self.upstream {
+            Some(Upstream::Tcp(tcp)) => Some(keeping.hold(tcp, face)),
+            other => other,
+        };
+        Self { upstream, ..self }
+    }
+
+    fn kept(&self) -> Option<&Kept> {
+        match &self.upstream {
+            Some(Upstream::Kept(stream)) => Some(stream.kept()),
+            _ => None,
+        }
     }
 
     /// What its spool tells of itself, if it has one.
@@ -50,6 +82,7 @@ impl Tcp {
         if let Some(ahead) = &mut self.ahead {
             ahead.flows();
         }
+        self.keep.moved();
         Ok((taken, urgent))
     }
 }
@@ -77,7 +110,23 @@ impl Near for Tcp {
     }
 
     fn memory(&self) -> usize {
-        self.ahead.as_ref().map_or(0, |ahead| ahead.memory())
+        let ahead = self.ahead.as_ref().map_or(0, |ahead| ahead.memory());
+        ahead + self.kept().map_or(0, Kept::in_use)
+    }
+
+    fn keep(&mut self, session: &Session) {
+        let Some(Upstream::Kept(stream)) = &self.upstream else { return };
+        // None when it has ended: then the next process must not go on with it.
+        let remains = session.remains();
+        let encode = |out: &mut Vec<u8>| remains.iter().for_each(|remains| remains.encode(out));
+        let fits = self.keep.put(stream.kept(), session, encode);
+        debug_assert!(fits, "the name of a server is short");
+    }
+
+    fn at_work(&self, at_work: bool) {
+        if let Some(kept) = self.kept() {
+            kept.set_at_work(at_work);
+        }
     }
 
     fn pull(&mut self, now: Instant, session: &mut Session) -> io::Result<Pulled> {
@@ -97,11 +146,17 @@ impl Near for Tcp {
         session: &mut Session,
         arrived: &[&[u8]],
     ) -> io::Result<usize> {
-        session.deliver_marked(now, arrived, |slices, urgent| match &self.upstream {
+        let pushed = session.deliver_marked(now, arrived, |slices, urgent| match &self.upstream {
             Some(upstream) if urgent => upstream.try_write_urgent(slices[0][0]),
             Some(upstream) => upstream.try_write(slices),
             None => Err(io::ErrorKind::BrokenPipe.into()),
-        })
+        });
+        if let Some(Upstream::Kept(stream)) = &self.upstream
+            && session.undelivered() > 0
+        {
+            self.keep.hold(stream.kept(), session);
+        }
+        pushed
     }
 
     fn shut(&mut self, _now: Instant, how: ShutNear) {

@@ -21,6 +21,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::chains::Known;
 use super::dial::connect_to;
+use super::kept::KeptStream;
 use super::origin::Origin;
 use super::secured::{Secured, SecuredStream};
 
@@ -187,6 +188,8 @@ pub enum Upstream {
     Tcp(TcpStream),
     /// To a real server, in TLS.
     Secured(Box<SecuredStream>),
+    /// To a real server, and held by the keeper as well.
+    Kept(Arc<KeptStream>),
     /// To the embedded origin.
     Pair(UnixStream),
 }
@@ -196,6 +199,7 @@ impl Upstream {
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Tcp(tcp) => tcp.poll_read_ready(cx).map(drop),
+            Self::Kept(kept) => kept.tcp().poll_read_ready(cx).map(drop),
             Self::Secured(secured) => secured.poll_readable(cx),
             Self::Pair(pair) => pair.poll_read_ready(cx).map(drop),
         }
@@ -205,6 +209,7 @@ impl Upstream {
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Tcp(tcp) => tcp.poll_write_ready(cx).map(drop),
+            Self::Kept(kept) => kept.tcp().poll_write_ready(cx).map(drop),
             Self::Secured(secured) => secured.poll_writable(cx),
             Self::Pair(pair) => pair.poll_write_ready(cx).map(drop),
         }
@@ -214,6 +219,7 @@ impl Upstream {
     pub fn try_read(&self, slices: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         match self {
             Self::Tcp(tcp) => tcp.try_read_vectored(slices),
+            Self::Kept(kept) => Ok(kept.try_read_marked(slices)?.0),
             Self::Secured(secured) => secured.try_read(slices),
             Self::Pair(pair) => pair.try_read_vectored(slices),
         }
@@ -227,6 +233,7 @@ impl Upstream {
                 let socket = socket2::SockRef::from(tcp);
                 urgent::read(tcp.as_fd(), slices, |slices| (&*socket).read_vectored(slices))
             }),
+            Self::Kept(kept) => kept.try_read_marked(slices),
             Self::Secured(secured) => Ok((secured.try_read(slices)?, false)),
             Self::Pair(pair) => Ok((pair.try_read_vectored(slices)?, false)),
         }
@@ -236,6 +243,7 @@ impl Upstream {
     pub fn try_write_urgent(&self, byte: u8) -> io::Result<usize> {
         match self {
             Self::Tcp(tcp) => tcp.try_io(Interest::WRITABLE, || urgent::send(tcp, byte)),
+            Self::Kept(kept) => kept.try_write(&[IoSlice::new(&[byte])], true),
             Self::Secured(secured) => secured.try_write(&[IoSlice::new(&[byte])]),
             Self::Pair(pair) => pair.try_write(&[byte]),
         }
@@ -245,6 +253,7 @@ impl Upstream {
     pub fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Self::Tcp(tcp) => tcp.try_write_vectored(slices),
+            Self::Kept(kept) => kept.try_write(slices, false),
             Self::Secured(secured) => secured.try_write(slices),
             Self::Pair(pair) => pair.try_write_vectored(slices),
         }
@@ -255,6 +264,7 @@ impl Upstream {
         use std::net::Shutdown;
         let shut = match self {
             Self::Tcp(tcp) => socket2::SockRef::from(tcp).shutdown(Shutdown::Write),
+            Self::Kept(kept) => return kept.shut_write(),
             Self::Secured(secured) => return secured.shut_write(),
             Self::Pair(pair) => socket2::SockRef::from(pair).shutdown(Shutdown::Write),
         };
@@ -267,6 +277,7 @@ impl Upstream {
     pub fn reset_on_close(&self) {
         let tcp = match self {
             Self::Tcp(tcp) => tcp,
+            Self::Kept(kept) => kept.tcp(),
             Self::Secured(secured) => secured.tcp(),
             Self::Pair(_) => return,
         };

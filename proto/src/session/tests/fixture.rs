@@ -86,6 +86,41 @@ impl End {
         self.left = (self.session.remains().map(encoded), received);
     }
 
+    /// Its process dies, and another takes the session over; as [`Pair::restart_broker`].
+    fn restart(&mut self, now: Instant, late: bool, looked: bool) -> bool {
+        let (Some(left), received) = self.left.clone() else { return false };
+        let remains = Remains::decode(&left).expect("what was put by");
+        let p = self.session.positions();
+        let read = if looked && p.end > 0 { p.end - 1 } else { p.end };
+        let held = if late { received } else { p.received };
+        let (at, looked_at) = remains.counts(read, p.delivered, held);
+        // What was only looked at, and never told, is there to be read.
+        let rest = self.written - at.end.min(self.written);
+        let kept: Vec<u8> = self.session.kept_from(p.una).flatten().copied().collect();
+        for byte in kept.iter().rev().take(rest as usize) {
+            self.source.push_front(*byte);
+        }
+        assert!(looked_at || at.end == read);
+        self.written = at.end;
+        // What the peer has acknowledged may have been overwritten.
+        let from = remains.needed_from(at, self.session.limits().send_buffer_max as u64);
+        let old_byte = |at: u64| match at.checked_sub(p.una) {
+            Some(index) => kept[index as usize],
+            None => 0xee,
+        };
+        let up: Vec<u8> = (from..at.end).map(old_byte).collect();
+        let mut down: Vec<u8> =
+            self.session.undelivered_from(at.delivered).flatten().copied().collect();
+        down.truncate((at.held - at.delivered) as usize);
+        let limits = self.session.limits().clone();
+        let service = self.session.service().to_owned();
+        let restored = Session::restore(now, limits, &service, &remains, at, (&up, &down));
+        self.session = restored.expect("what was put by fits");
+        self.events.retain(|event| !matches!(event, Event::Closed { .. }));
+        (self.deadline, self.fin_told) = (None, false);
+        true
+    }
+
     pub fn write(&mut self, bytes: &[u8]) {
         self.source.extend(bytes);
     }
@@ -214,8 +249,9 @@ pub struct Pair {
     pub resets_first: usize,
     /// Its service holds acknowledgements back.
     pub replayable: bool,
-    /// The broker dies after so many more records, before it has put anything by.
+    /// The broker, or the server, dies after so many more records, before it has put anything by.
     pub broker_dies_after: Option<usize>,
+    pub server_dies_after: Option<usize>,
 }
 
 impl Pair {
@@ -247,6 +283,7 @@ impl Pair {
             resets_first: 0,
             replayable: false,
             broker_dies_after: None,
+            server_dies_after: None,
         }
     }
 
@@ -372,47 +409,37 @@ impl Pair {
     /// with the near side last was not put by, `looked` that the last byte it took was only looked
     /// at. False if there was nothing to take over yet.
     pub fn restart_broker(&mut self, late: bool, looked: bool) -> bool {
-        let (Some(left), received) = self.broker.left.clone() else { return false };
-        let remains = Remains::decode(&left).expect("what was put by");
-        let old = &mut self.broker;
-        let p = old.session.positions();
-        let read = if looked && p.end > 0 { p.end - 1 } else { p.end };
-        let held = if late { received } else { p.received };
-        let (at, looked_at) = remains.counts(read, p.delivered, held);
-        // What was only looked at, and never told, is there to be read.
-        let rest = old.written - at.end.min(old.written);
-        let kept: Vec<u8> = old.session.kept_from(p.una).flatten().copied().collect();
-        for byte in kept.iter().rev().take(rest as usize) {
-            old.source.push_front(*byte);
+        let goes_on = self.broker.restart(self.now, late, looked);
+        if goes_on {
+            self.dialing = None;
+            self.died(0, late);
         }
-        assert!(looked_at || at.end == read);
-        old.written = at.end;
-        // What the peer has acknowledged may have been overwritten.
-        let from = remains.needed_from(at, old.session.limits().send_buffer_max as u64);
-        let old_byte = |at: u64| match at.checked_sub(p.una) {
-            Some(index) => kept[index as usize],
-            None => 0xee,
-        };
-        let up: Vec<u8> = (from..at.end).map(old_byte).collect();
-        let mut down: Vec<u8> =
-            old.session.undelivered_from(at.delivered).flatten().copied().collect();
-        down.truncate((at.held - at.delivered) as usize);
-        let limits = old.session.limits().clone();
-        let service = old.session.service().to_owned();
-        let restored = Session::restore(self.now, limits, &service, &remains, at, (&up, &down));
-        old.session = restored.expect("what was put by fits");
-        old.events.retain(|event| !matches!(event, Event::Closed { .. }));
-        (old.deadline, old.fin_told) = (None, false);
-        self.dialing = None;
+        goes_on
+    }
+
+    /// The same of the server's process.
+    pub fn restart_server(&mut self, late: bool) -> bool {
+        let now = self.now;
+        let goes_on = self.server.as_mut().is_some_and(|server| server.restart(now, late, false));
+        if goes_on {
+            self.died(1, late);
+        } else {
+            // What was not put by was not told either.
+            self.server = None;
+        }
+        goes_on
+    }
+
+    /// The links of an end whose process died.
+    fn died(&mut self, index: usize, late: bool) {
         for link in self.links.values_mut() {
-            link.open[0] = false;
-            link.ends[1] = Some(self.now + self.latency);
+            link.open[index] = false;
+            link.ends[1 - index] = Some(self.now + self.latency);
             if late {
                 // The path was cut as well.
-                link.ways[0].clear();
+                link.ways[index].clear();
             }
         }
-        true
     }
 
     /// The next moment at which something happens.
@@ -559,7 +586,13 @@ impl Pair {
         if let Some(server) = &mut self.server
             && !server.session.is_over()
         {
-            return take(self.now, server, link, record);
+            take(self.now, server, link, record);
+            if self.server_dies_after.take_if(|left| *left == 0).is_some() {
+                server.near(self.now);
+                self.restart_server(true);
+            }
+            self.server_dies_after = self.server_dies_after.map(|left| left - 1);
+            return;
         }
         match first_frame(record) {
             Ok(First::Connect(connect)) if self.server.is_none() && self.tombstone.is_none() => {

@@ -1,4 +1,4 @@
-//! Another program goes on with all sessions: `session upgrade`, or SIGUSR2.
+//! Another program goes on with all sessions: `session upgrade` for a broker, or SIGUSR2.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tokio::signal::unix::Signal;
 
 /// How long the other program may take to say what it reads.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
-/// How long the broker still runs, so that the answer to `session upgrade` leaves.
+/// How long the daemon still runs, so that the answer to `session upgrade` leaves.
 const LEAVE: Duration = Duration::from_millis(100);
 
 /// The program that goes on.
@@ -24,11 +24,11 @@ impl Upgrade {
         Upgrade(program)
     }
 
-    /// Ends this broker in a moment, as if it were killed: the keeper starts the next one, which
+    /// Ends this daemon in a moment, as if it were killed: the keeper starts the next one, which
     /// finds everything.
     ///
     /// # Errors
-    /// The program cannot go on; says why. Then this broker does.
+    /// The program cannot go on; says why. Then this daemon does.
     pub async fn begin(&self) -> anyhow::Result<()> {
         let program = self.0.as_ref().context("there is no keeper: its sessions would end")?;
         reads_state(program).await?;
@@ -65,7 +65,7 @@ async fn reads_state(program: &Path) -> anyhow::Result<()> {
 pub async fn at(mut wanted: Signal, upgrade: Arc<Upgrade>) {
     while wanted.recv().await.is_some() {
         if let Err(error) = upgrade.begin().await {
-            tracing::warn!("no upgrade, this broker goes on: {error:#}");
+            tracing::warn!("no upgrade, this program goes on: {error:#}");
         }
     }
 }
