@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use nix::time::{ClockId, clock_gettime};
 use parking_lot::Mutex;
+use rustix::fs::FallocateFlags;
 use stp_proto::local::Cookie;
 use stp_proto::local::path::PAUSES_FILE;
 use stp_proto::local::pause::{self, Head, Line, SLOTS};
@@ -54,8 +55,13 @@ impl Pauses {
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let file = options.open(dir.join(PAUSES_FILE))?;
         // Holes: only lines that are used take memory.
-        file.set_len(0)?;
+        // Programs have it mapped, also those of the broker before: it must not be shorter for an
+        // instant.
         file.set_len(pause::FILE_BYTES as u64)?;
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        if rustix::fs::fallocate(&file, flags, 0, pause::FILE_BYTES as u64).is_err() {
+            file.write_all_at(&vec![0; pause::FILE_BYTES], 0)?;
+        }
         let ms = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let head = Head {
             paused: 0,
