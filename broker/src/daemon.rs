@@ -104,7 +104,7 @@ pub fn main() -> ExitCode {
     if arguments.next().is_some_and(|first| first == KEEPER_FLAG) {
         return stp_keeper::process::main(arguments);
     }
-    match go(&Args::parse()) {
+    match stp_keeper::signals::hear().map_err(Into::into).and_then(|()| go(&Args::parse())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("stp-broker: {error:#}");

@@ -16,4 +16,4 @@ pub mod holding;
 pub mod lease;
 mod message;
 pub mod process;
-mod signals;
+pub mod signals;

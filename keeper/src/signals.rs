@@ -18,10 +18,23 @@ pub(crate) struct Signals {
     end: AtomicBool,
 }
 
+/// A daemon hears them itself, and its keeper, whose child it may be, only as they come. Must come
+/// before there is a second thread.
+///
+/// # Errors
+/// Those of the kernel.
+pub fn hear() -> io::Result<()> {
+    Ok(all().thread_unblock()?)
+}
+
+fn all() -> SigSet {
+    PASSED_ON.into_iter().collect()
+}
+
 impl Signals {
     /// From now on they are passed on. Must come before there is a second thread.
     pub(crate) fn pass_on() -> io::Result<Arc<Signals>> {
-        let set: SigSet = PASSED_ON.into_iter().collect();
+        let set = all();
         set.thread_block()?;
         let signals = Arc::new(Signals::default());
         let passed = Arc::clone(&signals);

@@ -73,7 +73,7 @@ pub fn main() -> ExitCode {
     if arguments.next().is_some_and(|first| first == KEEPER_FLAG) {
         return stp_keeper::process::main(arguments);
     }
-    match run(&Arguments::parse()) {
+    match stp_keeper::signals::hear().map_err(Into::into).and_then(|()| run(&Arguments::parse())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("stp-server: {error:#}");

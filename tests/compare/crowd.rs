@@ -11,7 +11,6 @@ use serde_json::Value;
 use stp_tests::daemon::{self, Broker, Offer, SERVER_STATUS, Server, Wanted};
 use stp_tests::emulator::Shape;
 use stp_tests::nginx::Nginx;
-use stp_tests::process::Plan;
 use stp_tests::scene::{self, Scene};
 use stp_tests::topology::Topology;
 use stp_tests::vsftpd::Vsftpd;
