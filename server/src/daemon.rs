@@ -17,7 +17,7 @@ use stp_net::link::{Acceptor, LinkOptions, Tls, listen};
 use stp_net::machine;
 use stp_net::status::{StatusServer, Token};
 use stp_proto::session::{Limits, REMAINS_VERSION};
-use tokio::net::UdpSocket;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -136,12 +136,7 @@ async fn serve(config: Config, identity: Identity) -> anyhow::Result<()> {
         LinkOptions { congestion: config.limits.congestion.clone(), ..LinkOptions::default() };
     let upgrades = signal(SignalKind::user_defined2())?;
     let (keeping, mut left) = keeper(&config);
-    let listener = match &keeping {
-        Some(keeping) => keeping.0.door(&mut left, config.listen),
-        None => listen(config.listen),
-    };
-    let listener =
-        listener.map_err(|error| anyhow::anyhow!("cannot listen on {}: {error}", config.listen))?;
+    let listener = door(&config, keeping.as_ref(), &mut left)?;
     let status = StatusServer::bind(&config.status)
         .await
         .map_err(|error| anyhow::anyhow!("cannot show the status on {}: {error}", config.status))?;
@@ -174,19 +169,8 @@ async fn serve(config: Config, identity: Identity) -> anyhow::Result<()> {
         tokio::spawn(status.serve(source, Some(token), async move { drop(stopped.await) }))
     });
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    if let Some(echo) = echo(server.config.listen).await {
-        let relays = Arc::clone(&server.relays);
-        let told = Arc::clone(&server);
-        tokio::spawn(async move {
-            let onward = move |key: &_| relays.onward(key);
-            let told = move || {
-                let profile = trouble::profile(&told);
-                Told { version: profile.version.0, keys: profile.keys }
-            };
-            if let Err(error) = stp_net::echo::answer(echo, onward, told).await {
-                tracing::warn!(%error, "no echo any more");
-            }
-        });
+    if let Some(socket) = echo(server.config.listen).await {
+        tokio::spawn(answer(socket, Arc::clone(&server)));
     }
     let ends = async {
         // The first SIGTERM lets the sessions go elsewhere; SIGINT, or a second one, does not.
@@ -234,6 +218,32 @@ fn keeper(config: &Config) -> (Option<InOrder>, Left) {
             tracing::warn!("no keeper, tcp sessions end if this server is killed: {error}");
             Default::default()
         }
+    }
+}
+
+/// The socket that links come to.
+fn door(
+    config: &Config,
+    keeping: Option<&InOrder>,
+    left: &mut Left,
+) -> anyhow::Result<TcpListener> {
+    let door = match keeping {
+        Some(keeping) => keeping.0.door(left, config.listen),
+        None => listen(config.listen),
+    };
+    door.map_err(|error| anyhow::anyhow!("cannot listen on {}: {error}", config.listen))
+}
+
+/// Answers those who ask how far this server is.
+async fn answer(echo: UdpSocket, server: Arc<Server>) {
+    let relays = Arc::clone(&server.relays);
+    let onward = move |key: &_| relays.onward(key);
+    let told = move || {
+        let profile = trouble::profile(&server);
+        Told { version: profile.version.0, keys: profile.keys }
+    };
+    if let Err(error) = stp_net::echo::answer(echo, onward, told).await {
+        tracing::warn!(%error, "no echo any more");
     }
 }
 
