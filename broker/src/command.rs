@@ -19,7 +19,7 @@ use crate::routes::host_name;
 use crate::service::Server;
 
 const KNOWN: &str = "there is only files, route, reload, upgrade, stop, and sessions/ID/suspend, \
-     resume, close and move";
+     resume, close and move, and sessions/all/suspend and resume";
 
 /// Does what is asked for.
 ///
@@ -57,6 +57,9 @@ pub async fn act(broker: &Broker, path: &str, body: &Value) -> Result<Value, Act
     else {
         return Err(ActError::not_found(KNOWN));
     };
+    if id == "all" {
+        return all(broker, action).await;
+    }
     let number: u64 =
         id.parse().map_err(|_| ActError::bad_request(format!("{id} is no session number")))?;
     let entry = broker.session(number);
@@ -69,6 +72,22 @@ pub async fn act(broker: &Broker, path: &str, body: &Value) -> Result<Value, Act
         _ => return Err(ActError::not_found(format!("nobody can {action} a session"))),
     }
     Ok(json!({ "session": entry.id, "action": action }))
+}
+
+/// Suspends or resumes every session.
+async fn all(broker: &Broker, action: &str) -> Result<Value, ActError> {
+    let command = || match action {
+        "suspend" => Ok(Command::Suspend),
+        "resume" => Ok(Command::Resume),
+        _ => Err(ActError::not_found(format!("nobody can {action} all sessions"))),
+    };
+    command()?;
+    let mut done = 0;
+    for entry in broker.sessions() {
+        // One that has just ended needs nothing any more.
+        done += usize::from(send(&entry, command()?).await.is_ok());
+    }
+    Ok(json!({ "action": action, "sessions": done }))
 }
 
 /// Which route a connection would take to the first of some hosts that has one. A host is the name

@@ -378,6 +378,7 @@ impl<M: Means> SessionFar<M> {
             mode: ConnectMode::Prepare(PrepareRequest { ticket, down: request.down }),
             grant: None,
             rate: None,
+            hold: None,
             belongs: Belongs::default(),
         };
         self.means.prepare(next, connect);

@@ -91,6 +91,7 @@ async fn link(broker: &Broker, relay: &Server, home: &Server, pass: &[u8]) -> Re
         mode: ConnectMode::Relay(RelayRequest { home: key(home).0, pass }),
         grant: None,
         rate: None,
+        hold: None,
         belongs: Default::default(),
     }
     .encode(&mut frame);

@@ -32,7 +32,7 @@ Examples:
   session top         # the same, live; q ends it
   session doctor git
   session doctor curl http://mirror.example.org/big.iso
-  session suspend 3   # its app waits until: session resume 3
+  session suspend 3   # its app waits until: session resume 3; all of them: --all
   session login alice@gateway.example.org
   session get stp://alice@gateway.example.org/big.iso
 
@@ -65,15 +65,9 @@ pub enum Command {
     /// Print the address of the broker's page, with the token for its buttons.
     Page,
     /// Suspend a session: its app waits.
-    Suspend {
-        /// The session's number, as `session status` shows it.
-        id: String,
-    },
+    Suspend(Which),
     /// Resume a suspended session.
-    Resume {
-        /// The session's number.
-        id: String,
-    },
+    Resume(Which),
     /// End a session; its app gets an error.
     Close {
         /// The session's number.
@@ -134,6 +128,17 @@ pub enum Command {
         /// Such as "get".
         command: Option<String>,
     },
+}
+
+/// One session, or all of them.
+#[derive(Debug, clap::Args)]
+pub struct Which {
+    /// The session's number, as `session status` shows it.
+    #[arg(required_unless_present = "all")]
+    pub id: Option<String>,
+    /// All sessions of this broker.
+    #[arg(long, conflicts_with = "id")]
+    pub all: bool,
 }
 
 /// `session route`.

@@ -18,6 +18,7 @@ mod chosen {
             groups { $($group:ident: $grouped:literal,)* }
             courses { $($course:ident: $taken:literal,)* }
             remains { $($left:ident: $restored:literal,)* }
+            holds { $($agreed:ident: $kept:literal,)* }
             trickle { $($drop:ident: $dropped:literal,)* }
         ) => {
             /// A mistake.
@@ -28,6 +29,7 @@ mod chosen {
                 $(#[doc = $grouped] $group,)*
                 $(#[doc = $taken] $course,)*
                 $(#[doc = $restored] $left,)*
+                $(#[doc = $kept] $agreed,)*
                 $(#[doc = $dropped] $drop,)*
             }
 
@@ -47,6 +49,9 @@ mod chosen {
                 /// Those in what is left when a process dies.
                 pub const REMAINS: &[Mutant] = &[$(Mutant::$left,)*];
 
+                /// Those in what both ends have agreed on.
+                pub const HOLDS: &[Mutant] = &[$(Mutant::$agreed,)*];
+
                 /// Those in how fast is taken from a service whose session is away.
                 pub const TRICKLE: &[Mutant] = &[$(Mutant::$drop,)*];
 
@@ -58,6 +63,7 @@ mod chosen {
                         $(Mutant::$group => $grouped,)*
                         $(Mutant::$course => $taken,)*
                         $(Mutant::$left => $restored,)*
+                        $(Mutant::$agreed => $kept,)*
                         $(Mutant::$drop => $dropped,)*
                     }
                 }
@@ -171,6 +177,9 @@ mod chosen {
         CutsForgotten: "a restored end does not know the cuts",
         EndStale: "a restored end believes the state, not the kernel, how much it has taken",
         GivenStale: "a restored end delivers again what the near side took last",
+        }
+        holds {
+        HoldForgotten: "an end keeps a session for longer than was agreed",
         }
         trickle {
         SpoolUnbounded: "more is taken of a service than its spool may hold",

@@ -1,6 +1,7 @@
 //! The sessions of one server: what stands under a broker's handle, what the first frame of a link
 //! comes to, and the tombstones that answer for sessions that have ended.
 
+use core::ops::RangeBounds;
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -79,6 +80,11 @@ impl<K: Ord + Copy, E, W> Roster<K, E, W> {
     /// Sessions that run or are being opened.
     pub fn len(&self) -> usize {
         self.places.len()
+    }
+
+    /// Those among these keys that run or are being opened.
+    pub fn count(&self, keys: impl RangeBounds<K>) -> usize {
+        self.places.range(keys).count()
     }
 
     /// There is none.

@@ -318,10 +318,9 @@ impl Server {
                 {
                     tracing::debug!(%error, "cannot be paced");
                 }
-                let entry_since = ready.since;
                 tracing::info!(
                     session = %ready.own, service = connect.service, client = %key.0,
-                    opened_ms = entry_since.elapsed().as_millis(), "session"
+                    opened_ms = ready.since.elapsed().as_millis(), "session"
                 );
                 let life = self.life(key, running);
                 tokio::spawn(life.run(ready, Start::Link(Box::new(link))));
@@ -417,6 +416,11 @@ impl Server {
         let member = connect.belongs.token.is_some();
         if !member && self.registry.len() >= self.config.limits.sessions {
             let text = format!("{} sessions are served", self.config.limits.sessions);
+            return Err(Denial::new(DenyReason::Overloaded, text));
+        }
+        let most = self.config.limits.sessions_per_client.filter(|_| !member);
+        if most.is_some_and(|most| self.registry.of_client(link.peer_key()) >= most) {
+            let text = format!("{} sessions of this client are served", most.unwrap_or_default());
             return Err(Denial::new(DenyReason::Overloaded, text));
         }
         self.has_egress(connect.rate.unwrap_or(0))?;

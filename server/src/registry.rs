@@ -142,6 +142,13 @@ impl Registry {
         self.inner.lock().roster.len()
     }
 
+    /// Those of one client.
+    #[must_use]
+    pub fn of_client(&self, client: PublicKey) -> usize {
+        let (first, last) = (Handle([0; 16]), Handle([0xff; 16]));
+        self.inner.lock().roster.count((client, first)..=(client, last))
+    }
+
     /// There is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -295,6 +302,7 @@ mod tests {
         let reserved = registry.reserve(KEY).unwrap();
         assert!(registry.reserve(KEY).is_none());
         assert!(matches!(registry.connect(&KEY, true), Called::Wait(_)));
+        assert_eq!((registry.of_client(KEY.0), registry.of_client(PublicKey([2; 32]))), (1, 0));
         drop(reserved);
         let running = registry.reserve(KEY).unwrap().fill(entry(3)).unwrap();
         assert!(matches!(registry.connect(&KEY, true), Called::Attach(_)));

@@ -13,7 +13,14 @@ use stp_tls::certificate::Certificates;
 
 use crate::config::ServiceConfig;
 use crate::listener::Server;
+use crate::registry::{Entry, Key};
 use crate::trouble;
+
+/// What can be done here.
+const KNOWN: &str = "there is only drain, sessions/ID/suspend, resume and close, and \
+     sessions/all/suspend and resume";
+/// In place of a session's id: every session.
+const ALL: &str = "all";
 
 /// The status of a server.
 pub struct Status(pub Arc<Server>);
@@ -48,7 +55,7 @@ impl Status {
     }
 
     fn sessions(&self) -> Vec<Value> {
-        let one = |(key, entry): (crate::registry::Key, crate::registry::Entry)| {
+        let one = |(key, entry): (Key, Entry)| {
             let now = entry.status.snapshot();
             let mut value = serde_json::to_value(&now).unwrap_or_default();
             if let Value::Object(fields) = &mut value {
@@ -71,6 +78,33 @@ impl Status {
             value
         };
         self.0.registry.running().into_iter().map(one).collect()
+    }
+}
+
+impl Status {
+    /// Suspends, resumes or closes one session, or suspends or resumes all of them.
+    async fn change(&self, id: &str, action: &str) -> Result<Value, ActError> {
+        let command = || match action {
+            "suspend" => Ok(Command::Suspend),
+            "resume" => Ok(Command::Resume),
+            "close" if id != ALL => Ok(Command::Abort { code: code::USER }),
+            _ => Err(ActError::not_found(KNOWN)),
+        };
+        command()?;
+        let running = self.0.registry.running();
+        let is_meant = |entry: &Entry| id == ALL || entry.own.to_string() == id;
+        let meant: Vec<_> = running.iter().filter(|(_, entry)| is_meant(entry)).collect();
+        if meant.is_empty() && id != ALL {
+            return Err(ActError::not_found(format!("no session {id:?}")));
+        }
+        let mut done = 0;
+        for (_, entry) in &meant {
+            done += usize::from(entry.inbox.send(command()?).await.is_ok());
+        }
+        if done == 0 && id != ALL {
+            return Err(ActError::conflict("the session has just ended"));
+        }
+        Ok(json!({ "action": action, "session": id, "sessions": done }))
     }
 }
 
@@ -213,22 +247,13 @@ impl Source for Status {
                 self.0.want_drain();
                 return Ok(json!({ "draining": self.0.registry.len() }));
             }
-            let Some((id, "close")) =
-                path.strip_prefix("sessions/").and_then(|p| p.split_once('/'))
+            let mut parts = path.split('/');
+            let (Some("sessions"), Some(id), Some(action), None) =
+                (parts.next(), parts.next(), parts.next(), parts.next())
             else {
-                return Err(ActError::not_found(
-                    "only sessions/ID/close and drain can be done here",
-                ));
+                return Err(ActError::not_found(KNOWN));
             };
-            let running = self.0.registry.running();
-            let found = running.iter().find(|(_, entry)| entry.own.to_string() == id);
-            let Some((_, entry)) = found else {
-                return Err(ActError::not_found(format!("no session {id:?}")));
-            };
-            match entry.inbox.send(Command::Abort { code: code::USER }).await {
-                Ok(()) => Ok(json!({ "closed": id })),
-                Err(_) => Err(ActError::conflict("the session has just ended")),
-            }
+            self.change(id, action).await
         })
     }
 }

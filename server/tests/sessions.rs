@@ -484,6 +484,7 @@ async fn connect_as(
         mode,
         grant: None,
         rate: None,
+        hold: None,
         belongs,
     }
     .encode(&mut frame);

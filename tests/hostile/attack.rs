@@ -242,6 +242,7 @@ async fn open(target: &Target, service: &str, window: u64) -> Result<Link> {
         mode: ConnectMode::New,
         grant: None,
         rate: None,
+        hold: None,
         belongs: Belongs::default(),
     };
     let mut frame = Vec::new();

@@ -144,6 +144,11 @@ impl<'a> Bed<'a> {
         self.scene.subdir(name)
     }
 
+    /// The file with what the server wants to be shown when something is to be done.
+    pub fn token(&self) -> PathBuf {
+        self.scene.path("server.token")
+    }
+
     /// A program without the shim, with an environment and logs of its own.
     fn plan(&self, program: &str, arguments: &[&str]) -> Plan {
         let number = self.runs.get() + 1;

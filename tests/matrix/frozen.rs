@@ -3,7 +3,7 @@
 //! follow the new link, so that no program passes only because bytes were left over. The rule for
 //! sets of descriptors is tested as well, point by point.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use stp_tests::daemon;
@@ -175,6 +175,25 @@ fn a_mixed_set_of_select() {
 #[test]
 fn a_mixed_set_of_epoll() {
     mixed_set("epoll", "epoll_wait, two sessions and a pipe");
+}
+
+/// The broker asks once a minute whether its server goes on.
+#[test]
+fn python_suspended_by_the_server() {
+    let does = "socket.settimeout(3), suspended by the server";
+    play_away(&Row { program: "Python", does, cuts: &[] }, AWAY, |bed| {
+        let server = Bed::program("halting.py");
+        bed.serve(PYTHON, &[&server, "8000", "4"], 8000)?;
+        bed.open(&[tcp("halting.lab:8000", 8000)])?;
+        let act = Bed::program("act_later.py");
+        let (port, token) = (daemon::SERVER_STATUS.to_string(), bed.token().display().to_string());
+        let (suspend, resume) = ("/sessions/all/suspend", "/sessions/all/resume");
+        let _acts = bed.start(PYTHON, &[&act, &port, &token, "2", suspend, "2", resume])?;
+        let begun = Instant::now();
+        bed.script(PYTHON, "patience.py", &["socket", "halting.lab", "8000"])?;
+        ensure!(begun.elapsed() > Duration::from_secs(20), "it was not suspended");
+        Ok(())
+    });
 }
 
 #[test]

@@ -35,7 +35,7 @@ impl Session {
         if self.state != State::Closed {
             // R72: a session without a link ends after a time.
             let unconfirmed = self.role.opening == Opening::Acceptor && !self.confirmed;
-            let hold = if unconfirmed { self.limits.hold_unconfirmed } else { self.limits.hold };
+            let hold = if unconfirmed { self.limits.hold_unconfirmed } else { self.hold };
             self.clock.arm(Timer::Hold, since + hold);
         }
         // R27: a listener waits. A dial that is under way will be answered.
@@ -390,6 +390,7 @@ impl Session {
         let old = core::mem::replace(&mut self.acceptor, ok.acceptor);
         self.server = ok.server.into();
         self.peer_features = ok.features;
+        self.agree_on(ok.hold);
         self.cuts = Cuts::start(ok.up, ok.down);
         (self.send.nxt, self.send.heard, self.send.limit) = (ok.up, ok.up, ok.limit);
         (self.send.fin_sent, self.send.fin_acked) = (false, false);

@@ -170,6 +170,7 @@ impl Session {
             features: ok.features,
             up: ok.up,
             limit: ok.limit,
+            hold: ok.hold,
             server: ok.server.into(),
         });
         if self.receive.received == asked {
@@ -333,7 +334,7 @@ impl Session {
             up: answer.up,
             down: beside.old.from(),
             limit: answer.limit,
-            hold: self.limits.hold,
+            hold: answer.hold,
             tombstone: self.limits.tombstone,
             server: &answer.server,
         };

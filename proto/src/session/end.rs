@@ -1,5 +1,7 @@
 //! [`Session`]: what it is made of, how it begins, and what can be asked of it.
 
+use core::time::Duration;
+
 use super::announcing::Announcing;
 use super::clock::Clock;
 use super::ending::Ending;
@@ -40,6 +42,8 @@ pub struct Session {
     pub(super) peer_features: u32,
     /// Initiator: the rate that the session is used to, in bytes a second; 0: not known.
     pub(super) rate_wanted: u64,
+    /// How long it is kept without a link, as both ends have agreed (R72).
+    pub(super) hold: Duration,
     /// Acceptor: the initiator was heard after its CONNECT. Initiator: a CONNECT went out.
     pub(super) confirmed: bool,
     pub(super) epoch: u32,
@@ -117,6 +121,7 @@ impl Session {
         session.established = true;
         session.epoch = connect.epoch;
         session.peer_features = connect.features;
+        session.agree_on(connect.hold.unwrap_or(Duration::MAX));
         session.send.limit = at.down.saturating_add(connect.window);
         session.links.begin(link);
         session.attach(now, link, Attempt::Connect, 0);
@@ -146,6 +151,7 @@ impl Session {
             established: false,
             peer_features: 0,
             rate_wanted: 0,
+            hold: limits.hold,
             confirmed: false,
             epoch: 0,
             start,
@@ -169,6 +175,11 @@ impl Session {
             clock: Clock::new(now, seed),
             limits,
         }
+    }
+
+    /// R72: both ends keep the session without a link for as long as the one that keeps it shorter.
+    pub(super) fn agree_on(&mut self, theirs: Duration) {
+        self.hold = mutant!(HoldForgotten, self.limits.hold.min(theirs), self.limits.hold);
     }
 
     /// Takes the transition of the state table for `event`. The caller carries the action out.

@@ -79,6 +79,7 @@ pub(super) struct Answer {
     pub(super) features: u32,
     pub(super) up: u64,
     pub(super) limit: u64,
+    pub(super) hold: Duration,
     pub(super) server: Box<str>,
 }
 

@@ -165,7 +165,7 @@ impl Session {
                 up: self.start.up,
                 down: self.start.down,
                 limit: self.receive.told_limit,
-                hold: self.limits.hold,
+                hold: self.hold,
                 tombstone: self.limits.tombstone,
                 server: &self.server,
             }
@@ -193,6 +193,7 @@ impl Session {
             endpoint: &self.endpoint,
             grant: self.grant.as_deref().filter(|_| mode.wants_grant()),
             rate: Some(self.rate_wanted).filter(|rate| *rate > 0),
+            hold: Some(self.limits.hold),
             belongs: self.announcing.belongs,
             mode,
         }

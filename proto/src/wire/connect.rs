@@ -30,8 +30,10 @@ const WITH_RATE: u32 = 1;
 const WITH_TOKEN: u32 = 2;
 /// The same of the address of the app's peer (R92).
 const WITH_PEER: u32 = 4;
+/// The same of how long the session is to be kept without a link (R72).
+const WITH_HOLD: u32 = 8;
 /// The fields that are known here.
-const KNOWN: u32 = WITH_RATE | WITH_TOKEN | WITH_PEER;
+const KNOWN: u32 = WITH_RATE | WITH_TOKEN | WITH_PEER | WITH_HOLD;
 /// The features that announce a field: known ones are read, the others' fields skipped (R6).
 const FIELDS: u32 = 0xffff;
 /// Feature: PASS is understood (R80).
@@ -72,6 +74,9 @@ pub struct Connect<'a> {
     pub grant: Option<&'a [u8]>,
     /// The rate that the session is used to, in bytes a second; none: not known.
     pub rate: Option<u64>,
+    /// How long the initiator wants the session kept without a link; none: as long as the acceptor
+    /// does by itself.
+    pub hold: Option<Duration>,
     /// What is to be known of the connection at the app.
     pub belongs: Belongs,
 }
@@ -149,6 +154,7 @@ impl<'a> Connect<'a> {
             mode: ConnectMode::New,
             grant: None,
             rate: None,
+            hold: None,
             belongs: Belongs::default(),
         };
         let mode = f.u8("mode")?;
@@ -181,6 +187,9 @@ impl<'a> Connect<'a> {
         if connect.features & WITH_PEER != 0 {
             connect.belongs.peer = Some(read_address(&mut f)?);
         }
+        if connect.features & WITH_HOLD != 0 {
+            connect.hold = Some(Duration::from_secs(f.u32("hold")?.into()));
+        }
         if connect.features & FIELDS & !KNOWN == 0 {
             f.end()?;
         }
@@ -203,6 +212,7 @@ impl<'a> Connect<'a> {
             mode: ConnectMode::New,
             grant: None,
             rate: None,
+            hold: None,
             belongs: Belongs::default(),
         }
     }
@@ -216,7 +226,8 @@ impl<'a> Connect<'a> {
             let bit = |there: bool, bit: u32| if there { bit } else { 0 };
             let fields = bit(self.rate.is_some(), WITH_RATE)
                 | bit(self.belongs.token.is_some(), WITH_TOKEN)
-                | bit(self.belongs.peer.is_some(), WITH_PEER);
+                | bit(self.belongs.peer.is_some(), WITH_PEER)
+                | bit(self.hold.is_some(), WITH_HOLD);
             p.put_u32(self.features & !FIELDS | fields);
             p.put_u64(self.window);
             p.put_bytes(bounded(self.service, NAME_MAX).as_bytes());
@@ -252,8 +263,16 @@ impl<'a> Connect<'a> {
             if let Some(peer) = self.belongs.peer {
                 put_address(p, peer);
             }
+            if let Some(hold) = self.hold {
+                p.put_u32(seconds(hold));
+            }
         });
     }
+}
+
+/// Whole seconds, rounded up.
+fn seconds(time: Duration) -> u32 {
+    u32::try_from(time.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX)
 }
 
 impl ConnectMode<'_> {
@@ -353,7 +372,6 @@ impl<'a> ConnectOk<'a> {
 
     /// Appends the frame.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let seconds = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
         write(out, kind::CONNECT_OK, 0, |p| {
             p.put_handle(self.initiator);
             p.put_handle(self.acceptor);

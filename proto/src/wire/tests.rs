@@ -49,6 +49,7 @@ fn connects(ticket: &[u8]) -> Vec<Frame<'_>> {
         mode: ConnectMode::New,
         grant: None,
         rate: None,
+        hold: None,
         belongs: Belongs::default(),
     };
     vec![
@@ -68,6 +69,7 @@ fn connects(ticket: &[u8]) -> Vec<Frame<'_>> {
         }),
         Frame::Connect(Connect {
             rate: Some(1),
+            hold: Some(Duration::from_secs(72 * 3_600)),
             belongs: Belongs { token: Some(B), peer: Some("[2001:db8::1]:21".parse().unwrap()) },
             ..connect.clone()
         }),
@@ -290,9 +292,9 @@ fn fields_and_abilities_of_later_versions_are_skipped() {
     let connect = connect.expect("one of every format");
     let (header, features) = (4, 4 + 2 + 16 + 4);
     let mut record = encoded(&Frame::Connect(connect.clone()));
-    // Bit 3: a field nobody knows yet, behind the rate. Bit 20: something the initiator can.
+    // Bit 4: a field nobody knows yet, behind the rate. Bit 20: something the initiator can.
     record[features + 1] |= 1 << (20 - 16);
-    record[features + 3] |= 1 << 3;
+    record[features + 3] |= 1 << 4;
     record.extend_from_slice(b"a later field");
     let length = u16::try_from(record.len() - header).unwrap();
     record[2..header].copy_from_slice(&length.to_be_bytes());
@@ -300,7 +302,7 @@ fn fields_and_abilities_of_later_versions_are_skipped() {
     assert_eq!(frames(&record).next(), Some(Ok(Frame::Connect(later))));
 
     // Without the bit it is what R4 calls an error.
-    record[features + 3] &= !(1 << 3);
+    record[features + 3] &= !(1 << 4);
     assert!(matches!(frames(&record).next(), Some(Err(_))));
 }
 

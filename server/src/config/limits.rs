@@ -40,6 +40,8 @@ pub struct Limits {
     pub memory: u64,
     /// Sessions at once.
     pub sessions: usize,
+    /// Sessions of one client at once; none: as many as its share of the budget allows.
+    pub sessions_per_client: Option<usize>,
     /// Handshakes at once.
     pub handshakes: usize,
     /// Links at once, those that carry no session included.
@@ -72,6 +74,7 @@ pub struct Limits {
 pub(super) struct FileLimits {
     memory: Option<ByteSize>,
     sessions_max: Option<usize>,
+    sessions_per_client: Option<usize>,
     links_max: Option<usize>,
     relayed_max: Option<usize>,
     send_buffer: Option<ByteSize>,
@@ -120,10 +123,15 @@ pub(super) fn check<T>(loaded: &Loaded<T>, file: &FileLimits) -> Result<Limits, 
             return Err(loaded.error(&format!("limits.{key}"), "at least 1s is needed"));
         }
     }
+    if file.sessions_per_client == Some(0) {
+        let what = "at least 1 is needed; leave it out for no bound of its own";
+        return Err(loaded.error("limits.sessions_per_client", what));
+    }
     let (memory, [sessions, links, relayed, handshakes]) = fit(loaded, file)?;
     Ok(Limits {
         memory,
         sessions,
+        sessions_per_client: file.sessions_per_client,
         links,
         relayed,
         handshakes,

@@ -68,6 +68,7 @@ impl Run {
                 mode: ConnectMode::New,
                 grant: None,
                 rate: None,
+                hold: None,
                 belongs: Belongs::default(),
             };
             // A server makes sure that a session has room for as many bytes as anybody can send.

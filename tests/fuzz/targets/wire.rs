@@ -146,6 +146,7 @@ fn connect<'a>(draw: &mut Draw<'_>, (text, more, bytes): Borrowed<'a>) -> Connec
         mode,
         grant: wants_grant.then_some(&bytes[..bytes.len().min(GRANT_MAX)]),
         rate: draw.bool().then(|| draw.position()),
+        hold: draw.bool().then(|| Duration::from_secs(draw.u32().into())),
         belongs: Belongs {
             token: draw.bool().then(|| draw.handle()),
             peer: draw.bool().then(|| place(draw)),

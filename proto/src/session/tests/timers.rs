@@ -107,6 +107,40 @@ fn a_session_without_a_link_is_held_72_hours_and_then_reset() {
     assert_eq!(pair.broker.session.state(), State::Closed);
 }
 
+/// R72: a broker that wants less than its server, and a server that gives less.
+fn the_shorter_hold_binds_both_ends() {
+    for (broker, server) in [(60, 3_600), (3_600, 60)] {
+        let limits = |hold| Limits { hold: Duration::from_secs(hold), ..Limits::default() };
+        let mut pair = Pair::with(limits(broker));
+        pair.server_limits = limits(server);
+        pair.run(Duration::from_secs(1));
+        pair.path = false;
+        pair.cut();
+        pair.run(Duration::from_secs(50));
+        assert!(!pair.broker.session.is_over() && !pair.server().session.is_over());
+        pair.run(Duration::from_secs(30));
+        assert_eq!(pair.server().closed(), Some(ClosedWhy::ResetHere { code: code::HOLD }));
+        assert_eq!(pair.broker.session.state(), State::Closed);
+    }
+}
+
+#[test]
+fn a_session_is_kept_as_long_as_both_ends_have_agreed() {
+    the_shorter_hold_binds_both_ends();
+}
+
+#[cfg(feature = "model")]
+#[test]
+fn an_end_that_forgets_the_agreed_hold_is_caught() {
+    use crate::mutant::Mutant;
+    for mutant in Mutant::HOLDS {
+        Mutant::set(Some(*mutant));
+        let kept = std::panic::catch_unwind(the_shorter_hold_binds_both_ends);
+        Mutant::set(None);
+        assert!(kept.is_err(), "{}", mutant.mistake());
+    }
+}
+
 /// R23, R72.
 #[test]
 fn a_session_whose_initiator_never_spoke_is_held_a_short_time() {
