@@ -22,6 +22,7 @@ use crate::any_link::Command;
 use crate::app::{AppInfo, AppSocket, Listener, PassedConnect, Request};
 use crate::around::Surroundings;
 use crate::broker::Broker;
+use crate::command;
 use crate::config::{self, OtherNamespaces};
 use crate::direct::{Direct, DirectFar, Notes};
 use crate::entry::{App, Entry, Order};
@@ -144,6 +145,10 @@ pub async fn serve(broker: &Arc<Broker>, listener: &mut Listener) {
             Request::Accepted(request) => {
                 let peer = broker.reached.seen(&request.accepted);
                 request.answer(peer);
+            }
+            Request::Act(request) => {
+                let told = command::by_app(broker, request.cookie, request.act);
+                request.answer(told);
             }
         }
     }
@@ -315,6 +320,7 @@ impl Door {
         let freezes = goal.freezes;
         let kept = socket.kept().map(|kept| (kept.up_max(), kept.down_max()));
         let begun = self.enlist(handle, app, (peer, host), goal, member, kept);
+        let _once = begun.entry.cookie.set(socket.open().cookie);
         if let Some(pauses) = self.0.pauses.get().filter(|_| freezes) {
             begun.entry.tell_pauses(pauses.enter(&socket.open().cookie));
         }

@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use stp_net::status::ActError;
+use stp_proto::local::Cookie;
+use stp_proto::local::wire::Act;
 use stp_proto::select::Rank;
 use stp_proto::session::code;
 use tokio::sync::oneshot;
 
 use crate::any_link::Command;
+use crate::app::Told;
 use crate::broker::Broker;
 use crate::config::found;
 use crate::entry::{Entry, Order};
@@ -72,6 +75,23 @@ pub async fn act(broker: &Broker, path: &str, body: &Value) -> Result<Value, Act
         _ => return Err(ActError::not_found(format!("nobody can {action} a session"))),
     }
     Ok(json!({ "session": entry.id, "action": action }))
+}
+
+/// Does what a program wants of a session of its own; how that fared before. Nothing when there is
+/// no such session, or when it is too busy to be told.
+pub fn by_app(broker: &Broker, cookie: Cookie, act: Act) -> Option<Told> {
+    let sessions = broker.sessions();
+    let entry = sessions.iter().find(|entry| entry.cookie.get() == Some(&cookie))?;
+    let command = match act {
+        Act::Look => None,
+        Act::Suspend => Some(Command::Suspend),
+        Act::Resume => Some(Command::Resume),
+        Act::Abort => Some(Command::Abort { code: code::USER }),
+    };
+    if let Some(command) = command {
+        entry.inbox.try_send(command).ok()?;
+    }
+    Some(Told { told: entry.told(), server: entry.server().unwrap_or_default() })
 }
 
 /// Suspends or resumes every session.

@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 use stp_drive::{History, SessionStatus};
 use stp_proto::course::{AppError, CannotMove, GapWhy};
 use stp_proto::handle::Handle;
+use stp_proto::local::Cookie;
+use stp_proto::local::wire::Told;
 use stp_proto::select::Rank;
 use stp_proto::time;
 use stp_server::within;
@@ -97,6 +99,8 @@ pub struct Entry {
     pub status: Arc<SessionStatus>,
     /// What its far side publishes.
     pub view: Mutex<View>,
+    /// How the shim names its socket; none for a connection that no program has begun.
+    pub cookie: OnceLock<Cookie>,
     /// What the shim is told of the times without a link.
     pause: OnceLock<Pause>,
     /// What the app is told, and why, if the broker has given up.
@@ -135,6 +139,7 @@ impl Entry {
             orders,
             status: Arc::new(status),
             view: Mutex::default(),
+            cookie: OnceLock::new(),
             pause: OnceLock::new(),
             gave_up: OnceLock::new(),
             service_said: Mutex::default(),
@@ -260,6 +265,22 @@ impl Entry {
     #[must_use]
     pub fn living_members(&self) -> Vec<Arc<Entry>> {
         self.members.lock().iter().filter_map(|(_, member)| member.upgrade()).collect()
+    }
+
+    /// How it fares, but for its server's name, for a program that knows of sessions.
+    #[must_use]
+    pub fn told(&self) -> Told<'static> {
+        let now = self.status.snapshot();
+        Told {
+            state: now.state,
+            rtt_us: (now.rtt_ms.unwrap_or(0.0) * 1e3) as u32,
+            paused_ms: self.pause().paused_ms().unwrap_or(0),
+            taken: now.positions.end,
+            acknowledged: now.positions.una,
+            received: now.positions.rcv,
+            delivered: now.positions.dlv,
+            server: "",
+        }
     }
 
     /// Its part of the status.

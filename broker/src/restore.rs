@@ -125,6 +125,7 @@ impl Door {
         let freezes = goal.freezes;
         let listed = self.list(record.id, app, (peer, host), goal, None);
         let entry = Arc::clone(&listed.entry);
+        let _once = entry.cookie.set(socket.open().cookie);
         if let Some(pauses) = self.0.pauses.get().filter(|_| freezes) {
             entry.tell_pauses(pauses.enter(&socket.open().cookie));
         }

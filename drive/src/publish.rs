@@ -21,7 +21,8 @@ impl<N: Near, F: Far> Driver<N, F> {
             return None;
         }
         let due = self.published.at + PUBLISH_EVERY;
-        if now < due {
+        // Another state is told at once: a program may wait for it.
+        if now < due && self.published.state == Some(self.session.state()) {
             return Some(due);
         }
         self.publish(now, false);
@@ -76,7 +77,12 @@ impl<N: Near, F: Far> Driver<N, F> {
             transferable: self.session.transferable(),
             fixed: self.session.why_fixed().map(|why| format!("cannot go on elsewhere: {why}")),
         });
-        self.published =
-            Published { at: now, delivered: at.delivered, taken: at.end, stale: false };
+        self.published = Published {
+            at: now,
+            delivered: at.delivered,
+            taken: at.end,
+            state: Some(self.session.state()),
+            stale: false,
+        };
     }
 }

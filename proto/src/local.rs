@@ -22,6 +22,7 @@ pub mod routes;
 pub mod socket_name;
 pub mod wire;
 
+mod act;
 mod bytes;
 
 /// The random identity of one app socket; the broker's answers about it are asked for by this.

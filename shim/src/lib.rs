@@ -21,6 +21,9 @@
 //! epoll_pwait2 and their `__` and `_chk` forms, clock_gettime, clock_nanosleep (time-outs stand
 //! still while a session has no link).
 //!
+//! Exported besides, for programs that know of sessions: session_status, session_suspend,
+//! session_resume, session_abort, session_wait (`session.h`).
+//!
 //! Not hooked, on purpose: write, writev, sendfile, splice, close, fork, exec: the kernel does it.
 //! syscall: a program that goes to the kernel directly does so on purpose, and virtual addresses
 //! then lead nowhere. res_query and its kin: we have only addresses to give.

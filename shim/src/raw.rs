@@ -203,6 +203,15 @@ pub fn poll(fd: Fd, events: i16) -> Result<i16> {
     Ok(polled.revents)
 }
 
+/// Sleeps, by a system call of our own.
+pub fn sleep_ms(ms: u64) {
+    let time =
+        libc::timespec { tv_sec: (ms / 1_000) as i64, tv_nsec: (ms % 1_000 * 1_000_000) as i64 };
+    let none = ptr::null::<u8>();
+    // A signal ends it sooner, which does no harm.
+    let _ended = syscall!(SYS_nanosleep, &raw const time, none);
+}
+
 /// An `ioctl` that gives a number.
 pub fn ioctl_number(fd: Fd, request: c_long) -> Result<c_int> {
     let mut value: c_int = 0;

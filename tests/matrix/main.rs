@@ -4,6 +4,7 @@
 //! Each case has its own machines, services and daemons, and may run beside all others. What
 //! passes is printed as a row of the table in README.md here (scripts/matrix).
 
+mod aware;
 mod bed;
 mod data;
 mod frozen;

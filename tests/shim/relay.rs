@@ -107,6 +107,7 @@ pub async fn serve(dir: &Path, rules: Rules) -> io::Result<()> {
                 request.answer(host.map(|(host, _)| host.clone()));
             }
             Request::Accepted(request) => request.answer(None),
+            Request::Act(request) => request.answer(None),
             Request::Passed(connect) => {
                 rules.passed.lock().expect("nobody panics").push(connect.passed.why);
             }

@@ -14,7 +14,7 @@ use rustix::fs::FlockOperation;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use stp_keeper::holding::Left;
 use stp_proto::local::path::SOCKET_FILE;
-use stp_proto::local::wire::{MESSAGE_BYTES_MAX, Open, Reply, Request as Asked, Resolved};
+use stp_proto::local::wire::{self, MESSAGE_BYTES_MAX, Open, Reply, Request as Asked, Resolved};
 use stp_proto::local::wire::{SocketState, WireError};
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::{UnixListener, UnixStream};
@@ -26,7 +26,7 @@ use tracing::{debug, warn};
 use super::info::comm;
 use super::keeping::{self, Face, KeepWith, Keeping, KeptStream};
 use super::socket_state::SocketStates;
-use super::{AcceptedRequest, AppInfo, AppSocket, NameRequest, PassedConnect};
+use super::{AcceptedRequest, ActRequest, AppInfo, AppSocket, NameRequest, PassedConnect};
 use super::{Request, ResolveRequest};
 
 /// How long a connection may take to say what it is for.
@@ -316,7 +316,7 @@ impl Porter {
     }
 
     async fn answer(&self, mut stream: UnixStream, info: AppInfo, question: Asked<'_>) {
-        let name;
+        let (name, told);
         let reply = match question {
             Asked::Resolve(resolve) => {
                 count(&self.counters.resolved);
@@ -352,6 +352,12 @@ impl Porter {
                 let (reply, answer) = oneshot::channel();
                 let request = Request::Accepted(AcceptedRequest { accepted, reply });
                 Reply::Peer(self.ask(request, answer).await.flatten())
+            }
+            Asked::Act(cookie, act) => {
+                let (reply, answer) = oneshot::channel();
+                let request = Request::Act(ActRequest { cookie, act, reply });
+                told = self.ask(request, answer).await.flatten();
+                Reply::Told(told.as_ref().map(|it| wire::Told { server: &it.server, ..it.told }))
             }
             Asked::Hello => Reply::Hello { pid: std::process::id() },
             Asked::Open(_) => Reply::SocketState(SocketState::Unknown),

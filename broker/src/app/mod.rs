@@ -24,5 +24,7 @@ pub use info::AppInfo;
 pub use keeping::{KeepWith, Keeping};
 pub use listener::{BindError, Counters, Listener};
 pub use publish::publish_routes;
-pub use request::{AcceptedRequest, NameRequest, PassedConnect, Request, ResolveRequest};
+pub use request::{
+    AcceptedRequest, ActRequest, NameRequest, PassedConnect, Request, ResolveRequest, Told,
+};
 pub use socket::{AppEnd, AppSocket, Shut};

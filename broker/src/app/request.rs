@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use stp_proto::local::wire::{Accepted, Passed, Resolved};
+use stp_proto::local::Cookie;
+use stp_proto::local::wire::{self, Accepted, Act, Passed, Resolved};
 use tokio::sync::oneshot;
 
 use super::{AppInfo, AppSocket};
@@ -22,6 +23,34 @@ pub enum Request {
     Passed(PassedConnect),
     /// A connection that the app has accepted from this machine.
     Accepted(AcceptedRequest),
+    /// A program wants something of a session of its own.
+    Act(ActRequest),
+}
+
+/// What a program wants of a session of its own.
+#[derive(Debug)]
+pub struct ActRequest {
+    /// Which session.
+    pub cookie: Cookie,
+    /// What is to be done to it.
+    pub act: Act,
+    pub(super) reply: oneshot::Sender<Option<Told>>,
+}
+
+/// How a session fares.
+#[derive(Debug)]
+pub struct Told {
+    /// All but the server's name.
+    pub told: wire::Told<'static>,
+    /// That name.
+    pub server: String,
+}
+
+impl ActRequest {
+    /// Answers, with nothing when there is no such session.
+    pub fn answer(self, told: Option<Told>) {
+        let _nobody_waits = self.reply.send(told);
+    }
 }
 
 /// A routed connect that went to the kernel.

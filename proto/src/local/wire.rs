@@ -12,6 +12,7 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+pub use super::act::{Act, SERVER_BYTES_MAX, Told};
 use super::bytes::{Reader, Writer};
 use super::{Cookie, Family};
 use crate::steps;
@@ -45,6 +46,8 @@ pub enum Request<'a> {
     Passed(Passed),
     /// Where a connection comes from that the app has accepted from this machine.
     Accepted(Accepted),
+    /// A program that knows of sessions wants something of its own (`session.h`).
+    Act(Cookie, Act),
     /// Is a broker there, and of which version.
     Hello,
 }
@@ -149,6 +152,9 @@ pub enum Reply<'a> {
     Done,
     /// To [`Request::Accepted`]: the peer that the app should see; none if the kernel's is right.
     Peer(Option<SocketAddr>),
+    /// To [`Request::Act`]: how it fares, before anything that was wanted has happened; nothing
+    /// when there is no such session.
+    Told(Option<Told<'a>>),
     /// To [`Request::Hello`]: process id of the broker.
     Hello {
         /// The broker's process id.
@@ -221,6 +227,7 @@ const LINGER: u8 = 5;
 const HELLO: u8 = 6;
 const PASSED: u8 = 7;
 const ACCEPTED: u8 = 8;
+const ACT: u8 = 9;
 const REPLY: u8 = 0x80;
 
 /// A message in a fixed buffer.
@@ -310,6 +317,10 @@ impl<'a> Request<'a> {
                 out.address(&accepted.from);
                 out.address(&accepted.to);
             }),
+            Request::Act(cookie, act) => Message::build(ACT, |out| {
+                out.bytes(&cookie.0);
+                out.u8(act.to_number());
+            }),
             Request::Hello => Message::build(HELLO, |_| {}),
         }
     }
@@ -339,6 +350,10 @@ impl<'a> Request<'a> {
                 .address()
                 .zip(reader.address())
                 .map(|(from, to)| Request::Accepted(Accepted { from, to })),
+            ACT => {
+                let cookie = reader.array().map(Cookie);
+                cookie.zip(reader.u8().and_then(Act::from_number)).map(|(c, a)| Request::Act(c, a))
+            }
             HELLO => Some(Request::Hello),
             other => return Err(WireError::Kind(other)),
         };
@@ -452,6 +467,11 @@ impl<'a> Reply<'a> {
                     out.address(peer);
                 }
             }),
+            Reply::Told(told) => Message::build(REPLY | ACT, |out| {
+                if let Some(told) = told {
+                    told.put(out);
+                }
+            }),
             Reply::Hello { pid } => Message::build(REPLY | HELLO, |out| out.u32(*pid)),
         }
     }
@@ -471,6 +491,11 @@ impl<'a> Reply<'a> {
             }
             SOCKET_STATE => SocketState::read(&mut reader).map(Reply::SocketState),
             LINGER => Some(Reply::Done),
+            ACT if content.is_empty() => Some(Reply::Told(None)),
+            ACT => {
+                let told = Told::read(reader).ok_or(WireError::Content(kind))?;
+                return Ok(Some((Reply::Told(Some(told)), length)));
+            }
             ACCEPTED if content.is_empty() => Some(Reply::Peer(None)),
             ACCEPTED => reader.address().map(|peer| Reply::Peer(Some(peer))),
             HELLO => reader.u32().map(|pid| Reply::Hello { pid }),
@@ -531,6 +556,7 @@ impl SocketState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::State;
 
     fn requests() -> Vec<Request<'static>> {
         let open = Open {
@@ -561,6 +587,8 @@ mod tests {
                 from: "127.0.0.1:40000".parse().unwrap(),
                 to: "[::1]:40001".parse().unwrap(),
             }),
+            Request::Act(Cookie([5; 16]), Act::Look),
+            Request::Act(Cookie([5; 16]), Act::Abort),
             Request::Hello,
         ]
     }
@@ -587,6 +615,17 @@ mod tests {
             Reply::Peer(None),
             Reply::Peer(Some("198.18.0.1:20".parse().unwrap())),
             Reply::Peer(Some("[fd00::1]:20".parse().unwrap())),
+            Reply::Told(None),
+            Reply::Told(Some(Told {
+                state: State::Suspended,
+                rtt_us: 1,
+                paused_ms: 2,
+                taken: 3,
+                acknowledged: 4,
+                received: 5,
+                delivered: 6,
+                server: "a",
+            })),
             Reply::Hello { pid: 1 },
         ]
     }

@@ -4,6 +4,7 @@
 //! One macro makes all of them. A hook lets a forced unwind through, which is how a thread that is
 //! cancelled in the real call ends, so the real call is never made where a panic is caught.
 
+pub mod aware;
 pub mod connect;
 pub mod descriptor;
 pub mod host;

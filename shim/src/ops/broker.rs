@@ -6,7 +6,8 @@ use core::net::{IpAddr, SocketAddr};
 
 use stp_proto::local::Cookie;
 use stp_proto::local::wire::{
-    Accepted, HOST_BYTES_MAX, MESSAGE_BYTES_MAX, Passed, Reply, Request, Resolved, SocketState,
+    Accepted, Act, HOST_BYTES_MAX, MESSAGE_BYTES_MAX, Passed, Reply, Request, Resolved,
+    SocketState, Told,
 };
 
 use crate::raw::{self, Errno, Fd, Result};
@@ -111,6 +112,15 @@ fn exchange(fd: Fd, question: &[u8], seconds: i64, answer: &mut [u8]) -> Result<
 pub fn socket_state(cookie: Cookie) -> Option<SocketState> {
     ask(&Request::SocketState(cookie), STATE_SECONDS, |reply| match reply {
         Reply::SocketState(state) => Some(state),
+        _ => None,
+    })
+}
+
+/// Has the broker do something to a session, and hands what it tells of it to `read`: nothing when
+/// there is no such session. Nothing at all when no broker answers.
+pub fn act<T>(cookie: Cookie, act: Act, read: impl FnOnce(Told<'_>) -> T) -> Option<Option<T>> {
+    ask(&Request::Act(cookie, act), STATE_SECONDS, |reply| match reply {
+        Reply::Told(told) => Some(told.map(read)),
         _ => None,
     })
 }

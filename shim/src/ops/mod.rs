@@ -3,6 +3,7 @@
 //! Everything here is safe code over [`crate::raw`]. Modules further down in this list use those
 //! above them, never the other way.
 
+pub mod aware;
 pub mod broker;
 pub mod connect;
 pub mod kept;

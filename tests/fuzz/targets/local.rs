@@ -5,10 +5,11 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use stp_proto::local::path::{LocalPath, PATH_BYTES_MAX, SOCKET_FILE, Surroundings};
 use stp_proto::local::socket_name::SocketName;
 use stp_proto::local::wire::{
-    Accepted, HOST_BYTES_MAX, MESSAGE_BYTES_MAX, Open, OpenFlags, Passed, PassedWhy, Reply,
-    Request, Resolve, Resolved, SocketState,
+    Accepted, Act, HOST_BYTES_MAX, MESSAGE_BYTES_MAX, Open, OpenFlags, Passed, PassedWhy, Reply,
+    Request, Resolve, Resolved, SocketState, Told,
 };
 use stp_proto::local::{Cookie, Family};
+use stp_proto::state::State;
 
 use super::{Draw, bounded};
 
@@ -68,7 +69,7 @@ fn family(draw: &mut Draw<'_>) -> Family {
 
 fn make_request<'a>(draw: &mut Draw<'_>, host: &'a str) -> Option<Request<'a>> {
     let cookie = Cookie(draw.array());
-    Some(match draw.below(8) {
+    Some(match draw.below(9) {
         0 => Request::Open(Open {
             cookie,
             family: family(draw),
@@ -93,12 +94,13 @@ fn make_request<'a>(draw: &mut Draw<'_>, host: &'a str) -> Option<Request<'a>> {
             why: draw.pick(&[PassedWhy::TooManyReferences, PassedWhy::Interface]),
         }),
         6 => Request::Accepted(Accepted { from: draw.scoped_address(), to: draw.scoped_address() }),
+        7 => Request::Act(cookie, draw.pick(&[Act::Look, Act::Suspend, Act::Resume, Act::Abort])),
         _ => Request::Hello,
     })
 }
 
 fn make_reply<'a>(draw: &mut Draw<'_>, host: &'a str) -> Reply<'a> {
-    match draw.below(6) {
+    match draw.below(7) {
         0 => {
             let v4 = Ipv4Addr::from(draw.array());
             let v6 = draw.bool().then(|| Ipv6Addr::from(draw.array::<16>()));
@@ -121,6 +123,16 @@ fn make_reply<'a>(draw: &mut Draw<'_>, host: &'a str) -> Reply<'a> {
         }
         3 => Reply::Done,
         4 => Reply::Peer(draw.bool().then(|| draw.scoped_address())),
+        5 => Reply::Told(draw.bool().then(|| Told {
+            state: draw.pick(&[State::Active, State::Suspended, State::Closed]),
+            rtt_us: draw.u32(),
+            paused_ms: draw.position(),
+            taken: draw.position(),
+            acknowledged: draw.position(),
+            received: draw.position(),
+            delivered: draw.position(),
+            server: host,
+        })),
         _ => Reply::Hello { pid: draw.u32() },
     }
 }
