@@ -62,6 +62,8 @@ async def session(place, ready, recovered):
             number += 1
             await asyncio.sleep(PAUSE)
     except Exception as error:
+        if died is None:
+            sys.exit(f"before the fault: {type(error).__name__}: {error}")
         recovered[place] = f"{type(error).__name__}: {error}"
         ready[place].set()
 

@@ -111,7 +111,9 @@ fn run(scene: &Scene, way: Way, size: usize) -> Result<Vec<f64>> {
     let (mut servers, mut behind, mut offered) = (Vec::new(), Vec::new(), Vec::new());
     for (host, name) in topology.hosts.iter().skip(1).zip(["a", "b"]) {
         let web = Nginx::start(scene, &format!("nginx-{name}"), &host.namespace)?;
-        let ftp = Vsftpd::start(scene, &format!("vsftpd-{name}"), &host.namespace, "")?;
+        // It would take 50 logins of one address, and all come from the server beside it.
+        let more = "max_per_ip=0\nmax_clients=0\n";
+        let ftp = Vsftpd::start(scene, &format!("vsftpd-{name}"), &host.namespace, more)?;
         for number in 0..7 {
             let text = format!("piece {number}\n").repeat(100);
             for root in [&web.root, &ftp.root] {
@@ -152,6 +154,7 @@ fn run(scene: &Scene, way: Way, size: usize) -> Result<Vec<f64>> {
     let status = daemon::status(there, SERVER_STATUS)?;
     let here = status["sessions"].as_array().map_or(0, Vec::len);
     ensure!(here == size, "{here} of {size} sessions are at the first server");
+    crowd.must_run()?;
     let victim = status["server"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
     let died = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
     match way {
