@@ -1,6 +1,6 @@
 //! Takes what the apps ask for: names to resolve, and connections for which sessions are begun.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -13,7 +13,7 @@ use stp_proto::local::wire::Resolved;
 use stp_proto::name::Name;
 use stp_proto::select::Rank;
 use stp_proto::session::{self, Session};
-use stp_proto::wire::Belongs;
+use stp_proto::wire::{Belongs, Destination};
 use stp_server::service::ftp::DirectFtp;
 use stp_server::within::{Target, Within};
 use tokio::sync::mpsc;
@@ -30,11 +30,12 @@ use crate::far::{SessionFar, Waits};
 use crate::group;
 use crate::group::awaited::{Member, Reach};
 use crate::group::reached::ReachedNear;
+use crate::hosts;
 use crate::lookup::Directory;
 use crate::mirrors;
 use crate::near::AppNear;
-use crate::routes::host_name;
 use crate::service::Service;
+use stp_proto::pattern::{Hosts, host_name};
 
 const ELSEWHERE: &str = "the program runs in another network namespace than the broker, and \
      other_namespaces is not \"serve\"";
@@ -161,13 +162,12 @@ pub(crate) struct Door(pub(crate) Arc<Broker>);
 impl Door {
     fn resolve(&self, host: &str, port: Option<u16>) -> Resolved {
         let Ok(name) = host_name(host) else { return Resolved::NotRouted };
-        let nowhere = IpAddr::from([0, 0, 0, 0]);
         let tables = self.0.tables();
-        let routed = match port {
-            Some(port) => tables.config.routes.find(Some(&name), nowhere, port).is_some(),
-            None => tables.config.routes.wants_name(&name),
-        };
-        if !routed {
+        let route = tables.config.routes.leading(&name, port);
+        // What this machine's own list says is not for a far end to resolve.
+        let is_own =
+            || route.is_some_and(|route| route.to.hosts == Hosts::Any) && hosts::has(&name);
+        if route.is_none() || is_own() {
             let ours = Name::is_host(name.as_bytes());
             return if ours { Resolved::Unknown } else { Resolved::NotRouted };
         }
@@ -365,6 +365,7 @@ impl Door {
         let limits = kept_limits(&self.0, kept);
         let mut session = Session::initiate(self.0.now(), limits, handle, &entry.service.name, "");
         session.belongs(Belongs { token, peer: Some(peer) });
+        tell_destination(&mut session, entry);
         if let Some(grant) = &grant {
             session.show_grant(grant);
         }
@@ -421,6 +422,15 @@ impl Door {
             };
             listed.reason = Some(reason);
         });
+    }
+}
+
+/// Has the session say where its app wants to go, if it goes to a server that leads anywhere.
+pub(crate) fn tell_destination(session: &mut Session, entry: &Entry) {
+    if entry.service.egress {
+        let host = entry.host.clone();
+        let host = host.unwrap_or_else(|| entry.peer.ip().to_canonical().to_string());
+        session.lead_to(Destination { host: &host, port: entry.peer.port() });
     }
 }
 

@@ -18,8 +18,8 @@ use crate::config::found;
 use crate::entry::{Entry, Order};
 use crate::lookup::Directory;
 use crate::reload;
-use crate::routes::host_name;
 use crate::service::Server;
+use stp_proto::pattern::host_name;
 
 const KNOWN: &str = "there is only files, route, reload, upgrade, stop, and sessions/ID/suspend, \
      resume, close and move, and sessions/all/suspend and resume";

@@ -7,25 +7,29 @@ mod destination;
 pub mod doubt;
 pub mod found;
 mod room;
+mod route;
+mod service;
+mod text;
 
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use stp_net::config::{ByteSize, ConfigError, Loaded, Span};
 use stp_net::key::PublicKey;
-use stp_net::link::ProxyWish;
+use stp_net::link::{ProxyWish, SshWay};
 use stp_net::machine;
 use stp_net::place::Places;
 use stp_net::status::StatusAddr;
 use stp_proto::local::routes::{VIRTUAL_V4, VIRTUAL_V6};
 use stp_proto::name::Name;
+use stp_proto::pattern::Prefix;
 
-use self::destination::{Exception, OneOrMore};
+use self::route::FileRoute;
+pub use self::service::{Direct, Server, Service};
+use self::text::FromText;
 use crate::direct::Mirror;
-use crate::routes::{Hosts, Pattern, Prefix, Route, Routes};
+use crate::routes::Routes;
 use crate::virtual_addresses::VirtualAddresses;
 
 /// The least and the most that a session's buffer may be configured to, in bytes.
@@ -56,46 +60,6 @@ pub enum WhenAbsent {
     Pass,
     /// Refuse routed connections.
     Fail,
-}
-
-/// What stands still while a session has no link.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Freeze {
-    /// Nothing: the program's time-outs run on.
-    Off,
-    /// The time-outs of calls that wait for the session.
-    #[default]
-    Waits,
-}
-
-/// A server of a service.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
-    /// Where it listens, by name or by address.
-    pub places: Places,
-    /// The key it must show.
-    pub key: PublicKey,
-    /// What it is called in the status; none means what it says itself.
-    pub name: Option<String>,
-}
-
-/// A service and its servers, best first.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Service {
-    /// `service.object@domain`.
-    pub name: String,
-    /// Where it can be had. A `direct` service has no servers.
-    pub servers: Vec<Server>,
-    /// The broker itself goes to the app's destination, over HTTP.
-    pub direct: Option<Direct>,
-}
-
-/// A service without a far end: the broker's own server asks the app's destination.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct Direct {
-    /// Origins that hold the same files, for when the app's own destination gives no more.
-    pub mirrors: Vec<Mirror>,
 }
 
 /// What a broker without a configuration file does: every plain HTTP destination is asked directly.
@@ -283,6 +247,8 @@ enum Kind {
     Servers,
     /// Nothing: the broker asks the app's destination itself.
     Direct,
+    /// STP servers that lead to whatever destination the app names.
+    Egress,
 }
 
 #[derive(Deserialize)]
@@ -292,20 +258,8 @@ struct FileServer {
     name: Option<String>,
     address: Places,
     key: PublicKey,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FileRoute {
-    to: OneOrMore,
-    service: String,
     #[serde(default)]
-    every_port: bool,
-    #[serde(default)]
-    freeze: Freeze,
-    /// Addresses that `to` holds and that are not routed.
-    #[serde(default)]
-    except: Vec<FromText<Exception>>,
+    ssh: Option<Vec<String>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -322,19 +276,6 @@ struct FileLimits {
     memory: Option<ByteSize>,
     sessions_max: Option<usize>,
     warm_links: Option<usize>,
-}
-
-/// A value written as text.
-struct FromText<T>(T);
-
-impl<'de, T: FromStr> Deserialize<'de> for FromText<T>
-where
-    T::Err: std::fmt::Display,
-{
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map(FromText).map_err(serde::de::Error::custom)
-    }
 }
 
 impl Limits {
@@ -449,7 +390,8 @@ fn check(loaded: Loaded<File>) -> Result<Config, ConfigError> {
     let fitted = limits.fit(file.limits.sessions_max);
     fitted.map_err(|(key, what)| loaded.error(&format!("limits.{key}"), what))?;
     limits.check().map_err(|(key, what)| loaded.error(&format!("limits.{key}"), what))?;
-    let services = services(&loaded)?;
+    let via = |name: &str| via(loaded.file(), name);
+    let (routes, services) = route::read(&loaded, &file.route, services(&loaded)?, via)?;
     Ok(Config {
         file: loaded.file().to_owned(),
         status: file.status.clone().unwrap_or(StatusAddr::Off),
@@ -461,7 +403,7 @@ fn check(loaded: Loaded<File>) -> Result<Config, ConfigError> {
         virtual_ipv6,
         congestion: stp_net::link::congestion(file.congestion.clone()),
         proxy: file.proxy.clone(),
-        routes: routes(&loaded, &services)?,
+        routes,
         services,
         relays: servers(&loaded, "relay", &file.relay)?,
         directory: directory(&loaded)?,
@@ -520,9 +462,30 @@ fn services(loaded: &Loaded<File>) -> Result<Vec<Service>, ConfigError> {
         let servers = servers(loaded, &format!("service[{i}].server"), &service.server)?;
         let mirrors = service.mirrors.iter().map(|mirror| mirror.0.clone()).collect();
         let direct = direct.then_some(Direct { mirrors });
-        services.push(Service { name: name.clone(), servers, direct });
+        let egress = service.kind == Kind::Egress;
+        services.push(Service { name: name.clone(), servers, direct, egress });
     }
     Ok(services)
+}
+
+/// The service of a far end that `session via add` has made, for the configuration in `file`: its
+/// profile is a configuration of its own beside that one.
+fn via(file: &Path, name: &str) -> Result<Service, String> {
+    if !stp_proto::name::is_label(name) {
+        return Err(format!("{name:?} is no name such as \"home\""));
+    }
+    let folder = file.parent().unwrap_or(Path::new("")).join("via");
+    let path = folder.join(format!("{name}.toml"));
+    if !path.exists() {
+        return Err(format!(
+            "there is no {}: \"session via add USER@HOST --name {name}\" makes it",
+            path.display()
+        ));
+    }
+    let loaded = stp_net::config::load::<File>(&path).map_err(|error| error.to_string())?;
+    let found = services(&loaded).map_err(|error| error.to_string())?;
+    let egress = found.into_iter().find(|service| service.egress);
+    egress.ok_or_else(|| format!("{}: no [[service]] has kind = \"egress\"", path.display()))
 }
 
 fn servers(
@@ -537,52 +500,11 @@ fn servers(
         if servers.iter().any(|other| other.places.meets(&places)) {
             return Err(loaded.error(&key, format!("the server {places} is there twice")));
         }
-        servers.push(Server { places, key: server.key, name: server.name.clone() });
+        let ssh = server.ssh.clone().map(SshWay::new).transpose();
+        let ssh = ssh.map_err(|what| loaded.error(&format!("{place}[{k}].ssh"), what))?;
+        servers.push(Server { places, key: server.key, name: server.name.clone(), ssh });
     }
     Ok(servers)
-}
-
-fn routes(loaded: &Loaded<File>, services: &[Service]) -> Result<Routes, ConfigError> {
-    let mut routes = Vec::new();
-    for (i, route) in loaded.config.route.iter().enumerate() {
-        let name = &route.service;
-        let Some(service) = services.iter().position(|s| s.name == *name) else {
-            let what = format!("no [[service]] is called \"{name}\"");
-            return Err(loaded.error(&format!("route[{i}].service"), what));
-        };
-        if let Some(wide) = route.to.0.iter().map(|(_, to)| to).find(|to| to.port.is_none())
-            && !route.every_port
-            && services[service].direct.is_none()
-        {
-            let what = format!(
-                "{wide} leads every port to the one port of {name}: name the port that is meant, \
-                 such as :80, or say every_port = true if the service is the same on all of them"
-            );
-            return Err(loaded.error(&format!("route[{i}].to"), what));
-        }
-        let except: Vec<Prefix> = route.except.iter().flat_map(|one| one.0.0.clone()).collect();
-        let freezes = route.freeze == Freeze::Waits;
-        for (written, to) in &route.to.0 {
-            match to.hosts {
-                Hosts::Net(net) => {
-                    let left = net.without(&except).into_iter();
-                    let to = |net| Pattern { hosts: Hosts::Net(net), port: to.port };
-                    let written = || Arc::clone(written);
-                    let one = |net| Route { to: to(net), written: written(), service, freezes };
-                    routes.extend(left.map(one));
-                }
-                Hosts::Name(_) | Hosts::Below(_) if except.is_empty() => {
-                    let (to, written) = (to.clone(), Arc::clone(written));
-                    routes.push(Route { to, written, service, freezes });
-                }
-                Hosts::Name(_) | Hosts::Below(_) => {
-                    let what = format!("addresses cannot be left out of the name {to}");
-                    return Err(loaded.error(&format!("route[{i}].except"), what));
-                }
-            }
-        }
-    }
-    Ok(Routes::new(routes))
 }
 
 #[cfg(test)]
@@ -692,6 +614,8 @@ mod tests {
         assert!(!routed("10.1.0.1", 22) && !routed("10.1.0.1", 80) && !routed("127.0.0.1", 9));
         let name = text.replace("*:*", "host.org:80");
         assert!(error(&name).contains("except"), "{}", error(&name));
+        let name = text.replace("10.1.0.0/16", "*.corp.org");
+        assert!(error(&name).contains("egress"), "{}", error(&name));
         for (wrong, line) in [
             (
                 "[[service]]\nkind = \"direct\"\n[[service.server]]\n\
@@ -705,6 +629,45 @@ mod tests {
             let error = error(&wrong.replace("KEY", KEY));
             assert!(error.starts_with(&format!("broker.toml:{line}: ")), "{wrong}\n-> {error}");
         }
+    }
+
+    #[test]
+    fn an_egress_is_led_to_by_name_and_leaves_names_out() {
+        let text = service().replace("name = \"www", "kind = \"egress\"\nname = \"www")
+            + "[[route]]\nto = \"*:*\"\nexcept = [\"10.0.0.0/8\", \"*.corp.org\"]\n\
+               service = \"www.m@e.org\"\n";
+        let config = parse(Path::new("broker.toml"), &text).expect("a good file");
+        assert!(config.services[0].egress);
+        let ip = |text: &str| text.parse().expect("an address");
+        let named = |name| config.routes.find(Some(name), ip("0.0.0.0"), 443).is_some();
+        assert!(named("db.internal") && named("corp.org"));
+        for name in ["localhost", "a.localhost", "printer.local", "git.corp.org", "www.stp"] {
+            assert!(!named(name), "{name}");
+        }
+        let routed = |text| config.routes.find(None, ip(text), 443).is_some();
+        assert!(routed("192.0.2.1") && routed("2001:db8::1"));
+        for here in ["10.1.2.3", "127.0.0.1", "::1", "169.254.1.1", "198.18.0.9"] {
+            assert!(!routed(here), "{here}");
+        }
+    }
+
+    #[test]
+    fn a_route_leads_through_a_via_that_was_added() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("broker.toml");
+        let route = "[[route]]\nto = \"db.internal:5432\"\nvia = \"home\"\n";
+        let wrong = parse(&file, route).expect_err("there is none").to_string();
+        assert!(
+            wrong.contains("broker.toml:3: route[0].via: ") && wrong.contains("session via add")
+        );
+        std::fs::create_dir(folder.path().join("via")).expect("a folder");
+        let profile = service().replace("name = \"www", "kind = \"egress\"\nname = \"www");
+        std::fs::write(folder.path().join("via/home.toml"), profile).expect("a file");
+        let config = parse(&file, &route.repeat(2)).expect("a good file");
+        assert_eq!(config.services.len(), 1);
+        assert!(config.services[0].egress && config.routes.iter().count() == 2);
+        let both = format!("{route}service = \"www.m@e.org\"\n");
+        assert!(parse(&file, &both).expect_err("two").to_string().contains("service, or via"));
     }
 
     #[test]

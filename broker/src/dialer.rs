@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 use stp_net::key::PublicKey;
-use stp_net::link::{DialError, Dialed, Link, LinkOptions, Tls};
+use stp_net::link::{DialError, Dialed, Link, LinkOptions, Through, Tls};
 use stp_net::place::Places;
 use stp_proto::course::{Failure, FailureKind};
 
@@ -31,6 +31,8 @@ struct Way {
     met: Option<SocketAddr>,
     /// To whom the last link's connection went: to it, or to a proxy.
     peer: Option<SocketAddr>,
+    /// What the last link goes through.
+    through: Option<Through>,
 }
 
 impl ServerDialer {
@@ -42,7 +44,7 @@ impl ServerDialer {
         tls: Arc<Tls>,
         options: LinkOptions,
     ) -> ServerDialer {
-        let way = Arc::new(Mutex::new(Way { places, met: None, peer: None }));
+        let way = Arc::new(Mutex::new(Way { places, met: None, peer: None, through: None }));
         ServerDialer { way, key, tls, options }
     }
 
@@ -77,11 +79,18 @@ impl ServerDialer {
         way.peer == Some(peer) || way.met == Some(peer)
     }
 
+    /// What the last link to it goes through, if not straight there.
+    #[must_use]
+    pub fn through(&self) -> Option<Through> {
+        self.way.lock().through
+    }
+
     /// It listens elsewhere now.
     pub fn moved(&self, places: Places) {
         let mut way = self.way.lock();
         let stays = way.met.filter(|met| places.addresses().any(|address| address == *met));
-        *way = Way { places, met: stays, peer: way.peer.filter(|_| stays.is_some()) };
+        let peer = way.peer.filter(|_| stays.is_some());
+        *way = Way { places, met: stays, peer, through: None };
     }
 }
 
@@ -94,7 +103,7 @@ impl Dialer for ServerDialer {
         let way = Arc::clone(&self.way);
         Box::pin(async move {
             let dialed = Link::dial_any(&places, known, &key, &tls, &options).await;
-            let Dialed { link, address } = dialed.map_err(|error| Failure {
+            let Dialed { link, address, through } = dialed.map_err(|error| Failure {
                 kind: kind(&error),
                 why: error.to_string(),
                 errno: error.errno(),
@@ -102,6 +111,7 @@ impl Dialer for ServerDialer {
             let mut way = way.lock();
             way.peer = Some(link.peer_addr());
             way.met = address.or(way.met);
+            way.through = through;
             Ok(link)
         })
     }

@@ -380,6 +380,7 @@ impl<M: Means> SessionFar<M> {
             rate: None,
             hold: None,
             belongs: Belongs::default(),
+            destination: session.destination(),
         };
         self.means.prepare(next, connect);
     }

@@ -23,6 +23,7 @@ pub mod distance;
 pub mod entry;
 pub mod far;
 pub mod group;
+mod hosts;
 pub mod lacking;
 pub mod lookup;
 pub mod map;

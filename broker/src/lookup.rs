@@ -246,7 +246,7 @@ impl Directory {
         let (service, number, is_new) = match same {
             Some(kept) => (kept.service, kept.number, false),
             None => {
-                let config = config::Service { name: name.to_string(), servers, direct: None };
+                let config = config::Service::at(name.to_string(), servers);
                 let number = self.next_number.fetch_add(1, Ordering::Relaxed);
                 (self.maker.lock().service(&config), number, true)
             }
@@ -512,7 +512,7 @@ fn add(
     let key = PublicKey(key);
     match servers.iter_mut().find(|server| server.key == key) {
         Some(server) => server.places.add(address.into()),
-        None => servers.push(config::Server { places: address.into(), key, name }),
+        None => servers.push(config::Server { places: address.into(), key, name, ssh: None }),
     }
 }
 
@@ -587,7 +587,7 @@ const NO_GATEWAY: &str = "no [gateway] in the broker's configuration: add addres
 impl Directory {
     fn keep_file(&self, host: &str, located: &stp_lookup::Referral) {
         let Sources { servers, grant, life, .. } = Sources::of_gateway(located);
-        let config = config::Service { name: located.service.to_string(), servers, direct: None };
+        let config = config::Service::at(located.service.to_string(), servers);
         let service = self.maker.lock().service(&config);
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         let (at, date) = (Instant::now(), SystemTime::now());

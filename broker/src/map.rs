@@ -6,7 +6,26 @@ use stp_proto::group::Awaited;
 use stp_proto::local::routes::{self, BuildError, Builder, Ports};
 
 use crate::config::{Config, WhenAbsent};
-use crate::routes::Hosts;
+use crate::routes::Route;
+use stp_proto::pattern::{Hosts, Prefix};
+
+/// Adds what a route does not leave out of a prefix.
+fn addresses(
+    map: &mut Builder,
+    net: Prefix,
+    route: &Route,
+    ports: Ports,
+) -> Result<(), BuildError> {
+    let except = route.except.iter().filter_map(|one| match one {
+        Hosts::Net(net) => Some(*net),
+        Hosts::Any | Hosts::Name(_) | Hosts::Below(_) => None,
+    });
+    let except: Vec<Prefix> = except.collect();
+    for left in net.without(&except) {
+        map.address(left.addr(), left.len(), ports)?;
+    }
+    Ok(())
+}
 
 /// The bytes of the route map for this configuration, and for connections that were announced.
 ///
@@ -28,7 +47,17 @@ pub fn build(config: &Config, awaited: &[Awaited]) -> Result<Vec<u8>, BuildError
         match &route.to.hosts {
             Hosts::Name(name) => map.name(name, ports)?,
             Hosts::Below(name) => map.name(&format!("*.{name}"), ports)?,
-            Hosts::Net(net) => map.address(net.addr(), net.len(), ports)?,
+            Hosts::Net(net) => addresses(&mut map, *net, route, ports)?,
+            Hosts::Any => {
+                for every in ["0.0.0.0/0", "::/0"] {
+                    let every = every.parse().expect("a constant prefix is right");
+                    addresses(&mut map, every, route, ports)?;
+                }
+                // What is left out of the names the broker says when it is asked for one.
+                if route.is_resolved_there {
+                    map.name("*", ports)?;
+                }
+            }
         }
     }
     for one in awaited {

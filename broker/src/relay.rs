@@ -93,6 +93,7 @@ async fn link(broker: &Broker, relay: &Server, home: &Server, pass: &[u8]) -> Re
         rate: None,
         hold: None,
         belongs: Default::default(),
+        destination: None,
     }
     .encode(&mut frame);
     to_relay.send(&frame);

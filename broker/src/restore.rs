@@ -9,7 +9,7 @@ use stp_net::kept::Kept;
 use stp_proto::course::Relay;
 use stp_proto::session::{NotRestored, Session};
 
-use crate::accept::{Begun, Door, Goal, kept_limits};
+use crate::accept::{Begun, Door, Goal, kept_limits, tell_destination};
 use crate::app::AppSocket;
 use crate::entry::App;
 use crate::lookup::Directory;
@@ -111,7 +111,7 @@ impl Door {
         let now = self.0.now();
         let bytes = (up.as_slice(), down.as_slice());
         let restored = Session::restore(now, limits, &record.service, &record.remains, at, bytes);
-        let session = match restored {
+        let mut session = match restored {
             Ok(session) => session,
             Err(why) => return self.lose(socket, &why.into()),
         };
@@ -126,6 +126,7 @@ impl Door {
         let listed = self.list(record.id, app, (peer, host), goal, None);
         let entry = Arc::clone(&listed.entry);
         let _once = entry.cookie.set(socket.open().cookie);
+        tell_destination(&mut session, &entry);
         if let Some(pauses) = self.0.pauses.get().filter(|_| freezes) {
             entry.tell_pauses(pauses.enter(&socket.open().cookie));
         }

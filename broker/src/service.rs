@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use stp_net::echo::{self, About};
-use stp_net::link::{LinkOptions, Tls};
+use stp_net::link::{LinkOptions, Through, Tls};
 use stp_proto::course::{FailureKind, Pace, Standing};
 use stp_proto::liveness::Heard;
 use stp_proto::profile::Version;
@@ -119,14 +119,20 @@ impl Maker {
     /// A service; nothing is dialed yet.
     pub fn service(&mut self, config: &config::Service) -> Arc<Service> {
         let servers = config.servers.iter().map(|server| self.server(server)).collect();
-        Arc::new(Service { name: config.name.clone(), servers, direct: config.direct.clone() })
+        Arc::new(Service {
+            name: config.name.clone(),
+            servers,
+            direct: config.direct.clone(),
+            egress: config.egress,
+        })
     }
 
     /// A server; one that is known already is the same.
     pub fn server(&mut self, config: &config::Server) -> Arc<Server> {
         let same = |server: &&Arc<Server>| {
             let dialer = server.reach.dialer();
-            dialer.key == config.key && dialer.places() == config.places
+            let same = (&dialer.key, &dialer.options.ssh) == (&config.key, &config.ssh);
+            same && dialer.places() == config.places
         };
         if let Some(server) = self.servers.iter().find(same) {
             if let Some(name) = &config.name {
@@ -136,8 +142,8 @@ impl Maker {
             return Arc::clone(server);
         }
         let tls = Arc::clone(&self.tls);
-        let dialer =
-            ServerDialer::new(config.places.clone(), config.key, tls, self.options.clone());
+        let options = LinkOptions { ssh: config.ssh.clone(), ..self.options.clone() };
+        let dialer = ServerDialer::new(config.places.clone(), config.key, tls, options);
         let name = Name {
             shown: config.name.clone().unwrap_or_else(|| config.places.all()[0].to_string()),
             configured: config.name.is_some(),
@@ -164,6 +170,8 @@ pub struct Service {
     pub servers: Vec<Arc<Server>>,
     /// The broker's own server asks the app's destination; there are no other servers.
     pub direct: Option<config::Direct>,
+    /// Its servers lead to whatever destination the app names.
+    pub egress: bool,
 }
 
 impl Service {
@@ -171,7 +179,7 @@ impl Service {
     #[must_use]
     pub fn is_same(&self, other: &Service) -> bool {
         let pairs = || self.servers.iter().zip(&other.servers);
-        (&self.name, &self.direct) == (&other.name, &other.direct)
+        (&self.name, &self.direct, self.egress) == (&other.name, &other.direct, other.egress)
             && self.servers.len() == other.servers.len()
             && pairs().all(|(one, other)| Arc::ptr_eq(one, other))
     }
@@ -207,6 +215,7 @@ impl Service {
                 "name": server.name(),
                 "address": reach.dialer().places().to_string(),
                 "at": reach.dialer().address().map(|at| at.to_string()),
+                "through": reach.dialer().through().map(Through::word),
                 "state": state,
                 "why": why,
                 "away_ms": away,

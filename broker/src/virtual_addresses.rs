@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use stp_proto::time::Instant;
 
-use crate::routes::Prefix;
+use stp_proto::pattern::Prefix;
 
 /// Virtual addresses kept at most; beyond that the one unused for the longest time makes room.
 pub const NAMES_MAX: usize = 65_536;

@@ -12,6 +12,9 @@ use stp_proto::local::mirror::Mirror;
 #[derive(Debug, Parser)]
 #[command(name = "session", version, about, long_about = LONG, after_long_help = AFTER)]
 pub struct Args {
+    /// Go by the broker that leads everything through a far end that `session via add` has made.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub via: Option<String>,
     /// The command.
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -28,6 +31,7 @@ const AFTER: &str = "\
 Examples:
   session run -- curl -O http://mirror.example.org/big.iso
   session run --mirror http://a.org/deb,http://b.org/deb -- curl -O http://a.org/deb/big.iso
+  session via add me@home.example.org && session run --via home -- git clone ssh://git@host/x
   session status
   session top         # the same, live; q ends it
   session doctor git
@@ -38,6 +42,7 @@ Examples:
 
 Files:
   ~/.config/session/broker.toml    services and routes, or a gateway and a user
+  ~/.config/session/via/           what `session via add` leaves
   ~/.config/session/credentials/   what `session login` leaves, readable by you alone
   ~/.config/session/known_directories   the keys of gateways and name servers
   $XDG_RUNTIME_DIR/session/        the broker's socket, and its log when `session run` started it
@@ -45,6 +50,7 @@ Files:
 Environment:
   SESSION_CONFIG   the broker's configuration
   SESSION_DIR      the directory of the broker's socket
+  SESSION_SSH      the ssh that `session via` uses, with options: ssh -F FILE
   SESSION_LIB      the shim, libsession.so
   SESSION_BROKER   the program stp-broker";
 
@@ -83,6 +89,9 @@ pub enum Command {
     /// Show, try or add routes: which destinations become sessions.
     #[command(subcommand)]
     Route(Route),
+    /// Make a far end of your own out of an ssh account, and look after it.
+    #[command(subcommand)]
+    Via(Via),
     /// Have the broker read its configuration again; sessions that run keep their service.
     Reload,
     /// Have the program that is now in the broker's file go on with all sessions.
@@ -164,6 +173,50 @@ pub enum Route {
         #[arg(long, value_name = "FILE", env = "SESSION_CONFIG")]
         config: Option<PathBuf>,
     },
+}
+
+/// `session via`.
+#[derive(Debug, Subcommand)]
+pub enum Via {
+    /// Put a server there, start it, and write a profile. No root is needed there.
+    Add(ViaAdd),
+    /// Show the far ends that were added.
+    List,
+    /// Say what is wrong with one, and what to do. Exit code: 0 nothing, 1 something.
+    Check {
+        /// Its name.
+        name: String,
+    },
+    /// Put this version of the server there, and start it.
+    Upgrade {
+        /// Its name.
+        name: String,
+    },
+    /// Stop the server, and remove it there and here.
+    Remove {
+        /// Its name.
+        name: String,
+        /// Remove it here alone: that machine is not asked.
+        #[arg(long)]
+        forget: bool,
+    },
+}
+
+/// `session via add`.
+#[derive(Debug, clap::Args)]
+pub struct ViaAdd {
+    /// Where to, as ssh knows it: its configuration, agent and jump hosts are used.
+    #[arg(value_name = "USER@HOST")]
+    pub target: String,
+    /// What it is called here [default: the first part of the host's name].
+    #[arg(long)]
+    pub name: Option<String>,
+    /// The port that its server takes there [default: the first that is free of a few].
+    #[arg(long)]
+    pub port: Option<u16>,
+    /// Where its server can be reached, if that is not the host that ssh goes to; may be repeated.
+    #[arg(long, value_name = "HOST")]
+    pub address: Vec<String>,
 }
 
 /// `session run`.

@@ -29,6 +29,7 @@ pub mod show;
 pub mod stream;
 pub mod tell;
 pub mod top;
+pub mod via;
 pub mod words;
 pub mod wrapper;
 
@@ -58,6 +59,9 @@ pub fn main() -> ExitCode {
 
 fn go(args: Args) -> anyhow::Result<ExitCode> {
     let Some(command) = args.command else { return first_contact() };
+    if let Some(name) = &args.via {
+        via::lead_through(name, matches!(command, Command::Run(_)))?;
+    }
     match command {
         Command::Run(run) => run::run(&run),
         Command::Tell(args) => Ok(tell::tell(&args)),
@@ -73,6 +77,7 @@ fn go(args: Args) -> anyhow::Result<ExitCode> {
         Command::Reload => broker::reload(),
         Command::Upgrade => broker::upgrade(),
         Command::Stop { force } => broker::stop(force),
+        Command::Via(command) => via::via(&command),
         Command::Login(args) => login::login(&args),
         Command::Trust(args) => login::trust(&args),
         Command::Get(args) => get::get(&args),

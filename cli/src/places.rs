@@ -36,6 +36,35 @@ pub fn broker_program() -> anyhow::Result<PathBuf> {
         .context("the broker stp-broker is not there; build it, or name it with SESSION_BROKER")
 }
 
+/// The server's program for another machine of this kind: linked statically if there is one.
+///
+/// # Errors
+/// Says what was looked for.
+pub fn server_program(machine: &str) -> anyhow::Result<PathBuf> {
+    if let Some(path) = env::var_os("SESSION_SERVER").filter(|path| !path.is_empty()) {
+        return Ok(path.into());
+    }
+    if machine.is_empty()
+        || !machine.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    {
+        bail!("that machine does not say what it is");
+    }
+    let name = format!("stp-server-{machine}-static");
+    let missing = match beside_us(&name, &["../lib/session"]) {
+        Ok(path) => return Ok(path),
+        Err(missing) => missing,
+    };
+    if machine == env::consts::ARCH {
+        let own = beside_us("stp-server", &["../sbin"]);
+        if let Ok(path) = own.or_else(|_| in_path(OsStr::new("stp-server")).context("none")) {
+            return Ok(path);
+        }
+    }
+    Err(missing.context(format!(
+        "wrong architecture: there is no stp-server for {machine}; name one with SESSION_SERVER"
+    )))
+}
+
 fn beside_us(name: &str, more: &[&str]) -> anyhow::Result<PathBuf> {
     let exe = env::current_exe().context("where this program is")?;
     let exe = exe.canonicalize().unwrap_or(exe);

@@ -84,10 +84,12 @@ fn servers(services: &[Value]) -> String {
     let mut table = Table::new(&["SERVICE", "SERVER", "STATE", ">WARM", "WHY"]);
     for service in services {
         for server in list(&service["servers"]) {
+            let through = server["through"].as_str();
+            let through = through.map_or_else(String::new, |way| format!(" through {way}"));
             table.row(vec![
                 word(&service["name"]),
                 word(&server["name"]),
-                word(&server["state"]),
+                word(&server["state"]) + &through,
                 server["warm_links"].to_string(),
                 word(&server["why"]),
             ]);

@@ -10,6 +10,7 @@
 //! PerSourcePenalties in kind.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -144,37 +145,37 @@ impl Admission {
     }
 }
 
-/// Places that networks share.
+/// Places that networks, or whatever else tells clients apart, share.
 #[derive(Debug)]
-pub struct Shares {
+pub struct Shares<K: Hash + Eq = IpAddr> {
     max: usize,
-    held: Mutex<Held>,
+    held: Mutex<Held<K>>,
 }
 
-#[derive(Debug, Default)]
-struct Held {
+#[derive(Debug)]
+struct Held<K> {
     all: usize,
-    by_network: HashMap<IpAddr, usize>,
+    by_whom: HashMap<K, usize>,
 }
 
-impl Shares {
+impl<K: Hash + Eq + Copy> Shares<K> {
     /// With `max` places in all.
     #[must_use]
-    pub fn new(max: usize) -> Arc<Shares> {
-        Arc::new(Shares { max, held: Mutex::default() })
+    pub fn new(max: usize) -> Arc<Shares<K>> {
+        Arc::new(Shares { max, held: Mutex::new(Held { all: 0, by_whom: HashMap::new() }) })
     }
 
-    /// A place for a network that may have `most` of them. Given back when dropped.
+    /// A place for somebody who may have `most` of them. Given back when dropped.
     #[must_use]
-    pub fn take(self: &Arc<Self>, network: IpAddr, most: usize) -> Option<Share> {
+    pub fn take(self: &Arc<Self>, whose: K, most: usize) -> Option<Share<K>> {
         let mut held = self.held.lock();
-        let own = held.by_network.get(&network).copied().unwrap_or(0);
+        let own = held.by_whom.get(&whose).copied().unwrap_or(0);
         if held.all >= self.max || own >= most {
             return None;
         }
         held.all += 1;
-        held.by_network.insert(network, own + 1);
-        Some(Share { shares: Arc::clone(self), network })
+        held.by_whom.insert(whose, own + 1);
+        Some(Share { shares: Arc::clone(self), whose })
     }
 
     /// Places that are taken.
@@ -192,19 +193,19 @@ impl Shares {
 
 /// A place that is taken.
 #[derive(Debug)]
-pub struct Share {
-    shares: Arc<Shares>,
-    network: IpAddr,
+pub struct Share<K: Hash + Eq = IpAddr> {
+    shares: Arc<Shares<K>>,
+    whose: K,
 }
 
-impl Drop for Share {
+impl<K: Hash + Eq> Drop for Share<K> {
     fn drop(&mut self) {
         let mut held = self.shares.held.lock();
         held.all -= 1;
-        if let Some(own) = held.by_network.get_mut(&self.network) {
+        if let Some(own) = held.by_whom.get_mut(&self.whose) {
             *own -= 1;
             if *own == 0 {
-                held.by_network.remove(&self.network);
+                held.by_whom.remove(&self.whose);
             }
         }
     }
@@ -246,7 +247,7 @@ mod tests {
         assert_eq!(admission.patience(Duration::from_secs(10)), Duration::from_millis(2_500));
         drop((flood, back));
         assert_eq!(admission.patience(Duration::from_secs(10)), Duration::from_secs(10));
-        assert!(admission.shares.held.lock().by_network.is_empty());
+        assert!(admission.shares.held.lock().by_whom.is_empty());
     }
 
     #[test]

@@ -48,6 +48,12 @@ pub enum NameError {
     NoSuffix,
 }
 
+/// Whether this may be one label of a name: small letters, digits, and `-` between them.
+#[must_use]
+pub fn is_label(text: &str) -> bool {
+    check_label(0, text).is_ok()
+}
+
 impl Name {
     /// Builds a name from its three parts.
     pub fn new(service: &str, object: &str, domain: &str) -> Result<Name, NameError> {

@@ -5,6 +5,7 @@
 
 mod behind;
 pub mod doubt;
+mod egress;
 mod kind;
 mod limits;
 mod tls;
@@ -29,6 +30,8 @@ use crate::service::ahead::Terms;
 use crate::service::origin::Origin;
 use crate::service::upstream::Target;
 use crate::ticket::Cluster;
+
+use egress::{FileEgress, Texts};
 
 pub use kind::Kind;
 use limits::FileLimits;
@@ -203,6 +206,16 @@ struct FileService {
     to_name: Option<String>,
     /// Who may have made that certificate.
     ca: Option<PathBuf>,
+    /// Of an egress: who may use it, and who may reach this machine through it.
+    clients: Option<Texts>,
+    owner: Option<Texts>,
+    /// Of an egress: where to.
+    allow: Option<Texts>,
+    deny: Option<Texts>,
+    /// Of an egress: ports of HTTP.
+    http: Option<Vec<u16>>,
+    sessions_per_client: Option<usize>,
+    new_per_second: Option<f64>,
 }
 
 impl FileService {
@@ -211,7 +224,19 @@ impl FileService {
         match self.kind {
             Kind::Http | Kind::Tcp => true,
             Kind::Https => self.root.is_none(),
-            Kind::File | Kind::Ftp => false,
+            Kind::File | Kind::Ftp | Kind::Egress => false,
+        }
+    }
+
+    fn egress(&self) -> FileEgress<'_> {
+        FileEgress {
+            clients: self.clients.as_ref().map(Texts::all),
+            owner: self.owner.as_ref().map(Texts::all),
+            allow: self.allow.as_ref().map(Texts::all),
+            deny: self.deny.as_ref().map(Texts::all),
+            http: self.http.as_deref(),
+            sessions_per_client: self.sessions_per_client,
+            new_per_second: self.new_per_second,
         }
     }
 }
@@ -375,9 +400,18 @@ fn target(
 ) -> Result<Target, ConfigError> {
     let key = |name: &str| format!("service[{index}].{name}");
     let kind = service.kind.as_str();
+    let egress = service.egress().check(service.kind);
+    if let Some(egress) = egress.map_err(|(name, what)| loaded.error(&key(name), what))? {
+        let given = [("to", service.to.is_some()), ("root", service.root.is_some())];
+        if let Some((name, _)) = given.iter().find(|(_, is_there)| *is_there) {
+            let what = "an egress leads wherever the app wants, as far as allow and deny let it";
+            return Err(loaded.error(&key(name), what));
+        }
+        return Ok(Target::Egress(Arc::new(egress)));
+    }
     let is_root = match service.kind {
         Kind::File => true,
-        Kind::Http | Kind::Tcp | Kind::Ftp => false,
+        Kind::Http | Kind::Tcp | Kind::Ftp | Kind::Egress => false,
         Kind::Https => service.root.is_some() && service.to.is_none(),
     };
     let (has, lacks) = if is_root {
@@ -471,7 +505,7 @@ fn services(loaded: &Loaded<File>, limits: &Limits) -> Result<Vec<ServiceConfig>
         }
         let root = match &target {
             Target::Origin(origin) => Some(origin.root().to_owned()),
-            Target::Address(_) | Target::Announced(..) | Target::Secured(_) => None,
+            _ => None,
         };
         if let Some(old) = service.compare_prefix {
             let instead = if old { "prefix" } else { "validators" };

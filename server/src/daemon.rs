@@ -28,6 +28,7 @@ use crate::lookup;
 use crate::relief;
 use crate::restore;
 use crate::status::Status;
+use crate::stdio;
 use crate::trouble;
 
 /// The far end of sessions: offers services of this machine to brokers.
@@ -56,6 +57,10 @@ struct Arguments {
     /// Print which version of the sessions' state it reads, and exit.
     #[arg(long, hide = true)]
     state_version: bool,
+    /// Joins standard input and output with the server that runs with this configuration, and ends
+    /// with them: for links through ssh.
+    #[arg(long)]
+    stdio: bool,
     /// What is logged, such as "debug" or "info,stp_net=trace".
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
@@ -105,6 +110,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     stp_net::log::init(arguments.log.as_deref())?;
     let mut config = config::load(&path)?;
     config.keeper &= !arguments.no_keeper;
+    if arguments.stdio {
+        return stdio::join(config.listen).context("no server runs here with this configuration");
+    }
     if arguments.check {
         if config.key_file.exists() {
             Identity::load_or_create(&config.key_file)?;

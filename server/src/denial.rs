@@ -3,6 +3,7 @@
 use std::io;
 
 use stp_proto::budget::Spent;
+use stp_proto::egress::Refusal;
 use stp_proto::replay::{self, NoReplayKind};
 use stp_proto::ticket::TicketError;
 use stp_proto::wire::DenyReason;
@@ -18,21 +19,32 @@ pub struct Denial {
     pub why: DenyReason,
     /// Why, in words.
     pub text: String,
-    /// What is spent, if that is why: one word for the counters.
-    spent: Option<&'static str>,
+    /// One word for the counters, if the kind does not say enough.
+    word: Option<&'static str>,
 }
 
 impl Denial {
     /// A denial of this kind.
     pub fn new(why: DenyReason, text: impl Into<String>) -> Self {
-        Self { why, text: text.into(), spent: None }
+        Self { why, text: text.into(), word: None }
+    }
+
+    /// The same, counted by a word of its own.
+    pub fn counted(why: DenyReason, text: impl Into<String>, word: &'static str) -> Self {
+        Self { why, text: text.into(), word: Some(word) }
     }
 
     /// The service could not be reached.
     #[must_use]
     pub fn unreachable(error: &io::Error) -> Self {
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Refusal>());
+        if let Some(refusal) = inner {
+            let why = DenyReason::Refused(refusal.errno());
+            return Self::counted(why, refusal.to_string(), "egress_denied");
+        }
         let errno = error.raw_os_error().unwrap_or(match error.kind() {
             io::ErrorKind::TimedOut => libc::ETIMEDOUT,
+            io::ErrorKind::HostUnreachable => libc::EHOSTUNREACH,
             _ => libc::ECONNREFUSED,
         });
         let errno = u16::try_from(errno).unwrap_or_default();
@@ -42,8 +54,11 @@ impl Denial {
     /// One word for the counters.
     #[must_use]
     pub fn word(&self) -> &'static str {
+        if let Some(word) = self.word {
+            return word;
+        }
         match self.why {
-            DenyReason::Overloaded => self.spent.unwrap_or("overloaded"),
+            DenyReason::Overloaded => "overloaded",
             DenyReason::NotHere => "not_here",
             DenyReason::Seam => "seam",
             DenyReason::Expired => "expired",
@@ -61,8 +76,7 @@ impl Denial {
 
 impl From<Spent> for Denial {
     fn from(spent: Spent) -> Self {
-        let denial = Self::new(DenyReason::Overloaded, spent.to_string());
-        Self { spent: Some(spent.word()), ..denial }
+        Self::counted(DenyReason::Overloaded, spent.to_string(), spent.word())
     }
 }
 

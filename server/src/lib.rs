@@ -29,6 +29,8 @@ mod restore;
 pub mod service;
 pub mod standing;
 pub mod status;
+mod stdio;
 pub mod ticket;
+mod toward;
 mod trouble;
 pub mod within;

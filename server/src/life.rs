@@ -16,6 +16,7 @@ use crate::far::{DaemonHost, GivenBack, ServerFar};
 use crate::passes::Passes;
 use crate::registry::{Ended, Key, Registry, Running};
 use crate::service::Service;
+use crate::service::upstream::Target;
 
 /// Commands that may wait for a session's loop.
 pub(crate) const INBOX: usize = 16;
@@ -36,6 +37,8 @@ pub(crate) struct Ready {
     pub(crate) since: Instant,
     pub(crate) fixed: Arc<AtomicBool>,
     pub(crate) passes: Option<Passes>,
+    /// Kept as long as the session lives: an egress counts it by that.
+    pub(crate) led: Option<Target>,
 }
 
 /// What is left to be said when a session has ended, however it did.
@@ -72,7 +75,7 @@ impl Life {
             lived: Duration::ZERO,
             at: ready.since,
         });
-        let Ready { session, near, commands, status, .. } = ready;
+        let Ready { session, near, commands, status, led: _counted, .. } = ready;
         let reason = stp_drive::run(session, near, far, commands, start, status).await;
         if let Some(ended) = &mut self.ended {
             ended.reason = reason;

@@ -336,6 +336,7 @@ impl Server {
             text = denial.text, "refused"
         );
         self.registry.counters.refuse(denial.word());
+        self.note_refused(link.peer_key(), connect, denial);
         let after = match denial.why {
             DenyReason::Overloaded => RETRY_AFTER,
             DenyReason::Verifying => VERIFY_AGAIN,
@@ -473,7 +474,8 @@ impl Server {
             mint.restrict(Some(granted));
         }
         let (groups, coming) = ((key.0, &self.groups), (&self.comparings, &self.followings));
-        let told = service.told_of(link.peer_addr(), link.local_addr());
+        let led = service.toward(key.0, connect)?;
+        let told = led.told_of(link.peer_addr(), link.local_addr());
         let opening = open(&told, connect, groups, mint, &self.revocations, coming);
         let Opened { service: near, at, granted } = Box::pin(opening).await?;
         let near = match &self.keeping {
@@ -504,13 +506,9 @@ impl Server {
             spool: near.spool(),
         };
         let fixed = Arc::clone(&entry.fixed);
-        let passes = self.passes_for(service.kind, key.0);
+        let passes = self.passes_for(led.kind, key.0);
         let status = Arc::clone(&entry.status);
-        let counters = &self.registry.counters;
-        counters.opened.fetch_add(1, Ordering::Relaxed);
-        if transferred {
-            counters.transferred.fetch_add(1, Ordering::Relaxed);
-        }
+        self.registry.note_begin(transferred);
         let placed = match reserved {
             Some(reserved) => reserved.fill(entry),
             None => self.registry.replace(key, entry),
@@ -525,7 +523,9 @@ impl Server {
         tracing::debug!(peer = %link.peer_addr(), "accepted");
         let service = service.name.clone();
         let status = (status, stake);
-        let ready = Ready { session, near, own, commands, status, service, since, fixed, passes };
+        let led = Some(led.target.clone());
+        let ready =
+            Ready { session, near, own, commands, status, service, since, fixed, passes, led };
         Ok((ready, running))
     }
 }

@@ -44,7 +44,8 @@ impl Server {
         let Target::Origin(origin) = &service.target else {
             let have = claims.exchange.received(request.down);
             if let Some(ask) = Ask::follow(exchange, have, service.policy) {
-                let told = service.told_of(link.peer_addr(), link.local_addr());
+                let led = service.toward(client, connect)?;
+                let told = led.told_of(link.peer_addr(), link.local_addr());
                 self.followings.tell((client, connect.handle), &told.target, ask, rate);
             }
             return Ok(());

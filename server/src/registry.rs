@@ -208,6 +208,12 @@ impl Registry {
         self.inner.lock().roster.bury(now, session, epitaph, keep);
     }
 
+    /// A session begins; whether it comes from another server.
+    pub fn note_begin(&self, transferred: bool) {
+        self.counters.opened.fetch_add(1, Ordering::Relaxed);
+        self.counters.transferred.fetch_add(u64::from(transferred), Ordering::Relaxed);
+    }
+
     /// Adds to the list of ended sessions.
     pub fn note_end(&self, ended: Ended) {
         self.counters.ended.fetch_add(1, Ordering::Relaxed);

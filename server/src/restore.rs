@@ -27,7 +27,7 @@ use crate::service::tcp::Tcp;
 enum Lost {
     #[error("{0}")]
     State(#[from] NotRestored),
-    #[error("there is no service of kind tcp with this name any more")]
+    #[error("there is no service of kind tcp or egress with this name any more")]
     NoService,
     #[error("three servers died within a minute while they worked for it")]
     Deadly,
@@ -93,7 +93,8 @@ fn go_on(
         return Err(Lost::Deadly);
     }
     let mut services = server.config.services.iter();
-    let service = services.find(|known| known.name == face.service && known.kind == Kind::Tcp);
+    let service = services.find(|known| known.name == face.service);
+    let service = service.filter(|known| matches!(known.kind, Kind::Tcp | Kind::Egress));
     let ahead = service.ok_or(Lost::NoService)?.ahead.as_ref().map(Ahead::of);
     let near = Tcp::found(Arc::clone(stream), remains.end_given(), ahead);
     kept.set_at_work(true);
@@ -135,6 +136,7 @@ fn go_on(
         since,
         fixed,
         passes,
+        led: None,
     };
     tracing::info!(
         session = %own, service = face.service, client = %client,

@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+#[path = "sessions/egress.rs"]
+mod egress;
 mod fixture;
 
 use std::time::Duration;
@@ -486,6 +488,7 @@ async fn connect_as(
         rate: None,
         hold: None,
         belongs,
+        destination: None,
     }
     .encode(&mut frame);
     link.send(&frame);

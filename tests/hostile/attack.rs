@@ -244,6 +244,7 @@ async fn open(target: &Target, service: &str, window: u64) -> Result<Link> {
         rate: None,
         hold: None,
         belongs: Belongs::default(),
+        destination: None,
     };
     let mut frame = Vec::new();
     connect.encode(&mut frame);

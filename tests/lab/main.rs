@@ -14,5 +14,6 @@ mod kept;
 mod names;
 mod relay;
 mod tls;
+mod via;
 mod ways;
 mod world;

@@ -28,18 +28,28 @@ const THROUGH_MS: u64 = 50;
 
 /// A real sshd on the loopback of `namespace`; the client's options.
 pub fn sshd(scene: &Scene, namespace: &Namespace) -> Result<(Process, String)> {
+    sshd_at(scene, namespace, "box.lab", "127.0.0.1:22")
+}
+
+/// The same for a machine of this name, at this address.
+pub fn sshd_at(
+    scene: &Scene,
+    namespace: &Namespace,
+    name: &str,
+    listen: &str,
+) -> Result<(Process, String)> {
     let dir = scene.subdir("ssh")?.display().to_string();
     let make = format!(
         "mkdir -p /run/sshd; cd {dir}; ssh-keygen -qt ed25519 -N '' -f host; \
          ssh-keygen -qt ed25519 -N '' -f user; cp user.pub authorized; \
-         echo \"box.lab $(cat host.pub)\" >known"
+         echo \"{name} $(cat host.pub)\" >known"
     );
     let keys = Plan::new("bash").called("ssh-keys").args(&["-euc", &make]);
     keys.run(scene, None, Duration::from_secs(20))?.ok()?;
     let options = [
         format!("HostKey={dir}/host"),
         format!("AuthorizedKeysFile={dir}/authorized"),
-        "ListenAddress=127.0.0.1:22".to_owned(),
+        format!("ListenAddress={listen}"),
         "PidFile=none".to_owned(),
         "StrictModes=no".to_owned(),
         "UsePAM=no".to_owned(),
@@ -53,7 +63,7 @@ pub fn sshd(scene: &Scene, namespace: &Namespace) -> Result<(Process, String)> {
     })?;
     let options = format!(
         "-F none -i {dir}/user -o UserKnownHostsFile={dir}/known -o BatchMode=yes \
-         -o HostKeyAlias=box.lab"
+         -o HostKeyAlias={name}"
     );
     Ok((sshd, options))
 }

@@ -4,78 +4,75 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer};
+use stp_proto::pattern::{Hosts, Pattern};
 
-use crate::routes::{Hosts, Pattern, Prefix};
+/// The destinations of one route, each with its text.
+pub(super) struct Destinations(pub(super) Vec<(Arc<str>, Pattern)>);
 
-/// The destinations of one route, each with the text that it comes from.
-pub(super) struct OneOrMore(pub(super) Vec<(Arc<str>, Pattern)>);
-
-/// The patterns that a text stands for: one, but `*:80` is every host on the network.
-fn destinations(text: &str) -> Result<Vec<(Arc<str>, Pattern)>, String> {
-    let written: Arc<str> = Arc::from(text);
-    let Some(port) = text.strip_prefix("*:") else { return Ok(vec![(written, text.parse()?)]) };
-    let Pattern { port, .. } = format!("host:{port}").parse()?;
-    let except: Vec<Prefix> = NOT_ANY.iter().map(|text| constant(text)).collect();
-    let every = ["0.0.0.0/0", "::/0"].map(constant);
-    let nets = every.iter().flat_map(|every| every.without(&except));
-    let one = |net| (Arc::clone(&written), Pattern { hosts: Hosts::Net(net), port });
-    Ok(nets.map(one).collect())
-}
-
-impl<'de> Deserialize<'de> for OneOrMore {
+impl<'de> Deserialize<'de> for Destinations {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor;
+        fn one<E: serde::de::Error>(text: &str) -> Result<(Arc<str>, Pattern), E> {
+            text.parse().map(|to| (Arc::from(text), to)).map_err(E::custom)
+        }
         impl<'de> serde::de::Visitor<'de> for Visitor {
-            type Value = OneOrMore;
+            type Value = Destinations;
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("a destination such as \"mirror.example.org:80\", or a list of them")
             }
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<OneOrMore, E> {
-                destinations(text).map(OneOrMore).map_err(E::custom)
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Destinations, E> {
+                Ok(Destinations(vec![one(text)?]))
             }
             fn visit_seq<A: serde::de::SeqAccess<'de>>(
                 self,
                 mut seq: A,
-            ) -> Result<OneOrMore, A::Error> {
+            ) -> Result<Destinations, A::Error> {
                 let mut all = Vec::new();
                 while let Some(text) = seq.next_element::<String>()? {
-                    all.extend(destinations(&text).map_err(serde::de::Error::custom)?);
+                    all.push(one(&text)?);
                 }
-                Ok(OneOrMore(all))
+                Ok(Destinations(all))
             }
         }
         deserializer.deserialize_any(Visitor)
     }
 }
 
-/// Addresses that a route leaves out: a prefix, or `localhost`.
-pub(super) struct Exception(pub(super) Vec<Prefix>);
+/// What a route leaves out: an address or a prefix, a name or all below it, or `localhost`.
+pub(super) struct Exception(pub(super) Vec<Hosts>);
 
 impl FromStr for Exception {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Exception, String> {
         if text == "localhost" {
-            return Ok(Exception(LOCALHOST.iter().map(|text| constant(text)).collect()));
+            let of = |text: &&str| text.parse().expect("a constant is right");
+            return Ok(Exception(LOCALHOST.iter().map(of).collect()));
         }
-        text.parse().map(|prefix| Exception(vec![prefix]))
+        match text.parse()? {
+            Hosts::Any => Err("nothing would be left".to_owned()),
+            hosts => Ok(Exception(vec![hosts])),
+        }
     }
 }
 
 /// This machine itself.
-const LOCALHOST: [&str; 2] = ["127.0.0.0/8", "::1"];
-/// What `*` leaves out besides: this machine, this network's neighbours, many hosts at once.
-const NOT_ANY: [&str; 8] = [
+const LOCALHOST: [&str; 4] = ["127.0.0.0/8", "::1", "localhost", "*.localhost"];
+/// What `*` leaves out besides: this machine, this network's neighbours, many hosts at once,
+/// addresses that no host has (they stand for names), and names of the directory.
+pub(super) const NOT_ANY: [&str; 14] = [
     "127.0.0.0/8",
     "::1",
+    "localhost",
+    "*.localhost",
     "0.0.0.0/8",
     "::",
     "169.254.0.0/16",
     "fe80::/10",
+    "*.local",
     "224.0.0.0/3",
     "ff00::/8",
+    "198.18.0.0/15",
+    "stp",
+    "*.stp",
 ];
-
-fn constant(text: &str) -> Prefix {
-    text.parse().expect("a constant prefix is right")
-}

@@ -17,7 +17,7 @@ pub fn doubts(config: &Config) -> Vec<String> {
                 known.push(name);
             }
         }
-        if service.servers.len() == 1 && service.direct.is_none() {
+        if service.servers.len() == 1 && service.direct.is_none() && !service.egress {
             doubts.push(format!(
                 "service \"{}\" has one server: when that dies nobody can continue its sessions",
                 service.name

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
@@ -13,6 +14,7 @@ use super::handshake::{self, Failure, blames_key};
 use super::proxy::Proxy;
 use super::race::{Lost, race};
 use super::socket::{self, LinkOptions};
+use super::ssh::{self, SshWay};
 use super::{Link, Tls};
 use crate::key::PublicKey;
 use crate::place::{Place, Places};
@@ -166,8 +168,30 @@ impl DialError {
 pub struct Dialed {
     /// The link.
     pub link: Link,
-    /// The server's address; none if a proxy is in between.
+    /// The server's address; none if a proxy or ssh is in between.
     pub address: Option<SocketAddr>,
+    /// What is in between.
+    pub through: Option<Through>,
+}
+
+/// What a link goes through, if not straight to its server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Through {
+    /// A proxy.
+    Proxy,
+    /// The user's ssh.
+    Ssh,
+}
+
+impl Through {
+    /// In a word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Through::Proxy => "proxy",
+            Through::Ssh => "ssh",
+        }
+    }
 }
 
 impl Link {
@@ -185,6 +209,37 @@ impl Link {
     /// The same for a server with several places. `known` is where it was met last: it is tried
     /// before any name has been looked up.
     pub async fn dial_any(
+        places: &Places,
+        known: Option<SocketAddr>,
+        expect: &PublicKey,
+        tls: &Tls,
+        options: &LinkOptions,
+    ) -> Result<Dialed, DialError> {
+        let network = Self::dial_network(places, known, expect, tls, options);
+        let Some(ssh) = &options.ssh else { return network.await };
+        beside(network, Self::dial_ssh(ssh, (places, expect), tls, options), ssh::AFTER).await
+    }
+
+    /// Through the user's ssh.
+    async fn dial_ssh(
+        ssh: &SshWay,
+        (places, expect): (&Places, &PublicKey),
+        tls: &Tls,
+        options: &LinkOptions,
+    ) -> Result<Dialed, DialError> {
+        let addr = places.all()[0].clone();
+        let tcp = ssh.connect().await.map_err(|source| DialError::Local {
+            addr: addr.clone(),
+            action: "run ssh",
+            source,
+        })?;
+        socket::prepare(&SockRef::from(&tcp), options)
+            .map_err(|source| DialError::Lost { addr: addr.clone(), source })?;
+        let link = Self::begin(tcp, (addr, expect), tls, options.timeout, options).await?;
+        Ok(Dialed { link, address: None, through: Some(Through::Ssh) })
+    }
+
+    async fn dial_network(
         places: &Places,
         known: Option<SocketAddr>,
         expect: &PublicKey,
@@ -223,7 +278,8 @@ impl Link {
         let address = place.address();
         let link = Self::begin(tcp, (place, expect), tls, left, options).await?;
         let address = address.filter(|address| link.peer_addr() == *address);
-        Ok(Dialed { link, address })
+        let through = address.is_none().then_some(Through::Proxy);
+        Ok(Dialed { link, address, through })
     }
 
     /// Shakes hands with the holder of the key `expect` through the peer of this link, which passes
@@ -297,7 +353,8 @@ async fn connect(place: &Place, options: &LinkOptions) -> Result<TcpStream, Dial
             if addr.ip().is_loopback() {
                 return straight(addr, options).await;
             }
-            beside(straight(addr, options), through(&detour.proxy, place, options)).await
+            let detour = through(&detour.proxy, place, options);
+            beside(straight(addr, options), detour, DETOUR_AFTER).await
         }
         (_, Some(detour)) => through(&detour.proxy, place, options).await,
         (None, None) => {
@@ -309,21 +366,24 @@ async fn connect(place: &Place, options: &LinkOptions) -> Result<TcpStream, Dial
 
 /// The first way, and the second one beside it when the first takes long or has failed; of two
 /// failures the first one's.
-async fn beside(
-    first: impl Future<Output = Result<TcpStream, DialError>>,
-    second: impl Future<Output = Result<TcpStream, DialError>>,
-) -> Result<TcpStream, DialError> {
+async fn beside<T>(
+    first: impl Future<Output = Result<T, DialError>>,
+    second: impl Future<Output = Result<T, DialError>>,
+    after: Duration,
+) -> Result<T, DialError> {
     let (mut first, mut second) = (pin!(first), pin!(second));
-    let failed = match timeout(DETOUR_AFTER, &mut first).await {
-        Ok(Ok(tcp)) => return Ok(tcp),
+    let failed = match timeout(after, &mut first).await {
+        Ok(Ok(led)) => return Ok(led),
+        // Another way leads to the same peer.
+        Ok(Err(error)) if error.blame() == Blame::Peer => return Err(error),
         Ok(Err(error)) => error,
         Err(_) => tokio::select! {
             led = &mut first => match led {
-                Ok(tcp) => return Ok(tcp),
+                Ok(led) => return Ok(led),
                 Err(error) => error,
             },
             led = &mut second => return match led {
-                Ok(tcp) => Ok(tcp),
+                Ok(led) => Ok(led),
                 Err(_) => first.await,
             },
         },

@@ -23,16 +23,19 @@ mod race;
 mod record;
 mod secured;
 mod socket;
+mod ssh;
 mod tcp_info;
 mod tls;
 
 pub use accept::{AcceptError, Acceptor, listen};
-pub use dial::{Blame, DialError, Dialed, connect_plain};
+pub use dial::{Blame, DialError, Dialed, Through, connect_plain};
 pub use pool::ROOM;
 pub use proxy::{Detour, Proxy, ProxyWish};
+pub use race::{Lost, race};
 pub use record::RECORD_MAX;
 pub use secured::{Link, LinkError, Records};
 pub use socket::{LinkOptions, congestion};
+pub use ssh::SshWay;
 pub use tcp_info::{TcpInfo, sample as tcp_info_of};
 pub use tls::Tls;
 

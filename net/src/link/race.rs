@@ -18,7 +18,7 @@ const NEXT_AFTER: Duration = Duration::from_millis(250);
 
 /// Why nothing came of any address.
 #[derive(Debug)]
-pub(super) enum Lost<E> {
+pub enum Lost<E> {
     /// No place is known.
     NoPlace(io::Error),
     /// What was said of the address that was tried first, or, if `telling` holds for one, of that.
@@ -26,7 +26,7 @@ pub(super) enum Lost<E> {
 }
 
 /// Tries the addresses that are known, and those that `more` finds; gives the first success.
-pub(super) async fn race<T, E, F: Future<Output = Result<T, E>>>(
+pub async fn race<T, E, F: Future<Output = Result<T, E>>>(
     known: Vec<Place>,
     more: impl Future<Output = io::Result<Vec<Place>>>,
     attempt: impl Fn(Place) -> F,

@@ -11,6 +11,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::proxy::Detour;
+use super::ssh::SshWay;
 
 /// More unsent bytes than this wait with us, where they can still be replaced, and not in the
 /// kernel.
@@ -45,6 +46,8 @@ pub struct LinkOptions {
     pub congestion: Option<String>,
     /// A proxy that leads out of this network.
     pub detour: Option<Detour>,
+    /// The user's ssh, which leads to the server's machine where nothing else does.
+    pub ssh: Option<SshWay>,
 }
 
 impl Default for LinkOptions {
@@ -54,6 +57,7 @@ impl Default for LinkOptions {
             user_timeout: Duration::from_secs(10),
             congestion: None,
             detour: None,
+            ssh: None,
         }
     }
 }

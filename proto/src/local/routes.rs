@@ -13,6 +13,7 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::bytes::{Reader, canonical};
+use crate::pattern::is_address;
 
 /// The bytes before the body.
 pub const CONTROL_BYTES: usize = 64;
@@ -138,9 +139,11 @@ impl Builder {
         Ok(())
     }
 
-    /// Routes a host name, or all names under a domain when it begins with `*.`.
+    /// Routes a host name, all names under a domain when it begins with `*.`, or every name when it
+    /// is `*`.
     pub fn name(&mut self, host: &str, ports: Ports) -> Result<(), BuildError> {
-        let stem = host.strip_prefix("*.").unwrap_or(host);
+        // `*` alone is every name.
+        let stem = if host == "*" { "any" } else { host.strip_prefix("*.").unwrap_or(host) };
         if stem.is_empty() || host.len() > 253 || stem.contains('*') || stem.contains('\0') {
             return Err(BuildError::Host(host.into()));
         }
@@ -397,11 +400,13 @@ impl<'a> Routes<'a> {
     }
 }
 
-/// Whether `host` is what the pattern says; `*.example.org` is every name under `example.org`.
+/// Whether `host` is what the pattern says; `*.example.org` is every name under `example.org`, and
+/// `*` every name.
 #[must_use]
 pub fn fits(pattern: &[u8], host: &[u8]) -> bool {
     match pattern.strip_prefix(b"*") {
         None => pattern.eq_ignore_ascii_case(host),
+        Some(b"") => !is_address(host),
         Some(under) => {
             host.len() > under.len() && host[host.len() - under.len()..].eq_ignore_ascii_case(under)
         }
@@ -559,11 +564,24 @@ mod tests {
     }
 
     #[test]
+    fn every_name_is_routed_by_one_entry_and_no_address_is_a_name() {
+        let mut map = Builder::new(WhenAbsent::Pass);
+        map.name("*", Ports::one(443)).unwrap();
+        let file = map.build().unwrap();
+        let map = routes(&file).unwrap();
+        assert!(map.host(b"db.internal", None) && map.host(b"x.", Some(443)));
+        assert!(!map.host(b"db.internal", Some(80)));
+        for address in ["1.2.3.4", "127.1", "::1", "0x7f000001", ""] {
+            assert!(!map.host(address.as_bytes(), None), "{address}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_routed_is_refused_when_built() {
         let mut map = Builder::new(WhenAbsent::Pass);
         let ip: IpAddr = "10.0.0.0".parse().unwrap();
         assert_eq!(map.address(ip, 33, Ports::ALL), Err(BuildError::Prefix(33, ip)));
-        for host in ["", "*.", "a*b", "*", "x\0y"] {
+        for host in ["", "*.", "a*b", "**", "x\0y"] {
             assert_eq!(map.name(host, Ports::ALL), Err(BuildError::Host(host.into())));
         }
     }

@@ -20,7 +20,7 @@ use crate::seam::Seam;
 use crate::state::State;
 use crate::time::Instant;
 use crate::trickle;
-use crate::wire::{Connect, ResumeDenial};
+use crate::wire::{Connect, Destination, ResumeDenial};
 
 /// One end of a session.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -33,6 +33,8 @@ pub struct Session {
     pub(super) acceptor: Handle,
     pub(super) service: Box<str>,
     pub(super) grant: Option<Box<[u8]>>,
+    /// Initiator: where the app wants to go (R110).
+    pub(super) destination: Option<(Box<str>, u16)>,
     pub(super) endpoint: Box<str>,
     pub(super) server: Box<str>,
     /// Initiator: a CONNECT was answered. Acceptor: true from the start.
@@ -99,6 +101,18 @@ impl Session {
         self.grant = fits.then(|| grant.into());
     }
 
+    /// Initiator: has every CONNECT say where the app wants to go (R110). Call it before the first
+    /// link is up.
+    pub fn lead_to(&mut self, destination: Destination<'_>) {
+        self.destination = Some((destination.host.into(), destination.port));
+    }
+
+    /// Initiator: where the app wants to go, if that is said.
+    #[must_use]
+    pub fn destination(&self) -> Option<Destination<'_>> {
+        self.destination.as_ref().map(|(host, port)| Destination { host, port: *port })
+    }
+
     /// The server's end of a session that `connect` opens or brings over. Queues CONNECT_OK on
     /// `link`.
     pub fn accept(
@@ -146,6 +160,7 @@ impl Session {
             acceptor: Handle::NONE,
             service: "".into(),
             grant: None,
+            destination: None,
             endpoint: "".into(),
             server: "".into(),
             established: false,

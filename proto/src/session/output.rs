@@ -195,6 +195,7 @@ impl Session {
             rate: Some(self.rate_wanted).filter(|rate| *rate > 0),
             hold: Some(self.limits.hold),
             belongs: self.announcing.belongs,
+            destination: self.destination(),
             mode,
         }
     }

@@ -1,6 +1,7 @@
 //! CONNECT and its two answers. CONNECT opens a session, or (mode transfer) brings one over from
 //! another server. It is idempotent on (client key, SH_A): a repeated one gets the same CONNECT_OK.
 
+use core::fmt;
 use core::time::Duration;
 
 use super::frame::{Fields, Put, Raw, bounded, kind, write};
@@ -13,6 +14,8 @@ use crate::seam::SeamProof;
 pub const VERSION: u16 = 2;
 /// The longest name of a service, an endpoint or a server.
 pub const NAME_MAX: usize = 255;
+/// The longest name of a host.
+pub const HOST_MAX: usize = 253;
 /// The longest ticket.
 pub const TICKET_MAX: usize = 15_000;
 /// The longest ticket of a gateway.
@@ -32,8 +35,10 @@ const WITH_TOKEN: u32 = 2;
 const WITH_PEER: u32 = 4;
 /// The same of how long the session is to be kept without a link (R72).
 const WITH_HOLD: u32 = 8;
+/// The same of the app's destination (R110).
+const WITH_DESTINATION: u32 = 16;
 /// The fields that are known here.
-const KNOWN: u32 = WITH_RATE | WITH_TOKEN | WITH_PEER | WITH_HOLD;
+const KNOWN: u32 = WITH_RATE | WITH_TOKEN | WITH_PEER | WITH_HOLD | WITH_DESTINATION;
 /// The features that announce a field: known ones are read, the others' fields skipped (R6).
 const FIELDS: u32 = 0xffff;
 /// Feature: PASS is understood (R80).
@@ -79,6 +84,26 @@ pub struct Connect<'a> {
     pub hold: Option<Duration>,
     /// What is to be known of the connection at the app.
     pub belongs: Belongs,
+    /// Where the app wants to go, for a service that leads anywhere (R110).
+    pub destination: Option<Destination<'a>>,
+}
+
+/// A destination as the app knows it.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Destination<'a> {
+    /// A name, or an address.
+    pub host: &'a str,
+    /// Not 0.
+    pub port: u16,
+}
+
+impl fmt::Display for Destination<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
 }
 
 /// What a CONNECT wants.
@@ -156,6 +181,7 @@ impl<'a> Connect<'a> {
             rate: None,
             hold: None,
             belongs: Belongs::default(),
+            destination: None,
         };
         let mode = f.u8("mode")?;
         connect.mode = match mode & !WITH_GRANT {
@@ -190,6 +216,13 @@ impl<'a> Connect<'a> {
         if connect.features & WITH_HOLD != 0 {
             connect.hold = Some(Duration::from_secs(f.u32("hold")?.into()));
         }
+        if connect.features & WITH_DESTINATION != 0 {
+            let (host, port) = (f.text("destination", HOST_MAX)?, f.u16("port")?);
+            if host.is_empty() || port == 0 {
+                return Err(WireError::BadValue("destination"));
+            }
+            connect.destination = Some(Destination { host, port });
+        }
         if connect.features & FIELDS & !KNOWN == 0 {
             f.end()?;
         }
@@ -214,6 +247,7 @@ impl<'a> Connect<'a> {
             rate: None,
             hold: None,
             belongs: Belongs::default(),
+            destination: None,
         }
     }
 
@@ -227,7 +261,8 @@ impl<'a> Connect<'a> {
             let fields = bit(self.rate.is_some(), WITH_RATE)
                 | bit(self.belongs.token.is_some(), WITH_TOKEN)
                 | bit(self.belongs.peer.is_some(), WITH_PEER)
-                | bit(self.hold.is_some(), WITH_HOLD);
+                | bit(self.hold.is_some(), WITH_HOLD)
+                | bit(self.destination.is_some(), WITH_DESTINATION);
             p.put_u32(self.features & !FIELDS | fields);
             p.put_u64(self.window);
             p.put_bytes(bounded(self.service, NAME_MAX).as_bytes());
@@ -265,6 +300,10 @@ impl<'a> Connect<'a> {
             }
             if let Some(hold) = self.hold {
                 p.put_u32(seconds(hold));
+            }
+            if let Some(Destination { host, port }) = self.destination {
+                p.put_bytes(bounded(host, HOST_MAX).as_bytes());
+                p.put_u16(port);
             }
         });
     }
@@ -310,7 +349,7 @@ impl<'a> TransferRequest<'a> {
     }
 
     fn put(&self, p: &mut Vec<u8>) {
-        const { assert!(TICKET_MAX + 2 * NAME_MAX + SEAM_PROOF_MAX + 128 < super::FRAME_MAX) };
+        const { assert!(TICKET_MAX + 3 * NAME_MAX + SEAM_PROOF_MAX + 128 < super::FRAME_MAX) };
         p.put_bytes(self.ticket.unwrap_or_default());
         p.put_u64(self.covers);
         p.put_u64(self.down);

@@ -25,9 +25,10 @@ mod tests;
 pub use checkpoint::{Checkpoint, Report};
 pub use close::{Close, ResetFrame, encode_done};
 pub use connect::{
-    Connect, ConnectDenied, ConnectMode, ConnectOk, DenyReason, FEATURE_GROUP, FEATURE_PASS,
-    FEATURE_URGENT, FEATURE_VERIFYING, FEATURES, GRANT_MAX, NAME_MAX, PASS_MAX, PrepareRequest,
-    REASON_MAX, RelayRequest, TICKET_MAX, TransferRequest, VERSION, encode_connect_denied,
+    Connect, ConnectDenied, ConnectMode, ConnectOk, DenyReason, Destination, FEATURE_GROUP,
+    FEATURE_PASS, FEATURE_URGENT, FEATURE_VERIFYING, FEATURES, GRANT_MAX, HOST_MAX, NAME_MAX,
+    PASS_MAX, PrepareRequest, REASON_MAX, RelayRequest, TICKET_MAX, TransferRequest, VERSION,
+    encode_connect_denied,
 };
 pub use data::{DATA_MAX, Data};
 pub use error::WireError;

@@ -51,6 +51,7 @@ fn connects(ticket: &[u8]) -> Vec<Frame<'_>> {
         rate: None,
         hold: None,
         belongs: Belongs::default(),
+        destination: None,
     };
     vec![
         Frame::Connect(connect.clone()),
@@ -71,6 +72,10 @@ fn connects(ticket: &[u8]) -> Vec<Frame<'_>> {
             rate: Some(1),
             hold: Some(Duration::from_secs(72 * 3_600)),
             belongs: Belongs { token: Some(B), peer: Some("[2001:db8::1]:21".parse().unwrap()) },
+            ..connect.clone()
+        }),
+        Frame::Connect(Connect {
+            destination: Some(Destination { host: "db.internal", port: 5432 }),
             ..connect.clone()
         }),
         Frame::Connect(Connect {
@@ -292,9 +297,9 @@ fn fields_and_abilities_of_later_versions_are_skipped() {
     let connect = connect.expect("one of every format");
     let (header, features) = (4, 4 + 2 + 16 + 4);
     let mut record = encoded(&Frame::Connect(connect.clone()));
-    // Bit 4: a field nobody knows yet, behind the rate. Bit 20: something the initiator can.
+    // Bit 5: a field nobody knows yet, behind the rate. Bit 20: something the initiator can.
     record[features + 1] |= 1 << (20 - 16);
-    record[features + 3] |= 1 << 4;
+    record[features + 3] |= 1 << 5;
     record.extend_from_slice(b"a later field");
     let length = u16::try_from(record.len() - header).unwrap();
     record[2..header].copy_from_slice(&length.to_be_bytes());
@@ -302,7 +307,7 @@ fn fields_and_abilities_of_later_versions_are_skipped() {
     assert_eq!(frames(&record).next(), Some(Ok(Frame::Connect(later))));
 
     // Without the bit it is what R4 calls an error.
-    record[features + 3] &= !(1 << 4);
+    record[features + 3] &= !(1 << 5);
     assert!(matches!(frames(&record).next(), Some(Err(_))));
 }
 

@@ -16,6 +16,8 @@ pub enum Kind {
     Tcp,
     /// A real FTP server.
     Ftp,
+    /// Whatever destination the app names.
+    Egress,
 }
 
 impl Kind {
@@ -28,6 +30,7 @@ impl Kind {
             Self::Https => "https",
             Self::Tcp => "tcp",
             Self::Ftp => "ftp",
+            Self::Egress => "egress",
         }
     }
 }

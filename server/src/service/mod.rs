@@ -9,6 +9,7 @@ pub mod chains;
 pub mod coming;
 pub mod dial;
 pub mod direct;
+pub mod egress;
 pub mod ftp;
 pub mod http;
 pub mod https;

@@ -21,6 +21,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::chains::Known;
 use super::dial::connect_to;
+use super::egress::{Egress, Toward};
 use super::kept::KeptStream;
 use super::origin::Origin;
 use super::secured::{Secured, SecuredStream};
@@ -109,6 +110,10 @@ pub enum Target {
     Secured(Secured),
     /// The embedded origin.
     Origin(Arc<Origin>),
+    /// Whatever destination an app names.
+    Egress(Arc<Egress>),
+    /// The destination that a session's app has named.
+    Toward(Toward),
 }
 
 impl Target {
@@ -130,7 +135,7 @@ impl Target {
             Self::Secured(secured) => {
                 Self::Secured(Secured { header: Some(header.into()), ..secured.clone() })
             }
-            Self::Origin(origin) => Self::Origin(Arc::clone(origin)),
+            Self::Origin(_) | Self::Egress(_) | Self::Toward(_) => self.clone(),
         }
     }
 
@@ -150,6 +155,8 @@ impl Target {
                 origin.serve(theirs);
                 Ok(Upstream::Pair(ours))
             }
+            Self::Egress(_) => Err(io::Error::other("no destination was named")),
+            Self::Toward(toward) => Ok(Upstream::Tcp(toward.connect().await?)),
         }
     }
 }
@@ -166,6 +173,7 @@ impl Streams for Target {
     fn known(&self, request: &[u8], have: u64) -> Option<Known> {
         match self {
             Self::Address(_) | Self::Announced(..) | Self::Secured(_) => None,
+            Self::Egress(_) | Self::Toward(_) => None,
             Self::Origin(origin) => origin.known(request, have),
         }
     }
@@ -177,6 +185,8 @@ impl std::fmt::Display for Target {
             Self::Address(address) | Self::Announced(address, _) => address.fmt(f),
             Self::Secured(secured) => secured.fmt(f),
             Self::Origin(origin) => origin.root().display().fmt(f),
+            Self::Egress(_) => f.write_str("wherever its clients want"),
+            Self::Toward(toward) => toward.fmt(f),
         }
     }
 }

@@ -70,6 +70,7 @@ impl Run {
                 rate: None,
                 hold: None,
                 belongs: Belongs::default(),
+                destination: None,
             };
             // A server makes sure that a session has room for as many bytes as anybody can send.
             let place = |draw: &mut Draw<'_>| draw.position() >> 2;

@@ -8,9 +8,9 @@ use stp_proto::cut::{Cut, Id};
 use stp_proto::seam::SeamProof;
 use stp_proto::wire::{
     Announce, Announcement, Belongs, Checkpoint, Close, Connect, ConnectDenied, ConnectMode,
-    ConnectOk, DATA_MAX, Data, DenyReason, FRAME_MAX, Frame, GRANT_MAX, HEADER, NAME_MAX, PASS_MAX,
-    PassFrame, PrepareRequest, REASON_MAX, RelayRequest, Report, ResetFrame, ResumeDenial,
-    ResumeDenied, ResumeFrame, ResumeOk, Suspend, TICKET_MAX, TicketFrame, Transfer,
+    ConnectOk, DATA_MAX, Data, DenyReason, Destination, FRAME_MAX, Frame, GRANT_MAX, HEADER,
+    NAME_MAX, PASS_MAX, PassFrame, PrepareRequest, REASON_MAX, RelayRequest, Report, ResetFrame,
+    ResumeDenial, ResumeDenied, ResumeFrame, ResumeOk, Suspend, TICKET_MAX, TicketFrame, Transfer,
     TransferReason, TransferRequest, Urgent, VERSION, first_frame, frames,
 };
 
@@ -151,6 +151,9 @@ fn connect<'a>(draw: &mut Draw<'_>, (text, more, bytes): Borrowed<'a>) -> Connec
             token: draw.bool().then(|| draw.handle()),
             peer: draw.bool().then(|| place(draw)),
         },
+        destination: draw
+            .bool()
+            .then(|| Destination { host: "db.internal", port: draw.u32() as u16 | 1 }),
     }
 }
 
