@@ -46,6 +46,7 @@ async fn ask(
         mode: ConnectMode::New,
         grant: None,
         rate: None,
+        hold: None,
         belongs: Belongs::default(),
         destination: destination.map(|(host, port)| Destination { host, port }),
     }
