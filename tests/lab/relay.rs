@@ -55,9 +55,13 @@ pub fn sshd_at(
         "UsePAM=no".to_owned(),
         "PermitRootLogin=prohibit-password".to_owned(),
     ];
-    let mut arguments = vec!["-D", "-e", "-f", "/dev/null"];
+    // As the first process of its own process namespace the shell takes the processes of all
+    // connections with it.
+    let around = ["--pid", "--fork", "--kill-child", "sh", "-c", "\"$@\"; exit $?", "sh"];
+    let mut arguments = vec!["/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null"];
     arguments.extend(options.iter().flat_map(|option| ["-o", option]));
-    let mut sshd = Plan::new("/usr/sbin/sshd").args(&arguments).start(scene, Some(namespace))?;
+    let sshd = Plan::new("unshare").called("sshd").args(&around).args(&arguments);
+    let mut sshd = sshd.start(scene, Some(namespace))?;
     wait::until_true("sshd", Duration::from_secs(10), || {
         sshd.must_run().is_ok() && sshd.log().contains("Server listening")
     })?;
