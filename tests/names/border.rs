@@ -85,10 +85,13 @@ fn a_changed_password_ends_the_sessions_that_the_old_one_opened() {
     let mut curl = big_curl(&world, "1M");
     let new = "another password of hers";
     world.admin(&["user", "password", "alice", "--password-stdin"], new);
-    // The servers are told with their next announcement, and end it; the broker cannot go on.
+    // The servers are told with their next announcement, each at its time, and end it; the broker
+    // cannot go on.
     assert!(!curl.wait().expect("it ends").success(), "it went on");
-    let got = world.curl(&["-o", "g", &url("/alice/big.iso")]);
-    assert!(!got.status.success(), "the old log-in is good for something");
+    until("the old log-in is good for nothing", || {
+        let got = world.curl(&["-r", "0-9", "-o", "g", &url("/alice/big.iso")]);
+        (!got.status.success()).then_some(())
+    });
     // The tree has stayed as it was; the new password opens it again.
     let list = world.admin(&["user", "list"], "");
     assert!(list.contains("/alice"), "{list}");
