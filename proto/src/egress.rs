@@ -1,4 +1,4 @@
-//! Who may go where through a service of kind `egress` (R110 to R112): it leads to whatever
+//! Who may go where through a service of kind `egress` (R110-R112): it leads to whatever
 //! destination the app names, so what it refuses is all that stands between a client and the
 //! networks around the server.
 //!

@@ -11,7 +11,7 @@ use crate::probe::compiled;
 use crate::relay::Rules;
 
 /// Topics of the probes in which every decision is met, without those that take long.
-const TOPICS: [(&str, &str); 14] = [
+const TOPICS: [(&str, &str); 15] = [
     ("probe", "names"),
     ("probe", "basics"),
     ("probe", "again"),
@@ -26,6 +26,7 @@ const TOPICS: [(&str, &str); 14] = [
     ("process", "truncations"),
     ("process", "elsewhere"),
     ("process", "strays"),
+    ("process", "aware"),
 ];
 
 /// How often a topic is played at most until a decision in it is met.

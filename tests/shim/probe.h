@@ -2,6 +2,7 @@
  * with the shim in front of every loopback connection, the lines have to be the same. Ports and
  * times do not appear. */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>

@@ -474,6 +474,24 @@ static void elsewhere(void) {
     SAY("went");
 }
 
+/* The functions of session.h, where they are there, of a socket that is no session. */
+static void aware(void) {
+    static const char *const names[] = {
+        "session_status", "session_suspend", "session_resume", "session_abort"
+    };
+    uint64_t status[64];
+    int datagram = socket(AF_INET, SOCK_DGRAM, 0), taken = 0;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        int (*act)(int, void *) = (int (*)(int, void *))dlsym(RTLD_DEFAULT, names[i]);
+        if (act) taken += act(datagram, status) == 0;
+    }
+    int (*wait)(int, int, int, void *) =
+        (int (*)(int, int, int, void *))dlsym(RTLD_DEFAULT, "session_wait");
+    if (wait) taken += wait(datagram, 0, 1, status) == 0;
+    SAY("taken %d", taken);
+    close(datagram);
+}
+
 /* A name that is routed, used for what is no session; and waits that expire. */
 static void strays(void) {
     int client, server, datagram = socket(AF_INET, SOCK_DGRAM, 0);
@@ -501,7 +519,7 @@ int main(int count, char **given) {
         { "over", over }, { "shuts", shuts }, { "several", several },
         { "truncations", truncations },
         { "pointers", pointers }, { "full", full }, { "active", active }, { "daemons", daemons },
-        { "elsewhere", elsewhere }, { "strays", strays },
+        { "elsewhere", elsewhere }, { "strays", strays }, { "aware", aware },
         { 0, 0 },
     };
     return run_topics(topics, count, given);

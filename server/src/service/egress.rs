@@ -1,4 +1,4 @@
-//! Streams to whatever destination an app names, for a service of kind `egress` (R110 to R112).
+//! Streams to whatever destination an app names, for a service of kind `egress` (R110-R112).
 //!
 //! A name is resolved here, so that the names of this machine's network mean what they mean there.
 //! Each address that comes of it is decided on, and exactly those that are allowed are dialled: a
