@@ -91,7 +91,8 @@ export class World {
     const log = fs.openSync(path.join(this.dir, `${name}.log`), "a");
     const child = spawn(program, args, {
       stdio: ["ignore", log, log],
-      env: { ...process.env, ...env },
+      // What is killed here is to stay dead.
+      env: { ...process.env, SESSION_NO_KEEPER: "1", ...env },
     });
     fs.closeSync(log);
     this.processes.push(child);
