@@ -53,7 +53,8 @@ until_true "nginx listens" listens 80
 key=$(stp-server --config /etc/session/server.toml --print-key)
 server=
 start_server() {
-  stp-server --config /etc/session/server.toml >> /tmp/server.log 2>&1 &
+  # Without its keeper, which would start it again by itself.
+  SESSION_NO_KEEPER=1 stp-server --config /etc/session/server.toml >> /tmp/server.log 2>&1 &
   server=$!
   until_true "the server listens" listens 4433
 }
