@@ -20,6 +20,7 @@ use stp_proto::wire::{
     Belongs, Connect, ConnectMode, DenyReason, Frame, RelayRequest, TransferRequest, VERSION,
     frames,
 };
+use stp_server::ticket::random_handle;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
@@ -474,23 +475,34 @@ async fn connect_as(
     mode: ConnectMode<'_>,
     belongs: Belongs,
 ) -> Result<(), DenyReason> {
-    let mut frame = Vec::new();
+    let handle = Handle([9; 16]);
+    let connect = Connect { handle, mode, belongs, ..plain_connect() };
+    answer_to(link, connect).await.map_err(|(why, _)| why)
+}
+
+/// A CONNECT for a new session that asks for nothing special.
+fn plain_connect() -> Connect<'static> {
     Connect {
         version: VERSION,
-        handle: Handle([9; 16]),
+        handle: random_handle(),
         epoch: 1,
         features: 0,
         window: 1 << 20,
         service: SERVICE,
         endpoint: "",
-        mode,
+        mode: ConnectMode::New,
         grant: None,
         rate: None,
         hold: None,
-        belongs,
+        belongs: Belongs::default(),
         destination: None,
     }
-    .encode(&mut frame);
+}
+
+/// Sends a CONNECT; yes, or why not, also in words.
+async fn answer_to(link: &mut Link, connect: Connect<'_>) -> Result<(), (DenyReason, String)> {
+    let mut frame = Vec::new();
+    connect.encode(&mut frame);
     link.send(&frame);
     link.flush().await.unwrap();
     loop {
@@ -499,7 +511,7 @@ async fn connect_as(
         let Some(record) = records.iter().next() else { continue };
         return match frames(record).next() {
             Some(Ok(Frame::ConnectOk(_))) => Ok(()),
-            Some(Ok(Frame::ConnectDenied(denied))) => Err(denied.why),
+            Some(Ok(Frame::ConnectDenied(denied))) => Err((denied.why, denied.text.to_owned())),
             other => panic!("{other:?}"),
         };
     }

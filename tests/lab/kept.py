@@ -92,20 +92,25 @@ def poll(host, seconds):
     print("bytes", got)
 
 
+def ask(connection, number, question):
+    """Sends a question, and waits for the same as its answer."""
+    connection.sendall(question)
+    answer = b""
+    while len(answer) < len(question):
+        data = connection.recv(len(question) - len(answer))
+        if not data:
+            fail(f"an end after {number} answers")
+        answer += data
+    if answer != question:
+        fail(f"{answer} for {question}")
+
+
 def turns(host, seconds):
     connection = socket.create_connection((host, PORT))
     end, number, worst = time.monotonic() + float(seconds), 0, 0.0
     while time.monotonic() < end:
-        question, begun = f"question {number}\n".encode(), time.monotonic()
-        connection.sendall(question)
-        answer = b""
-        while len(answer) < len(question):
-            data = connection.recv(len(question) - len(answer))
-            if not data:
-                fail(f"an end after {number} answers")
-            answer += data
-        if answer != question:
-            fail(f"{answer} for {question}")
+        begun = time.monotonic()
+        ask(connection, number, f"question {number}\n".encode())
         number, worst = number + 1, max(worst, time.monotonic() - begun)
         time.sleep(0.01)
     print(f"answers {number}, the slowest {worst * 1e3:.0f} ms")
@@ -115,16 +120,7 @@ def beats(host, stop):
     connection = socket.create_connection((host, PORT))
     number = 0
     while not os.path.exists(stop):
-        question = b"%8d" % number
-        connection.sendall(question)
-        answer = b""
-        while len(answer) < len(question):
-            data = connection.recv(len(question) - len(answer))
-            if not data:
-                fail(f"an end after {number} answers")
-            answer += data
-        if answer != question:
-            fail(f"{answer} for {question}")
+        ask(connection, number, b"%8d" % number)
         print(f"{time.time():.4f}", flush=True)
         number += 1
         time.sleep(0.005)

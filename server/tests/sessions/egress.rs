@@ -4,14 +4,12 @@ use std::time::Duration;
 
 use stp_net::key::Identity;
 use stp_net::link::{Link, LinkOptions, Tls};
-use stp_proto::wire::{
-    Belongs, Connect, ConnectMode, DenyReason, Destination, Frame, VERSION, frames,
-};
-use stp_server::ticket::random_handle;
+use stp_proto::wire::{Connect, DenyReason, Destination};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use crate::fixture::{Nginx, SERVICE, TestServer, TestSession, cluster_key, content, folder_with};
+use crate::{answer_to, plain_connect};
 
 const LONG: Duration = Duration::from_secs(60);
 const EACCES: DenyReason = DenyReason::Refused(13);
@@ -34,36 +32,8 @@ async fn ask(
 ) -> Result<Link, (DenyReason, String)> {
     let (tls, options) = (Tls::new(identity), LinkOptions::default());
     let mut link = Link::dial(server.address, &server.key, &tls, &options).await.unwrap();
-    let mut frame = Vec::new();
-    Connect {
-        version: VERSION,
-        handle: random_handle(),
-        epoch: 1,
-        features: 0,
-        window: 1 << 20,
-        service: SERVICE,
-        endpoint: "",
-        mode: ConnectMode::New,
-        grant: None,
-        rate: None,
-        hold: None,
-        belongs: Belongs::default(),
-        destination: destination.map(|(host, port)| Destination { host, port }),
-    }
-    .encode(&mut frame);
-    link.send(&frame);
-    link.flush().await.unwrap();
-    loop {
-        timeout(LONG, std::future::poll_fn(|cx| link.poll_readable(cx))).await.unwrap().unwrap();
-        let Ok(records) = link.try_read() else { continue };
-        let Some(record) = records.iter().next() else { continue };
-        let answer = match frames(record).next() {
-            Some(Ok(Frame::ConnectOk(_))) => Ok(()),
-            Some(Ok(Frame::ConnectDenied(denied))) => Err((denied.why, denied.text.to_owned())),
-            other => panic!("{other:?}"),
-        };
-        return answer.map(|()| link);
-    }
+    let destination = destination.map(|(host, port)| Destination { host, port });
+    answer_to(&mut link, Connect { destination, ..plain_connect() }).await.map(|()| link)
 }
 
 /// R110: HTTP through an egress goes on at another one, which asks the same origin for the rest.
