@@ -12,12 +12,14 @@
 //! rings, of which only the pages in use exist. A byte at position `p` of its stream lies at
 //! `p % ring`, so that no table of places can be torn.
 
+pub mod ledger;
 mod memory;
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use ledger::{Page, Way, Word};
 use memory::Memory;
 
 /// The page with the counts and the texts.
@@ -142,21 +144,27 @@ impl Kept {
         unsafe { &*self.memory.at(0).cast::<Head>() }
     }
 
+    /// The header of the next call.
+    fn begin(&self, way: Way) -> *mut libc::mmsghdr {
+        let slot = ledger::begin(self, way, 0);
+        (&raw const self.head().lane(way).slots[slot].message).cast_mut()
+    }
+
     /// Bytes that were read from the socket.
     #[must_use]
     pub fn taken(&self) -> u64 {
-        self.head().read.position()
+        ledger::position(self, Way::Read)
     }
 
     /// Bytes that the socket has taken.
     #[must_use]
     pub fn given(&self) -> u64 {
-        self.head().written.position()
+        ledger::position(self, Way::Written)
     }
 
     /// Counts bytes as written that nobody will read.
     pub fn skip(&self, count: u64) {
-        self.head().written.begin(count);
+        ledger::begin(self, Way::Written, count);
     }
 
     /// Bytes that the ring of the way up holds at most.
@@ -189,7 +197,7 @@ impl Kept {
         let [first, second] = self.ring(PAGE, self.up, position, wanted.min(self.up));
         let mut places =
             [libc::iovec { iov_base: skipped.as_mut_ptr().cast(), iov_len: skip }, first, second];
-        let message = self.head().read.begin(0);
+        let message = self.begin(Way::Read);
         // SAFETY: the header lies in this memory, which outlives the call, and nothing else touches
         // it meanwhile; its parts lead to the array above, to a local and to the ring.
         unsafe {
@@ -235,7 +243,7 @@ impl Kept {
         bufs: &[IoSlice<'_>],
         urgent: bool,
     ) -> rustix::io::Result<usize> {
-        let message = self.head().written.begin(0);
+        let message = self.begin(Way::Written);
         let urgent = if urgent { libc::MSG_OOB } else { 0 };
         // SAFETY: as in `read`; an `IoSlice` is an `iovec`, and what it leads to is only read.
         unsafe {
@@ -253,13 +261,13 @@ impl Kept {
 
     /// All bytes below `position` are in the ring of the way down, or were written to the socket.
     pub fn hold_until(&self, position: u64) {
-        self.head().held_until.store(position, Ordering::Release);
+        self.store(Word::HeldUntil, position);
     }
 
     /// The end of what is held.
     #[must_use]
     pub fn held_until(&self) -> u64 {
-        self.head().held_until.load(Ordering::Acquire)
+        self.load(Word::HeldUntil)
     }
 
     /// The bytes of the way down from `from` to `until`, at most as many as there is room for.
@@ -304,14 +312,7 @@ impl Kept {
     /// The record that was put there last.
     #[must_use]
     pub fn record(&self) -> Option<Vec<u8>> {
-        let head = self.head();
-        let place = (head.record.load(Ordering::Acquire) as usize).checked_sub(1)?;
-        let length = head.records.get(place)?.load(Ordering::Acquire) as usize;
-        (length <= RECORD_MAX).then(|| {
-            let mut bytes = vec![0; length];
-            self.memory.read(RECORDS_AT + place * RECORD_MAX, &mut bytes);
-            bytes
-        })
+        ledger::record(self)
     }
 
     /// Puts another record in the place of the last one, which is whole until this one is. False if
@@ -321,11 +322,7 @@ impl Kept {
         if bytes.len() > RECORD_MAX {
             return false;
         }
-        let head = self.head();
-        let place = usize::from(head.record.load(Ordering::Acquire) == 1);
-        self.memory.write(RECORDS_AT + place * RECORD_MAX, bytes);
-        head.records[place].store(bytes.len() as u32, Ordering::Release);
-        head.record.store(place as u32 + 1, Ordering::Release);
+        ledger::put_record(self, bytes);
         true
     }
 
@@ -398,27 +395,64 @@ impl Kept {
     }
 }
 
-impl Lane {
-    fn position(&self) -> u64 {
-        let slot = &self.slots[(self.in_use.load(Ordering::Acquire) & 1) as usize];
-        // SAFETY: the field is aligned and there; the kernel may have written it.
-        let count = unsafe { (&raw const slot.message.msg_len).read_volatile() };
-        slot.began.load(Ordering::Acquire) + u64::from(count)
+impl Page for Kept {
+    fn load(&self, word: Word) -> u64 {
+        let head = self.head();
+        match word {
+            Word::InUse(way) => head.lane(way).in_use.load(Ordering::Acquire).into(),
+            Word::Began(way, slot) => head.lane(way).slots[slot].began.load(Ordering::Acquire),
+            Word::Moved(way, slot) => {
+                let message = &raw const head.lane(way).slots[slot].message;
+                // SAFETY: the field is aligned and there; the kernel may have written it.
+                unsafe { (&raw const (*message).msg_len).read_volatile() }.into()
+            }
+            Word::HeldUntil => head.held_until.load(Ordering::Acquire),
+            Word::Record => head.record.load(Ordering::Acquire).into(),
+            Word::Length(place) => head.records[place].load(Ordering::Acquire).into(),
+        }
     }
 
-    /// Takes the other slot into use, at the position of the last one and `more`. Returns its
-    /// header, which counts nothing yet.
-    fn begin(&self, more: u64) -> *mut libc::mmsghdr {
-        let position = self.position() + more;
-        let next = self.in_use.load(Ordering::Acquire) & 1 ^ 1;
-        let slot = &self.slots[next as usize];
-        let message = (&raw const slot.message).cast_mut();
-        slot.began.store(position, Ordering::Release);
-        // SAFETY: the header lies in shared memory that is written through pointers alone; zeros
-        // are one that leads nowhere.
-        unsafe { message.write_volatile(std::mem::zeroed()) };
-        self.in_use.store(next, Ordering::Release);
-        message
+    fn store(&self, word: Word, value: u64) {
+        let head = self.head();
+        match word {
+            Word::InUse(way) => head.lane(way).in_use.store(value as u32, Ordering::Release),
+            Word::Began(way, slot) => {
+                head.lane(way).slots[slot].began.store(value, Ordering::Release);
+            }
+            Word::Moved(way, slot) => {
+                let message = (&raw const head.lane(way).slots[slot].message).cast_mut();
+                // SAFETY: the header lies in shared memory that is written through pointers alone;
+                // zeros are one that leads nowhere.
+                unsafe {
+                    message.write_volatile(std::mem::zeroed());
+                    (&raw mut (*message).msg_len).write_volatile(value as u32);
+                }
+            }
+            Word::HeldUntil => head.held_until.store(value, Ordering::Release),
+            Word::Record => head.record.store(value as u32, Ordering::Release),
+            Word::Length(place) => head.records[place].store(value as u32, Ordering::Release),
+        }
+    }
+
+    fn read_record(&self, place: usize, length: u64) -> Option<Vec<u8>> {
+        (length <= RECORD_MAX as u64).then(|| {
+            let mut bytes = vec![0; length as usize];
+            self.memory.read(RECORDS_AT + place * RECORD_MAX, &mut bytes);
+            bytes
+        })
+    }
+
+    fn write_record(&self, place: usize, bytes: &[u8]) {
+        self.memory.write(RECORDS_AT + place * RECORD_MAX, bytes);
+    }
+}
+
+impl Head {
+    fn lane(&self, way: Way) -> &Lane {
+        match way {
+            Way::Read => &self.read,
+            Way::Written => &self.written,
+        }
     }
 }
 

@@ -18,6 +18,7 @@ mod chosen {
             groups { $($group:ident: $grouped:literal,)* }
             courses { $($course:ident: $taken:literal,)* }
             remains { $($left:ident: $restored:literal,)* }
+            pages { $($page:ident: $misread:literal,)* }
             holds { $($agreed:ident: $kept:literal,)* }
             trickle { $($drop:ident: $dropped:literal,)* }
         ) => {
@@ -29,6 +30,7 @@ mod chosen {
                 $(#[doc = $grouped] $group,)*
                 $(#[doc = $taken] $course,)*
                 $(#[doc = $restored] $left,)*
+                $(#[doc = $misread] $page,)*
                 $(#[doc = $kept] $agreed,)*
                 $(#[doc = $dropped] $drop,)*
             }
@@ -49,6 +51,9 @@ mod chosen {
                 /// Those in what is left when a process dies.
                 pub const REMAINS: &[Mutant] = &[$(Mutant::$left,)*];
 
+                /// Those in how the page is read that outlives a process.
+                pub const PAGES: &[Mutant] = &[$(Mutant::$page,)*];
+
                 /// Those in what both ends have agreed on.
                 pub const HOLDS: &[Mutant] = &[$(Mutant::$agreed,)*];
 
@@ -63,6 +68,7 @@ mod chosen {
                         $(Mutant::$group => $grouped,)*
                         $(Mutant::$course => $taken,)*
                         $(Mutant::$left => $restored,)*
+                        $(Mutant::$page => $misread,)*
                         $(Mutant::$agreed => $kept,)*
                         $(Mutant::$drop => $dropped,)*
                     }
@@ -177,6 +183,11 @@ mod chosen {
         CutsForgotten: "a restored end does not know the cuts",
         EndStale: "a restored end believes the state, not the kernel, how much it has taken",
         GivenStale: "a restored end delivers again what the near side took last",
+        }
+        pages {
+        RecordStale: "the older of the two records is read",
+        CallUncounted: "what the last call has moved is not counted",
+        PositionAhead: "a position is read as one byte more",
         }
         holds {
         HoldForgotten: "an end keeps a session for longer than was agreed",

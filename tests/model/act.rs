@@ -3,6 +3,7 @@
 
 use std::io::ErrorKind;
 
+use stp_net::kept::ledger::Way;
 use stp_proto::session::{
     Attempt, Detach, Event, Input, LinkId, Output, Peer, Session, ShutNear, TicketOffer, Timer,
     code,
@@ -13,6 +14,7 @@ use stp_proto::wire::{ConnectMode, First, Frame, first_frame, frames};
 use crate::end::{
     Asked, Effect, End, Happening, Held, NOW, Outcome, Role, byte, is_data, other_byte,
 };
+use crate::kept::Memory;
 use crate::plan::Plan;
 
 /// One event being handled.
@@ -21,6 +23,17 @@ pub struct Act<'p> {
     /// DATA frames the attached link still takes.
     pub room: u8,
     pub out: Outcome,
+    /// What outlives this process.
+    pub memory: Memory,
+}
+
+impl<'p> Act<'p> {
+    /// Something happens to this end, whose process dies when it has stored so often; at 255 it
+    /// lives.
+    pub fn new(plan: &'p Plan, mut end: End, room: u8, stores: u8) -> Act<'p> {
+        let memory = Memory::new(end.kept.take(), stores);
+        Act { plan, room, out: Outcome { end, effects: Vec::new() }, memory }
+    }
 }
 
 impl Act<'_> {
@@ -34,12 +47,24 @@ impl Act<'_> {
         self.happen(happening, record)?;
         if matches!(happening, Happening::Record { more: true, .. }) {
             self.end().unasked += 1;
-            return Ok(self.out);
+        } else {
+            self.end().unasked = 0;
+            self.carry_out()?;
+            self.check(before, happening)?;
         }
+        self.out.end.kept = self.memory.kept.take();
+        Ok(self.out)
+    }
+
+    /// The same in a process that may die meanwhile.
+    pub fn run_until_death(&mut self, happening: Happening, record: &[u8]) -> Result<(), String> {
+        self.happen(happening, record)?;
         self.end().unasked = 0;
         self.carry_out()?;
-        self.check(before, happening)?;
-        Ok(self.out)
+        if !self.memory.is_dead() {
+            self.out.end.kept = self.memory.kept.take();
+        }
+        Ok(())
     }
 
     pub fn end(&mut self) -> &mut End {
@@ -127,11 +152,12 @@ impl Act<'_> {
         let differs = self.differs(at) && self.end().role == Role::Server(1);
         let value = if differs { other_byte(at) } else { byte(up, at) };
         let urgent = self.plan.urgent_of(if up { self.plan.up } else { self.plan.down });
-        let Some(session) = self.session() else { return Ok(()) };
+        let memory = &self.memory;
+        let Some(session) = self.out.end.session.as_mut() else { return Ok(()) };
         let count = session
             .fill(NOW, |slices| {
                 let first = slices.iter_mut().find(|slice| !slice.is_empty());
-                let Some(slice) = first else { return Ok(0) };
+                let Some(slice) = first.filter(|_| memory.moves(Way::Read)) else { return Ok(0) };
                 slice[0] = value;
                 Ok(1)
             })
@@ -159,10 +185,14 @@ impl Act<'_> {
         let marked = self.plan.urgent_of(if up { self.plan.up } else { self.plan.down });
         let mut appetite = if self.end().near.gone { 0 } else { most };
         let differs = self.plan.differs.map(u64::from).filter(|_| !up);
-        let Some(session) = self.session() else { return Ok(()) };
+        let memory = &self.memory;
+        let Some(session) = self.out.end.session.as_mut() else { return Ok(()) };
         let result = session.deliver_marked(NOW, arrived, |slices, urgent| {
             let mut count = 0;
             for value in slices.iter().flat_map(|slice| slice.iter()).take(appetite) {
+                if !memory.moves(Way::Written) {
+                    break;
+                }
                 if urgent != (marked == Some(at)) {
                     mark.get_or_insert(at);
                 }
@@ -179,6 +209,9 @@ impl Act<'_> {
             Ok(_) => (),
             Err(error) if error.kind() == ErrorKind::WouldBlock => (),
             Err(error) => return Err(format!("P1 deliver failed: {error}")),
+        }
+        if session.undelivered() > 0 {
+            memory.hold_until(session.positions().received);
         }
         if let Some((at, value)) = wrong {
             return Err(format!("P1 prefix: byte {value:#04x} given at position {at}"));
@@ -250,7 +283,9 @@ impl Act<'_> {
                 Output::Frame { link } => self.send(link, &frame),
                 Output::Dial => self.end().dialing = true,
                 Output::Detach { link, how } => self.detach(link, how),
-                Output::ShutNear(ShutNear::Fin) => self.end().near.got_fin = true,
+                Output::ShutNear(ShutNear::Fin) => {
+                    self.out.end.near.got_fin |= !self.memory.is_dead();
+                }
                 Output::ShutNear(ShutNear::Reset { code }) => {
                     self.end().near.got_reset = Some(code);
                 }
@@ -258,12 +293,21 @@ impl Act<'_> {
                 Output::Wait(_) => {
                     let blocked = !room && session.link().is_some();
                     self.end().blocked = blocked;
+                    self.keep();
                     self.bury();
                     return Ok(());
                 }
             }
         }
         Err("P7 goal: one event makes this end busy for ever".to_owned())
+    }
+
+    /// R100: before what was sent leaves. What has ended is put by no more.
+    fn keep(&self) {
+        let Some(session) = &self.out.end.session else { return };
+        if !(self.out.end.is_broker() && self.out.end.closed.is_some()) {
+            self.memory.put(session);
+        }
     }
 
     fn send(&mut self, link: LinkId, frame: &[u8]) {

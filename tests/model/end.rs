@@ -12,6 +12,7 @@ use stp_proto::time::Instant;
 use stp_proto::wire::ResumeDenial;
 
 use crate::act::Act;
+use crate::kept::Kept;
 use crate::plan::Plan;
 
 /// The clock of the model stands still.
@@ -117,6 +118,7 @@ pub struct Allowance {
     pub cuts: u8,
     pub suspends: u8,
     pub aborts: u8,
+    pub restarts: u8,
 }
 
 /// One end.
@@ -125,6 +127,8 @@ pub struct End {
     pub role: Role,
     pub session: Option<Session>,
     pub near: Near,
+    /// What the next process would find.
+    pub kept: Option<Kept>,
     /// How the session ended.
     pub closed: Option<ClosedWhy>,
     /// Server: the answer to a RESUME that comes after the end.
@@ -180,6 +184,7 @@ impl End {
             role,
             session: None,
             near: Near::default(),
+            kept: (plan.restarts[side] > 0).then(Kept::default),
             closed: None,
             tomb: None,
             links: Vec::new(),
@@ -199,6 +204,7 @@ impl End {
                 cuts: plan.cuts[side],
                 suspends: plan.suspends[side],
                 aborts: plan.aborts[side],
+                restarts: plan.restarts[side],
             },
         }
     }
@@ -295,14 +301,21 @@ impl End {
         record: &[u8],
         room: u8,
     ) -> Result<Outcome, String> {
+        self.caught(plan, || {
+            Act::new(plan, self.clone(), room, u8::MAX).run(self, happening, record)
+        })
+    }
+
+    /// Does something with the plan's mistake; a panic is an error.
+    pub fn caught<T>(
+        &self,
+        plan: &Plan,
+        act: impl FnOnce() -> Result<T, String>,
+    ) -> Result<T, String> {
         quiet_panics();
         Mutant::set(plan.mutant);
-        let act = AssertUnwindSafe(|| {
-            let outcome = Outcome { end: self.clone(), effects: Vec::new() };
-            Act { plan, room, out: outcome }.run(self, happening, record)
-        });
         QUIET.set(true);
-        let result = catch_unwind(act);
+        let result = catch_unwind(AssertUnwindSafe(act));
         QUIET.set(false);
         Mutant::set(None);
         result.unwrap_or_else(|panic| {

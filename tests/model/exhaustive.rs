@@ -1,8 +1,8 @@
 //! The runs. Each goes through every state within its bounds; `property.rs` says what must hold.
 //! The names in front are those of the notes the protocol was worked out on; K are runs that begin
-//! with CONNECT, X with a server that dies, T with tickets and a second server, W with a second
-//! server that is asked beside the first (make before break, R65-R67), U with urgent bytes (R12,
-//! R13). Those marked `large` are run by scripts/verify, the others by CI too.
+//! with CONNECT, X with a process that dies and goes on, T with tickets and a second server, W with
+//! a second server that is asked beside the first (make before break, R65-R67), U with urgent bytes
+//! (R12, R13). Those marked `large` are run by scripts/verify, the others by CI too.
 
 use crate::explore::{Verdict, explore};
 use crate::plan::{CALM, Plan};
@@ -13,6 +13,8 @@ const UP: Plan = Plan { established: true, ..CALM };
 /// Small windows, near sides that read when they like.
 const TIGHT: Plan =
     Plan { send_buffer: 2, receive_buffer: 2, ack_timer: true, ack_every: 2, lazy: true, ..UP };
+/// Processes die and go on, with the same near sides.
+const RESTARTS: Plan = Plan { cuts: [1, 1], ..TIGHT };
 /// A replayable service and two servers.
 const TICKETS: Plan = Plan { replayable: true, ack_timer: true, ..UP };
 /// The same, and the broker goes to the second one while the first still works.
@@ -45,7 +47,9 @@ fn row(plan: &Plan, report: &crate::explore::Report) -> String {
             wrong.push(format!("{count} {what}"));
         }
     }
-    for ([a, b], what) in [(plan.suspends, "suspends"), (plan.aborts, "aborts")] {
+    for ([a, b], what) in
+        [(plan.restarts, "restarts"), (plan.suspends, "suspends"), (plan.aborts, "aborts")]
+    {
         if a + b > 0 {
             wrong.push(format!("{a},{b} {what}"));
         }
@@ -97,6 +101,9 @@ macro_rules! runs {
 }
 
 runs! {
+    the_brokers_process_dies_at_any_store: "X1" RESTARTS { restarts: [1, 0] };
+    a_servers_process_dies_at_any_store: "X2" RESTARTS { restarts: [0, 1] };
+    a_process_dies_among_faults: "X3" RESTARTS { faults: 1, restarts: [1, 0], down: 0 };
     all_arrives_when_nothing_breaks: "R0" UP { up: 2, down: 2, cuts: [2, 2] };
     all_arrives_through_a_fault: "R1" UP { up: 2, down: 2, cuts: [2, 2], faults: 1 };
     both_users_suspend_and_a_link_breaks: "R2" UP { cuts: [1, 1], faults: 1, suspends: [1, 1] };
@@ -151,6 +158,14 @@ runs! {
     urgent_bytes_keep_their_mark: "U1" UP { cuts: [1, 1], up: 2, faults: 1, urgent: true };
     urgent_bytes_for_slow_apps: "U2" TIGHT { up: 2, faults: 1, urgent: true };
     urgent_bytes_from_the_start: "U3" CALM { faults: 2, urgent: true };
+    #[ignore = "large"]
+    large_both_processes_die: "X4" RESTARTS { restarts: [1, 1], up: 1, down: 1, cuts: [1, 0] };
+    #[ignore = "large"]
+    large_a_process_dies_twice: "X5" RESTARTS { restarts: [2, 0], up: 1, down: 1, cuts: [0, 0] };
+    #[ignore = "large"]
+    large_a_process_dies_and_users_suspend: "X6" RESTARTS {
+        restarts: [1, 0], down: 0, cuts: [0, 0], suspends: [1, 0]
+    };
     #[ignore = "large"]
     large_small_windows_beside: "W5" BESIDE {
         up: 0, down: 2, send_buffer: 2, receive_buffer: 2, ack_every: 2, lazy: true

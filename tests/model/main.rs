@@ -2,7 +2,8 @@
 //!
 //! `explore.rs` goes through a graph of states; `world.rs` is the graph: a broker, servers and the
 //! links between them. `end.rs` is one end, the real [`stp_proto::session::Session`]; `act.rs` and
-//! `daemon.rs` are as much of a daemon as it needs; `net.rs` the network; `plan.rs` how large a run
+//! `daemon.rs` are as much of a daemon as it needs; `kept.rs` is what outlives
+//! a process, `net.rs` the network; `plan.rs` how large a run
 //! is; `property.rs` what must hold. `course.rs` is a session's course through its servers, and
 //! `groups.rs` a login with its announcements; `exhaustive.rs` has the runs, `mutants.rs` the
 //! mistakes that must be caught, `thesis.rs` the rules of the thesis, which must fail, and
@@ -19,6 +20,7 @@ mod end;
 mod exhaustive;
 mod explore;
 mod groups;
+mod kept;
 mod mutants;
 mod net;
 mod plan;

@@ -109,9 +109,28 @@ pub const HUNTS: &[Plan] = &[
     Plan { name: "M16 cuts", cuts: [2, 2], faults: 1, up: 2, established: true, ..CALM },
 ];
 
+/// The same for what outlives a process.
+const RESTARTS: &[Plan] = &[
+    Plan {
+        name: "M21 the broker's process dies",
+        restarts: [1, 0],
+        lazy: true,
+        ack_timer: true,
+        established: true,
+        ..CALM
+    },
+    Plan {
+        name: "M22 it dies, and cuts are proposed",
+        restarts: [1, 0],
+        cuts: [1, 1],
+        established: true,
+        ..CALM
+    },
+];
+
 /// The first hunt that catches a mutant.
-fn hunt(mutant: Mutant) -> Option<(&'static str, Report)> {
-    HUNTS.iter().find_map(|hunt| {
+fn hunt(hunts: &[Plan], mutant: Mutant) -> Option<(&'static str, Report)> {
+    hunts.iter().find_map(|hunt| {
         let plan = Plan { mutant: Some(mutant), ..hunt.clone() };
         let report = explore(&mut World::new(plan), 3_000_000);
         (report.verdict != Verdict::Holds).then_some((hunt.name, report))
@@ -120,12 +139,24 @@ fn hunt(mutant: Mutant) -> Option<(&'static str, Report)> {
 
 #[test]
 fn every_mistake_in_the_rules_is_caught() {
+    catch_all(HUNTS, Mutant::RULES.iter());
+}
+
+/// The one that is left out is about a byte that only the broker's socket hands on; the unit tests
+/// catch it.
+#[test]
+fn every_mistake_in_what_outlives_a_process_is_caught() {
+    let remains = Mutant::REMAINS.iter().filter(|mutant| **mutant != Mutant::LookedAtForgotten);
+    catch_all(RESTARTS, Mutant::PAGES.iter().chain(remains));
+}
+
+fn catch_all<'m>(hunts: &[Plan], mutants: impl Iterator<Item = &'m Mutant>) {
     let mut missed = Vec::new();
     println!(
         "| mutant | mistake | caught by | run | states | trace | s |\n|---|---|---|---|---|---|---|"
     );
-    for mutant in Mutant::RULES {
-        let Some((run, report)) = hunt(*mutant) else {
+    for mutant in mutants {
+        let Some((run, report)) = hunt(hunts, *mutant) else {
             println!("| {mutant:?} | {} | NOT CAUGHT | | | | |", mutant.mistake());
             missed.push(*mutant);
             continue;
@@ -150,7 +181,7 @@ fn every_mistake_in_the_rules_is_caught() {
 
 #[test]
 fn the_right_rules_pass_every_hunt() {
-    for hunt in HUNTS {
+    for hunt in HUNTS.iter().chain(RESTARTS) {
         let report = explore(&mut World::new(hunt.clone()), 3_000_000);
         assert_eq!(report.verdict, Verdict::Holds, "{}: {:#?}", hunt.name, report.trace);
         println!("{}: {report}", hunt.name);

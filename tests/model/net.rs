@@ -92,6 +92,8 @@ pub enum Change {
     Replay { index: u8 },
     /// A server dies.
     Crash { server: u8 },
+    /// The process of an end dies.
+    Die { actor: Actor },
     /// Some other fault.
     Fault,
     /// The broker goes elsewhere.
@@ -176,6 +178,15 @@ impl Net {
                 net.left.crashes -= 1;
                 for wire in net.wires.iter_mut().filter(|wire| wire.server == server) {
                     wire.close(Actor::Server(server), Stage::Closed, true);
+                }
+            }
+            Change::Die { actor } => {
+                let here = |wire: &&mut Wire| match actor {
+                    Actor::Broker => true,
+                    Actor::Server(server) => wire.server == server,
+                };
+                for wire in net.wires.iter_mut().filter(here) {
+                    wire.close(actor, Stage::Closed, true);
                 }
             }
             Change::Fault => net.left.faults -= 1,

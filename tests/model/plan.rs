@@ -23,6 +23,8 @@ pub struct Plan {
     pub replays: u8,
     /// Times a server starts again without memory.
     pub crashes: u8,
+    /// Times the process of the broker, or of a server, dies and the next one goes on.
+    pub restarts: [u8; 2],
     /// Times the broker leaves a server that works.
     pub moves: u8,
     /// The broker may go while its link works, not only when it dials anyway.
@@ -63,6 +65,7 @@ pub const CALM: Plan = Plan {
     aborts: [0, 0],
     replays: 0,
     crashes: 0,
+    restarts: [0, 0],
     moves: 0,
     beside: false,
     differs: None,

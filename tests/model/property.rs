@@ -18,6 +18,7 @@
 //! | P12 | a round of agreement on a cut ends while its link lives |
 //! | P13 | while another server is asked beside the attached one, nothing it was promised is freed, nothing it was not told of is sent; it gets the session only if all bytes that came twice are the same |
 //! | P14 | an urgent byte is delivered as such, and no other |
+//! | P15 | what a process leaves is of use to the next one |
 
 use stp_proto::cut::Phase;
 use stp_proto::session::{ClosedWhy, Session};

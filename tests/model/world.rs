@@ -21,10 +21,22 @@ pub struct Key {
     net: u32,
 }
 
+impl Key {
+    fn with(mut self, actor: Actor, end: u32) -> Key {
+        match actor {
+            Actor::Broker => self.broker = end,
+            Actor::Server(number) => self.servers[usize::from(number)] = end,
+        }
+        self
+    }
+}
+
 /// What leads from one state to the next.
 #[derive(Copy, Clone, Debug)]
 pub enum Label {
     At(Actor, Happening),
+    /// The process dies meanwhile, having stored so often.
+    Died(Actor, Happening, u8),
     /// A server's listener drops a link that never said anything.
     Dropped(u8),
     Changed(Change),
@@ -58,6 +70,8 @@ pub struct World {
     touches: Pool<Vec<Touch>>,
     errors: Pool<String>,
     memos: Map<(u32, Happening, u8), Memo>,
+    /// The next processes of ends that die.
+    lives: Map<(u32, Happening, u8), Option<Memo>>,
     changes: Map<(u32, Change), u32>,
     touched: Map<(u32, Actor, u32), Memo>,
 }
@@ -73,6 +87,7 @@ impl World {
             touches: Pool::new(),
             errors: Pool::new(),
             memos: Map::default(),
+            lives: Map::default(),
             changes: Map::default(),
             touched: Map::default(),
         }
@@ -127,6 +142,46 @@ impl World {
         memo
     }
 
+    /// The next process of an end that dies while something happens to it.
+    fn die(&mut self, end: u32, happening: Happening, stores: u8) -> Option<Memo> {
+        if let Some(memo) = self.lives.get(&(end, happening, stores)) {
+            return *memo;
+        }
+        let record: &[u8] = match happening {
+            Happening::Record { message, .. } => &self.messages[message],
+            _ => &[],
+        };
+        let memo = match self.ends[end].dies(&self.plan, happening, record, stores) {
+            Err(what) => Some(Memo::Broken(self.errors.put(what).0)),
+            Ok(next) => next.map(|end| Memo::Done { end: self.put_end(end), touches: 0 }),
+        };
+        self.lives.insert((end, happening, stores), memo);
+        memo
+    }
+
+    /// The process of an end may die at any store while something happens to it.
+    fn deaths(
+        &mut self,
+        key: Key,
+        net: u32,
+        (actor, happening): (Actor, Happening),
+        out: &mut Vec<Step<Key, Label>>,
+    ) {
+        let end = World::end_of(key, actor);
+        if self.ends[end].left.restarts == 0 || self.ends[end].session.is_none() {
+            return;
+        }
+        let net = self.change(net, Change::Die { actor });
+        for stores in 0.. {
+            let to = match self.die(end, happening, stores) {
+                None => break,
+                Some(Memo::Broken(what)) => Err(self.errors[what].clone()),
+                Some(Memo::Done { end, .. }) => Ok(Key { net, ..key }.with(actor, end)),
+            };
+            out.push(Step { to, free: false, label: Label::Died(actor, happening, stores) });
+        }
+    }
+
     fn touch(&mut self, net: u32, actor: Actor, touches: u32) -> Memo {
         if let Some(memo) = self.touched.get(&(net, actor, touches)) {
             return *memo;
@@ -178,12 +233,7 @@ impl World {
             Memo::Done { end: net, .. } => net,
             Memo::Broken(what) => return Err(self.errors[what].clone()),
         };
-        let mut next = Key { net, ..key };
-        match actor {
-            Actor::Broker => next.broker = end,
-            Actor::Server(number) => next.servers[usize::from(number)] = end,
-        }
-        Ok(next)
+        Ok(Key { net, ..key }.with(actor, end))
     }
 
     fn broker(&self, key: Key) -> &End {
@@ -230,6 +280,9 @@ impl World {
                         let happening = Happening::Record { link, message, more };
                         let to = self.after(key, net, actor, happening);
                         out.push(Step { to, free: true, label: Label::At(actor, happening) });
+                        if !more {
+                            self.deaths(key, net, (actor, happening), out);
+                        }
                     }
                 }
                 if lose {
@@ -290,6 +343,7 @@ impl World {
     ) {
         let to = self.after(key, net, actor, happening);
         out.push(Step { to, free, label: Label::At(actor, happening) });
+        self.deaths(key, net, (actor, happening), out);
     }
 
     /// What an end does without an event from outside.
@@ -384,6 +438,9 @@ impl World {
         for change in changes {
             let to = Ok(Key { net: self.change(key.net, change), ..key });
             out.push(Step { to, free: false, label: Label::Changed(change) });
+        }
+        for actor in [Actor::Broker, Actor::Server(0), Actor::Server(1)] {
+            self.deaths(key, key.net, (actor, Happening::Room), out);
         }
         if left.crashes > 0 {
             for server in 0..2u8 {
@@ -497,6 +554,9 @@ impl Model for World {
                     }
                 }
                 line
+            }
+            Label::Died(actor, happening, stores) => {
+                format!("{actor:?} dies in {happening:?}, having stored {stores} times")
             }
             Label::Dropped(link) => format!("the listener drops link {link}"),
             Label::Changed(change) => format!("network: {change:?}"),
