@@ -92,6 +92,13 @@ tests() {
     die "failed twice: ${names[*]}"
   second_tries+=("${names[@]}")
 }
+# twice COMMAND...: the same second try for a script that tests.
+twice() {
+  "$@" && return
+  say "once more: $*"
+  "$@" || die "failed twice: $*"
+  second_tries+=("$*")
+}
 tell_second_tries() {
   local name
   for name in "${second_tries[@]}"; do say "passed only at its second try: $name"; done

@@ -11,10 +11,12 @@ use serde_json::Value;
 use stp_tests::daemon::{self, Broker, Offer, SERVER_STATUS, Server, Wanted};
 use stp_tests::emulator::Shape;
 use stp_tests::nginx::Nginx;
-use stp_tests::scene::{self, Scene};
+use stp_tests::scene::Scene;
 use stp_tests::topology::Topology;
 use stp_tests::vsftpd::Vsftpd;
 use stp_tests::wait;
+
+use crate::run::played;
 
 /// Sessions at once: the paper's sizes, and larger ones.
 const SIZES: [usize; 6] = [5, 10, 20, 70, 300, 1_000];
@@ -68,15 +70,7 @@ pub fn table(quick: bool) -> Result<String> {
     for size in sizes {
         for way in Way::ALL {
             let name = format!("crowd-{size}-{}", way.words()[1]);
-            let mut recovered = None;
-            let play = || {
-                scene::play(&name, |scene| {
-                    recovered = Some(run(scene, way, *size)?);
-                    Ok(())
-                });
-            };
-            let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(play));
-            let times = played.ok().and(recovered).with_context(|| format!("{name} failed"))?;
+            let times = played(&name, |scene| run(scene, way, *size))?;
             writeln!(text, "{}", line(*size, way, times))?;
         }
     }

@@ -8,6 +8,7 @@ mod fault;
 mod run;
 mod table;
 mod tool;
+mod tunnel;
 #[path = "../lab/world.rs"]
 #[allow(dead_code, reason = "the lab uses all of it")]
 mod world;
@@ -26,6 +27,7 @@ use world::Layout;
 
 const USAGE: &str = "usage: compare [--https] [--quick] [--only TEXT] [--fault TEXT] [--beside N]\n\
     \x20 --crowd      a server that dies under many sessions, and nothing else\n\
+    \x20 --tunnels    curl through tunnels and proxies, whose daemons are killed as well\n\
     \x20 --https      by HTTPS, from two mirrors with one certificate\n\
     \x20 --quick      only a link that is down 5 s, a new address and a server that dies\n\
     \x20 --only TEXT  only the programs whose line has this in its name\n\
@@ -47,7 +49,7 @@ fn main() -> ExitCode {
 
 fn obey() -> Result<()> {
     ensure!(nix::unistd::geteuid().is_root(), "it makes network namespaces: run it as root");
-    let (mut quick, mut tls, mut many, mut beside) = (false, false, false, 8);
+    let (mut quick, mut tls, mut many, mut tunnels, mut beside) = (false, false, false, false, 8);
     let (mut only, mut column) = (String::new(), String::new());
     let mut rest = std::env::args().skip(1);
     while let Some(argument) = rest.next() {
@@ -55,6 +57,7 @@ fn obey() -> Result<()> {
             "--quick" => quick = true,
             "--https" => tls = true,
             "--crowd" => many = true,
+            "--tunnels" => tunnels = true,
             "--only" => only = rest.next().context(USAGE)?,
             "--fault" => column = rest.next().context(USAGE)?,
             "--beside" => beside = rest.next().context(USAGE)?.parse().context(USAGE)?,
@@ -63,6 +66,11 @@ fn obey() -> Result<()> {
     }
     if many {
         println!("{}", crowd::table(quick)?);
+        return Ok(());
+    }
+    if tunnels {
+        let rows = tunnel::rows(&only, beside)?;
+        println!("{}", table::summary(&rows, &tunnel::headings()));
         return Ok(());
     }
     let mut faults: Vec<Fault> = match quick {
@@ -74,11 +82,12 @@ fn obey() -> Result<()> {
     faults.retain(|fault| fault.name().contains(&column));
     let tools: Vec<Tool> = tools.iter().copied().filter(|tool| tool.name.contains(&only)).collect();
     let rows = faulty(&tools, &faults, beside)?;
-    println!("{}", table::summary(&rows, &faults));
+    let headings: Vec<String> = faults.iter().map(|fault| fault.name()).collect();
+    println!("{}", table::summary(&rows, &headings));
     if !quick && !tls && column.is_empty() {
         println!("{}", lossy(beside)?);
     }
-    println!("{}", table::details(&rows, &faults));
+    println!("{}", table::details(&rows, &headings));
     Ok(())
 }
 
@@ -95,7 +104,7 @@ fn faulty(tools: &[Tool], faults: &[Fault], beside: usize) -> Result<Vec<Row>> {
     let row = |number: usize| {
         let mut its = outcomes.iter().skip(number).step_by(tools.len()).copied();
         let plain = its.next().context("the undisturbed runs come first")?;
-        Ok(Row { tool: tools[number], plain, under: its.collect() })
+        Ok(Row { name: tools[number].name, plain, under: its.map(Some).collect() })
     };
     (0..tools.len()).map(row).collect()
 }
@@ -127,11 +136,12 @@ fn lossy(beside: usize) -> Result<String> {
 }
 
 /// Runs all jobs, a number of them at a time; the outcomes are in the order of the jobs.
-fn all<J>(jobs: Vec<J>, beside: usize) -> Result<Vec<Outcome>>
+fn all<T, J>(jobs: Vec<J>, beside: usize) -> Result<Vec<T>>
 where
-    J: FnOnce() -> Result<Outcome> + Send,
+    T: Send,
+    J: FnOnce() -> Result<T> + Send,
 {
-    let slots: Vec<Mutex<Option<Outcome>>> = jobs.iter().map(|_| Mutex::default()).collect();
+    let slots: Vec<Mutex<Option<T>>> = jobs.iter().map(|_| Mutex::default()).collect();
     let queue = Mutex::new(jobs.into_iter().enumerate());
     let next = || queue.lock().ok()?.next();
     std::thread::scope(|scope| {

@@ -1,9 +1,10 @@
 //! One download of one program, on machines and networks of its own, and its outcome.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use stp_tests::file;
+use stp_tests::file::{self, Payload};
 use stp_tests::process::Process;
 use stp_tests::scene::{self, Scene};
 use stp_tests::wait;
@@ -41,20 +42,26 @@ pub enum End {
 
 /// Downloads under `fault`.
 pub fn under(name: &str, tool: Tool, fault: Fault) -> Result<Outcome> {
-    on(name, tool, &fault.layout(tool.tls()), fault)
+    let layout = Layout { broker: tool.broker(), ..fault.layout(tool.tls()) };
+    on(name, tool, &layout, fault)
 }
 
 /// Downloads on machines and networks that the caller gives.
 pub fn on(name: &str, tool: Tool, layout: &Layout, fault: Fault) -> Result<Outcome> {
-    let mut outcome = None;
+    played(name, |scene| download(scene, tool, layout, fault))
+}
+
+/// What `act` finds out in a scene of its own.
+pub fn played<T>(name: &str, act: impl FnOnce(&Scene) -> Result<T>) -> Result<T> {
+    let mut found = None;
     let play = || {
         scene::play(name, |scene| {
-            outcome = Some(download(scene, tool, layout, fault)?);
+            found = Some(act(scene)?);
             Ok(())
         });
     };
     let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(play));
-    played.ok().and(outcome).with_context(|| format!("{name} could not be run"))
+    played.ok().and(found).with_context(|| format!("{name} could not be run"))
 }
 
 fn download(scene: &Scene, tool: Tool, layout: &Layout, fault: Fault) -> Result<Outcome> {
@@ -68,24 +75,35 @@ fn download(scene: &Scene, tool: Tool, layout: &Layout, fault: Fault) -> Result<
         Vec::new()
     } else {
         a_third(&world, &mut app)?;
-        let place = if tool.in_session() { world.serving()? } else { 0 };
+        let place = if tool.has_servers() { world.serving()? } else { 0 };
         fault.strike(scene, &mut world, place)?
     };
+    let outcome = outcome(scene, &mut app, begun, &to, &world.payload)?;
+    if tool.in_session() {
+        world.tell(scene)?;
+    }
+    Ok(outcome)
+}
+
+/// Waits for the end of a download to `to` that began at `begun`.
+pub fn outcome(
+    scene: &Scene,
+    app: &mut Process,
+    begun: Instant,
+    to: &Path,
+    payload: &Payload,
+) -> Result<Outcome> {
     let left = BOUND.saturating_sub(begun.elapsed());
     let ended = wait::until("its end", left, || app.ended());
     let took = begun.elapsed();
     let end = match ended {
         Err(_) => End::Never,
         Ok(status) if !status.success() => End::Failed,
-        Ok(_) if file::sha256(&to)? == world.payload.sha256 => End::Right,
+        Ok(_) if file::sha256(to)? == payload.sha256 => End::Right,
         Ok(_) => End::Wrong,
     };
     if end != End::Right {
-        let log = app.log();
-        scene.say(&format!("{}: {}", tool.name, log.lines().last().unwrap_or("says nothing")));
-    }
-    if tool.in_session() {
-        world.tell(scene)?;
+        scene.say(app.log().lines().last().unwrap_or("it says nothing"));
     }
     Ok(Outcome { took, end })
 }

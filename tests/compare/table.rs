@@ -2,18 +2,16 @@
 
 use std::fmt::Write as _;
 
-use crate::fault::Fault;
 use crate::run::{BOUND, End, Outcome};
-use crate::tool::Tool;
 
 /// All runs of one program: undisturbed, then under each fault.
 pub struct Row {
     /// The program.
-    pub tool: Tool,
+    pub name: &'static str,
     /// Undisturbed.
     pub plain: Outcome,
-    /// Under each fault.
-    pub under: Vec<Outcome>,
+    /// Under each fault; nothing if it cannot happen to this program.
+    pub under: Vec<Option<Outcome>>,
 }
 
 fn seconds(outcome: Outcome) -> f64 {
@@ -25,20 +23,21 @@ fn lost(outcome: Outcome, plain: Outcome) -> f64 {
 }
 
 /// One line per program, one column per fault.
-pub fn summary(rows: &[Row], faults: &[Fault]) -> String {
+pub fn summary(rows: &[Row], faults: &[String]) -> String {
     let mut text = "| | undisturbed |".to_owned();
     for fault in faults {
-        let _ = write!(text, " {} |", fault.name());
+        let _ = write!(text, " {fault} |");
     }
     let _ = write!(text, "\n|---|{}\n", "--:|".repeat(faults.len() + 1));
     for row in rows {
-        let _ = write!(text, "| {} | {:.1} s |", row.tool.name, seconds(row.plain));
+        let _ = write!(text, "| {} | {:.1} s |", row.name, seconds(row.plain));
         for outcome in &row.under {
-            let cell = match outcome.end {
-                End::Right => format!("{:+.1} s", lost(*outcome, row.plain)),
-                End::Wrong => "**wrong bytes**".to_owned(),
-                End::Failed => format!("fails after {:.0} s", seconds(*outcome)),
-                End::Never => format!("> {} s", BOUND.as_secs()),
+            let cell = match outcome.map(|outcome| (outcome, outcome.end)) {
+                None => "–".to_owned(),
+                Some((outcome, End::Right)) => format!("{:+.1} s", lost(outcome, row.plain)),
+                Some((_, End::Wrong)) => "**wrong bytes**".to_owned(),
+                Some((outcome, End::Failed)) => format!("fails after {:.0} s", seconds(outcome)),
+                Some((_, End::Never)) => format!("> {} s", BOUND.as_secs()),
             };
             let _ = write!(text, " {cell} |");
         }
@@ -48,17 +47,16 @@ pub fn summary(rows: &[Row], faults: &[Fault]) -> String {
 }
 
 /// Everything, one table per fault.
-pub fn details(rows: &[Row], faults: &[Fault]) -> String {
+pub fn details(rows: &[Row], faults: &[String]) -> String {
     let mut text = String::new();
     for (column, fault) in faults.iter().enumerate() {
         let _ = write!(
             text,
-            "\n**{}**\n\n| | finished? | right hash? | total time | time lost \
-                |\n|---|---|---|--:|--:|\n",
-            fault.name()
+            "\n**{fault}**\n\n| | finished? | right hash? | total time | time lost \
+                |\n|---|---|---|--:|--:|\n"
         );
         for row in rows {
-            let outcome = row.under[column];
+            let Some(outcome) = row.under[column] else { continue };
             let (finished, hash) = match outcome.end {
                 End::Right => ("yes", "yes"),
                 End::Wrong => ("yes", "**no**"),
@@ -71,7 +69,7 @@ pub fn details(rows: &[Row], faults: &[Fault]) -> String {
             };
             let more = if outcome.end == End::Never { "> " } else { "" };
             let total = seconds(outcome);
-            let name = row.tool.name;
+            let name = row.name;
             let _ =
                 writeln!(text, "| {name} | {finished} | {hash} | {more}{total:.1} s | {lost} |");
         }

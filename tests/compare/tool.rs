@@ -40,7 +40,19 @@ pub enum Source {
     All,
     /// A name that leads to a session.
     Session,
+    /// A session without a far end: the broker asks the first server itself.
+    Alone,
+    /// The same, and the broker knows every server as a mirror.
+    AloneAll,
 }
+
+/// What the broker is told for [`Source::Alone`].
+const ALONE: &str = "[[service]]\nkind = \"direct\"\n\
+    [[route]]\nto = \"*:80\"\nservice = \"http.direct@localhost\"\n";
+/// What it is told for [`Source::AloneAll`]; hosts of the lab have addresses in their order.
+const ALONE_ALL: &str = "[[service]]\nkind = \"direct\"\n\
+    mirrors = [\"http://10.3.0.1\", \"http://10.4.0.1\"]\n\
+    [[route]]\nto = \"*:80\"\nservice = \"http.direct@localhost\"\n";
 
 const SILENT: &[&str] = &["-sS", "--fail"];
 
@@ -71,7 +83,23 @@ pub const TOOLS: &[Tool] = &[
     Tool::all("axel -n2, all mirrors", "axel", &["-q", "-n2"], Output::Option("-o")),
     Tool::one("lftp get -c", "lftp", &[], Output::Command("get -c")),
     Tool::one("lftp pget -n2 -c", "lftp", &[], Output::Command("pget -n2 -c")),
-    Tool::session("**curl, session**", "curl", SILENT, Output::Option("-o")),
+    Tool::alone("**curl, session, no far end**", "curl", SILENT, Output::Option("-o")),
+    Tool::alone(
+        "**wget, session, no far end**",
+        "wget",
+        &["-nv", "--tries=1"],
+        Output::Option("-O"),
+    ),
+    Tool {
+        source: Source::AloneAll,
+        ..Tool::alone(
+            "**curl, session, no far end, all mirrors**",
+            "curl",
+            SILENT,
+            Output::Option("-o"),
+        )
+    },
+    SESSION,
     Tool::session("**wget, session**", "wget", &["-nv", "--tries=1"], Output::Option("-O")),
 ];
 
@@ -103,7 +131,7 @@ pub const TLS: &[Tool] = &[
 /// The rows of the table of loss: the plain program and the same in a session.
 pub const PLAIN: Tool = TOOLS[0];
 /// See [`PLAIN`].
-pub const SESSION: Tool = TOOLS[TOOLS.len() - 2];
+pub const SESSION: Tool = Tool::session("**curl, session**", "curl", SILENT, Output::Option("-o"));
 
 impl Tool {
     const fn one(
@@ -133,6 +161,15 @@ impl Tool {
         Tool { name, program, options, output, source: Source::Session, tls: false }
     }
 
+    const fn alone(
+        name: &'static str,
+        program: &'static str,
+        options: &'static [&'static str],
+        output: Output,
+    ) -> Tool {
+        Tool { name, program, options, output, source: Source::Alone, tls: false }
+    }
+
     const fn by_tls(self) -> Tool {
         Tool { tls: true, ..self }
     }
@@ -144,7 +181,21 @@ impl Tool {
 
     /// Whether it runs in a session.
     pub fn in_session(self) -> bool {
+        matches!(self.source, Source::Session | Source::Alone | Source::AloneAll)
+    }
+
+    /// Whether its session is at one of the servers.
+    pub fn has_servers(self) -> bool {
         self.source == Source::Session
+    }
+
+    /// What its broker is told besides its servers.
+    pub fn broker(self) -> &'static str {
+        match self.source {
+            Source::One | Source::All | Source::Session => "",
+            Source::Alone => ALONE,
+            Source::AloneAll => ALONE_ALL,
+        }
     }
 
     /// The command that downloads the file to `to`.
@@ -153,12 +204,14 @@ impl Tool {
         let direct =
             |place: usize| format!("{scheme}://{}/big", world.topology.hosts[place].address());
         let urls = match self.source {
-            Source::One => vec![direct(1)],
+            Source::One | Source::Alone | Source::AloneAll => vec![direct(1)],
             Source::All => (1..=world.servers.len()).map(direct).collect(),
             Source::Session => vec![format!("{scheme}://mirror.lab/big")],
         };
         let plan = match self.source {
-            Source::Session => world.trusting(world.app(self.program)?, self.program),
+            Source::Session | Source::Alone | Source::AloneAll => {
+                world.trusting(world.app(self.program)?, self.program)
+            }
             Source::One | Source::All => Plan::new(self.program),
         };
         let mut plan = plan.called("app").args(self.options);

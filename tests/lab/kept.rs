@@ -13,10 +13,9 @@ use stp_tests::growth::Growth;
 use stp_tests::nginx::Nginx;
 use stp_tests::process::{Plan, Process};
 use stp_tests::scene::{Scene, play};
+use stp_tests::sshd;
 use stp_tests::topology::Topology;
 use stp_tests::wait;
-
-use crate::relay::sshd;
 
 pub(crate) const CLIENT: usize = 0;
 const SERVER: usize = 1;
@@ -116,7 +115,7 @@ impl Ground {
             echo.must_run()?;
             Ok(echo.printed().contains("listening").then_some(()))
         })?;
-        let (sshd, ssh_options) = sshd(scene, there)?;
+        let (sshd, ssh_options) = sshd::start(scene, there)?;
         let web = Nginx::start(scene, "nginx", there)?;
         let payload = Payload::make(150, 1)?;
         payload.link(&web.root.join("big"))?;

@@ -10,10 +10,10 @@ use stp_tests::daemon::{self, BROKER_STATUS, Broker, Offer, SERVER_STATUS, Serve
 use stp_tests::emulator::Shape;
 use stp_tests::file::Payload;
 use stp_tests::growth::Growth;
-use stp_tests::namespace::Namespace;
 use stp_tests::nginx::Nginx;
 use stp_tests::process::{Plan, Process};
 use stp_tests::scene::{Scene, play};
+use stp_tests::sshd;
 use stp_tests::topology::Topology;
 use stp_tests::wait;
 
@@ -25,52 +25,6 @@ const B: usize = 2;
 const CROWD: usize = 3;
 /// The way round, there and back: 2 (5 + 10) + 2 · 10 ms. The straight one is 30 ms.
 const THROUGH_MS: u64 = 50;
-
-/// A real sshd on the loopback of `namespace`; the client's options.
-pub fn sshd(scene: &Scene, namespace: &Namespace) -> Result<(Process, String)> {
-    sshd_at(scene, namespace, "box.lab", "127.0.0.1:22")
-}
-
-/// The same for a machine of this name, at this address.
-pub fn sshd_at(
-    scene: &Scene,
-    namespace: &Namespace,
-    name: &str,
-    listen: &str,
-) -> Result<(Process, String)> {
-    let dir = scene.subdir("ssh")?.display().to_string();
-    let make = format!(
-        "mkdir -p /run/sshd; cd {dir}; ssh-keygen -qt ed25519 -N '' -f host; \
-         ssh-keygen -qt ed25519 -N '' -f user; cp user.pub authorized; \
-         echo \"{name} $(cat host.pub)\" >known"
-    );
-    let keys = Plan::new("bash").called("ssh-keys").args(&["-euc", &make]);
-    keys.run(scene, None, Duration::from_secs(20))?.ok()?;
-    let options = [
-        format!("HostKey={dir}/host"),
-        format!("AuthorizedKeysFile={dir}/authorized"),
-        format!("ListenAddress={listen}"),
-        "PidFile=none".to_owned(),
-        "StrictModes=no".to_owned(),
-        "UsePAM=no".to_owned(),
-        "PermitRootLogin=prohibit-password".to_owned(),
-    ];
-    // As the first process of its own process namespace the shell takes the processes of all
-    // connections with it.
-    let around = ["--pid", "--fork", "--kill-child", "sh", "-c", "\"$@\"; exit $?", "sh"];
-    let mut arguments = vec!["/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null"];
-    arguments.extend(options.iter().flat_map(|option| ["-o", option]));
-    let sshd = Plan::new("unshare").called("sshd").args(&around).args(&arguments);
-    let mut sshd = sshd.start(scene, Some(namespace))?;
-    wait::until_true("sshd", Duration::from_secs(10), || {
-        sshd.must_run().is_ok() && sshd.log().contains("Server listening")
-    })?;
-    let options = format!(
-        "-F none -i {dir}/user -o UserKnownHostsFile={dir}/known -o BatchMode=yes \
-         -o HostKeyAlias={name}"
-    );
-    Ok((sshd, options))
-}
 
 /// What the broker says of the only session.
 fn session(topology: &Topology) -> Result<Value> {
@@ -125,7 +79,7 @@ fn ground(scene: &Scene) -> Result<Ground> {
     topology.shape(B, 0, Shape::of(1000, 10))?;
     let key = daemon::cluster_key(scene, "cluster.key")?;
     let home = &topology.hosts[A].namespace;
-    let (sshd, ssh_options) = sshd(scene, home)?;
+    let (sshd, ssh_options) = sshd::start(scene, home)?;
     let web = Nginx::start(scene, "nginx", home)?;
     Payload::make(200, 1)?.link(&web.root.join("big"))?;
     let offer = |name: &str, to: &str| Offer::new(name, "tcp", to);

@@ -15,11 +15,11 @@ use stp_tests::namespace::Namespace;
 use stp_tests::nginx::Nginx;
 use stp_tests::process::{Ended, Plan, Process};
 use stp_tests::scene::{Scene, play};
+use stp_tests::sshd;
 use stp_tests::topology::Topology;
 use stp_tests::user::User;
 use stp_tests::wait;
 
-use crate::relay::sshd_at;
 use crate::world::reach;
 
 const CLIENT: usize = 0;
@@ -99,7 +99,7 @@ impl Ground {
         let web = Nginx::start_at(scene, "web", &inner.namespace, 80, &www, &secure)?;
         payload.link(&www.join("big"))?;
         std::fs::write(www.join("small"), "small\n")?;
-        let git = sshd_at(scene, &inner.namespace, "git.internal", "0.0.0.0:22")?;
+        let git = sshd::start_at(scene, &inner.namespace, "git.internal", "0.0.0.0:22")?;
         let mut ground = Ground {
             topology,
             user,

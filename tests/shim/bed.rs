@@ -41,7 +41,8 @@ pub fn faulty_library() -> &'static Path {
     LIBRARY.get_or_init(|| {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut build = Command::new(cargo);
-        build.args(["build", "-q", "-p", "stp-tests", "--features", "stp-tests/fault"]);
+        // The whole workspace: a part of it would get other features, and compile nearly all anew.
+        build.args(["build", "-q", "--workspace", "--features", "stp-tests/fault"]);
         build.args(["--example", "session-fault"]);
         if target_dir().ends_with("release") {
             build.arg("--release");
