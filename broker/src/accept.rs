@@ -324,7 +324,7 @@ impl Door {
         if let Some(pauses) = self.0.pauses.get().filter(|_| freezes) {
             begun.entry.tell_pauses(pauses.enter(&socket.open().cookie));
         }
-        let near = AppNear::new(socket, Arc::clone(&begun.entry));
+        let near = AppNear::new(Arc::clone(&self.0), socket, Arc::clone(&begun.entry));
         self.start(begun, near);
     }
 

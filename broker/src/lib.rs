@@ -35,6 +35,7 @@ pub mod near;
 pub mod network;
 pub mod pauses;
 pub mod reach;
+pub mod redirect;
 pub mod relay;
 pub mod relays;
 pub mod reload;

@@ -15,7 +15,9 @@ use stp_proto::time::Instant;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::app::{AppEnd, AppSocket, Shut};
+use crate::broker::Broker;
 use crate::entry::Entry;
+use crate::redirect::Redirect;
 use crate::remains::Record;
 
 /// How often an app that waits for its connect is looked at: it may have given up.
@@ -40,16 +42,20 @@ pub struct AppNear {
     fin: bool,
     entry: Arc<Entry>,
     keep: Keep,
+    /// What knows the routes, until the first bytes for the app have come.
+    routes: Option<Arc<Broker>>,
 }
 
 impl AppNear {
     /// An app that waits for its connect.
     #[must_use]
-    pub fn new(socket: AppSocket, entry: Arc<Entry>) -> AppNear {
+    pub fn new(broker: Arc<Broker>, socket: AppSocket, entry: Arc<Entry>) -> AppNear {
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let connect = Connect::Waiting(look);
-        AppNear::with(socket, connect, entry)
+        let mut near = AppNear::with(socket, connect, entry);
+        near.routes = Some(broker);
+        near
     }
 
     /// An app whose session was begun by a broker before this one; `told` says whether it knows
@@ -68,7 +74,19 @@ impl AppNear {
 
     fn with(socket: AppSocket, connect: Connect, entry: Arc<Entry>) -> AppNear {
         let keep = Keep::default();
-        AppNear { socket: Some(socket), connect, failed: None, fin: false, entry, keep }
+        let socket = Some(socket);
+        AppNear { socket, connect, failed: None, fin: false, entry, keep, routes: None }
+    }
+
+    /// Takes down where the first response leads, if no route does. These are its first bytes.
+    fn tell_redirect(&mut self, first: &[u8]) {
+        let Some(broker) = self.routes.take() else { return };
+        let Some(to) = Redirect::of_response(first) else { return };
+        if !broker.tables().config.routes.may_lead(&to.host, to.port) {
+            let text =
+                format!("to {to}, which no route covers: what comes from there is no session");
+            self.entry.record("redirected", text, 0);
+        }
     }
 
     /// The session as the next broker needs it; nothing if that could not go on with it.
@@ -175,8 +193,9 @@ impl Near for AppNear {
         session: &mut Session,
         arrived: &[&[u8]],
     ) -> io::Result<usize> {
-        if !arrived.is_empty() {
+        if let Some(first) = arrived.first() {
             self.entry.pause().flows();
+            self.tell_redirect(first);
         }
         let socket = &mut self.socket;
         let pushed = session.deliver_marked(now, arrived, |bufs, urgent| match socket {

@@ -71,6 +71,17 @@ impl Routes {
         let has_port = |route: &&Route| port.is_none_or(|port| route.to.has_port(port));
         self.0.iter().filter(has_port).find(|route| route.has_name(name))
     }
+
+    /// Whether a connect to this host may have a route: a name whose address is not known has every
+    /// route that is by address alone.
+    #[must_use]
+    pub fn may_lead(&self, host: &str, port: u16) -> bool {
+        let by_address = |route: &Route| route.to.hosts == Hosts::Any && route.to.has_port(port);
+        match host.parse() {
+            Ok(ip) => self.find(None, ip, port).is_some(),
+            Err(_) => self.leading(host, Some(port)).is_some() || self.iter().any(by_address),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -123,5 +134,21 @@ mod tests {
         let name = host_name("mirror.example.org.").expect("a name");
         assert!(r.leading(&name, None).is_some() && r.leading(&name, Some(81)).is_none());
         assert!(r.leading("www.mirror.example.org", None).is_none());
+    }
+
+    #[test]
+    fn a_name_without_an_address_may_have_any_route_by_address() {
+        let r = routes(&["*.example.org:80", "*:8080", "10.0.0.0/8:81"]);
+        for (host, port, may) in [
+            ("a.example.org", 80, true),
+            ("a.example.org", 443, false),
+            ("b.example.net", 8080, true),
+            ("b.example.net", 80, false),
+            ("10.0.0.1", 81, true),
+            ("192.0.2.1", 81, false),
+            ("192.0.2.1", 8080, true),
+        ] {
+            assert_eq!(r.may_lead(host, port), may, "{host}:{port}");
+        }
     }
 }

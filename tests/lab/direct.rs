@@ -4,7 +4,8 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use stp_tests::daemon;
 use stp_tests::emulator::Shape;
 use stp_tests::file::{self, Payload};
@@ -83,6 +84,14 @@ impl Ground {
         curl.end(DOWNLOAD_MAX)?.ok()?;
         ensure!(file::sha256(path)? == self.payload.sha256, "wrong bytes");
         Ok(())
+    }
+
+    fn status(&self, scene: &Scene) -> Result<Value> {
+        let session = daemon::programs()?.join("session");
+        let status = Plan::new(session).args(&["status", "--json"]).env("SESSION_DIR", &self.dir);
+        let client = &self.topology.hosts[CLIENT].namespace;
+        let said = status.run(scene, Some(client), DOWNLOAD_MAX)?.ok()?.out;
+        Ok(serde_json::from_str(&said)?)
     }
 
     fn requests(&self, origin: usize) -> Result<usize> {
@@ -202,16 +211,40 @@ fn a_source_address_that_the_program_chose_is_kept_to() {
             let line = log.lines().nth(place).unwrap_or_default();
             ensure!(line.contains(&format!("from={source} ")), "it came from elsewhere: {line}");
         }
-        let session = daemon::programs()?.join("session");
-        let status = Plan::new(session).args(&["status", "--json"]).env("SESSION_DIR", &ground.dir);
-        let status = status.run(scene, Some(&client.namespace), DOWNLOAD_MAX)?.ok()?.out;
-        let status: serde_json::Value = serde_json::from_str(&status)?;
+        let status = ground.status(scene)?;
         let ended = status["ended"].as_array().cloned().unwrap_or_default();
         let reasons: Vec<&str> = ended.iter().filter_map(|one| one["reason"].as_str()).collect();
         scene.say(&format!("{reasons:?}"));
         let kernel = "connected without a session: the program bound its socket to another source \
                       address";
         ensure!(reasons.len() == 2 && reasons.contains(&kernel), "{reasons:?}");
+        Ok(())
+    });
+}
+
+/// curl follows a redirect to where no route leads: it works as without Session, and is told.
+#[test]
+fn a_redirect_that_leaves_the_routes_is_told() {
+    let config = "[[service]]\nkind = \"direct\"\n\
+                  [[route]]\nto = \"*:82\"\nservice = \"http.direct@localhost\"\n";
+    play("direct_redirected", |scene| {
+        let ground = Ground::lay(scene, config)?;
+        let hosts = &ground.topology.hosts;
+        let to = format!("{}:80", hosts[2].address());
+        let moved = format!("server {{ listen 82; return 302 http://{to}/tree/big; }}");
+        let root = scene.subdir("moved-root")?;
+        let _moved = Nginx::start_at(scene, "moved", &hosts[1].namespace, 83, &root, &moved)?;
+        let path = scene.path("big");
+        let from = format!("http://{}:82/", hosts[1].address());
+        let curl = Plan::new("curl").args(&["-sSL", "--fail", "-o"]).arg(&path).arg(from);
+        let curl = curl.env("LD_PRELOAD", daemon::shim()?).env("SESSION_DIR", &ground.dir);
+        let curl = curl.start(scene, Some(&hosts[CLIENT].namespace))?;
+        ground.must_be_right(curl, &path)?;
+        let told = daemon::happenings(&ground.status(scene)?);
+        let redirected = told.iter().find(|line| line.contains("what=redirected"));
+        let line = redirected.with_context(|| format!("{told:?}"))?;
+        scene.say(line);
+        ensure!(line.contains(&format!("to {to}, which no route covers")), "{line}");
         Ok(())
     });
 }

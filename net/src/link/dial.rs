@@ -246,6 +246,7 @@ impl Link {
         tls: &Tls,
         options: &LinkOptions,
     ) -> Result<Dialed, DialError> {
+        let options = &options.sparing(places);
         let written = places.all().iter().filter(|place| place.address().is_some()).cloned();
         let mut at: Vec<Place> = known.into_iter().map(Place::from).collect();
         at.extend(written.filter(|place| known.map(Place::from).as_ref() != Some(place)));
@@ -350,7 +351,7 @@ async fn connect(place: &Place, options: &LinkOptions) -> Result<TcpStream, Dial
         (Some(addr), None) => straight(addr, options).await,
         (Some(addr), Some(detour)) if !detour.always => {
             // Nobody's proxy leads to this machine.
-            if addr.ip().is_loopback() {
+            if addr.ip().is_loopback() || detour.spares(place) {
                 return straight(addr, options).await;
             }
             let detour = through(&detour.proxy, place, options);

@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use hyper::Uri;
+use hyper_util::client::proxy::matcher::Matcher;
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Deserializer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -152,25 +154,42 @@ pub struct Detour {
     pub proxy: Proxy,
     /// Always; else only where the straight way has not led there in time.
     pub always: bool,
+    /// The hosts to which it must not be asked to lead, in the form of `no_proxy`.
+    spared: String,
 }
 
 impl Detour {
     /// The proxy that programs are told of by `https_proxy` or `all_proxy`, for where the straight
-    /// way does not lead there. One that cannot be read is left out with a word in the log.
+    /// way does not lead there and `no_proxy` does not forbid it. One that cannot be read is left
+    /// out with a word in the log.
     #[must_use]
     pub fn of_environment() -> Option<Self> {
-        let names = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
-        let mut set = names.iter().filter_map(|name| Some((name, std::env::var(name).ok()?)));
-        let (name, text) = set.find(|(_, text)| !text.is_empty())?;
+        let (name, text) = set(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"])?;
         let text = if text.contains("://") { text } else { format!("http://{text}") };
+        let spared = set(&["no_proxy", "NO_PROXY"]).map(|(_, text)| text).unwrap_or_default();
         match text.parse() {
-            Ok(proxy) => Some(Self { proxy, always: false }),
+            Ok(proxy) => Some(Self { proxy, always: false, spared }),
             Err(error) => {
                 tracing::warn!(%error, "{name} is not used for links");
                 None
             }
         }
     }
+
+    /// Whether the proxy must not be asked to lead there.
+    #[must_use]
+    pub fn spares(&self, place: &Place) -> bool {
+        let Ok(to) = format!("https://{place}").parse::<Uri>() else { return false };
+        // Which proxy it is does not matter to the question.
+        let asked = Matcher::builder().all("http://proxy").no(self.spared.as_str()).build();
+        asked.intercept(&to).is_none()
+    }
+}
+
+/// The first of these variables that is set to something.
+fn set(names: &[&'static str]) -> Option<(&'static str, String)> {
+    let mut set = names.iter().filter_map(|name| Some((*name, std::env::var(name).ok()?)));
+    set.find(|(_, text)| !text.is_empty())
 }
 
 /// Whether links go through a proxy.
@@ -193,7 +212,9 @@ impl ProxyWish {
         match self {
             Self::Environment => Detour::of_environment(),
             Self::Never => None,
-            Self::Always(proxy) => Some(Detour { proxy: proxy.clone(), always: true }),
+            Self::Always(proxy) => {
+                Some(Detour { proxy: proxy.clone(), always: true, spared: String::new() })
+            }
         }
     }
 }
@@ -238,5 +259,31 @@ mod tests {
         }
         let error = "http://me:secret@:".parse::<Proxy>().expect_err("no host");
         assert!(!error.contains("secret"), "{error}");
+    }
+
+    #[test]
+    fn no_proxy_keeps_hosts_off_the_proxy() {
+        let proxy: Proxy = "http://proxy.example.org:3128".parse().expect("a proxy");
+        let spared = "example.org, .lab, 10.0.0.0/8, 192.0.2.7, fd00::/8".to_owned();
+        let detour = Detour { proxy: proxy.clone(), always: false, spared };
+        for (place, spared) in [
+            ("example.org:4433", true),
+            ("a.example.org:4433", true),
+            ("badexample.org:4433", false),
+            ("a.lab:443", true),
+            ("10.1.2.3:4433", true),
+            ("11.1.2.3:4433", false),
+            ("192.0.2.7:4433", true),
+            ("192.0.2.8:4433", false),
+            ("[fd00::1]:4433", true),
+            ("[2001:db8::1]:4433", false),
+        ] {
+            assert_eq!(detour.spares(&Place::parse(place, None).expect(place)), spared, "{place}");
+        }
+        let place = Place::parse("a.lab:443", None).expect("a place");
+        for (text, spared) in [("*", true), ("", false)] {
+            let detour = Detour { proxy: proxy.clone(), always: false, spared: text.to_owned() };
+            assert_eq!(detour.spares(&place), spared, "no_proxy={text}");
+        }
     }
 }

@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 
 use super::proxy::Detour;
 use super::ssh::SshWay;
+use crate::place::Places;
 
 /// More unsent bytes than this wait with us, where they can still be replaced, and not in the
 /// kernel.
@@ -48,6 +49,15 @@ pub struct LinkOptions {
     pub detour: Option<Detour>,
     /// The user's ssh, which leads to the server's machine where nothing else does.
     pub ssh: Option<SshWay>,
+}
+
+impl LinkOptions {
+    /// The same for a server at one of these places: without the proxy, if that spares one.
+    pub(super) fn sparing(&self, places: &Places) -> Self {
+        let spared = |detour: &Detour| places.all().iter().any(|place| detour.spares(place));
+        let detour = self.detour.clone().filter(|detour| !spared(detour));
+        Self { detour, ..self.clone() }
+    }
 }
 
 impl Default for LinkOptions {

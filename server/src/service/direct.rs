@@ -28,6 +28,8 @@ const ATTEMPT_EVERY: Duration = Duration::from_millis(500);
 const ATTEMPTS_MAX: usize = 16;
 /// An origin that accepts no connection in this time cannot be reached. It is tried again.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// The same where a mirror waits for its turn: they take turns until one answers.
+const TURN_MAX: Duration = Duration::from_secs(2);
 
 /// Where the streams of one session go: the app's destination, and mirrors of it.
 #[derive(Clone, Debug)]
@@ -117,7 +119,8 @@ impl Streams for Direct {
     fn reopen(&self) -> Self::Opening {
         let direct = self.clone();
         Box::pin(async move {
-            let connected = tokio::time::timeout(CONNECT_MAX, direct.connect()).await;
+            let most = if direct.0.mirrors.is_empty() { CONNECT_MAX } else { TURN_MAX };
+            let connected = tokio::time::timeout(most, direct.connect()).await;
             connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         })
     }
