@@ -33,7 +33,7 @@ dpkg -i /packages/old/*.deb >/tmp/install.log 2>&1 || die "dpkg -i"
 for each in session stp-broker stp-server stp-sns; do
   "$each" --version
 done
-for each in man1/session.1 man1/session-run.1 man8/stp-server.8 man8/stp-broker.8; do
+for each in man1/session.1 man1/session-run.1 man8/stp-server.8 man8/stp-broker.8 man3/session.3; do
   [ -s "/usr/share/man/$each.gz" ] || die "no manual $each"
 done
 bash -n /usr/share/bash-completion/completions/session
@@ -111,7 +111,9 @@ grep -q 'change of the administrator' /etc/session/server.toml || die "a change 
 echo "== purge"
 kill -TERM "$server" $(pidof stp-broker) && wait "$server" 2>/dev/null || true
 rm -f /var/www/html/big.iso
-dpkg --purge session session-server session-sns >/tmp/purge.log 2>&1 || die "the purge"
+packages="libsession-dev session session-server session-sns"
+# shellcheck disable=SC2086
+dpkg --purge $packages >/tmp/purge.log 2>&1 || die "the purge"
 files > /tmp/files.after
 left=$(comm -13 /tmp/files.before /tmp/files.after | grep -v nginx || true)
 [ -z "$left" ] || die "the purge leaves: $left"
