@@ -13,6 +13,7 @@ mod keepers;
 mod kept;
 mod names;
 mod relay;
+mod suspends;
 mod tls;
 mod via;
 mod ways;

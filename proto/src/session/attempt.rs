@@ -23,6 +23,9 @@ use crate::wire::{
 /// A peer may be at most this many epochs ahead, so that it cannot push the counter to its end.
 const EPOCH_LEAP_MAX: u32 = 1 << 16;
 
+/// A peer that is suspended or refuses is asked again after this time at the earliest (R25).
+const SLOW_MIN: Duration = Duration::from_secs(1);
+
 impl Session {
     /// Waits for a link, and dials when it is time: in READY_RESUME, or with a reset still to be
     /// told.
@@ -49,7 +52,11 @@ impl Session {
                 let pause = (now - since) / 8;
                 pause.clamp(self.limits.retry_min, self.limits.retry_max)
             }
-            Pace::Slow => mutant!(NoSlowProbe, self.limits.retry_slow, return),
+            // R25: as long as the time without a link.
+            Pace::Slow => {
+                let pause = (now - since).clamp(SLOW_MIN, self.limits.retry_slow);
+                mutant!(NoSlowProbe, pause, return)
+            }
             Pace::After(pause) => pause.max(self.limits.retry_min),
         };
         let pause = self.clock.jitter(pause);

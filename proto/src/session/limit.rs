@@ -54,7 +54,7 @@ pub struct Limits {
     pub retry_min: Duration,
     /// The longest such pause.
     pub retry_max: Duration,
-    /// The pause of an end whose peer is suspended or refused (R25).
+    /// The longest pause of an end whose peer is suspended or refused (R25).
     pub retry_slow: Duration,
     /// A session without a link is reset after this time.
     pub hold: Duration,
