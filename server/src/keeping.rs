@@ -2,7 +2,7 @@
 //! `tcp` services, so that their sessions outlive this process.
 
 use std::fs::{DirBuilder, File};
-use std::io;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::service::kept::KeptStream;
 use crate::service::upstream::Upstream;
 
-/// Who serves a directory holds its lock.
+/// Who serves a directory holds its lock, and has written its process id there.
 const LOCK_FILE: &str = "server.lock";
 
 /// The keeper, and how much of a session is kept.
@@ -115,6 +115,8 @@ fn lock(dir: &Path) -> io::Result<File> {
         std::fs::TryLockError::WouldBlock => io::Error::other("another server runs with this key"),
         std::fs::TryLockError::Error(error) => error,
     })?;
+    lock.set_len(0)?;
+    (&lock).write_all(format!("{}\n", std::process::id()).as_bytes())?;
     Ok(lock)
 }
 

@@ -1,5 +1,6 @@
 //! Goes on with the sessions of a server process that died (R103).
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,8 +20,12 @@ use crate::listener::Server;
 use crate::registry::{Ended, Entry};
 use crate::service::Service;
 use crate::service::ahead::Ahead;
+use crate::service::egress::NotLed;
 use crate::service::kept::KeptStream;
 use crate::service::tcp::Tcp;
+use crate::service::upstream::Target;
+
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// Why a session cannot be gone on with.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +34,8 @@ enum Lost {
     State(#[from] NotRestored),
     #[error("there is no service of kind tcp or egress with this name any more")]
     NoService,
+    #[error("{0}")]
+    NotLed(#[from] NotLed),
     #[error("three servers died within a minute while they worked for it")]
     Deadly,
     #[error("another session has its place")]
@@ -95,7 +102,16 @@ fn go_on(
     let mut services = server.config.services.iter();
     let service = services.find(|known| known.name == face.service);
     let service = service.filter(|known| matches!(known.kind, Kind::Tcp | Kind::Egress));
-    let ahead = service.ok_or(Lost::NoService)?.ahead.as_ref().map(Ahead::of);
+    let service = service.ok_or(Lost::NoService)?;
+    let led = match &service.target {
+        Target::Egress(egress) => {
+            // One that has closed already has none.
+            let peer = stream.tcp().peer_addr().unwrap_or(NOWHERE);
+            Some(Target::Toward(egress.again(PublicKey(face.client), peer)?))
+        }
+        _ => None,
+    };
+    let ahead = service.ahead.as_ref().map(Ahead::of);
     let near = Tcp::found(Arc::clone(stream), remains.end_given(), ahead);
     kept.set_at_work(true);
     let Counted { at, up, down, .. } = Counted::of(kept, remains, kept.taken());
@@ -136,7 +152,7 @@ fn go_on(
         since,
         fixed,
         passes,
-        led: None,
+        led,
     };
     tracing::info!(
         session = %own, service = face.service, client = %client,

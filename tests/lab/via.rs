@@ -1,6 +1,8 @@
 //! A far end out of an ssh account: `session via` against a real sshd, on a machine whose root has
 //! nothing but busybox, for a user without privileges; and what programs see through it.
 
+use std::fs::File;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -13,6 +15,7 @@ use stp_tests::file::{self, Payload};
 use stp_tests::growth::Growth;
 use stp_tests::namespace::Namespace;
 use stp_tests::nginx::Nginx;
+use stp_tests::postgres;
 use stp_tests::process::{Ended, Plan, Process};
 use stp_tests::scene::{Scene, play};
 use stp_tests::sshd;
@@ -22,10 +25,10 @@ use stp_tests::wait;
 
 use crate::world::reach;
 
-const CLIENT: usize = 0;
-const FAR: usize = 1;
+pub(crate) const CLIENT: usize = 0;
+pub(crate) const FAR: usize = 1;
 /// Where the services are, whose names only the far machine knows. A proxy runs there as well.
-const INNER: usize = 2;
+pub(crate) const INNER: usize = 2;
 const MEGABYTES: u64 = 24;
 const PROXY_PORT: u16 = 8888;
 const SOON: Duration = Duration::from_secs(30);
@@ -56,20 +59,21 @@ chown -R 1000:1000 home/me
 chmod -R go= home/me
 "#;
 
-struct Ground {
-    topology: Topology,
+pub(crate) struct Ground {
+    pub(crate) topology: Topology,
     user: User,
-    root: PathBuf,
-    payload: Payload,
+    pub(crate) root: PathBuf,
+    pub(crate) payload: Payload,
     ssh: String,
     broker: Option<Process>,
     sshd: Option<Process>,
-    _web: Nginx,
-    _git: (Process, String),
+    web: Option<Nginx>,
+    git: (Process, String),
+    _database: Process,
 }
 
 impl Ground {
-    fn lay(scene: &Scene) -> Result<Ground> {
+    pub(crate) fn lay(scene: &Scene) -> Result<Ground> {
         let topology = Topology::build(&[("client", 1), ("far", 1), ("inner", 1)])?;
         let payload = Payload::make(MEGABYTES, 1)?;
         let user = User::with_config(scene, "")?;
@@ -79,7 +83,8 @@ impl Ground {
             .args(&["-euc", &format!("cd {}\n{ROOT}", root.display())]);
         make.run(scene, None, SOON)?.ok()?;
         let inner = &topology.hosts[INNER];
-        let names = format!("127.0.0.1 localhost\n{} web.internal git.internal\n", inner.address());
+        let names = "web.internal git.internal db.internal";
+        let names = format!("127.0.0.1 localhost\n{} {names}\n", inner.address());
         std::fs::write(root.join("etc/hosts"), names)?;
         let certificate = format!(
             "cd {}; openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes \
@@ -90,16 +95,10 @@ impl Ground {
         let certificate = Plan::new("bash").called("openssl").args(&["-euc", &certificate]);
         certificate.run(scene, None, SOON)?.ok()?;
         let www = scene.subdir("www")?;
-        let secure = format!(
-            "server {{ listen 443 ssl; root {}; ssl_certificate {}; ssl_certificate_key {}; }}",
-            www.display(),
-            scene.path("web.pem").display(),
-            scene.path("web.key").display()
-        );
-        let web = Nginx::start_at(scene, "web", &inner.namespace, 80, &www, &secure)?;
         payload.link(&www.join("big"))?;
         std::fs::write(www.join("small"), "small\n")?;
         let git = sshd::start_at(scene, &inner.namespace, "git.internal", "0.0.0.0:22")?;
+        let database = database(scene, &inner.namespace)?;
         let mut ground = Ground {
             topology,
             user,
@@ -108,12 +107,30 @@ impl Ground {
             ssh: String::new(),
             broker: None,
             sshd: None,
-            _web: web,
-            _git: git,
+            web: None,
+            git,
+            _database: database,
         };
+        ground.restart_web(scene)?;
         ground.ssh = ground.ssh_config(scene)?;
         ground.start_sshd(scene)?;
         Ok(ground)
+    }
+
+    /// The web server of the network behind the far machine; whatever it had ends.
+    pub(crate) fn restart_web(&mut self, scene: &Scene) -> Result<()> {
+        self.web = None;
+        let www = scene.subdir("www")?;
+        let servers = format!(
+            "server {{ listen 443 ssl; root {}; ssl_certificate {}; ssl_certificate_key {}; }}\n\
+             server {{ listen 8085; return 302 http://169.254.169.254/small; }}",
+            www.display(),
+            scene.path("web.pem").display(),
+            scene.path("web.key").display()
+        );
+        let inner = &self.topology.hosts[INNER].namespace;
+        self.web = Some(Nginx::start_at(scene, "web", inner, 80, &www, &servers)?);
+        Ok(())
     }
 
     /// The user's ssh: the host's key is known.
@@ -157,11 +174,11 @@ impl Ground {
         Ok(())
     }
 
-    fn client(&self) -> &Namespace {
+    pub(crate) fn client(&self) -> &Namespace {
         &self.topology.hosts[CLIENT].namespace
     }
 
-    fn home(&self, name: &str) -> PathBuf {
+    pub(crate) fn home(&self, name: &str) -> PathBuf {
         self.root.join("home/me/.local/share/session/via").join(name)
     }
 
@@ -171,19 +188,26 @@ impl Ground {
         Ok(plan.env("SESSION_SSH", &self.ssh).env("SESSION_SERVER", daemon::static_server()?))
     }
 
-    fn session(&self, scene: &Scene, arguments: &[&str]) -> Result<Ended> {
+    pub(crate) fn session(&self, scene: &Scene, arguments: &[&str]) -> Result<Ended> {
         self.plan(arguments)?.run(scene, Some(self.client()), Duration::from_secs(60))
     }
 
-    /// A command on the far machine, by the user's ssh.
+    /// A command on the far machine, by the user's ssh from another machine.
     fn there(&self, scene: &Scene, command: &str) -> Result<Ended> {
         let words: Vec<&str> = self.ssh.split(' ').collect();
         let plan = Plan::new(words[0]).called("there").args(&words[1..]).arg("far.example");
-        plan.arg(command).run(scene, Some(self.client()), SOON)
+        plan.arg(command).run(scene, Some(&self.topology.hosts[INNER].namespace), SOON)
+    }
+
+    /// The far server's process, as `kill -9` ends it; its keeper starts the next one.
+    fn kill_server(&self, scene: &Scene) -> Result<()> {
+        let lock = ".local/share/session/via/server.kept/server.lock";
+        self.there(scene, &format!("kill -9 $(cat {lock})"))?.ok()?;
+        Ok(())
     }
 
     /// The broker that leads through the far end alone, with more variables.
-    fn start_broker(&mut self, scene: &Scene, more: &[(&str, &str)]) -> Result<()> {
+    pub(crate) fn start_broker(&mut self, scene: &Scene, more: &[(&str, &str)]) -> Result<()> {
         let profile = self.user.path(".config/session/via/far.toml");
         let mut plan = self.user.plan("stp-broker")?.arg("--config").arg(&profile);
         plan = plan.env("SESSION_DIR", self.user.path("run/via/far"));
@@ -198,7 +222,7 @@ impl Ground {
         Ok(())
     }
 
-    fn status(&self, scene: &Scene) -> Result<Value> {
+    pub(crate) fn status(&self, scene: &Scene) -> Result<Value> {
         let ended = self.session(scene, &["status", "--json", "--via", "far"])?.ok()?;
         let last = ended.out.rfind("\n{").map_or(0, |at| at + 1);
         Ok(serde_json::from_str(&ended.out[last..])?)
@@ -210,13 +234,13 @@ impl Ground {
         Ok(status["services"][0]["servers"][0]["through"].as_str().map(str::to_owned))
     }
 
-    fn app(&self, name: &str, command: &[&str]) -> Result<Plan> {
+    pub(crate) fn app(&self, name: &str, command: &[&str]) -> Result<Plan> {
         let run = ["run", "--via", "far", "--no-broker", "--"];
         Ok(self.plan(&run)?.called(name).args(command))
     }
 
     /// curl begins to fetch the big file; it has a sixth of it when this returns.
-    fn curl(&self, scene: &Scene, name: &str, url: &str) -> Result<(Process, PathBuf)> {
+    pub(crate) fn curl(&self, scene: &Scene, name: &str, url: &str) -> Result<(Process, PathBuf)> {
         let to = scene.path(&format!("{name}.got"));
         // A file of before is not this one's growth.
         let _none = std::fs::remove_file(&to);
@@ -268,31 +292,146 @@ fn private(folder: &Path) -> Result<()> {
         let entry = entry?;
         let mode = entry.metadata()?.permissions().mode() & 0o777;
         let is_program = entry.file_name() == "stp-server";
-        let expected = if is_program { 0o700 } else { 0o600 };
+        let kind = entry.file_type()?;
+        let expected = if is_program || !kind.is_file() { 0o700 } else { 0o600 };
+        if kind.is_dir() {
+            private(&entry.path())?;
+        }
         ensure!(mode == expected, "{} has mode {mode:04o}", entry.path().display());
     }
     Ok(())
 }
 
-/// An ssh that says a line every half second, for as long as it is let.
-fn idle_ssh(ground: &Ground, scene: &Scene) -> Result<Process> {
-    let options: Vec<&str> = ground._git.1.split(' ').filter(|word| !word.is_empty()).collect();
-    let ticks = "while echo tick; do sleep 0.5; done";
-    let command = [&["ssh"][..], &options, &["root@git.internal", ticks]].concat();
-    let mut ssh = ground.app("idle", &command)?.start(scene, Some(ground.client()))?;
-    wait::until_true("ssh to say something", SOON, || {
-        ssh.must_run().is_ok() && ssh.printed().contains("tick")
+/// A database that lets everybody in.
+fn database(scene: &Scene, host: &Namespace) -> Result<Process> {
+    let (make, serve) = postgres::commands(&scene.subdir("database")?);
+    let make = Plan::new("bash").called("initdb").args(&["-euc", &make]);
+    make.run(scene, None, Duration::from_secs(60))?.ok()?;
+    // As the first process of its own process namespace the shell takes all others with it.
+    let around = ["--pid", "--fork", "--kill-child", "sh", "-c", "\"$@\"; exit $?", "sh"];
+    let serve: Vec<&str> = serve.iter().map(String::as_str).collect();
+    let plan = Plan::new("unshare").called("postgres").args(&around).args(&serve);
+    let mut server = plan.args(&["-c", "listen_addresses=*"]).start(scene, Some(host))?;
+    let table = "create table rows (number serial primary key)";
+    let at = ["-XqAt", "-h", "127.0.0.1", "-U", "postgres", "-c"];
+    wait::until("the database", SOON, || {
+        server.must_run()?;
+        let psql = Plan::new("psql").called("table").args(&at).arg(table);
+        Ok(psql.run(scene, Some(host), SOON)?.status.success().then_some(()))
     })?;
-    Ok(ssh)
+    Ok(server)
 }
 
-/// It goes on saying things.
-fn must_tick(ssh: &mut Process) -> Result<()> {
-    let before = ssh.printed().len();
-    wait::until("ssh to go on", SOON, || {
-        ssh.must_run()?;
-        Ok((ssh.printed().len() > before).then_some(()))
-    })
+/// Programs that have one connection each for as long as they are let.
+struct Company {
+    /// An ssh that says a line every half second.
+    ticks: Process,
+    /// An ssh that says nothing but what it is told.
+    idle: Process,
+    words: File,
+    asked: usize,
+    /// A psql that puts in a row five times a second, and says its number.
+    rows: Process,
+    stop: PathBuf,
+}
+
+impl Company {
+    fn meet(ground: &Ground, scene: &Scene) -> Result<Company> {
+        let (fifo, stop) = (scene.path("words"), scene.path("stop"));
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU)?;
+        let ssh = format!("ssh {} root@git.internal", ground.git.1);
+        let ticks = format!("exec {ssh} 'while echo tick; do sleep 0.5; done'");
+        let idle = format!("exec {ssh} cat < {}", fifo.display());
+        let rows = format!(
+            "while [ ! -e {} ]; do echo 'insert into rows default values returning number;'; \
+             sleep 0.2; done | psql -XqAt -v ON_ERROR_STOP=1 -h db.internal -U postgres",
+            stop.display()
+        );
+        let start = |name: &str, line: &str| {
+            ground.app(name, &["sh", "-c", line])?.start(scene, Some(ground.client()))
+        };
+        let ticks = start("ticks", &ticks)?;
+        let (idle, rows) = (start("idle", &idle)?, start("rows", &rows)?);
+        let words = File::options().write(true).open(&fifo)?;
+        let mut company = Company { ticks, idle, words, asked: 0, rows, stop };
+        company.must_go_on()?;
+        company.must_answer()?;
+        Ok(company)
+    }
+
+    /// What talks goes on to talk.
+    fn must_go_on(&mut self) -> Result<()> {
+        for (name, program) in [("ssh", &mut self.ticks), ("psql", &mut self.rows)] {
+            let before = program.printed().len();
+            wait::until(&format!("{name} to go on"), SOON, || {
+                program.must_run()?;
+                Ok((program.printed().len() > before).then_some(()))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// What is idle answers when it is spoken to.
+    fn must_answer(&mut self) -> Result<()> {
+        self.asked += 1;
+        let word = format!("word {}\n", self.asked);
+        self.words.write_all(word.as_bytes())?;
+        wait::until("the idle ssh's answer", SOON, || {
+            self.idle.must_run()?;
+            Ok(self.idle.printed().ends_with(&word).then_some(()))
+        })
+    }
+
+    /// Each ends well, and each row is there once.
+    fn part(self, ground: &Ground, scene: &Scene) -> Result<()> {
+        std::fs::write(&self.stop, "")?;
+        let said = self.rows.end(SOON)?.ok()?.out;
+        let count = said.lines().count();
+        let right = said.lines().enumerate().all(|(at, line)| *line == (at + 1).to_string());
+        ensure!(right && count > 0, "psql: other rows: {said}");
+        let sql = "select count(*) from rows";
+        let at = ["-XqAt", "-h", "127.0.0.1", "-U", "postgres", "-c"];
+        let psql = Plan::new("psql").called("count").args(&at).arg(sql);
+        let inner = &ground.topology.hosts[INNER].namespace;
+        let there = psql.run(scene, Some(inner), SOON)?.ok()?.out;
+        ensure!(there.trim() == count.to_string(), "{count} rows were put in, {there} are there");
+        drop(self.words);
+        self.idle.end(SOON)?.ok()?;
+        scene.say(&format!("{count} rows, each once"));
+        Ok(())
+    }
+}
+
+/// Something happens while a file comes by https and a repository by ssh, beside what is there
+/// already; nobody notices. STP_IDLE_S is how long the idle ssh says nothing after it.
+fn under(
+    ground: &mut Ground,
+    scene: &Scene,
+    company: &mut Company,
+    (what, event): (&str, &dyn Fn(&mut Ground) -> Result<()>),
+) -> Result<()> {
+    scene.say(what);
+    let git = clone(ground, scene, &format!("cloned {what}"))?;
+    let secure = ground.curl(scene, "secure", "https://web.internal/big")?;
+    event(ground)?;
+    company.must_go_on()?;
+    ground.must_be_right(scene, secure)?;
+    git.end(Duration::from_secs(90))?.ok()?;
+    if let Ok(idle) = std::env::var("STP_IDLE_S") {
+        std::thread::sleep(Duration::from_secs(idle.parse().context("STP_IDLE_S")?));
+    }
+    company.must_answer()
+}
+
+/// Longer than any time-out of a link.
+fn cut(ground: &mut Ground) -> Result<()> {
+    ground.topology.cut(CLIENT, 0, true)?;
+    std::thread::sleep(Duration::from_secs(15));
+    ground.topology.cut(CLIENT, 0, false)
+}
+
+fn new_address(ground: &mut Ground) -> Result<()> {
+    ground.topology.hosts[CLIENT].replace_address(0)
 }
 
 /// A repository behind the far machine, which is cloned.
@@ -308,7 +447,7 @@ fn clone(ground: &Ground, scene: &Scene, to: &str) -> Result<Process> {
     let url = format!("ssh://root@git.internal{here}/repo");
     let command = ["git", "clone", "-q", &url];
     let plan = ground.app("git", &command)?.arg(scene.path(to));
-    let plan = plan.env("GIT_SSH_COMMAND", format!("ssh {}", ground._git.1));
+    let plan = plan.env("GIT_SSH_COMMAND", format!("ssh {}", ground.git.1));
     plan.start(scene, Some(ground.client()))
 }
 
@@ -333,41 +472,30 @@ fn via_add() {
         let check = ground.session(scene, &["via", "check", "far"])?.ok()?;
         ensure!(!check.out.contains("TROUBLE"), "{}", check.out);
 
-        scene.say("link cut, then another address");
-        let mut ssh = idle_ssh(&ground, scene)?;
-        let secure = ground.curl(scene, "secure", "https://web.internal/big")?;
-        let git = clone(&ground, scene, "cloned")?;
-        ground.topology.cut(CLIENT, 0, true)?;
-        std::thread::sleep(Duration::from_secs(5));
-        ground.topology.cut(CLIENT, 0, false)?;
-        must_tick(&mut ssh)?;
-        ground.topology.hosts[CLIENT].replace_address(0)?;
-        ground.must_be_right(scene, secure)?;
-        git.end(Duration::from_secs(90))?.ok()?;
-        must_tick(&mut ssh)?;
-
-        scene.say("all ports but 22 are closed");
-        let secure = ground.curl(scene, "secure", "https://web.internal/big")?;
-        ground.close_all_but(scene, "22")?;
-        ground.must_be_right(scene, secure)?;
+        let mut company = Company::meet(&ground, scene)?;
+        under(&mut ground, scene, &mut company, ("link cut", &cut))?;
+        under(&mut ground, scene, &mut company, ("another address", &new_address))?;
+        let killed = |ground: &mut Ground| {
+            let plain = ground.curl(scene, "plain", "http://web.internal/big")?;
+            ground.kill_server(scene)?;
+            ground.must_be_right(scene, plain)
+        };
+        under(&mut ground, scene, &mut company, ("far server killed", &killed))?;
+        let upgraded = |ground: &mut Ground| {
+            ground.session(scene, &["via", "upgrade", "far"])?.ok()?;
+            private(&ground.home(""))
+        };
+        under(&mut ground, scene, &mut company, ("far server upgraded", &upgraded))?;
+        let closed = |ground: &mut Ground| ground.close_all_but(scene, "22");
+        under(&mut ground, scene, &mut company, ("all ports but 22 closed", &closed))?;
         ensure!(ground.through(scene)?.as_deref() == Some("ssh"), "not through ssh");
-        must_tick(&mut ssh)?;
-        let git = clone(&ground, scene, "cloned-by-ssh")?;
-        git.end(Duration::from_secs(90))?.ok()?;
+        under(&mut ground, scene, &mut company, ("far server killed behind ssh", &killed))?;
         let check = ground.session(scene, &["via", "check", "far"])?;
         let told = check.out.contains("TROUBLE  port") && check.out.contains("port is closed");
         ensure!(told && !check.status.success(), "{}", check.out);
         ground.open_all(scene)?;
+        company.part(&ground, scene)?;
 
-        scene.say("the far server is killed: what it has by HTTP goes on");
-        let plain = ground.curl(scene, "plain", "http://web.internal/big")?;
-        ground.there(scene, "kill -9 $(cat .local/share/session/via/server.pid)")?.ok()?;
-        ground.must_be_right(scene, plain)?;
-        let ended = ssh.end(SOON)?;
-        ensure!(!ended.status.success(), "its connection died with the server");
-
-        ground.session(scene, &["via", "upgrade", "far"])?.ok()?;
-        private(&ground.home(""))?;
         let list = ground.session(scene, &["via", "list"])?.ok()?;
         ensure!(list.out.contains("far.example"), "{}", list.out);
         ground.session(scene, &["via", "remove", "far"])?.ok()?;
@@ -395,12 +523,13 @@ fn via_proxy() {
         // No port of the far machine is reached, that of ssh included.
         ground.close_all_but(scene, "1")?;
         ground.start_broker(scene, &[("https_proxy", &proxy)])?;
-        let mut ssh = idle_ssh(&ground, scene)?;
-        let secure = ground.curl(scene, "secure", "https://web.internal/big")?;
-        ground.topology.hosts[CLIENT].replace_address(0)?;
-        ground.must_be_right(scene, secure)?;
+        let mut company = Company::meet(&ground, scene)?;
+        under(&mut ground, scene, &mut company, ("another address", &new_address))?;
         ensure!(ground.through(scene)?.as_deref() == Some("proxy"), "not through the proxy");
-        must_tick(&mut ssh)
+        under(&mut ground, scene, &mut company, ("link cut", &cut))?;
+        let killed = |ground: &mut Ground| ground.kill_server(scene);
+        under(&mut ground, scene, &mut company, ("far server killed", &killed))?;
+        company.part(&ground, scene)
     });
 }
 

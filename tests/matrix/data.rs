@@ -1,6 +1,7 @@
 //! Databases: what was done exactly once must be there exactly once.
 
 use anyhow::{Context, Result, ensure};
+use stp_tests::postgres::commands;
 
 use crate::bed::{BULK, Bed, Row, play, tcp};
 
@@ -10,22 +11,12 @@ const SMALL: &[u64] = &[60_000, 120_000, 180_000];
 /// The same for redis-cli, which first loads 150 kB of documentation in one go.
 const REDIS: &[u64] = &[220_000, 330_000, 700_000];
 
-/// A real PostgreSQL server, run by its own user.
+/// A real PostgreSQL server.
 pub fn postgres_with(bed: &mut Bed<'_>, more: &[&str]) -> Result<()> {
-    let dir = bed.dir("postgres")?.display().to_string();
-    let find = "ls -d /usr/lib/postgresql/*/bin | tail -1";
-    let bin = bed.prepare("bash", &["-euc", find])?.out.trim().to_owned();
-    let user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"];
-    let make = format!(
-        "chown postgres {dir}; chmod 755 {dir}; cd {dir}; \
-         {} {bin}/initdb -D {dir}/data -U postgres -A trust --no-sync >/dev/null",
-        user.join(" ")
-    );
+    let (make, serve) = commands(&bed.dir("postgres")?);
     bed.prepare("bash", &["-euc", &make])?;
-    let (data, socket) = (format!("{dir}/data"), format!("unix_socket_directories={dir}"));
-    let server = format!("{bin}/postgres");
-    let set = ["-c", "fsync=off", "-c", "shared_buffers=32MB", "-c", &socket];
-    bed.serve("setpriv", &[&user[1..], &[&server, "-D", &data], &set[..], more].concat(), 5432)
+    let serve: Vec<&str> = serve.iter().map(String::as_str).collect();
+    bed.serve(serve[0], &[&serve[1..], more].concat(), 5432)
 }
 
 /// The same, reached as `db.lab`.

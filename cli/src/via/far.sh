@@ -3,11 +3,17 @@
 # Answers are lines KEY=VALUE on stdout; a line error=TEXT ends it.
 umask 077
 d=$HOME/.local/share/session/via
+# The server's keeper holds its sessions there; the process that serves writes its id there.
+kept=server.kept
+serves=$kept/server.lock
 unit=$HOME/.config/systemd/user/session-via.service
 
+line='
+'
 give_up() { echo "error=$*"; exit 0; }
 short_pause() { sleep 0.1 2>/dev/null || sleep 1; }
-lives() { [ -s "$1" ] && kill -0 "$(cat "$1")" 2>/dev/null; }
+# Whether the process whose id is in this file is one of ours.
+lives() { [ -s "$1" ] && grep -q stp-server "/proc/$(cat "$1")/cmdline" 2>/dev/null; }
 
 look() {
   echo "kernel=$(uname -s)"
@@ -22,7 +28,7 @@ look() {
     echo "version=$("$d/stp-server" --version 2>&1 | head -n 1)"
     echo "listen=$(sed -n 's/^listen = "\(.*\)"$/\1/p' "$d/server.toml" 2>/dev/null)"
     grep -q "\"$KEY\"" "$d/server.toml" 2>/dev/null && echo "listed=yes"
-    lives "$d/server.pid" && echo "running=yes"
+    lives "$d/$serves" && echo "running=yes"
   fi
   return 0
 }
@@ -35,9 +41,10 @@ can_linger() {
   [ "$(loginctl show-user "$(id -un)" --property=Linger --value 2>/dev/null)" = yes ]
 }
 
+# The keeper passes it on, and ends with the server.
 stop() {
   systemctl --user disable --now session-via.service >/dev/null 2>&1
-  for each in keep.pid server.pid; do
+  for each in keeper.pid "$serves"; do
     lives "$d/$each" && kill "$(cat "$d/$each")" 2>/dev/null
     tries=0
     while lives "$d/$each" && [ $tries -lt 50 ]; do short_pause; tries=$((tries + 1)); done
@@ -46,7 +53,8 @@ stop() {
   done
 }
 
-# Starts it so that it outlives this login, and is started again when it dies.
+# Starts it so that it outlives this login. Its keeper starts the next one when it dies, and that
+# one goes on with all sessions.
 start() {
   : > log
   if can_linger; then
@@ -55,8 +63,10 @@ start() {
 [Unit]
 Description=The far end of sessions, as "session via" has made it
 [Service]
-ExecStart=$d/stp-server --config $d/server.toml
-ExecStartPost=/bin/sh -c 'echo \$MAINPID > $d/server.pid'
+ExecStart=$d/stp-server --keeper $d/$kept $d/stp-server --config $d/server.toml
+ExecReload=/bin/kill -USR2 \$MAINPID
+KillMode=mixed
+UMask=0077
 StandardError=append:$d/log
 Restart=always
 RestartSec=200ms
@@ -66,34 +76,38 @@ END
     systemctl --user daemon-reload && systemctl --user enable session-via.service >/dev/null 2>&1
     systemctl --user restart session-via.service && how=systemd && return
   fi
-  cat > keep.sh <<'END'
-cd "$(dirname "$0")" || exit 1
-echo $$ > keep.pid
-trap 'kill "$server" 2>/dev/null; exit 0' TERM INT
-trap '' HUP
-while :; do
-  ./stp-server --config server.toml 2>> log &
-  server=$!
-  echo $server > server.pid
-  wait $server
-  sleep 0.2 2>/dev/null || sleep 1
-done
-END
   how=background
-  if command -v setsid >/dev/null 2>&1; then
-    setsid sh "$d/keep.sh" </dev/null >/dev/null 2>&1 &
-  else
-    nohup sh "$d/keep.sh" </dev/null >/dev/null 2>&1 &
-  fi
+  # It makes a session of its own, so that nothing of this login's end reaches it.
+  ./stp-server --keeper $kept ./stp-server --config server.toml </dev/null >/dev/null 2>>log &
+  echo $! > keeper.pid
+}
+
+# Has the program and the configuration that are there now go on with all sessions.
+go_on() {
+  lives "$serves" || return 1
+  how=background
+  systemctl --user --quiet is-active session-via.service 2>/dev/null && how=systemd
+  before=$(cat "$serves")
+  : > log
+  kill -USR2 "$before" 2>/dev/null || return 1
+  tries=0
+  while [ "$(cat "$serves" 2>/dev/null)" = "$before" ]; do
+    [ $tries -lt 50 ] || return 1
+    short_pause
+    tries=$((tries + 1))
+  done
+  is_up
 }
 
 # Whether it came up: 0; 1: its port is somebody else's; 2: something else is wrong.
 is_up() {
   tries=0
   while [ $tries -lt 50 ]; do
-    grep -q ' ready ' log && return 0
-    grep -q 'cannot listen' log && return 1
-    grep -q '^stp-server: ' log && return 2
+    case $line$(cat log) in
+      *' ready '*) return 0 ;;
+      *'cannot listen'*) return 1 ;;
+      *"${line}stp-server: "*) return 2 ;;
+    esac
     short_pause
     tries=$((tries + 1))
   done
@@ -125,7 +139,6 @@ install() {
   cd "$d" || give_up "there is no $d"
   new=$(./stp-server.new --version 2>&1) ||
     give_up "the program does not run there: $(echo "$new" | head -n 1)"
-  stop
   mv -f stp-server.new stp-server
   if [ ! -f server.toml ]; then
     random=$(od -An -N5 -tx1 /dev/urandom | tr -d ' \n')
@@ -140,8 +153,6 @@ key_file = "server.key"
 cluster = "via"
 cluster_key_file = "cluster.key"
 status = "off"
-# Whatever has started this server starts the next one.
-keeper = false
 
 [[service]]
 name = "egress.$NAME-$random@via"
@@ -152,7 +163,7 @@ END
     sed "s|^owner = \[|owner = [\"$KEY\", |" server.toml > server.toml.new
     mv -f server.toml.new server.toml
   fi
-  settle
+  go_on || { stop; settle; }
   echo "key=$(./stp-server --config server.toml --print-key)"
   echo "service=$(sed -n 's/^name = "\(egress\..*\)"$/\1/p' server.toml | head -n 1)"
   echo "listen=$(sed -n 's/^listen = "\(.*\)"$/\1/p' server.toml)"
@@ -162,13 +173,13 @@ END
 # Takes the client out; the server as well, if it was the last one.
 remove() {
   cd "$d" 2>/dev/null || return 0
-  stop
   sed "s|\"$KEY\", ||; s|, \"$KEY\"||; s|\"$KEY\"||" server.toml > server.toml.new
   if grep -q '^owner = \["' server.toml.new; then
     mv -f server.toml.new server.toml
-    start
+    go_on || { stop; start; }
     echo "left=yes"
   else
+    stop
     cd "$HOME" && rm -rf "$d" "$unit"
     rmdir "${d%/*}" 2>/dev/null
   fi

@@ -92,9 +92,7 @@ impl Egress {
         client: PublicKey,
         destination: Option<Destination<'_>>,
     ) -> Result<Toward, NotLed> {
-        if !self.clients.contains(&client) && !self.owners.contains(&client) {
-            return Err(NotLed::Stranger(client));
-        }
+        self.admit(client)?;
         let Destination { host, port } = destination.ok_or(NotLed::NoDestination)?;
         let host = match host.parse::<IpAddr>() {
             Ok(ip) => Host::Address(ip),
@@ -104,9 +102,34 @@ impl Egress {
         begun.map_err(|_| NotLed::Spent(Spent::Rate(self.share.rate)))?;
         let place = self.places.take(client, self.share.sessions);
         let place = place.ok_or(NotLed::Spent(Spent::Sessions(self.share.sessions)))?;
+        Ok(self.way(client, host, port, place))
+    }
+
+    /// The way of a session that the process before this one led to this peer: it stays, and
+    /// counts, unless its client may not use this egress any more.
+    ///
+    /// # Errors
+    /// As [`Self::toward`].
+    pub fn again(self: &Arc<Self>, client: PublicKey, peer: SocketAddr) -> Result<Toward, NotLed> {
+        self.admit(client)?;
+        let place = self.places.take(client, usize::MAX).expect("there is room for all");
+        Ok(self.way(client, Host::Address(peer.ip()), peer.port(), place))
+    }
+
+    fn admit(&self, client: PublicKey) -> Result<(), NotLed> {
+        let listed = self.clients.contains(&client) || self.owners.contains(&client);
+        listed.then_some(()).ok_or(NotLed::Stranger(client))
+    }
+
+    fn way(
+        self: &Arc<Self>,
+        client: PublicKey,
+        host: Host,
+        port: u16,
+        place: Place<PublicKey>,
+    ) -> Toward {
         let is_owner = self.owners.contains(&client);
-        let way = Way { egress: Arc::clone(self), host, port, is_owner, _place: place };
-        Ok(Toward(Arc::new(way)))
+        Toward(Arc::new(Way { egress: Arc::clone(self), host, port, is_owner, _place: place }))
     }
 
     /// Whether HTTP is spoken where this way leads.
