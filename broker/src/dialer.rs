@@ -33,6 +33,8 @@ struct Way {
     peer: Option<SocketAddr>,
     /// What the last link goes through.
     through: Option<Through>,
+    /// Only short segments pass on the way there.
+    short_segments: bool,
 }
 
 impl ServerDialer {
@@ -44,7 +46,8 @@ impl ServerDialer {
         tls: Arc<Tls>,
         options: LinkOptions,
     ) -> ServerDialer {
-        let way = Arc::new(Mutex::new(Way { places, met: None, peer: None, through: None }));
+        let way = Way { places, met: None, peer: None, through: None, short_segments: false };
+        let way = Arc::new(Mutex::new(way));
         ServerDialer { way, key, tls, options }
     }
 
@@ -90,7 +93,19 @@ impl ServerDialer {
         let mut way = self.way.lock();
         let stays = way.met.filter(|met| places.addresses().any(|address| address == *met));
         let peer = way.peer.filter(|_| stays.is_some());
-        *way = Way { places, met: stays, peer, through: None };
+        let short_segments = way.short_segments;
+        *way = Way { places, met: stays, peer, through: None, short_segments };
+    }
+}
+
+impl ServerDialer {
+    /// The path loses long packets, without a word.
+    pub fn loses_long(&self) {
+        let mut way = self.way.lock();
+        if !std::mem::replace(&mut way.short_segments, true) {
+            tracing::info!(to = %way.places, "the path loses long packets: links have short \
+                segments from now on, until the network changes");
+        }
     }
 }
 
@@ -98,14 +113,18 @@ impl Dialer for ServerDialer {
     type Link = Link;
 
     fn dial(&self) -> Dialing<Link> {
-        let (places, known) = (self.places(), self.way.lock().met);
-        let (key, tls, options) = (self.key, Arc::clone(&self.tls), self.options.clone());
+        let (key, tls, mut options) = (self.key, Arc::clone(&self.tls), self.options.clone());
+        let (places, known) = {
+            let way = self.way.lock();
+            options.short_segments = way.short_segments;
+            (way.places.clone(), way.met)
+        };
         let way = Arc::clone(&self.way);
         Box::pin(async move {
             let dialed = Link::dial_any(&places, known, &key, &tls, &options).await;
             let Dialed { link, address, through } = dialed.map_err(|error| Failure {
                 kind: kind(&error),
-                why: error.to_string(),
+                why: why(&error),
                 errno: error.errno(),
             })?;
             let mut way = way.lock();
@@ -114,6 +133,10 @@ impl Dialer for ServerDialer {
             way.through = through;
             Ok(link)
         })
+    }
+
+    fn network_changed(&self) {
+        self.way.lock().short_segments = false;
     }
 
     /// A server says nothing on a link before it is asked, so a link that can be read is dead.
@@ -131,14 +154,24 @@ impl Dialer for ServerDialer {
     }
 }
 
+fn why(error: &DialError) -> String {
+    match error {
+        DialError::Misbehaved { .. } => {
+            format!("somebody else answers, this network's log-in page perhaps: {error}")
+        }
+        _ => error.to_string(),
+    }
+}
+
 fn kind(error: &DialError) -> FailureKind {
     match error {
-        DialError::Refused { .. } | DialError::Misbehaved { .. } => FailureKind::Refused,
+        DialError::Refused { .. } => FailureKind::Refused,
         DialError::WrongKey { .. } => FailureKind::WrongKey,
         DialError::PeerRefused { .. } => FailureKind::Unauthorized,
         DialError::Unreachable { .. }
         | DialError::TimedOut { .. }
         | DialError::Lost { .. }
+        | DialError::Misbehaved { .. }
         | DialError::Proxy { .. }
         | DialError::Unknown { .. }
         | DialError::Local { .. } => FailureKind::Silent,

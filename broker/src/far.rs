@@ -115,8 +115,9 @@ pub trait Means: Around {
     fn list(&self, now: Instant, server: Rank, asked: Duration);
     /// A server has taken a session: it is off the overloaded list.
     fn unlist(&self, server: Rank);
-    /// Links that were made before one was lost are looked at, or dropped.
-    fn doubt(&self, target: Target, cause: LostCause);
+    /// Links that were made before one was lost are looked at, or dropped. If so said, only short
+    /// packets pass there.
+    fn doubt(&self, target: Target, cause: LostCause, loses_long: bool);
     /// Something came on the session's link; where that leads straight, and since when.
     fn heard(&self, now: Instant, link: Option<(Rank, Instant)>);
     /// Whether a server speaks on other links, which have lasted.
@@ -181,6 +182,8 @@ pub struct SessionFar<M: Means> {
     local: Option<SocketAddr>,
     /// Where the attached link leads, if it goes there straight, and since when there is one.
     link: Option<(Rank, Instant)>,
+    /// The link that was lost last lost long packets only.
+    loses_long: bool,
     /// The round trip of its link.
     watch: RiseWatch,
     /// What the server that would be next was told.
@@ -201,6 +204,7 @@ impl<M: Means> SessionFar<M> {
             looking: None,
             local: None,
             link: None,
+            loses_long: false,
             watch: RiseWatch::new(Rule::default()),
             prepared: Prepared::default(),
         }
@@ -239,7 +243,10 @@ impl<M: Means> SessionFar<M> {
                 Action::Look => self.look(now),
                 Action::List(rank, asked) => self.means.list(now, rank, asked),
                 Action::Unlist(rank) => self.means.unlist(rank),
-                Action::Doubt(target, cause) => self.means.doubt(target, cause),
+                Action::Doubt(target, cause) => {
+                    let loses_long = std::mem::take(&mut self.loses_long);
+                    self.means.doubt(target, cause, loses_long);
+                }
                 Action::Log { what, cause } => self.means.note(at_byte, Note::Log(what, cause)),
                 Action::Note { what, cause } => {
                     self.means.note(at_byte, Note::Happened(what, cause));
@@ -532,6 +539,10 @@ impl<M: Means> Far for SessionFar<M> {
         if first.is_none() {
             self.means.keep(now, link, self.course.last());
         }
+    }
+
+    fn loses_long(&mut self) {
+        self.loses_long = true;
     }
 
     fn wants_sample(&self, now: Instant) -> bool {

@@ -104,9 +104,12 @@ impl Means for Surroundings {
         self.broker.overloaded.lock().remove(&self.listed_as(server));
     }
 
-    fn doubt(&self, target: Target, cause: LostCause) {
+    fn doubt(&self, target: Target, cause: LostCause, loses_long: bool) {
         let via = target.via.and_then(|via| self.broker.server_with_key(via));
         let server = via.unwrap_or_else(|| Arc::clone(self.server(target.rank)));
+        if loses_long {
+            server.reach.dialer().loses_long();
+        }
         match cause {
             LostCause::Broken => server.reach.lost(),
             LostCause::Silent | LostCause::Unanswered => server.reach.suspect(),

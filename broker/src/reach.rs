@@ -22,6 +22,8 @@ pub trait Dialer: Send + Sync + 'static {
     fn dial(&self) -> Dialing<Self::Link>;
     /// Whether an unused link still lives.
     fn alive(&self, link: &mut Self::Link) -> bool;
+    /// Packets go another way now.
+    fn network_changed(&self);
 }
 
 /// A dial under way.
@@ -169,6 +171,7 @@ impl<D: Dialer> Reach<D> {
     /// The machine's addresses or routes have changed. `usable` says whether an unused link still
     /// leaves from an address that exists.
     pub fn network_changed(&self, usable: impl FnMut(&D::Link) -> bool) {
+        self.dialer.network_changed();
         self.state.lock().pacing.handle_network_changed(now(), usable);
         self.happened.notify_one();
     }
@@ -328,6 +331,8 @@ pub(crate) mod fake {
         fn alive(&self, link: &mut FakeLink) -> bool {
             link.alive
         }
+
+        fn network_changed(&self) {}
     }
 
     pub(crate) fn reach(server: Server, news: &News) -> (Arc<Reach<Fake>>, Arc<Mutex<Server>>) {

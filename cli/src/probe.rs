@@ -177,6 +177,10 @@ fn explain(error: &DialError) -> (String, String) {
         DialError::WrongKey { .. } => {
             "compare with what `stp-server --print-key` says there, and correct key in broker.toml"
         }
+        DialError::Misbehaved { .. } => {
+            "if this network wants a log-in, log in with a browser; else correct address in \
+             broker.toml"
+        }
         DialError::Refused { .. } => "start stp-server there, or correct address in broker.toml",
         DialError::PeerRefused { .. } => {
             "is this key of the server's the newest? compare `stp-server --print-key`"

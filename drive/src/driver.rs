@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use stp_net::link::Link;
-use stp_proto::liveness::Liveness;
+use stp_proto::liveness::{Last, Liveness};
 use stp_proto::mutant;
 use stp_proto::rate::RecentRate;
 use stp_proto::session::{Detach, Event, Input, LinkId, Output, Session, ShutNear};
@@ -110,6 +110,8 @@ pub struct Driver<N, F: Far> {
     /// When the far side wants the session to ask for a link again.
     retry_at: Option<Instant>,
     pub(crate) liveness: Liveness,
+    /// Links that were closed in this turn, and what the kernel knew of them.
+    pub(crate) closed_links: Vec<(LinkId, Last)>,
     /// The rate at which it is used to receive.
     pub(crate) rate: RecentRate,
     pub(crate) stake: Stake,
@@ -189,6 +191,7 @@ impl<N: Near, F: Far> Driver<N, F> {
             publish_at: None,
             retry_at: None,
             liveness: Liveness::default(),
+            closed_links: Vec::new(),
             rate: RecentRate::default(),
             stake: Stake::default(),
         }
@@ -285,6 +288,7 @@ impl<N: Near, F: Far> Driver<N, F> {
                     Output::Wait(deadline) => break deadline,
                 }
             };
+            self.closed_links.clear();
             self.near.keep(&self.session);
             self.flush(now);
             if !(blocked && self.room()) {
@@ -314,7 +318,8 @@ impl<N: Near, F: Far> Driver<N, F> {
     }
 
     fn lose(&mut self, now: Instant, id: LinkId) {
-        if self.links.take(id).is_some() {
+        if let Some(link) = self.links.take(id) {
+            self.remember(id, &link);
             self.session.handle_input(now, Input::LinkLost { link: id });
         }
     }
@@ -322,7 +327,7 @@ impl<N: Near, F: Far> Driver<N, F> {
     fn detach(&mut self, now: Instant, id: LinkId, how: Detach) {
         let Some(link) = self.links.take(id) else { return };
         match how {
-            Detach::Close => drop(link),
+            Detach::Close => self.remember(id, &link),
             Detach::Linger => link.linger(),
             Detach::Reuse => self.give_back(now, link),
         }
@@ -354,6 +359,9 @@ impl<N: Near, F: Far> Driver<N, F> {
         self.near.event(now, &mut self.session, event);
         if let Event::Closed { why } = event {
             self.closed.get_or_insert_with(|| closed_reason(*why));
+        }
+        if let Event::Lost { link, cause } = event {
+            self.tell_of_loss(*link, *cause);
         }
         let act = self.far.event(now, &mut self.session, event);
         self.act(now, act);

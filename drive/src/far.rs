@@ -108,6 +108,9 @@ pub trait Far {
         Act::Nothing
     }
 
+    /// The link of which [`Far::event`] says next that it was lost has lost long packets only.
+    fn loses_long(&mut self) {}
+
     /// Something came on the attached link.
     fn heard(&mut self, _now: Instant) {}
 

@@ -1,7 +1,10 @@
 //! What the kernel knows of a link, for the session and for its far side.
 
+use core::time::Duration;
+
+use stp_proto::liveness::Last;
 use stp_proto::mutant;
-use stp_proto::session::Input;
+use stp_proto::session::{Input, LinkId, LostCause};
 use stp_proto::time::Instant;
 
 use crate::carrier::Carrier;
@@ -22,6 +25,25 @@ impl<N: Near, F: Far> Driver<N, F> {
         }
         if mutant!(SlowIsDead, alive, false) {
             self.session.handle_input(now, Input::LinkAlive { link: look.link });
+        }
+    }
+
+    /// A link is closed: what the kernel knew of it.
+    pub(crate) fn remember(&mut self, id: LinkId, link: &F::Link) {
+        let Ok(info) = link.tcp_info() else { return };
+        let last = Last {
+            data: Duration::from_millis(info.last_data_recv_ms.into()),
+            any: Duration::from_millis(info.last_recv_ms.into()),
+            timeouts: info.timeouts,
+        };
+        self.closed_links.push((id, last));
+    }
+
+    /// Says of a link that was lost whether it has lost long packets only.
+    pub(crate) fn tell_of_loss(&mut self, id: LinkId, cause: LostCause) {
+        let mut closed = self.closed_links.iter();
+        if closed.any(|(link, last)| *link == id && last.loses_long(cause)) {
+            self.far.loses_long();
         }
     }
 

@@ -9,7 +9,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 
-use crate::session::LinkId;
+use crate::session::{LinkId, LostCause};
 use crate::time::Instant;
 
 /// How often the kernel is asked about a link that owes an answer. One call every half second
@@ -100,9 +100,69 @@ impl Heard {
     }
 }
 
+/// Segments are sent again so often in vain before it is held against their length.
+const AGAIN: u8 = 3;
+/// A link on which something came this short a time ago has a path.
+const CAME_LATELY: Duration = Duration::from_secs(2);
+/// Words of the peer's kernel that come so long after the last data answer questions that came
+/// after them.
+const LATER: Duration = Duration::from_millis(500);
+
+/// What the kernel knew of a link when it was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Last {
+    /// Since data last came.
+    pub data: Duration,
+    /// Since anything last came: data, or a word that some has arrived there.
+    pub any: Duration,
+    /// How often the oldest segment was sent again in vain.
+    pub timeouts: u8,
+}
+
+impl Last {
+    /// Whether short packets passed, and long ones were lost without a word (RFC 2923, 2.1). They
+    /// are those of the peer if it falls silent while its kernel still takes our questions; and
+    /// ours if it still speaks, or has just shaken hands, and takes nothing.
+    #[must_use]
+    pub fn loses_long(&self, cause: LostCause) -> bool {
+        let theirs = self.data >= self.any + LATER;
+        let takes_nothing = self.timeouts >= AGAIN;
+        match cause {
+            LostCause::Silent => theirs || (takes_nothing && self.any <= CAME_LATELY),
+            LostCause::Broken => takes_nothing && self.any <= CAME_LATELY,
+            LostCause::Unanswered => theirs || takes_nothing,
+            LostCause::Overtaken => false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_packets_are_lost_where_short_ones_pass() {
+        use LostCause::{Broken, Silent, Unanswered};
+        let last = |data, any, timeouts| Last {
+            data: Duration::from_millis(data),
+            any: Duration::from_millis(any),
+            timeouts,
+        };
+        // A download: questions are taken, and nothing comes. An upload: the peer asks, or hangs
+        // up, and nothing of ours is taken. The path has gone; nobody is there any more.
+        for (last, cause, loses) in [
+            (last(3_000, 1_000, 0), Silent, true),
+            (last(10_000, 200, 5), Broken, true),
+            (last(5_000, 5_000, 4), Unanswered, true),
+            (last(3_000, 3_000, 3), Silent, false),
+            (last(3_000, 2_900, 0), Silent, false),
+            (last(60_000, 0, 0), Broken, false),
+            (last(10_000, 10_000, 6), Broken, false),
+            (last(5_000, 5_000, 0), Unanswered, false),
+        ] {
+            assert_eq!(last.loses_long(cause), loses, "{last:?} {cause:?}");
+        }
+    }
 
     #[test]
     fn only_links_that_have_lasted_speak_for_the_others() {

@@ -83,7 +83,7 @@ impl From<Spent> for Denial {
 impl From<replay::NoReplay> for Denial {
     fn from(denial: replay::NoReplay) -> Self {
         let why = match denial.kind {
-            NoReplayKind::Mismatch => DenyReason::Mismatch,
+            NoReplayKind::Mismatch | NoReplayKind::Elsewhere => DenyReason::Mismatch,
             NoReplayKind::Seam => DenyReason::Seam,
             NoReplayKind::NotHere => DenyReason::NotHere,
             NoReplayKind::Busy => DenyReason::Overloaded,

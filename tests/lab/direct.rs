@@ -16,6 +16,8 @@ use stp_tests::scene::{Scene, play};
 use stp_tests::topology::Topology;
 use stp_tests::wait;
 
+use crate::portal::Portal;
+
 const CLIENT: usize = 0;
 /// The whole download, without the fault, and time to spare on a busy machine.
 const DOWNLOAD_MAX: Duration = Duration::from_secs(90);
@@ -191,6 +193,29 @@ fn a_file_that_changes_under_a_download_is_never_mixed() {
         bytes[1_000_000] ^= 1;
         ensure!(got.len() > 9_000_000 && bytes.starts_with(&got), "bytes of two files");
         Ok(())
+    });
+}
+
+/// The network's log-in page answers the question for the rest. It has not the file, so nothing of
+/// it gets in, and the origin is asked on.
+#[test]
+fn a_log_in_page_is_not_the_origins_answer() {
+    play("direct_portal", |scene| {
+        let mut ground = Ground::lay(scene, "")?;
+        let host = &ground.topology.hosts[CLIENT].namespace;
+        let _portal = Portal::start(scene, host)?;
+        let (curl, growth, path) = ground.curl(scene, &[])?;
+        growth.reach(10_000_000, Duration::from_secs(30))?;
+        Portal::catch(scene, host, Portal::PLAIN)?;
+        ground.topology.hosts[CLIENT].replace_address(0)?;
+        std::thread::sleep(Duration::from_secs(30));
+        Portal::let_go(scene, &ground.topology.hosts[CLIENT].namespace)?;
+        let over = Instant::now();
+        growth.grow_after(over, Duration::from_secs(20))?;
+        let after = growth.pause_after(over)?.to.saturating_duration_since(over).as_millis();
+        scene.say(&format!("30 s of a log-in page: next byte {after} ms after it"));
+        ground.must_be_right(curl, &path)?;
+        ground.broker.must_run()
     });
 }
 

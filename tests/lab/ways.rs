@@ -2,7 +2,7 @@
 //! and proxies where nothing else leads out of a network.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -17,6 +17,7 @@ use stp_tests::scene::{Scene, play};
 use stp_tests::topology::Topology;
 use stp_tests::wait;
 
+use crate::portal::Portal;
 use crate::world::reach;
 
 const CLIENT: usize = 0;
@@ -311,5 +312,97 @@ fn what_a_proxy_says_is_told() {
         let told = why.contains("it wants another log-in (401)") && !why.contains("wrong");
         ensure!(told, "{why}");
         Ok(())
+    });
+}
+
+/// A path that loses packets of more than 1,280 bytes, as tunnels do that somebody has set up
+/// wrong, and lets no notice of it through. 1,280 is the least that IPv6 needs.
+fn black_hole() -> Shape {
+    Shape { longest: 1_280, ..Shape::of(40, 10) }
+}
+
+/// The session's own path begins to lose long packets.
+#[test]
+fn a_path_that_loses_long_packets_is_passed_by_short_ones() {
+    play("a_path_that_loses_long_packets_is_passed_by_short_ones", |scene| {
+        let mut ground = Ground::lay(scene)?;
+        let at = address(&ground);
+        ground.broker(scene, (&at, ""), |plan| plan)?;
+        let (curl, to) = ground.download(scene, "raw.lab")?;
+        let growth = Growth::watch(&to);
+        ground.topology.shape(CLIENT, 0, black_hole())?;
+        let at = Instant::now();
+        growth.grow_after(at + Duration::from_secs(1), Duration::from_secs(20))?;
+        ground.must_be_right((curl, to))?;
+        let pause = (growth.pause_after(at)?.to - at).as_millis();
+        scene.say(&format!("long packets lost in mid-download: next byte after {pause} ms"));
+        let log = std::fs::read_to_string(scene.path("broker.err"))?;
+        ensure!(log.contains("loses long packets"), "it says nothing of it: {log}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_path_that_has_always_lost_long_packets_is_passed() {
+    play("a_path_that_has_always_lost_long_packets_is_passed", |scene| {
+        let mut ground = Ground::lay(scene)?;
+        ground.topology.shape(CLIENT, 0, black_hole())?;
+        let at = address(&ground);
+        ground.broker(scene, (&at, ""), |plan| plan)?;
+        let begun = Instant::now();
+        let download = ground.download(scene, "web.lab")?;
+        scene.say(&format!("a third of it is there after {} ms", begun.elapsed().as_millis()));
+        // An upload as well: both ends send short packets.
+        let sent = Plan::new("curl")
+            .called("upload")
+            .args(&["-sS", "--fail", "-T"])
+            .arg(&ground.payload.path)
+            .arg("http://raw.lab/upload/up")
+            .env("LD_PRELOAD", daemon::shim()?)
+            .env("SESSION_DIR", scene.path("session"));
+        sent.run(scene, Some(ground.client()), Duration::from_secs(90))?.ok()?;
+        let there = file::sha256(&ground._nginx.root.join("upload/up"))?;
+        ensure!(there == ground.payload.sha256, "other bytes went up");
+        ground.must_be_right(download)
+    });
+}
+
+/// A session waits longer for a port that refuses than it takes to log in; a new one waits as if
+/// nothing answered.
+#[test]
+fn a_network_that_wants_a_log_in_is_waited_for() {
+    play("a_network_that_wants_a_log_in_is_waited_for", |scene| {
+        let mut ground = Ground::lay(scene)?;
+        let at = address(&ground);
+        ground.broker(scene, (&at, ""), |plan| plan)?;
+        let _portal = Portal::start(scene, ground.client())?;
+        let download = ground.download(scene, "raw.lab")?;
+        let growth = Growth::watch(&download.1);
+        Portal::catch(scene, ground.client(), Portal::PLAIN)?;
+        ground.topology.hosts[CLIENT].replace_address(0)?;
+        // Longer than a closed port would be asked for the sake of a running session.
+        std::thread::sleep(Duration::from_secs(22));
+        Portal::catch(scene, ground.client(), Portal::SECURE)?;
+        let to = scene.path("later");
+        let mut later = Plan::new("curl")
+            .called("later")
+            .args(&["-sS", "--fail", "-r", "0-99", "-o"])
+            .arg(&to)
+            .arg("http://web.lab/big")
+            .env("LD_PRELOAD", daemon::shim()?)
+            .env("SESSION_DIR", scene.path("session"))
+            .start(scene, Some(ground.client()))?;
+        std::thread::sleep(Duration::from_secs(7));
+        later.must_run()?;
+        let told = ground.status()?["services"][0]["servers"][0].to_string();
+        ensure!(told.contains("log-in page"), "{told}");
+        Portal::let_go(scene, ground.client())?;
+        let over = Instant::now();
+        growth.grow_after(over, Duration::from_secs(10))?;
+        let after = growth.pause_after(over)?.to.saturating_duration_since(over).as_millis();
+        scene.say(&format!("29 s of a log-in page: next byte {after} ms after it"));
+        later.end(Duration::from_secs(20))?.ok()?;
+        ensure!(std::fs::read(&to)?.len() == 100, "not what was asked for");
+        ground.must_be_right(download)
     });
 }

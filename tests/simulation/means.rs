@@ -160,7 +160,7 @@ impl Means for SimMeans {
         self.broker.borrow_mut().servers.overloaded.remove(&server);
     }
 
-    fn doubt(&self, target: Target, cause: LostCause) {
+    fn doubt(&self, target: Target, cause: LostCause, _loses_long: bool) {
         let server = target.via.map_or_else(|| self.place(target.rank), rank_of);
         self.broker.borrow_mut().doubt(server, cause);
     }

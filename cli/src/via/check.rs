@@ -139,6 +139,11 @@ fn port(profile: &Profile) -> Look {
             let advice = "somebody else answers there: correct address in the profile";
             bad(what, error.to_string(), advice)
         }
+        Err(error @ DialError::Misbehaved { .. }) => {
+            let advice = "if this network wants a log-in, log in with a browser; else correct \
+                          address in the profile";
+            bad(what, error.to_string(), advice)
+        }
         Err(error) => {
             let advice = "the port is closed: open it in the firewall there; until then links go \
                           through ssh itself";

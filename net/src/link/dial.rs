@@ -88,7 +88,8 @@ pub enum DialError {
         /// Our key, to be compared with the peer's configuration.
         ours: PublicKey,
     },
-    /// The peer is no STP server.
+    /// Who answers is no STP server. A network that wants a log-in first answers for everybody, so
+    /// this says nothing of the peer.
     #[error("{addr} {what}")]
     Misbehaved {
         /// The place dialled.
@@ -135,11 +136,10 @@ impl DialError {
             | Self::Refused { .. }
             | Self::TimedOut { .. }
             | Self::Lost { .. }
+            | Self::Misbehaved { .. }
             | Self::Proxy { .. }
             | Self::Unknown { .. } => Blame::Path,
-            Self::WrongKey { .. } | Self::PeerRefused { .. } | Self::Misbehaved { .. } => {
-                Blame::Peer
-            }
+            Self::WrongKey { .. } | Self::PeerRefused { .. } => Blame::Peer,
             Self::Local { .. } => Blame::Local,
         }
     }
@@ -152,12 +152,11 @@ impl DialError {
                 Some(libc::ENETUNREACH) => libc::ENETUNREACH,
                 _ => libc::EHOSTUNREACH,
             },
-            Self::TimedOut { .. } => libc::ETIMEDOUT,
+            Self::TimedOut { .. } | Self::Misbehaved { .. } => libc::ETIMEDOUT,
             Self::Lost { .. } => libc::ECONNRESET,
-            Self::Refused { .. }
-            | Self::WrongKey { .. }
-            | Self::PeerRefused { .. }
-            | Self::Misbehaved { .. } => libc::ECONNREFUSED,
+            Self::Refused { .. } | Self::WrongKey { .. } | Self::PeerRefused { .. } => {
+                libc::ECONNREFUSED
+            }
             Self::Local { .. } | Self::Proxy { .. } | Self::Unknown { .. } => libc::EHOSTUNREACH,
         }
     }

@@ -17,6 +17,9 @@ use crate::place::Places;
 /// More unsent bytes than this wait with us, where they can still be replaced, and not in the
 /// kernel.
 const NOTSENT_LOWAT: u32 = 256 * 1024;
+/// Bytes of a segment that passes everywhere: every path of IPv6 takes packets of 1,280 bytes (RFC
+/// 8200, 5), of which IP and TCP with their options take up to 100.
+const SHORT_SEGMENT: u32 = 1_180;
 /// A connection that is silent for this long is asked whether it lives. Links of sessions never
 /// are; those that wait for a session, or for news of a name, mostly.
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -45,6 +48,8 @@ pub struct LinkOptions {
     pub user_timeout: Duration,
     /// The congestion control by name, if the kernel has it; otherwise the kernel's own choice.
     pub congestion: Option<String>,
+    /// Segments that pass on every path, in both directions.
+    pub short_segments: bool,
     /// A proxy that leads out of this network.
     pub detour: Option<Detour>,
     /// The user's ssh, which leads to the server's machine where nothing else does.
@@ -66,6 +71,7 @@ impl Default for LinkOptions {
             timeout: Duration::from_secs(10),
             user_timeout: Duration::from_secs(10),
             congestion: None,
+            short_segments: false,
             detour: None,
             ssh: None,
         }
@@ -121,6 +127,10 @@ pub(super) fn outgoing(addr: SocketAddr, options: &LinkOptions) -> io::Result<So
     let domain = Domain::for_address(addr);
     let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     prepare(&SockRef::from(&socket), options)?;
+    if options.short_segments {
+        // Before the connect, so that the other end is told of it as well.
+        socket.set_tcp_mss(SHORT_SEGMENT)?;
+    }
     Ok(socket)
 }
 

@@ -33,6 +33,8 @@ pub struct TcpInfo {
     pub notsent: u32,
     /// Milliseconds since data last came.
     pub last_data_recv_ms: u32,
+    /// Milliseconds since anything last came: data, or a word that some has arrived there.
+    pub last_recv_ms: u32,
     /// Bytes the peer's kernel has acknowledged.
     pub bytes_acked: u64,
     /// Bytes received in order.
@@ -87,6 +89,7 @@ fn parse(raw: &[u8; LENGTH]) -> TcpInfo {
         unacked: u32_at(24),
         lost: u32_at(32),
         last_data_recv_ms: u32_at(52),
+        last_recv_ms: u32_at(56),
         rtt_us: u32_at(68),
         rtt_var_us: u32_at(72),
         cwnd: u32_at(80),
@@ -118,6 +121,7 @@ mod tests {
     fn every_field_stands_where_the_headers_say() {
         stands_at!(
             tcpi_snd_mss at 16, tcpi_unacked at 24, tcpi_lost at 32, tcpi_last_data_recv at 52,
+            tcpi_last_ack_recv at 56,
             tcpi_rtt at 68, tcpi_rttvar at 72, tcpi_snd_cwnd at 80, tcpi_total_retrans at 100,
             tcpi_bytes_acked at 120, tcpi_bytes_received at 128, tcpi_notsent_bytes at 144,
             tcpi_min_rtt at 148, tcpi_delivery_rate at 160, tcpi_bytes_sent at 200,

@@ -5,6 +5,8 @@
 pub enum NoReplayKind {
     /// The request does not fit the ticket, or the replica's answer is of another kind.
     Mismatch,
+    /// Whoever answers leads elsewhere: a network that wants a log-in first does so for everybody.
+    Elsewhere,
     /// The replica holds other bytes.
     Seam,
     /// The replica does not hold the file.

@@ -275,6 +275,10 @@ impl<S: Streams> Join<S> {
                 }
             }
             Err(why) if why.kind == NoReplayKind::Busy => Step::Done(Err(JoinError::Busy(why))),
+            // This machine's network may answer in the place of an origin on the other side of it.
+            Err(why) if why.kind == NoReplayKind::Elsewhere && stream.is_watched() => {
+                Step::Done(Err(JoinError::Down(io::Error::other(why))))
+            }
             Err(why) => Step::Done(Err(why.into())),
         }
     }

@@ -446,6 +446,7 @@ impl Ask {
     fn not_this(&self, answer: &ResponseHead, what: &str) -> NoReplay {
         let kind = match answer.status {
             403 | 404 | 410 => NoReplayKind::NotHere,
+            300..=399 | 511 => NoReplayKind::Elsewhere,
             408 | 429 | 500..=599 => NoReplayKind::Busy,
             _ => NoReplayKind::Mismatch,
         };

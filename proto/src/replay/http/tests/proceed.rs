@@ -374,7 +374,8 @@ fn errors_and_other_answers_are_refused() {
         ("403 Forbidden", NoReplayKind::NotHere),
         ("503 Busy", NoReplayKind::Busy),
         ("416 Range", NoReplayKind::Mismatch),
-        ("301 Moved", NoReplayKind::Mismatch),
+        ("301 Moved", NoReplayKind::Elsewhere),
+        ("511 Network Authentication Required", NoReplayKind::Elsewhere),
         ("204 Nothing", NoReplayKind::Mismatch),
         ("101 Other", NoReplayKind::Mismatch),
     ] {
