@@ -191,6 +191,45 @@ fn of_the_session_command(mistakes: &mut Mistakes<'_>) {
     mistakes.run("no number of a session", &id, "", 125, &["session status"]);
 }
 
+fn of_a_far_end(mistakes: &mut Mistakes<'_>) {
+    let world = mistakes.world;
+    let via = |ssh: &str, words: &[&str]| {
+        let mut command = world.command("session");
+        command.args(words).env("SESSION_SSH", ssh).env("SESSION_DIR", world.path("nobody"));
+        finished(&mut command)
+    };
+    let add = ["via", "add", "me@127.0.0.1", "--name", "home"];
+    mistakes.add("a machine without ssh", via("nosuchssh", &add), 125, &["cannot run nosuchssh"]);
+    let closed = via("ssh -F none -p 1", &add);
+    let says = &["ssh does not get to me@127.0.0.1", "Connection refused"];
+    mistakes.add("a far end that ssh does not reach", closed, 125, says);
+    let nameless = via("ssh", &["via", "add", "me@192.0.2.7"]);
+    mistakes.add("a far end without a name", nameless, 125, &["--name home"]);
+    let named = via("ssh", &["via", "add", "me@192.0.2.7", "--name", "My Home"]);
+    mistakes.add("a far end with a name that is none", named, 125, &["is no name"]);
+    let unknown = via("ssh", &["run", "--via", "home", "--", "true"]);
+    mistakes.add("a far end that is not there", unknown, 125, &["session via add"]);
+    mistakes.config(
+        "a route through a far end that is not there",
+        "[[route]]\nto = \"*.internal:*\"\nvia = \"home\"\n",
+        &["wrong.toml:3: route[0].via", "session via add"],
+    );
+    mistakes.config(
+        "a proxy of no known kind",
+        "proxy = \"proxy.e.org:3128\"\n",
+        &["wrong.toml:1: proxy", "http://HOST:PORT"],
+    );
+    let text = format!(
+        "name = \"a\"\nlisten = \"127.0.0.1:1\"\nkey_file = {:?}\nstatus = \"off\"\n\
+         [[service]]\nname = \"egress.m@e.org\"\nkind = \"egress\"\n",
+        world.path("some.key"),
+    );
+    std::fs::write(world.path("egress.toml"), text).expect("ours");
+    let config = world.path("egress.toml").display().to_string();
+    let check = ["stp-server", "--config", &config, "--check"];
+    mistakes.run("an egress for nobody", &check, "", 1, &["egress.toml:", "clients"]);
+}
+
 fn of_logging_in(mistakes: &mut Mistakes<'_>) {
     let world = mistakes.world;
     let (account, key) = (format!("alice@{}", world.sns_address), world.key_of_sns());
@@ -342,6 +381,7 @@ fn every_mistake_is_told_with_what_to_do_and_the_table_is_up_to_date() {
     let mut mistakes = Mistakes { world: &world, rows: Vec::new() };
     of_run_and_configuration(&mut mistakes);
     of_the_session_command(&mut mistakes);
+    of_a_far_end(&mut mistakes);
     of_logging_in(&mut mistakes);
     of_getting_files(&mut mistakes);
     of_operators(&mut mistakes);
