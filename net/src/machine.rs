@@ -38,6 +38,27 @@ pub fn raise_descriptors() -> io::Result<()> {
     Ok(setrlimit(Resource::Nofile, limit)?)
 }
 
+/// Has names looked up in /etc/hosts and by DNS, whatever /etc/nsswitch.conf says. What else stands
+/// there are modules for that machine's own C library. A program that has brought its own, because
+/// it is linked statically, may not survive that they are loaded: mdns4_minimal, which desktops
+/// have, ends it by a SIGFPE. Must come before there is a second thread.
+#[cfg(target_env = "gnu")]
+pub fn look_names_up_alone() {
+    unsafe extern "C" {
+        /// Of <nss.h>.
+        fn __nss_configure_lookup(
+            database: *const libc::c_char,
+            services: *const libc::c_char,
+        ) -> libc::c_int;
+    }
+    // SAFETY: both are strings that end with 0, and nobody looks anything up meanwhile.
+    unsafe { __nss_configure_lookup(c"hosts".as_ptr(), c"files dns".as_ptr()) };
+}
+
+/// Other C libraries never do anything else.
+#[cfg(not(target_env = "gnu"))]
+pub fn look_names_up_alone() {}
+
 /// How often it is looked whether memory can be given back.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
 /// It is worth it from so many bytes on.

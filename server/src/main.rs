@@ -4,5 +4,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    stp_server::daemon::main()
+    stp_server::daemon::main(cfg!(target_feature = "crt-static"))
 }

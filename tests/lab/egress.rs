@@ -44,7 +44,6 @@ impl Names {
         let etc = ground.root.join("etc");
         let resolver = format!("nameserver {}\noptions timeout:1\n", inner.address());
         std::fs::write(etc.join("resolv.conf"), resolver)?;
-        std::fs::write(etc.join("nsswitch.conf"), "hosts: files dns\n")?;
         Ok(Names { process, file })
     }
 

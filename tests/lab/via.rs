@@ -49,7 +49,11 @@ me:x:1000:1000::/home/me:/bin/sh' > etc/passwd
 echo 'root:x:0:
 sshd:x:33:
 me:x:1000:' > etc/group
-echo 'hosts: files' > etc/nsswitch.conf
+# As desktops have it; whoever loads a module that is not for its own C library ends.
+echo 'hosts: files mdns4_minimal [NOTFOUND=return] dns' > etc/nsswitch.conf
+libraries=$(dirname "$(find . -name 'libc.so.6' | head -n 1)")
+echo '__attribute__((constructor)) void end(void) { __builtin_trap(); }' |
+  cc -shared -nostdlib -fPIC -x c -o $libraries/libnss_mdns4_minimal.so.2 -
 for each in null:3 random:8 urandom:9; do mknod -m 666 dev/${each%:*} c 1 ${each#*:}; done
 chmod 1777 tmp
 ssh-keygen -qt ed25519 -N '' -f etc/ssh/host
