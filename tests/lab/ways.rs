@@ -315,6 +315,32 @@ fn what_a_proxy_says_is_told() {
     });
 }
 
+/// Who is named in `no_proxy` is not looked for behind it.
+#[test]
+fn no_proxy_is_heeded() {
+    play("no_proxy_is_heeded", |scene| {
+        let mut ground = Ground::lay(scene)?;
+        ground.close_the_straight_way(scene)?;
+        let host = &ground.topology.hosts[PROXY];
+        let proxy = format!("http://me:secret@{}:{PORT}", host.address());
+        let proxies = tinyproxy(scene, &host.namespace)?;
+        let at = address(&ground);
+        ground.broker(scene, (&at, "[limits]\nconnect = \"4s\"\n"), |plan| {
+            plan.env("all_proxy", proxy).env("no_proxy", "example.org,10.2.0.0/16")
+        })?;
+        let curl = Plan::new("curl")
+            .args(&["-sS", "-m", "20", "http://raw.lab/big"])
+            .env("LD_PRELOAD", daemon::shim()?)
+            .env("SESSION_DIR", scene.path("session"))
+            .start(scene, Some(ground.client()))?;
+        let ended = curl.end(Duration::from_secs(30))?;
+        ensure!(ended.ok().is_err(), "nothing leads there");
+        let said = proxies.log() + &proxies.printed();
+        ensure!(!said.contains("10.2.0.1"), "the proxy was asked: {said}");
+        Ok(())
+    });
+}
+
 /// A path that loses packets of more than 1,280 bytes, as tunnels do that somebody has set up
 /// wrong, and lets no notice of it through. 1,280 is the least that IPv6 needs.
 fn black_hole() -> Shape {
