@@ -15,8 +15,10 @@ use stp_tests::wait;
 
 use crate::via::{CLIENT, FAR, Ground, INNER};
 
-/// A cloud's metadata, which nobody is led to; and what the configuration denies.
+/// Clouds' metadata, which nobody is led to; and what the configuration denies. Brokers do not lead
+/// to the first one as an address: it is on the link of their own machine.
 const METADATA: &str = "169.254.169.254";
+const CLOUD: &str = "100.100.100.200";
 const DENIED: &str = "10.9.0.1";
 const SOON: Duration = Duration::from_secs(30);
 
@@ -58,11 +60,11 @@ impl Names {
     }
 }
 
-/// The far machine with these two addresses, a web server at them that nobody may reach, and the
+/// The far machine with these addresses, a web server at them that nobody may reach, and the
 /// rule that says so of one of them.
 fn guarded(ground: &Ground, scene: &Scene) -> Result<Nginx> {
     let far = &ground.topology.hosts[FAR].namespace;
-    for address in [METADATA, DENIED] {
+    for address in [METADATA, CLOUD, DENIED] {
         far.ip(&["address", "add", &format!("{address}/32"), "dev", "lo"])?;
     }
     let secrets = Nginx::start(scene, "secrets", far)?;
@@ -102,17 +104,19 @@ impl Scenery {
         Ok(ended.status.success().then_some(ended.out))
     }
 
-    fn must_refuse(&self, scene: &Scene, url: &str) -> Result<()> {
+    /// curl is refused at `last`, where `url` leads in the end.
+    fn must_refuse(&self, scene: &Scene, url: &str, last: &str) -> Result<()> {
         let begun = Instant::now();
         let got = self.gets(scene, url)?;
         scene.say(&format!("{url}: refused after {:.1?}", begun.elapsed()));
         ensure!(got.is_none(), "{url} led to {:?}", got.map(|text| text[..20].to_owned()));
         let ended = &self.ground.status(scene)?["ended"];
-        let reason = ended[ended.as_array().map_or(0, Vec::len) - 1]["reason"].to_string();
-        // EACCES, and the address that the name led to.
-        let told = reason.contains("errno 13")
-            && [METADATA, DENIED, "a9fe:a9fe"].iter().any(|address| reason.contains(address));
-        ensure!(told, "{url}: {reason}");
+        let ended = &ended[ended.as_array().map_or(0, Vec::len) - 1];
+        // EACCES, and the address that it led to.
+        let reason = ended["reason"].to_string();
+        let address = [METADATA, CLOUD, DENIED, "a9fe:a9fe"];
+        let told = reason.contains("errno 13") && address.iter().any(|it| reason.contains(it));
+        ensure!(told && ended["destination"] == format!("{last}:80"), "{url}: {ended}");
         Ok(())
     }
 
@@ -146,15 +150,16 @@ fn no_name_and_no_redirect_leads_where_nobody_may_go() {
             ensure!(got.as_deref() == Some("small\n"), "one of its addresses is good: {got:?}");
         }
         for name in ["meta", "alias", "denied", "mapped", "nat64"] {
-            scenery.must_refuse(scene, &format!("http://{name}.dns/small"))?;
+            let host = format!("{name}.dns");
+            scenery.must_refuse(scene, &format!("http://{host}/small"), &host)?;
         }
-        scenery.must_refuse(scene, &format!("http://{METADATA}/small"))?;
+        scenery.must_refuse(scene, &format!("http://{CLOUD}/small"), CLOUD)?;
         // Its own answer is allowed, what it leads to is not.
-        scenery.must_refuse(scene, "http://web.dns:8085/")?;
+        scenery.must_refuse(scene, "http://web.dns:8085/", CLOUD)?;
         // The same name a moment later.
         ensure!(scenery.gets(scene, "http://turns.dns/small")?.is_some());
         scenery.names.say(&[("turns.dns", METADATA)])?;
-        scenery.must_refuse(scene, "http://turns.dns/small")?;
+        scenery.must_refuse(scene, "http://turns.dns/small", "turns.dns")?;
         scenery.must_be_untouched()
     });
 }

@@ -127,7 +127,7 @@ impl Ground {
         let www = scene.subdir("www")?;
         let servers = format!(
             "server {{ listen 443 ssl; root {}; ssl_certificate {}; ssl_certificate_key {}; }}\n\
-             server {{ listen 8085; return 302 http://169.254.169.254/small; }}",
+             server {{ listen 8085; return 302 http://100.100.100.200/small; }}",
             www.display(),
             scene.path("web.pem").display(),
             scene.path("web.key").display()
@@ -406,13 +406,16 @@ impl Company {
     }
 }
 
+/// What happens, in words and in deed.
+type Trouble<'a> = (&'a str, &'a dyn Fn(&mut Ground) -> Result<()>);
+
 /// Something happens while a file comes by https and a repository by ssh, beside what is there
 /// already; nobody notices. STP_IDLE_S is how long the idle ssh says nothing after it.
 fn under(
     ground: &mut Ground,
     scene: &Scene,
     company: &mut Company,
-    (what, event): (&str, &dyn Fn(&mut Ground) -> Result<()>),
+    (what, event): Trouble<'_>,
 ) -> Result<()> {
     scene.say(what);
     let git = clone(ground, scene, &format!("cloned {what}"))?;
