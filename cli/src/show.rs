@@ -83,7 +83,12 @@ fn about(status: &Value) -> String {
 fn servers(services: &[Value]) -> String {
     let mut table = Table::new(&["SERVICE", "SERVER", "STATE", ">WARM", "WHY"]);
     for service in services {
-        for server in list(&service["servers"]) {
+        let servers = list(&service["servers"]);
+        if servers.is_empty() {
+            let (here, why) = ("this machine".to_owned(), "without a far end".to_owned());
+            table.row(vec![word(&service["name"]), here, String::new(), String::new(), why]);
+        }
+        for server in servers {
             let through = server["through"].as_str();
             let through = through.map_or_else(String::new, |way| format!(" through {way}"));
             table.row(vec![
@@ -201,10 +206,17 @@ fn ended(ended: &[Value]) -> String {
             time(number(&session["lasted_ms"])),
             bytes(number(&session["positions"]["dlv"])),
             bytes(number(&session["positions"]["end"])),
-            word(&session["reason"]),
+            word(&session["reason"]) + &redirected(session),
         ]);
     }
     if table.is_empty() { String::new() } else { format!("\n{}", table.fitted()) }
+}
+
+/// Where its response has sent the program, past all routes.
+fn redirected(session: &Value) -> String {
+    let events = list(&session["events"]);
+    let event = events.iter().find(|event| event["what"] == "redirected");
+    event.map_or_else(String::new, |event| format!("; redirected {}", word(&event["cause"])))
 }
 
 pub(crate) fn list(value: &Value) -> Vec<Value> {
