@@ -11,6 +11,7 @@ use stp_proto::course::Deadlines;
 use stp_proto::handle::Handle;
 use stp_proto::local::wire::Resolved;
 use stp_proto::name::Name;
+use stp_proto::policy::VARIABLE;
 use stp_proto::select::Rank;
 use stp_proto::session::{self, Session};
 use stp_proto::wire::{Belongs, Destination};
@@ -26,6 +27,7 @@ use crate::command;
 use crate::config::{self, OtherNamespaces};
 use crate::direct::{Direct, DirectFar, Notes};
 use crate::entry::{App, Entry, Order};
+use crate::environment::variable;
 use crate::far::{SessionFar, Waits};
 use crate::group;
 use crate::group::awaited::{Member, Reach};
@@ -56,6 +58,20 @@ pub(crate) struct Goal {
 }
 
 impl Goal {
+    /// The same under a policy: the program's own, or else that of its route or service.
+    pub(crate) fn under(
+        self,
+        broker: &Broker,
+        pid: i32,
+        configured: Option<&str>,
+    ) -> Result<Goal, String> {
+        let own = variable(pid, VARIABLE).filter(|name| !name.is_empty());
+        let own = own.map(|name| String::from_utf8_lossy(&name).into_owned());
+        let Some(name) = own.as_deref().or(configured) else { return Ok(self) };
+        let service = broker.policies.under(&broker.maker.lock(), &self.service, name)?;
+        Ok(Goal { service, ..self })
+    }
+
     /// Where a session that belongs to another one goes.
     fn of(lead: &Entry) -> Goal {
         let service = Arc::clone(&lead.service);
@@ -236,7 +252,7 @@ impl Door {
             (None, Some(route)) => {
                 let (number, service) = tables.services[route.service].clone();
                 let goal = Goal { service, number, grant: None, freezes: route.freezes };
-                self.begin(socket, goal, host, None);
+                self.begin_under(socket, goal, host, route.policy.as_deref());
             }
             (None, None) => {
                 let door = self.clone();
@@ -261,13 +277,13 @@ impl Door {
         let name = host.as_deref().unwrap_or_default();
         match self.0.directory.find(name).await {
             Ok(found) => {
-                let target = Goal {
+                let goal = Goal {
                     service: Arc::clone(&found.service),
                     number: found.number,
                     grant: found.grant.clone(),
                     freezes: true,
                 };
-                self.begin(socket, target, host, None);
+                self.begin_under(socket, goal, host, None);
             }
             Err(lacking) => {
                 self.0.virtual_addresses.lock().unused(self.0.now(), name);
@@ -308,6 +324,20 @@ impl Door {
             "errno": errno,
             "lasted_ms": 0,
         }));
+    }
+
+    /// Begins a session under the policy that it has, if there is one.
+    fn begin_under(
+        &self,
+        socket: AppSocket,
+        goal: Goal,
+        host: Option<String>,
+        policy: Option<&str>,
+    ) {
+        match goal.under(&self.0, socket.info().pid, policy) {
+            Ok(goal) => self.begin(socket, goal, host, None),
+            Err(why) => self.turn_away(socket, host.as_deref(), Errno::ENETUNREACH, &why),
+        }
     }
 
     fn begin(&self, socket: AppSocket, goal: Goal, host: Option<String>, member: Option<Member>) {
@@ -362,7 +392,7 @@ impl Door {
         let (id, peer) = (self.0.next_id(), whither.0);
         let listed = self.list(id, app, whither, goal, member.as_ref());
         let entry = &listed.entry;
-        let limits = kept_limits(&self.0, kept);
+        let limits = kept_limits(&self.0, &entry.service, kept);
         let mut session = Session::initiate(self.0.now(), limits, handle, &entry.service.name, "");
         session.belongs(Belongs { token, peer: Some(peer) });
         tell_destination(&mut session, entry);
@@ -465,9 +495,15 @@ pub(crate) fn limits(config: &config::Limits) -> session::Limits {
     }
 }
 
-/// The same for a session whose bytes are kept in rings of this size, up and down.
-pub(crate) fn kept_limits(broker: &Broker, kept: Option<(usize, usize)>) -> session::Limits {
+/// The same for a session of a service, whose bytes are kept in rings of this size, up and down.
+pub(crate) fn kept_limits(
+    broker: &Broker,
+    service: &Service,
+    kept: Option<(usize, usize)>,
+) -> session::Limits {
     let mut limits = limits(&broker.tables().config.limits);
+    let hold = service.leave.as_ref().and_then(|leave| leave.hold());
+    limits.hold = hold.unwrap_or(limits.hold);
     if let Some((up, down)) = kept {
         limits.send_buffer_max = limits.send_buffer_max.min(up);
         limits.receive_buffer_max = limits.receive_buffer_max.min(down);

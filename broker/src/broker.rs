@@ -33,6 +33,7 @@ use crate::lookup::Directory;
 use crate::map;
 use crate::names::NamesFile;
 use crate::pauses::Pauses;
+use crate::policies::Policies;
 use crate::reach::News;
 use crate::relays::Relays;
 use crate::service::{Maker, Server, Service};
@@ -80,6 +81,8 @@ pub struct Broker {
     pub feed: Feed,
     /// What the sessions hold together.
     pub purse: Arc<Purse>,
+    /// Over what links may leave.
+    pub policies: Policies,
     /// Ways through relays.
     pub relays: Relays,
     /// Tells of changes of the standing of any server.
@@ -140,6 +143,8 @@ impl Broker {
         let of_directory = maker.clone();
         let purse = Purse::new(config.limits.memory, config.limits.sessions_max);
         let names = VirtualAddresses::new(config.virtual_ipv4, config.virtual_ipv6);
+        let policies = Policies::default();
+        policies.configure(&config.policies, &config.interfaces);
         Ok(Arc::new(Broker {
             directory: Directory::new(config.directory.clone(), of_directory),
             tables: RwLock::new(Arc::new(Tables::new(config, &mut maker, None))),
@@ -149,6 +154,7 @@ impl Broker {
             ending: AtomicBool::new(false),
             feed: Feed::default(),
             purse,
+            policies,
             relays: Relays::default(),
             news,
             overloaded: Mutex::default(),
@@ -183,6 +189,7 @@ impl Broker {
     /// Puts other tables in use, and tells the programs.
     pub(crate) fn put_in_use(&self, tables: Tables) {
         let groups = self.groups.lock();
+        self.policies.configure(&tables.config.policies, &tables.config.interfaces);
         *self.tables.write() = Arc::new(tables);
         self.publish(groups.awaited());
     }
@@ -411,6 +418,10 @@ impl Broker {
             let has_it = |spare: &Arc<Server>| Arc::ptr_eq(spare, &server);
             server.ask_about(in_use.iter().any(|entry| entry.service.servers.iter().any(has_it)));
         }
+        for server in self.policies.servers() {
+            server.reach.age();
+        }
+        self.policies.age();
         self.directory.age();
     }
 

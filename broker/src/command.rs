@@ -68,8 +68,8 @@ pub async fn act(broker: &Broker, path: &str, body: &Value) -> Result<Value, Act
     let entry = broker.session(number);
     let entry = entry.ok_or_else(|| ActError::not_found(format!("there is no session {id}")))?;
     match action {
-        "suspend" => send(&entry, Command::Suspend).await?,
-        "resume" => send(&entry, Command::Resume).await?,
+        "suspend" => suspend(&entry).await?,
+        "resume" => resume(&entry).await?,
         "close" => send(&entry, Command::Abort { code: code::USER }).await?,
         "move" => move_session(&entry, body["server"].as_str()).await?,
         _ => return Err(ActError::not_found(format!("nobody can {action} a session"))),
@@ -84,8 +84,8 @@ pub fn by_app(broker: &Broker, cookie: Cookie, act: Act) -> Option<Told> {
     let entry = sessions.iter().find(|entry| entry.cookie.get() == Some(&cookie))?;
     let command = match act {
         Act::Look => None,
-        Act::Suspend => Some(Command::Suspend),
-        Act::Resume => Some(Command::Resume),
+        Act::Suspend => entry.held.lock().suspend().then_some(Command::Suspend),
+        Act::Resume => entry.held.lock().resume().is_ok().then_some(Command::Resume),
         Act::Abort => Some(Command::Abort { code: code::USER }),
     };
     if let Some(command) = command {
@@ -96,16 +96,15 @@ pub fn by_app(broker: &Broker, cookie: Cookie, act: Act) -> Option<Told> {
 
 /// Suspends or resumes every session.
 async fn all(broker: &Broker, action: &str) -> Result<Value, ActError> {
-    let command = || match action {
-        "suspend" => Ok(Command::Suspend),
-        "resume" => Ok(Command::Resume),
-        _ => Err(ActError::not_found(format!("nobody can {action} all sessions"))),
-    };
-    command()?;
     let mut done = 0;
     for entry in broker.sessions() {
+        let result = match action {
+            "suspend" => suspend(&entry).await,
+            "resume" => resume(&entry).await,
+            _ => return Err(ActError::not_found(format!("nobody can {action} all sessions"))),
+        };
         // One that has just ended needs nothing any more.
-        done += usize::from(send(&entry, command()?).await.is_ok());
+        done += usize::from(result.is_ok());
     }
     Ok(json!({ "action": action, "sessions": done }))
 }
@@ -146,6 +145,18 @@ fn just_ended(entry: &Entry) -> ActError {
 
 async fn send(entry: &Entry, command: Command) -> Result<(), ActError> {
     entry.inbox.send(command).await.map_err(|_| just_ended(entry))
+}
+
+async fn suspend(entry: &Entry) -> Result<(), ActError> {
+    let is_news = entry.held.lock().suspend();
+    if is_news { send(entry, Command::Suspend).await } else { Ok(()) }
+}
+
+/// Resumes a session, unless its policy holds it.
+async fn resume(entry: &Entry) -> Result<(), ActError> {
+    let resumed = entry.held.lock().resume();
+    resumed.map_err(ActError::conflict)?;
+    send(entry, Command::Resume).await
 }
 
 /// The session is to go to another server, or to this one.

@@ -6,6 +6,7 @@
 mod destination;
 pub mod doubt;
 pub mod found;
+pub mod policy;
 mod room;
 mod route;
 mod service;
@@ -24,10 +25,11 @@ use stp_net::status::StatusAddr;
 use stp_proto::local::routes::{VIRTUAL_V4, VIRTUAL_V6};
 use stp_proto::name::Name;
 use stp_proto::pattern::Prefix;
+use stp_proto::policy::Policy;
 
 use self::route::FileRoute;
 pub use self::service::{Direct, Server, Service};
-use self::text::FromText;
+use self::text::{FromText, TIME_MIN};
 use crate::direct::Mirror;
 use crate::routes::Routes;
 use crate::virtual_addresses::VirtualAddresses;
@@ -35,8 +37,6 @@ use crate::virtual_addresses::VirtualAddresses;
 /// The least and the most that a session's buffer may be configured to, in bytes.
 const BUFFER_MIN: usize = 64 << 10;
 const BUFFER_MAX: usize = 1 << 30;
-/// The least that a time may be configured to.
-const TIME_MIN: Duration = Duration::from_millis(100);
 /// The most links kept ready that may be configured.
 const WARM_LINKS_MAX: usize = 64;
 
@@ -129,6 +129,10 @@ pub struct Config {
     pub services: Vec<Service>,
     /// The routes, first match wins.
     pub routes: Routes,
+    /// Over what links may leave, by name.
+    pub policies: Vec<(String, Policy)>,
+    /// What the file says of interfaces.
+    pub interfaces: Vec<policy::Told>,
     /// Servers that lead to others and are in no service.
     pub relays: Vec<Server>,
     /// Where names and files are known.
@@ -195,6 +199,10 @@ struct File {
     #[serde(default)]
     route: Vec<FileRoute>,
     #[serde(default)]
+    policy: Vec<policy::FilePolicy>,
+    #[serde(default)]
+    interface: Vec<policy::FileInterface>,
+    #[serde(default)]
     relay: Vec<FileServer>,
     gateway: Option<FileGateway>,
     #[serde(default)]
@@ -236,6 +244,7 @@ struct FileService {
     server: Vec<FileServer>,
     #[serde(default)]
     mirrors: Vec<FromText<Mirror>>,
+    policy: Option<String>,
 }
 
 /// What is at the far end of a service's sessions.
@@ -390,8 +399,10 @@ fn check(loaded: Loaded<File>) -> Result<Config, ConfigError> {
     let fitted = limits.fit(file.limits.sessions_max);
     fitted.map_err(|(key, what)| loaded.error(&format!("limits.{key}"), what))?;
     limits.check().map_err(|(key, what)| loaded.error(&format!("limits.{key}"), what))?;
+    let policies = policy::policies(&loaded, &file.policy)?;
     let via = |name: &str| via(loaded.file(), name);
     let (routes, services) = route::read(&loaded, &file.route, services(&loaded)?, via)?;
+    known_policies(&loaded, &policies, &services, &routes)?;
     Ok(Config {
         file: loaded.file().to_owned(),
         status: file.status.clone().unwrap_or(StatusAddr::Off),
@@ -405,6 +416,8 @@ fn check(loaded: Loaded<File>) -> Result<Config, ConfigError> {
         proxy: file.proxy.clone(),
         routes,
         services,
+        policies,
+        interfaces: policy::interfaces(&loaded, &file.interface)?,
         relays: servers(&loaded, "relay", &file.relay)?,
         directory: directory(&loaded)?,
         limits,
@@ -463,9 +476,34 @@ fn services(loaded: &Loaded<File>) -> Result<Vec<Service>, ConfigError> {
         let mirrors = service.mirrors.iter().map(|mirror| mirror.0.clone()).collect();
         let direct = direct.then_some(Direct { mirrors });
         let egress = service.kind == Kind::Egress;
-        services.push(Service { name: name.clone(), servers, direct, egress });
+        let policy = service.policy.clone();
+        services.push(Service { name: name.clone(), servers, direct, egress, policy });
     }
     Ok(services)
+}
+
+/// That every policy that a service or a route names is there.
+fn known_policies(
+    loaded: &Loaded<File>,
+    policies: &[(String, Policy)],
+    services: &[Service],
+    routes: &Routes,
+) -> Result<(), ConfigError> {
+    for (i, service) in services.iter().enumerate() {
+        if let Some(name) = &service.policy {
+            let key = format!("service[{i}].policy");
+            policy::known(loaded, policies, (&key, name), service.direct.is_some())?;
+        }
+    }
+    for (i, route) in loaded.config.route.iter().enumerate() {
+        if let Some(name) = route.policy() {
+            let led = routes.iter().find(|led| led.line == i);
+            let is_direct = led.is_some_and(|led| services[led.service].direct.is_some());
+            let key = format!("route[{i}].policy");
+            policy::known(loaded, policies, (&key, name), is_direct)?;
+        }
+    }
+    Ok(())
 }
 
 /// The service of a far end that `session via add` has made, for the configuration in `file`: its

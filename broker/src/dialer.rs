@@ -3,14 +3,21 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use stp_net::key::PublicKey;
 use stp_net::link::{DialError, Dialed, Link, LinkOptions, Through, Tls};
 use stp_net::place::Places;
 use stp_proto::course::{Failure, FailureKind};
 
+use crate::leave::Leave;
 use crate::reach::{Dialer, Dialing};
+
+/// A link has this much time over one interface before the next one is tried beside it.
+const NEXT_AFTER: Duration = Duration::from_secs(1);
 
 /// Makes links to one server.
 pub struct ServerDialer {
@@ -21,6 +28,8 @@ pub struct ServerDialer {
     pub tls: Arc<Tls>,
     /// How links are to be.
     pub options: LinkOptions,
+    /// The policy that says over what they leave, if there is one.
+    pub leave: Option<Arc<Leave>>,
 }
 
 /// Where a server is.
@@ -48,7 +57,16 @@ impl ServerDialer {
     ) -> ServerDialer {
         let way = Way { places, met: None, peer: None, through: None, short_segments: false };
         let way = Arc::new(Mutex::new(way));
-        ServerDialer { way, key, tls, options }
+        ServerDialer { way, key, tls, options, leave: None }
+    }
+
+    /// Makes links to the same server over what a policy allows. The user's ssh goes where it
+    /// likes, so it is left out.
+    #[must_use]
+    pub fn under(&self, leave: Arc<Leave>) -> ServerDialer {
+        let options = LinkOptions { ssh: None, ..self.options.clone() };
+        let (way, tls) = (Arc::clone(&self.way), Arc::clone(&self.tls));
+        ServerDialer { way, key: self.key, tls, options, leave: Some(leave) }
     }
 
     /// Where it listens, by name or by address.
@@ -120,13 +138,21 @@ impl Dialer for ServerDialer {
             (way.places.clone(), way.met)
         };
         let way = Arc::clone(&self.way);
+        let leave = self.leave.clone();
         Box::pin(async move {
-            let dialed = Link::dial_any(&places, known, &key, &tls, &options).await;
-            let Dialed { link, address, through } = dialed.map_err(|error| Failure {
-                kind: kind(&error),
-                why: why(&error),
-                errno: error.errno(),
-            })?;
+            let over = |device: Option<String>| {
+                let (places, tls) = (&places, &tls);
+                let options = LinkOptions { device, ..options.clone() };
+                async move { Link::dial_any(places, known, &key, tls, &options).await }
+            };
+            let dialed = match leave {
+                None => over(None).await.map_err(failure),
+                Some(leave) => over_one(leave.ways(), over).await.unwrap_or_else(|| {
+                    let (kind, errno) = (FailureKind::Silent, libc::ENETUNREACH);
+                    Err(Failure { kind, why: leave.why_not(), errno })
+                }),
+            };
+            let Dialed { link, address, through } = dialed?;
             let mut way = way.lock();
             way.peer = Some(link.peer_addr());
             way.met = address.or(way.met);
@@ -161,6 +187,40 @@ fn why(error: &DialError) -> String {
         }
         _ => error.to_string(),
     }
+}
+
+/// A link over the first interface that gives one, each tried a little after the one before; of
+/// failures the first interface's. Nothing where there is no interface.
+async fn over_one<F>(
+    ways: Vec<String>,
+    over: impl Fn(Option<String>) -> F,
+) -> Option<Result<Dialed, Failure>>
+where
+    F: Future<Output = Result<Dialed, DialError>>,
+{
+    let (mut ways, mut failed) = (ways.into_iter(), None);
+    let mut under_way = FuturesUnordered::new();
+    loop {
+        let is_last = match ways.next() {
+            Some(way) => {
+                under_way.push(over(Some(way)));
+                false
+            }
+            None if under_way.is_empty() => return failed.map(Err),
+            None => true,
+        };
+        let next = tokio::time::timeout(NEXT_AFTER, under_way.next());
+        let done = if is_last { under_way.next().await } else { next.await.unwrap_or(None) };
+        match done {
+            Some(Ok(dialed)) => return Some(Ok(dialed)),
+            Some(Err(error)) => failed = failed.or(Some(failure(error))),
+            None => {}
+        }
+    }
+}
+
+fn failure(error: DialError) -> Failure {
+    Failure { kind: kind(&error), why: why(&error), errno: error.errno() }
 }
 
 fn kind(error: &DialError) -> FailureKind {

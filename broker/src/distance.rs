@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -9,6 +10,8 @@ use stp_net::echo;
 use stp_net::key::PublicKey;
 use stp_proto::rise::Way;
 use tokio::time::timeout;
+
+use crate::leave::Leave;
 
 /// Echo requests of one measurement (STP 3).
 const QUESTIONS: u32 = 4;
@@ -32,9 +35,17 @@ pub struct Distance {
     kept: Mutex<VecDeque<Measured>>,
     /// Held while it is measured: others wait for that one's result.
     turn: tokio::sync::Mutex<()>,
+    /// The policy that says over what it is measured, if there is one.
+    leave: Option<Arc<Leave>>,
 }
 
 impl Distance {
+    /// Of a server that is reached over what a policy allows.
+    #[must_use]
+    pub fn under(leave: Arc<Leave>) -> Distance {
+        Distance { leave: Some(leave), ..Distance::default() }
+    }
+
     fn last(&self) -> Option<Measured> {
         self.kept.lock().back().copied()
     }
@@ -67,8 +78,13 @@ impl Distance {
         patience: Duration,
     ) -> Way {
         let asking = async {
+            let device = match &self.leave {
+                None => None,
+                // Where nothing is allowed nothing is asked.
+                Some(leave) => Some(leave.ways().into_iter().next()?),
+            };
             let address = timeout(patience, server).await.ok()??;
-            echo::measure(address, QUESTIONS, patience).await
+            echo::measure(address, QUESTIONS, patience, device.as_deref()).await
         };
         self.ask(age, asking).await
     }

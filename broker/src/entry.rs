@@ -2,6 +2,7 @@
 //! what its loop has published.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
@@ -19,6 +20,7 @@ use stp_server::within;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::any_link::Command;
+use crate::leave::Held;
 use crate::pauses::Pause;
 use crate::service::{Server, Service};
 
@@ -103,6 +105,10 @@ pub struct Entry {
     pub cookie: OnceLock<Cookie>,
     /// What the shim is told of the times without a link.
     pause: OnceLock<Pause>,
+    /// What keeps it suspended.
+    pub held: Mutex<Held>,
+    /// It has had a link.
+    linked: AtomicBool,
     /// What the app is told, and why, if the broker has given up.
     gave_up: OnceLock<(i32, String)>,
     /// Why its service gives no more, as its server said, and what had been received then.
@@ -141,6 +147,8 @@ impl Entry {
             view: Mutex::default(),
             cookie: OnceLock::new(),
             pause: OnceLock::new(),
+            held: Mutex::default(),
+            linked: AtomicBool::new(false),
             gave_up: OnceLock::new(),
             service_said: Mutex::default(),
             refusals: Mutex::default(),
@@ -150,6 +158,17 @@ impl Entry {
     /// Its server says why the service gives no more.
     pub fn note_service(&self, received: u64, text: &str) {
         *self.service_said.lock() = Some((received, text.to_owned()));
+    }
+
+    /// It has a link, or had one with the broker before this one.
+    pub fn note_linked(&self) {
+        self.linked.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has had a link.
+    #[must_use]
+    pub fn was_linked(&self) -> bool {
+        self.linked.load(Ordering::Relaxed)
     }
 
     /// It is at another server now.

@@ -59,6 +59,7 @@ impl Surroundings {
             tracing::info!(session, server, gap_ms, at_byte, %cause, "{what}");
         }
         self.broker.count_attach(attempt);
+        entry.note_linked();
         entry.status.record(history);
     }
 }
@@ -130,6 +131,11 @@ impl Means for Surroundings {
 
     fn keep(&self, _now: Instant, link: AnyLink, last: Option<Rank>) {
         let AnyLink::Secured(link) = link else { return };
+        let policies = &self.broker.policies;
+        let ip = link.local_addr().ip();
+        if self.entry.service.leave.as_ref().is_some_and(|leave| !policies.is_best(leave, ip)) {
+            return;
+        }
         // Not always the last one's: an attempt at another may have ended before it attached.
         // And not one that leads there through a relay.
         let leads_to = |server: &&Arc<Server>| {

@@ -18,6 +18,7 @@ use crate::any_link::Command;
 use crate::broker::Broker;
 use crate::clock::now;
 use crate::entry::{Entry, Order, View};
+use crate::policing;
 
 /// A session that moved bytes within this time is busy.
 const BUSY: Duration = Duration::from_secs(30);
@@ -72,6 +73,7 @@ pub async fn watch(broker: Arc<Broker>) {
             _ = tick.tick() => {
                 progress.look(&broker.sessions(), Instant::now());
                 broker.age();
+                policing::apply_all(&broker, now());
             }
             result = changed(&mut news) => match result {
                 Ok(()) => handle_change(&broker, &mut progress).await,
@@ -95,6 +97,7 @@ async fn handle_change(broker: &Broker, progress: &mut Progress) {
     let changed_at = now();
     broker.counters.network_changes.fetch_add(1, Ordering::Relaxed);
     let mut here = BTreeMap::new();
+    let changes = broker.policies.look();
     broker.relays.forget();
     for server in broker.all_servers() {
         server.distance.forget();
@@ -102,6 +105,7 @@ async fn handle_change(broker: &Broker, progress: &mut Progress) {
         server.reach.network_changed(|link| leads(link.local_addr().ip(), link.peer_addr()));
     }
     broker.directory.network_changed();
+    policing::changed(broker, changed_at);
     let sessions = broker.sessions();
     progress.look(&sessions, Instant::now());
     let mut others = Vec::new();
@@ -135,7 +139,8 @@ async fn handle_change(broker: &Broker, progress: &mut Progress) {
             tell(&entry, GapWhy::SilentSinceChange, changed_at);
         }
     }
-    tracing::info!(rebound, "the network has changed");
+    let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
+    tracing::info!(rebound, changes = changes.join(", "), "the network has changed");
 }
 
 fn tell(entry: &Entry, why: GapWhy, since: time::Instant) {

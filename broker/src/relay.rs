@@ -46,6 +46,10 @@ async fn measure(broker: &Broker, relay: &Server, home: &Server) -> Way {
 
 /// The servers that may be a relay to `home`.
 fn candidates(broker: &Broker, home: &Server) -> Vec<Arc<Server>> {
+    // The ways to relays know nothing of policies.
+    if home.reach.dialer().leave.is_some() {
+        return Vec::new();
+    }
     let now = broker.now();
     let mut others = broker.all_servers();
     others.retain(|server| {

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::map;
+use crate::policing;
 use crate::tables::Tables;
 
 /// What has become of a reload.
@@ -65,6 +66,7 @@ fn put_in_use(broker: &Broker, mut config: Config) -> Result<Reloaded, String> {
     tables.pending.clone_from(&pending);
     let counts = (tables.services.len(), tables.config.routes.iter().count());
     broker.put_in_use(tables);
+    policing::changed(broker, broker.now());
     Ok(Reloaded { file, counts, pending })
 }
 

@@ -27,6 +27,8 @@ enum Lost {
     NotFound(String, String),
     #[error("the server that had it is no server of {0} any more")]
     NoServer(String),
+    #[error("{0}")]
+    Policy(String),
     #[error("its socket is not kept")]
     NotKept,
     #[error("its server was a part of that broker")]
@@ -79,16 +81,19 @@ impl Door {
         let host = self.host_of(socket);
         let route = tables.config.routes.find(host.as_deref(), to.ip().to_canonical(), to.port());
         let freezes = route.is_none_or(|route| route.freezes);
+        let policy = route.and_then(|route| route.policy.as_deref());
+        let under =
+            |goal: Goal| goal.under(&self.0, socket.info().pid, policy).map_err(Lost::Policy);
         let named = tables.services.iter().find(|(_, service)| service.name == record.service);
         if let Some((number, service)) = named.cloned() {
-            return Ok(Goal { service, number, grant: None, freezes });
+            return under(Goal { service, number, grant: None, freezes });
         }
         let host = host.filter(|host| Directory::may_know(host));
         let host = host.ok_or_else(|| Lost::NoService(record.service.clone()))?;
         let found = self.0.directory.find(&host).await;
         let found = found.map_err(|lacking| Lost::NotFound(record.service.clone(), lacking.why))?;
         let (service, number) = (Arc::clone(&found.service), found.number);
-        Ok(Goal { service, number, grant: None, freezes })
+        under(Goal { service, number, grant: None, freezes })
     }
 
     fn go_on(&self, mut socket: AppSocket, record: &Record, goal: Goal) {
@@ -107,7 +112,7 @@ impl Door {
         // The app knows of its connect if it has sent something.
         let told = record.told || taken > 0;
         kept.set_at_work(true);
-        let limits = kept_limits(&self.0, Some((kept.up_max(), kept.down_max())));
+        let limits = kept_limits(&self.0, &goal.service, Some((kept.up_max(), kept.down_max())));
         let now = self.0.now();
         let bytes = (up.as_slice(), down.as_slice());
         let restored = Session::restore(now, limits, &record.service, &record.remains, at, bytes);
@@ -137,6 +142,7 @@ impl Door {
         let text = format!("at byte {} of the app, {} for it", at.end, at.delivered);
         tracing::info!(session = record.id, "goes on after a restart, {text}");
         entry.record("restored", text, at.held);
+        entry.note_linked();
         let near = AppNear::found(socket, entry, told, record.remains.end_given());
         self.start(Begun::new(listed, session, Some(home)), near);
     }

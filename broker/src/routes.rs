@@ -18,6 +18,10 @@ pub struct Route {
     pub written: Arc<str>,
     /// The place of the service in the configuration's list.
     pub service: usize,
+    /// Its place among the lines of the configuration: one line may be several routes.
+    pub line: usize,
+    /// Over what links may leave, by name.
+    pub policy: Option<String>,
     /// Whether time-outs of the program stand still while its session has no link.
     pub freezes: bool,
     /// What they hold and is left out.
@@ -95,6 +99,8 @@ mod tests {
             written: Arc::from(*text),
             to: text.parse().expect("a pattern"),
             service,
+            line: 0,
+            policy: None,
             freezes: true,
             except: Arc::new([]),
             is_resolved_there: false,

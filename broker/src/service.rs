@@ -17,6 +17,7 @@ use crate::clock::now;
 use crate::config;
 use crate::dialer::ServerDialer;
 use crate::distance::Distance;
+use crate::leave::Leave;
 use crate::reach::{News, Reach};
 
 /// A server: the way there, and what it is called. Services at the same server share it.
@@ -91,6 +92,21 @@ impl Server {
         });
     }
 
+    /// The same server, reached over what a policy allows.
+    fn under(&self, leave: &Arc<Leave>, maker: &Maker) -> Arc<Server> {
+        let dialer = self.reach.dialer().under(Arc::clone(leave));
+        let name = self.name.lock();
+        let name = Name { shown: name.shown.clone(), configured: name.configured };
+        Arc::new(Server {
+            reach: Reach::new(dialer, maker.pace, Arc::clone(&maker.news)),
+            distance: Distance::under(Arc::clone(leave)),
+            heard: Heard::default(),
+            asked: Mutex::default(),
+            exits: Mutex::default(),
+            name: Mutex::new(name),
+        })
+    }
+
     /// It said what it is called.
     pub fn named(&self, told: &str) {
         let mut name = self.name.lock();
@@ -124,6 +140,7 @@ impl Maker {
             servers,
             direct: config.direct.clone(),
             egress: config.egress,
+            leave: None,
         })
     }
 
@@ -172,9 +189,22 @@ pub struct Service {
     pub direct: Option<config::Direct>,
     /// Its servers lead to whatever destination the app names.
     pub egress: bool,
+    /// The policy that says over what its links leave, if there is one.
+    pub leave: Option<Arc<Leave>>,
 }
 
 impl Service {
+    /// The same service, its servers reached over what a policy allows.
+    pub fn under(&self, leave: &Arc<Leave>, maker: &Maker) -> Arc<Service> {
+        Arc::new(Service {
+            name: self.name.clone(),
+            servers: self.servers.iter().map(|server| server.under(leave, maker)).collect(),
+            direct: None,
+            egress: self.egress,
+            leave: Some(Arc::clone(leave)),
+        })
+    }
+
     /// Whether it is the same service with the same servers, in the same order.
     #[must_use]
     pub fn is_same(&self, other: &Service) -> bool {

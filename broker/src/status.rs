@@ -10,6 +10,8 @@ use stp_proto::course::PaceCounts;
 
 use crate::broker::Broker;
 use crate::command;
+use crate::entry::Entry;
+use crate::policing;
 use crate::service::Server;
 use crate::trouble;
 
@@ -20,7 +22,8 @@ impl Source for Status {
     fn status(&self) -> Value {
         let broker = &self.0;
         let tables = broker.tables();
-        let sessions: Vec<Value> = broker.sessions().iter().map(|entry| entry.json()).collect();
+        let sessions = sessions(broker);
+        let (interfaces, policies) = broker.policies.status();
         json!({
             "broker": {
                 "pid": std::process::id(),
@@ -35,6 +38,8 @@ impl Source for Status {
             "gateway": broker.directory.status(),
             "services": services(broker),
             "routes": routes(broker),
+            "interfaces": interfaces,
+            "policies": policies,
             "sessions": sessions,
             "ended": broker.ended(),
             "refused": *broker.refusals.lock(),
@@ -89,7 +94,7 @@ impl Source for Status {
             broker.counters.resumed.load(Ordering::Relaxed),
             broker.counters.transferred.load(Ordering::Relaxed),
         );
-        let sessions: Vec<Value> = sessions.iter().map(|entry| entry.json()).collect();
+        let sessions = self::sessions(broker);
         let mut ended = broker.ended();
         ended.reverse();
         ended.truncate(20);
@@ -115,6 +120,16 @@ impl Source for Status {
     fn act(self: Arc<Self>, path: String, body: Value) -> Acting {
         Box::pin(async move { command::act(&self.0, &path, &body).await })
     }
+}
+
+/// The sessions, each with where it is and why.
+fn sessions(broker: &Broker) -> Vec<Value> {
+    let one = |entry: &Arc<Entry>| {
+        let mut all = entry.json();
+        all["policy"] = policing::told(broker, entry);
+        all
+    };
+    broker.sessions().iter().map(one).collect()
 }
 
 fn services(broker: &Broker) -> Vec<Value> {

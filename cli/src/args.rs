@@ -235,6 +235,10 @@ pub struct Run {
     /// http://mirror.example.org/debian: when one gives no more, the next one continues.
     #[arg(long, value_name = "URL", value_delimiter = ',', env = "SESSION_MIRRORS")]
     pub mirror: Vec<Mirror>,
+    /// Over which interfaces the program's sessions go: the name of a `[[policy]]` of the broker's
+    /// configuration.
+    #[arg(long, value_name = "NAME", env = "SESSION_POLICY", conflicts_with = "no_broker")]
+    pub policy: Option<String>,
     /// Run the program even if it cannot be covered.
     #[arg(long)]
     pub anyway: bool,

@@ -182,6 +182,25 @@ pub fn ensure(run: &Run) -> anyhow::Result<()> {
     wait_until_ready(&mut child, &log, old)
 }
 
+/// That the broker has a policy of this name.
+///
+/// # Errors
+/// When it has none; says which there are.
+pub fn must_know_policy(name: &str) -> anyhow::Result<()> {
+    let status = status()?;
+    let known = status["policies"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let names: Vec<&str> = known.iter().filter_map(|policy| policy["name"].as_str()).collect();
+    if names.contains(&name) {
+        return Ok(());
+    }
+    let file = status["broker"]["config"].as_str().unwrap_or_default();
+    let there = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    bail!(
+        "no [[policy]] in {file} is called \"{name}\"; there is {there}.\n\
+         What to do: write one (docs/policies.md), then \"session reload\""
+    )
+}
+
 /// The status of a broker that is not about to end.
 fn status_of_lasting() -> anyhow::Result<Value> {
     let status = status()?;

@@ -53,6 +53,7 @@ fn try_get(args: &Get) -> anyhow::Result<()> {
         broker_log: None,
         anyway: false,
         mirror: Vec::new(),
+        policy: None,
         notify: crate::args::Notify::Off,
         quiet: false,
         command: Vec::new(),

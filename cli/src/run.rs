@@ -7,6 +7,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::bail;
 use stp_proto::local::mirror;
+use stp_proto::policy::VARIABLE;
 
 use crate::args::{Notify, Run};
 use crate::elf::{self, Coverage, Obstacle};
@@ -41,6 +42,10 @@ pub fn run(run: &Run) -> anyhow::Result<ExitCode> {
         }
         if !run.no_broker {
             broker::ensure(run)?;
+        }
+        if let Some(policy) = &run.policy {
+            broker::must_know_policy(policy)?;
+            command.env(VARIABLE, policy);
         }
         if !run.quiet || run.notify != Notify::Off {
             tell::begin(run);

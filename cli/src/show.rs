@@ -54,6 +54,7 @@ fn page(status: &Value) -> String {
     text += &trouble(&list(&status["trouble"]), std::io::stdout().is_terminal());
     text += &servers(&list(&status["services"]));
     text += &session_table(&sessions);
+    text += &policies(&sessions);
     text += &events(&sessions);
     text += &ended(&list(&status["ended"]));
     text
@@ -139,6 +140,25 @@ fn session_table(sessions: &[Value]) -> String {
         table.row(totals(sessions));
     }
     format!("\n{}", table.fitted())
+}
+
+/// Where the sessions with a policy are, and why.
+fn policies(sessions: &[Value]) -> String {
+    let mut table = Table::new(&[">ID", "POLICY", "INTERFACE", "WHY"]);
+    for session in sessions {
+        let policy = &session["policy"];
+        if policy["name"].is_string() {
+            let interface = policy["interface"].as_str().unwrap_or("–");
+            let why = policy["rule"].as_str().unwrap_or("no link");
+            table.row(vec![
+                session["id"].to_string(),
+                word(&policy["name"]),
+                interface.to_owned(),
+                why.to_owned(),
+            ]);
+        }
+    }
+    if table.is_empty() { String::new() } else { format!("\n{}", table.fitted()) }
 }
 
 /// The last row of a table that leaves some out.

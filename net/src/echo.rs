@@ -16,11 +16,13 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::pin::pin;
 use std::time::{Duration, Instant, SystemTime};
 
 use aws_lc_rs::hmac;
-use tokio::net::{TcpStream, UdpSocket};
+use socket2::SockRef;
+use tokio::net::{TcpSocket, UdpSocket};
 
 use crate::clock;
 use crate::key::PublicKey;
@@ -191,16 +193,22 @@ impl Answerer {
     }
 }
 
-/// The least round trip of `count` questions, at most `patience`; none if nobody answers.
-pub async fn measure(server: SocketAddr, count: u32, patience: Duration) -> Option<Duration> {
+/// The least round trip of `count` questions, at most `patience`; none if nobody answers. They
+/// leave over the interface `device`, if there is one.
+pub async fn measure(
+    server: SocketAddr,
+    count: u32,
+    patience: Duration,
+    device: Option<&str>,
+) -> Option<Duration> {
     let over_udp = async {
-        let answered = tokio::time::timeout(patience, ask(server, None, count)).await;
+        let answered = tokio::time::timeout(patience, ask(server, None, count, device)).await;
         answered.ok()?.ok()?.map(|heard| heard.rtt)
     };
     // Not one after the other: there may be no time for that.
     let over_tcp = async {
         tokio::time::sleep(patience / 4).await;
-        connect(server, patience * 3 / 4).await
+        connect(server, patience * 3 / 4, device).await
     };
     let (mut over_udp, mut over_tcp) = (pin!(over_udp), pin!(over_tcp));
     tokio::select! {
@@ -223,7 +231,7 @@ pub async fn measure_through(
     count: u32,
     patience: Duration,
 ) -> Option<Duration> {
-    let asked = tokio::time::timeout(patience, ask(relay, Some(home), count)).await;
+    let asked = tokio::time::timeout(patience, ask(relay, Some(home), count, None)).await;
     let heard = asked.ok()?.ok()??;
     Some(heard.rtt + heard.onward?)
 }
@@ -249,15 +257,23 @@ pub struct About {
 /// Asks a server what it says of itself; none if it does not say so in time.
 pub async fn about(server: SocketAddr, patience: Duration) -> Option<About> {
     // The first question brings the cookie.
-    let asked = tokio::time::timeout(patience, ask(server, None, 2)).await;
+    let asked = tokio::time::timeout(patience, ask(server, None, 2, None)).await;
     asked.ok()?.ok()??.about
 }
 
 /// How long a connection takes to be made.
-async fn connect(server: SocketAddr, patience: Duration) -> Option<Duration> {
+async fn connect(server: SocketAddr, patience: Duration, device: Option<&str>) -> Option<Duration> {
     let begun = Instant::now();
-    let connected = tokio::time::timeout(patience, TcpStream::connect(server)).await;
+    let socket = if server.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.ok()?;
+    leave_over(device, &socket, server).ok()?;
+    let connected = tokio::time::timeout(patience, socket.connect(server)).await;
     connected.ok()?.ok().map(|_| begun.elapsed())
+}
+
+/// What a socket sends leaves over this interface; this machine is reached all the same.
+fn leave_over<S: AsFd>(device: Option<&str>, socket: &S, to: SocketAddr) -> io::Result<()> {
+    let device = device.filter(|_| !to.ip().is_loopback());
+    device.map_or(Ok(()), |device| SockRef::from(socket).bind_device(Some(device.as_bytes())))
 }
 
 /// What answers said.
@@ -277,12 +293,14 @@ async fn ask(
     server: SocketAddr,
     home: Option<&PublicKey>,
     count: u32,
+    device: Option<&str>,
 ) -> io::Result<Option<Heard>> {
     let any: SocketAddr = match server {
         SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
         SocketAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
     };
     let socket = UdpSocket::bind(any).await?;
+    leave_over(device, &socket, server)?;
     socket.connect(server).await?;
     let mut seed = [0; 8];
     aws_lc_rs::rand::fill(&mut seed).map_err(|_| io::Error::other("no randomness"))?;
@@ -381,7 +399,7 @@ mod tests {
         let told = Told { version: [1, 2, 3], keys: [7, 8, 0] };
         let server =
             tokio::spawn(answer(socket, move |key| (*key == there).then_some(far), move || told));
-        let rtt = measure(at, 4, Duration::from_secs(2)).await.expect("it answers");
+        let rtt = measure(at, 4, Duration::from_secs(2), None).await.expect("it answers");
         assert!(rtt < Duration::from_millis(100), "{rtt:?}");
         let patience = Duration::from_secs(2);
         let through = measure_through(at, &there, 4, patience).await.expect("it relays there");
@@ -438,9 +456,9 @@ mod tests {
     async fn where_udp_does_not_pass_a_connection_is_timed() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
-        assert!(measure(at, 4, Duration::from_millis(300)).await.is_some());
+        assert!(measure(at, 4, Duration::from_millis(300), None).await.is_some());
         drop(listener);
-        assert_eq!(measure(at, 4, Duration::from_millis(300)).await, None);
+        assert_eq!(measure(at, 4, Duration::from_millis(300), None).await, None);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! News of network paths: which links, addresses and routes this machine has.
 //!
-//! The kernel tells of every change through rtnetlink. What exactly changed is not read: changes
-//! come in bursts (link up, address, route), and a broker asks one question after each of them,
-//! "does this machine still have the address that my link leaves from?" ([`is_here`]).
+//! The kernel tells of every change through rtnetlink. Changes come in bursts (link up, address,
+//! route), and news may be lost when the queue overruns. So what they say is not read: after each
+//! burst a broker looks itself, at the interfaces ([`crate::interfaces`]) and at the addresses that
+//! its links leave from ([`is_here`]), and compares.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};

@@ -22,6 +22,7 @@ pub mod mutant;
 pub mod name;
 pub mod pass;
 pub mod pattern;
+pub mod policy;
 pub mod profile;
 pub mod rate;
 pub mod replay;

@@ -21,6 +21,7 @@ mod chosen {
             pages { $($page:ident: $misread:literal,)* }
             holds { $($agreed:ident: $kept:literal,)* }
             trickle { $($drop:ident: $dropped:literal,)* }
+            policies { $($way:ident: $gone:literal,)* }
         ) => {
             /// A mistake.
             #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -33,6 +34,7 @@ mod chosen {
                 $(#[doc = $misread] $page,)*
                 $(#[doc = $kept] $agreed,)*
                 $(#[doc = $dropped] $drop,)*
+                $(#[doc = $gone] $way,)*
             }
 
             impl Mutant {
@@ -60,6 +62,9 @@ mod chosen {
                 /// Those in how fast is taken from a service whose session is away.
                 pub const TRICKLE: &[Mutant] = &[$(Mutant::$drop,)*];
 
+                /// Those in over which interfaces a session goes.
+                pub const POLICIES: &[Mutant] = &[$(Mutant::$way,)*];
+
                 /// What is done wrong.
                 pub fn mistake(self) -> &'static str {
                     match self {
@@ -71,6 +76,7 @@ mod chosen {
                         $(Mutant::$page => $misread,)*
                         $(Mutant::$agreed => $kept,)*
                         $(Mutant::$drop => $dropped,)*
+                        $(Mutant::$way => $gone,)*
                     }
                 }
             }
@@ -196,6 +202,11 @@ mod chosen {
         SpoolUnbounded: "more is taken of a service than its spool may hold",
         StepTooSmall: "what is taken at once does not wake a service that waits for room",
         TrickleLate: "a service is left waiting for longer than it is known to wait",
+        }
+        policies {
+        NeverIgnored: "a link leaves over an interface that its policy forbids",
+        HeldForever: "a session stays suspended though its policy allows an interface again",
+        WorseIsKept: "a session stays where it is though a better interface has come up",
         }
     }
 

@@ -104,7 +104,7 @@ impl Relays {
             let asked = self.homes.iter().enumerate().map(|(place, home)| {
                 let address = home.address;
                 async move {
-                    let measured = echo::measure(address, QUESTIONS, PATIENCE);
+                    let measured = echo::measure(address, QUESTIONS, PATIENCE, None);
                     (place, tokio::join!(measured, echo::about(address, PATIENCE)))
                 }
             });

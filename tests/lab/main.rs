@@ -17,6 +17,7 @@ mod portal;
 mod relay;
 mod suspends;
 mod tls;
+mod usecases;
 mod via;
 mod ways;
 mod world;

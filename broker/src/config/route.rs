@@ -32,9 +32,16 @@ pub(super) struct FileRoute {
     every_port: bool,
     #[serde(default)]
     freeze: Freeze,
+    policy: Option<String>,
     /// What `to` holds and is not routed.
     #[serde(default)]
     except: Vec<FromText<Exception>>,
+}
+
+impl FileRoute {
+    pub(super) fn policy(&self) -> Option<&str> {
+        self.policy.as_deref()
+    }
 }
 
 /// The routes of the file, and its services with those that only routes name.
@@ -75,7 +82,9 @@ pub(super) fn read<F>(
                 to: to.clone(),
                 written: Arc::clone(written),
                 service: place,
+                line: i,
                 freezes: route.freeze == Freeze::Waits,
+                policy: route.policy.clone().or_else(|| service.policy.clone()),
                 except,
                 is_resolved_there: service.egress,
             });

@@ -30,6 +30,8 @@ pub struct Service {
     pub direct: Option<Direct>,
     /// Its servers lead to whatever destination the app names.
     pub egress: bool,
+    /// Over what the links of its sessions may leave, by name.
+    pub policy: Option<String>,
 }
 
 /// A service without a far end: the broker's own server asks the app's destination.
@@ -43,6 +45,6 @@ impl Service {
     /// A service at servers of its own.
     #[must_use]
     pub fn at(name: String, servers: Vec<Server>) -> Service {
-        Service { name, servers, direct: None, egress: false }
+        Service { name, servers, direct: None, egress: false, policy: None }
     }
 }

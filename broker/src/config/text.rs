@@ -1,8 +1,12 @@
 //! Values that are written as text.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
+
+/// The least that a time may be configured to.
+pub(super) const TIME_MIN: Duration = Duration::from_millis(100);
 
 /// A value written as text.
 pub(super) struct FromText<T>(pub(super) T);

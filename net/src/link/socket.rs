@@ -54,6 +54,9 @@ pub struct LinkOptions {
     pub detour: Option<Detour>,
     /// The user's ssh, which leads to the server's machine where nothing else does.
     pub ssh: Option<SshWay>,
+    /// The interface over which it leaves, by name; none: what the routes say. A peer on this
+    /// machine is reached all the same.
+    pub device: Option<String>,
 }
 
 impl LinkOptions {
@@ -74,6 +77,7 @@ impl Default for LinkOptions {
             short_segments: false,
             detour: None,
             ssh: None,
+            device: None,
         }
     }
 }
@@ -130,6 +134,9 @@ pub(super) fn outgoing(addr: SocketAddr, options: &LinkOptions) -> io::Result<So
     if options.short_segments {
         // Before the connect, so that the other end is told of it as well.
         socket.set_tcp_mss(SHORT_SEGMENT)?;
+    }
+    if let Some(device) = options.device.as_ref().filter(|_| !addr.ip().is_loopback()) {
+        socket.bind_device(Some(device.as_bytes()))?;
     }
     Ok(socket)
 }

@@ -259,6 +259,8 @@ pub enum GapWhy {
     AddressGone,
     /// It was busy and has fallen silent when the network changed.
     SilentSinceChange,
+    /// Its policy prefers another interface.
+    Policy,
     /// The broker was killed, or upgraded.
     Restarted,
 }
@@ -271,10 +273,11 @@ impl fmt::Display for GapWhy {
             GapWhy::Lost(LostCause::Unanswered) => "attempt unanswered",
             GapWhy::Lost(LostCause::Overtaken) => "overtaken",
             GapWhy::Suspended { by_peer: true } => "suspended by the server",
-            GapWhy::Suspended { by_peer: false } => "suspended by the user",
+            GapWhy::Suspended { by_peer: false } => "suspended here",
             GapWhy::User => "moved by the user",
             GapWhy::AddressGone => "address gone",
             GapWhy::SilentSinceChange => "silent since the network changed",
+            GapWhy::Policy => "its policy prefers another interface",
             GapWhy::Restarted => "the broker was restarted",
         })
     }

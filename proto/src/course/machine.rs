@@ -444,7 +444,7 @@ impl Course {
         self.change = Change::Nothing;
         self.gap_since = Some(now);
         self.gap_why = Some(GapWhy::Suspended { by_peer });
-        let cause = if by_peer { "by the server" } else { "by the user" };
+        let cause = if by_peer { "by the server" } else { "here" };
         vec![Action::Note { what: "suspended", cause: cause.to_owned() }]
     }
 

@@ -1,0 +1,119 @@
+//! The tables `[[policy]]` and `[[interface]]`: over what the links of sessions may leave.
+
+use serde::Deserialize;
+use stp_net::config::{ByteRate, ConfigError, Loaded, Span};
+use stp_proto::name::is_label;
+use stp_proto::policy::{Kind, Policy, Select};
+
+use super::text::{FromText, TIME_MIN};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FilePolicy {
+    name: String,
+    #[serde(default)]
+    only: Vec<FromText<Select>>,
+    #[serde(default)]
+    never: Vec<FromText<Select>>,
+    #[serde(default)]
+    prefer: Vec<FromText<Select>>,
+    speed_min: Option<ByteRate>,
+    hold: Option<Span>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileInterface {
+    name: String,
+    kind: Option<FromText<Kind>>,
+    metered: Option<bool>,
+    #[serde(default)]
+    cost: u32,
+    speed: Option<ByteRate>,
+}
+
+/// What the file says of interfaces, where the kernel does not know or is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Their name; `*` stands for any letters.
+    pub name: String,
+    /// What they are made of.
+    pub kind: Option<Kind>,
+    /// Whether what goes over them is paid for.
+    pub metered: Option<bool>,
+    /// What they cost.
+    pub cost: u32,
+    /// How fast they are, in bytes a second.
+    pub speed: Option<u64>,
+}
+
+/// The policies, by name.
+pub(super) fn policies<F>(
+    loaded: &Loaded<F>,
+    given: &[FilePolicy],
+) -> Result<Vec<(String, Policy)>, ConfigError> {
+    let mut all: Vec<(String, Policy)> = Vec::new();
+    for (i, policy) in given.iter().enumerate() {
+        let wrong = |key: &str, what: String| loaded.error(&format!("policy[{i}].{key}"), what);
+        let name = &policy.name;
+        if !is_label(name) {
+            return Err(wrong("name", format!("{name:?} is no name such as \"frugal\"")));
+        }
+        if all.iter().any(|(other, _)| other == name) {
+            return Err(wrong("name", format!("the policy \"{name}\" is there twice")));
+        }
+        let hold = policy.hold.map(|hold| hold.0);
+        if let Some(hold) = hold.filter(|hold| *hold < TIME_MIN) {
+            let what = format!("{} ms are too short; 100ms is least", hold.as_millis());
+            return Err(wrong("hold", what));
+        }
+        let selects = |all: &[FromText<Select>]| all.iter().map(|one| one.0.clone()).collect();
+        let made = Policy {
+            only: selects(&policy.only),
+            never: selects(&policy.never),
+            prefer: selects(&policy.prefer),
+            speed_min: policy.speed_min.map(|speed| speed.0),
+            hold,
+        };
+        all.push((name.clone(), made));
+    }
+    Ok(all)
+}
+
+/// What the file says of interfaces.
+pub(super) fn interfaces<F>(
+    loaded: &Loaded<F>,
+    given: &[FileInterface],
+) -> Result<Vec<Told>, ConfigError> {
+    let told = |(i, interface): (usize, &FileInterface)| {
+        let name = interface.name.clone();
+        match name.parse::<Select>() {
+            Ok(Select::Name(_)) => {}
+            Ok(_) | Err(_) => {
+                let what = format!("{name:?} is no name of an interface such as \"eth0\", \"wl*\"");
+                return Err(loaded.error(&format!("interface[{i}].name"), what));
+            }
+        }
+        let kind = interface.kind.as_ref().map(|kind| kind.0);
+        let (metered, cost) = (interface.metered, interface.cost);
+        Ok(Told { name, kind, metered, cost, speed: interface.speed.map(|speed| speed.0) })
+    };
+    given.iter().enumerate().map(told).collect()
+}
+
+/// That there is a policy of this name.
+pub(super) fn known<F>(
+    loaded: &Loaded<F>,
+    policies: &[(String, Policy)],
+    (key, name): (&str, &str),
+    is_direct: bool,
+) -> Result<(), ConfigError> {
+    if !policies.iter().any(|(known, _)| known == name) {
+        return Err(loaded.error(key, format!("no [[policy]] is called \"{name}\"")));
+    }
+    if is_direct {
+        let what = "a policy is about links to servers, and a direct service has none";
+        return Err(loaded.error(key, what));
+    }
+    Ok(())
+}

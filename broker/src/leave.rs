@@ -1,0 +1,117 @@
+//! One policy as it is in use: over which interfaces links may leave now, and what holds a session
+//! that may not go on.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use stp_proto::policy::{Interface, Place, Policy, Step, Verdict, judge, step};
+
+/// A session that did not get to the best interface is tried there again after this time.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// A policy that is in use, and what it says now.
+pub struct Leave {
+    /// What it is called.
+    pub name: String,
+    now: Mutex<(Policy, Verdict)>,
+}
+
+impl Leave {
+    /// A policy of this name that allows nothing yet.
+    #[must_use]
+    pub fn new(name: &str) -> Leave {
+        Leave { name: name.to_owned(), now: Mutex::default() }
+    }
+
+    /// The interfaces that may be used, the best one first.
+    #[must_use]
+    pub fn ways(&self) -> Vec<String> {
+        self.now.lock().1.allowed.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Why nothing may be used.
+    #[must_use]
+    pub fn why_not(&self) -> String {
+        let why = self.now.lock().1.why_not();
+        format!("the policy \"{}\" allows no interface: {why}", self.name)
+    }
+
+    /// How long a session is kept without a link, if it says so.
+    #[must_use]
+    pub fn hold(&self) -> Option<Duration> {
+        self.now.lock().0.hold
+    }
+
+    /// Takes over what the configuration says.
+    pub fn set(&self, policy: &Policy) {
+        self.now.lock().0.clone_from(policy);
+    }
+
+    /// Judges the interfaces anew.
+    pub fn judge(&self, interfaces: &[Interface]) {
+        let mut now = self.now.lock();
+        now.1 = judge(&now.0, interfaces);
+    }
+
+    /// What it says now.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        self.now.lock().1.clone()
+    }
+
+    /// What it says of an interface.
+    #[must_use]
+    pub fn rule(&self, interface: &str) -> Option<String> {
+        self.now.lock().1.rule(interface).map(ToString::to_string)
+    }
+
+    /// What a session does.
+    #[must_use]
+    pub fn step(&self, place: Place<'_>) -> Step {
+        step(&self.now.lock().1, place)
+    }
+
+    /// The best interface.
+    #[must_use]
+    pub fn best(&self) -> Option<String> {
+        self.now.lock().1.allowed.first().map(|(name, _)| name.clone())
+    }
+}
+
+/// What holds a session that is not to go on.
+#[derive(Clone, Default)]
+pub struct Held {
+    /// Its user.
+    pub by_user: bool,
+    /// Its policy, and why.
+    pub by_policy: Option<String>,
+    /// Where it was to go, and when that was tried.
+    tried: Option<(String, Instant)>,
+}
+
+impl Held {
+    /// Whether it is worth trying to get to this interface: it was not tried lately.
+    pub fn tries(&mut self, best: String) -> bool {
+        let tried = self.tried.as_ref();
+        if tried.is_some_and(|(to, at)| *to == best && at.elapsed() < AGAIN) {
+            return false;
+        }
+        self.tried = Some((best, Instant::now()));
+        true
+    }
+
+    /// Its user wants it suspended; whether it is not so already.
+    pub fn suspend(&mut self) -> bool {
+        self.by_user = true;
+        self.by_policy.is_none()
+    }
+
+    /// Its user lets it go on.
+    ///
+    /// # Errors
+    /// Its policy does not; says why. It goes on when that does.
+    pub fn resume(&mut self) -> Result<(), String> {
+        self.by_user = false;
+        self.by_policy.clone().map_or(Ok(()), Err)
+    }
+}

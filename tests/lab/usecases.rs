@@ -1,0 +1,434 @@
+//! The use cases of the session layer (KTH 3.2.2), on hosts with two interfaces, with policies: a
+//! download and an upload each by a real curl, which must end well, with the right bytes.
+//!
+//! Use case 4 with a directory is in `names.rs`.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use stp_tests::daemon::{self, BROKER_STATUS, Offer, Server};
+use stp_tests::emulator::Shape;
+use stp_tests::file::{self, Payload};
+use stp_tests::growth::Growth;
+use stp_tests::namespace::Namespace;
+use stp_tests::nginx::Nginx;
+use stp_tests::process::{Plan, Process};
+use stp_tests::scene::{Scene, play};
+use stp_tests::topology::Topology;
+use stp_tests::wait;
+
+const CLIENT: usize = 0;
+const SERVER: usize = 1;
+const MEGABYTES: u64 = 40;
+/// How long an end of a transfer may take.
+const END_MAX: Duration = Duration::from_secs(90);
+/// How long it may take until what has happened is in the status.
+const SEEN_MAX: Duration = Duration::from_secs(20);
+/// What is said of the two interfaces of the client, and the policies that programs choose from.
+const POLICIES: &str = "\
+[[interface]]
+name = \"net0\"
+kind = \"wired\"
+[[interface]]
+name = \"net1\"
+kind = \"mobile\"
+[[policy]]
+name = \"best\"
+prefer = [\"wired\", \"mobile\"]
+[[policy]]
+name = \"cable\"
+only = [\"wired\"]
+[[policy]]
+name = \"unpaid\"
+never = [\"metered\"]
+[[policy]]
+name = \"modem\"
+prefer = [\"net1\"]
+";
+
+/// A client and a server with two interfaces each, and nginx behind the server.
+struct Ground {
+    broker: Process,
+    _server: Server,
+    nginx: Nginx,
+    topology: Topology,
+    payload: Payload,
+}
+
+/// A download and an upload under way.
+struct Both {
+    down: Process,
+    up: Process,
+    growth: Growth,
+    to: PathBuf,
+}
+
+impl Ground {
+    fn lay(scene: &Scene) -> Result<Ground> {
+        let topology = Topology::build(&[("client", 2), ("server", 2)])?;
+        for interface in 0..2 {
+            topology.shape(CLIENT, interface, Shape::of(24, 10))?;
+        }
+        let payload = Payload::make(MEGABYTES, 1)?;
+        let host = &topology.hosts[SERVER];
+        let nginx = Nginx::start(scene, "nginx", &host.namespace)?;
+        payload.link(&nginx.root.join("big"))?;
+        let key = daemon::cluster_key(scene, "cluster.key")?;
+        let services = [("www.m@lab.example", "http"), ("raw.m@lab.example", "tcp")];
+        let offers = services.map(|(name, kind)| Offer::new(name, kind, nginx.local()));
+        let server = Server::start(scene, "a", (&host.namespace, "0.0.0.0"), &key, &offers, "")?;
+        let broker = broker(scene, &topology, &server.key)?;
+        Ok(Ground { broker, _server: server, nginx, topology, payload })
+    }
+
+    fn client(&self) -> &Namespace {
+        &self.topology.hosts[CLIENT].namespace
+    }
+
+    fn up(&self, interface: usize) -> Result<()> {
+        self.topology.hosts[CLIENT].link_up(interface)
+    }
+
+    fn down(&self, interface: usize) -> Result<()> {
+        self.topology.hosts[CLIENT].link_down(interface)
+    }
+
+    /// A program with sessions, under a policy.
+    fn app(&self, scene: &Scene, program: &str, policy: &str) -> Result<Plan> {
+        let plan = Plan::new(program).env("LD_PRELOAD", daemon::shim()?);
+        Ok(plan.env("SESSION_DIR", scene.path("session")).env("SESSION_POLICY", policy))
+    }
+
+    /// Begins both; a quarter of each is through when this returns.
+    fn begin(&mut self, scene: &Scene, policy: &str) -> Result<Both> {
+        let to = scene.path("big");
+        let growth = Growth::watch(&to);
+        let curl = |name: &str| -> Result<Plan> {
+            Ok(self.app(scene, "curl", policy)?.called(name).args(&["-sS", "--fail"]))
+        };
+        let down = curl("down")?.arg("-o").arg(&to).arg("http://web.lab/big");
+        let up = curl("up")?.arg("-T").arg(&self.payload.path).arg("http://raw.lab/upload/big");
+        let down = down.start(scene, Some(self.client()))?;
+        let up = up.start(scene, Some(self.client()))?;
+        let mut both = Both { down, up, growth, to };
+        let quarter = self.payload.len / 4;
+        wait::until("a quarter of both", END_MAX, || {
+            both.down.must_run()?;
+            both.up.must_run()?;
+            let sent = self.positions("raw.lab:80", "una")?;
+            Ok((both.growth.len() >= quarter && sent >= quarter).then_some(()))
+        })?;
+        Ok(both)
+    }
+
+    fn status(&self) -> Result<Value> {
+        daemon::status(self.client(), BROKER_STATUS)
+    }
+
+    fn sessions(&self) -> Result<Vec<Value>> {
+        Ok(self.status()?["sessions"].as_array().cloned().unwrap_or_default())
+    }
+
+    fn positions(&self, destination: &str, which: &str) -> Result<u64> {
+        let sessions = self.sessions()?;
+        let found = sessions.iter().find(|session| session["destination"] == destination);
+        Ok(found.and_then(|session| session["positions"][which].as_u64()).unwrap_or(0))
+    }
+
+    /// Waits until both sessions are in this state, over this interface.
+    fn wait_for(&self, state: &str, interface: Option<&str>) -> Result<()> {
+        let what = format!("both {state} over {interface:?}");
+        let seen = wait::until(&what, SEEN_MAX, || {
+            let sessions = self.sessions()?;
+            let is = |session: &Value| {
+                session["state"] == state && session["policy"]["interface"].as_str() == interface
+            };
+            Ok((sessions.len() == 2 && sessions.iter().all(is)).then_some(()))
+        });
+        seen.with_context(|| match self.sessions() {
+            Ok(sessions) => {
+                let told = sessions.iter().map(|one| format!("{} {}", one["state"], one["policy"]));
+                let told: Vec<_> =
+                    told.chain(daemon::happenings(&self.status().unwrap_or_default())).collect();
+                told.join("; ")
+            }
+            Err(error) => error.to_string(),
+        })
+    }
+
+    /// Nothing moves for this long.
+    fn must_stand_still(&self, both: &mut Both, time: Duration) -> Result<()> {
+        // What has arrived already is still handed on.
+        std::thread::sleep(Duration::from_millis(500));
+        let now =
+            || Ok::<_, anyhow::Error>((both.growth.len(), self.positions("raw.lab:80", "una")?));
+        let before = now()?;
+        std::thread::sleep(time);
+        ensure!(now()? == before, "bytes moved: {:?} after {before:?}", now()?);
+        both.down.must_run()?;
+        both.up.must_run()
+    }
+
+    /// Both end well.
+    fn must_be_right(&mut self, both: Both) -> Result<()> {
+        both.down.end(END_MAX)?.ok()?;
+        both.up.end(END_MAX)?.ok()?;
+        self.broker.must_run()?;
+        ensure!(file::sha256(&both.to)? == self.payload.sha256, "other bytes came down");
+        self.uploaded()
+    }
+
+    fn uploaded(&self) -> Result<()> {
+        let got = file::sha256(&self.nginx.root.join("upload/big"))?;
+        ensure!(got == self.payload.sha256, "other bytes went up");
+        Ok(())
+    }
+
+    /// A command of the user's; what it says, and whether it has worked.
+    fn session(&self, scene: &Scene, arguments: &[&str]) -> Result<(bool, String)> {
+        let plan = Plan::new(daemon::programs()?.join("session")).args(arguments);
+        let plan = plan.env("SESSION_DIR", scene.path("session"));
+        let ended = plan.run(scene, Some(self.client()), Duration::from_secs(20))?;
+        Ok((ended.status.success(), format!("{}{}", ended.out, ended.err)))
+    }
+}
+
+/// A broker that knows both addresses of the server, and the policies.
+fn broker(scene: &Scene, topology: &Topology, key: &str) -> Result<Process> {
+    let (config, key_file) = (scene.path("broker.toml"), scene.path("client.key"));
+    let places = &topology.hosts[SERVER].interfaces;
+    let places: Vec<_> = places.iter().map(|one| format!("{}:4433", one.v4())).collect();
+    let mut text =
+        format!("status = \"127.0.0.1:{BROKER_STATUS}\"\nkey_file = {key_file:?}\n{POLICIES}");
+    for (name, host) in [("www.m@lab.example", "web.lab"), ("raw.m@lab.example", "raw.lab")] {
+        text += &format!(
+            "[[service]]\nname = {name:?}\n[[service.server]]\nname = \"a\"\n\
+             address = {places:?}\nkey = {key:?}\n[[route]]\nto = \"{host}:80\"\n\
+             service = {name:?}\n"
+        );
+    }
+    std::fs::write(&config, text)?;
+    let client = &topology.hosts[CLIENT].namespace;
+    let mut broker = Plan::new(daemon::programs()?.join("stp-broker"))
+        .called("broker")
+        .arg("--config")
+        .arg(&config)
+        .env("SESSION_DIR", scene.path("session"))
+        .start(scene, Some(client))?;
+    wait::until("the broker's status", SEEN_MAX, || {
+        broker.must_run()?;
+        Ok(daemon::status(client, BROKER_STATUS).ok())
+    })?;
+    Ok(broker)
+}
+
+#[test]
+fn use_case_1_unexpected_disconnection() {
+    play("use_case_1_unexpected_disconnection", |scene| {
+        let mut ground = Ground::lay(scene)?;
+        let mut both = ground.begin(scene, "best")?;
+        ground.wait_for("active", Some("net0"))?;
+        ground.down(0)?;
+        ground.down(1)?;
+        // No send and no receive returns until there is an interface.
+        ground.wait_for("suspended", None)?;
+        ground.must_stand_still(&mut both, Duration::from_secs(3))?;
+        ground.up(0)?;
+        ground.must_be_right(both)
+    });
+}
+
+#[test]
+fn use_case_2_new_interface_where_there_was_none() {
+    play("use_case_2_new_interface_where_there_was_none", |scene| {
+        let mut ground = Ground::lay(scene)?;
+        ground.down(1)?;
+        let both = ground.begin(scene, "best")?;
+        ground.wait_for("active", Some("net0"))?;
+        ground.down(0)?;
+        ground.wait_for("suspended", None)?;
+        ground.up(1)?;
+        ground.wait_for("active", Some("net1"))?;
+        ground.must_be_right(both)
+    });
+}
+
+/// The only interface that comes up is one that the policy does not allow.
+fn held(scene: &Scene, policy: &str, why: &str) -> Result<()> {
+    let mut ground = Ground::lay(scene)?;
+    ground.down(1)?;
+    let mut both = ground.begin(scene, policy)?;
+    ground.down(0)?;
+    ground.up(1)?;
+    ground.wait_for("suspended", None)?;
+    ground.must_stand_still(&mut both, Duration::from_secs(3))?;
+    let sessions = ground.sessions()?;
+    let told = sessions[0]["policy"]["rule"].as_str().unwrap_or_default();
+    ensure!(told.contains("net1") && told.contains(why), "{told}");
+    let (_, table) = ground.session(scene, &["status"])?;
+    ensure!(table.contains(why), "{table}");
+    ground.up(0)?;
+    ground.wait_for("active", Some("net0"))?;
+    ground.must_be_right(both)
+}
+
+#[test]
+fn use_case_2_alternative_only_another_kind_is_allowed() {
+    play("use_case_2_alternative_only_another_kind_is_allowed", |scene| {
+        held(scene, "cable", "not one of \"only\"")
+    });
+}
+
+#[test]
+fn use_case_2_alternative_never_over_what_is_paid_for() {
+    play("use_case_2_alternative_never_over_what_is_paid_for", |scene| {
+        held(scene, "unpaid", "never over \"metered\"")
+    });
+}
+
+#[test]
+fn use_case_3_new_interface_beside_another() {
+    play("use_case_3_new_interface_beside_another", |scene| {
+        let mut ground = Ground::lay(scene)?;
+        ground.down(0)?;
+        let both = ground.begin(scene, "best")?;
+        ground.wait_for("active", Some("net1"))?;
+        let new = Instant::now();
+        ground.up(0)?;
+        ground.wait_for("active", Some("net0"))?;
+        let pause = both.growth.pause_after(new)?;
+        let pause = pause.to - pause.from;
+        scene.say(&format!("{} ms without a byte on the way to the better one", pause.as_millis()));
+        // The new link was there before the old one went.
+        ensure!(pause < Duration::from_secs(1), "{pause:?} without a byte");
+        ground.must_be_right(both)
+    });
+}
+
+#[test]
+fn use_case_3_alternative_the_new_interface_is_no_better() {
+    play("use_case_3_alternative_the_new_interface_is_no_better", |scene| {
+        let mut ground = Ground::lay(scene)?;
+        ground.down(1)?;
+        let both = ground.begin(scene, "best")?;
+        ground.up(1)?;
+        std::thread::sleep(Duration::from_secs(1));
+        ground.wait_for("active", Some("net0"))?;
+        let told = daemon::happenings(&ground.status()?).join("; ");
+        ensure!(!told.contains("resumed"), "{told}");
+        ground.must_be_right(both)
+    });
+}
+
+#[test]
+fn use_case_4_both_peers_rebind() {
+    play("use_case_4_both_peers_rebind", |scene| {
+        let mut ground = Ground::lay(scene)?;
+        ground.down(1)?;
+        ground.topology.hosts[SERVER].link_down(1)?;
+        let both = ground.begin(scene, "best")?;
+        ground.down(0)?;
+        ground.topology.hosts[SERVER].link_down(0)?;
+        std::thread::sleep(Duration::from_secs(2));
+        ground.topology.hosts[SERVER].link_up(1)?;
+        ground.up(1)?;
+        ground.wait_for("active", Some("net1"))?;
+        ground.must_be_right(both)
+    });
+}
+
+/// Runs the program that suspends and resumes its sessions itself.
+fn aware(scene: &Scene, ground: &Ground, policy: &str) -> Result<Process> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/lab/usecase.py");
+    let size = ground.payload.len.to_string();
+    let plan = ground.app(scene, "python3", policy)?.arg(script).args(&["raw.lab", &size]);
+    plan.arg(&ground.payload.path).arg("5").start(scene, Some(ground.client()))
+}
+
+#[test]
+fn use_case_5_and_6_application_suspends_and_resumes() {
+    play("use_case_5_and_6_application_suspends_and_resumes", |scene| {
+        let ground = Ground::lay(scene)?;
+        let app = aware(scene, &ground, "best")?;
+        ground.wait_for("suspended", None)?;
+        // What its user has suspended, no new interface wakes.
+        ground.down(0)?;
+        ground.up(0)?;
+        std::thread::sleep(Duration::from_secs(2));
+        ground.wait_for("suspended", None)?;
+        let ended = app.end(END_MAX)?.ok()?;
+        ensure!(ended.out.contains(&format!("down {}", ground.payload.sha256)), "{}", ended.out);
+        ground.uploaded()
+    });
+}
+
+#[test]
+fn use_case_5_alternative_the_server_suspends() {
+    play("use_case_5_alternative_the_server_suspends", |scene| {
+        let mut ground = Ground::lay(scene)?;
+        let mut both = ground.begin(scene, "best")?;
+        for (state, action) in [("suspended", "suspend"), ("active", "resume")] {
+            let token = std::fs::read_to_string(scene.path("a.token"))?;
+            let told = Plan::new("curl")
+                .args(&["-sS", "--fail", "--json", "{}", "-H"])
+                .arg(format!("Authorization: Bearer {}", token.trim()))
+                .arg(format!("http://127.0.0.1:{}/sessions/all/{action}", daemon::SERVER_STATUS))
+                .run(scene, Some(&ground.topology.hosts[SERVER].namespace), SEEN_MAX)?
+                .ok()?;
+            scene.say(&format!("the server: {}", told.out));
+            if action == "resume" {
+                // The broker asks a server that has suspended once a minute; its user need not
+                // wait so long.
+                ground.session(scene, &["suspend", "--all"])?;
+                ground.session(scene, &["resume", "--all"])?;
+                ground.wait_for(state, Some("net0"))?;
+            } else {
+                ground.must_stand_still(&mut both, Duration::from_secs(3))?;
+            }
+        }
+        ground.must_be_right(both)
+    });
+}
+
+#[test]
+fn use_case_6_alternative_the_policy_does_not_let_it_resume() {
+    play("use_case_6_alternative_the_policy_does_not_let_it_resume", |scene| {
+        let mut ground = Ground::lay(scene)?;
+        let mut both = ground.begin(scene, "cable")?;
+        ground.session(scene, &["suspend", "--all"])?;
+        ground.wait_for("suspended", None)?;
+        ground.down(0)?;
+        std::thread::sleep(Duration::from_secs(3));
+        let id = ground.sessions()?[0]["id"].to_string();
+        let (worked, said) = ground.session(scene, &["resume", &id])?;
+        ensure!(!worked && said.contains("allows no interface"), "{said}");
+        ground.session(scene, &["resume", "--all"])?;
+        ground.must_stand_still(&mut both, Duration::from_secs(2))?;
+        ground.up(0)?;
+        ground.wait_for("active", Some("net0"))?;
+        ground.must_be_right(both)
+    });
+}
+
+#[test]
+fn a_policy_that_changes_moves_the_sessions_that_have_it() {
+    play("a_policy_that_changes_moves_the_sessions_that_have_it", |scene| {
+        let mut ground = Ground::lay(scene)?;
+        let both = ground.begin(scene, "modem")?;
+        ground.wait_for("active", Some("net1"))?;
+        let config = scene.path("broker.toml");
+        let text = std::fs::read_to_string(&config)?;
+        std::fs::write(&config, text.replace("prefer = [\"net1\"]", "never = [\"net1\"]"))?;
+        let (worked, said) = ground.session(scene, &["reload"])?;
+        ensure!(worked, "{said}");
+        ground.wait_for("active", Some("net0"))?;
+        let told = daemon::happenings(&ground.status()?).join("; ");
+        ensure!(told.contains("forbids net1"), "{told}");
+        // A program that names a policy that nobody has written is told so.
+        let (worked, said) = ground.session(scene, &["run", "--policy", "none", "true"])?;
+        ensure!(!worked && said.contains("no [[policy]]") && said.contains("cable"), "{said}");
+        ground.must_be_right(both)
+    });
+}
