@@ -245,7 +245,7 @@ pub fn judge(policy: &Policy, interfaces: &[Interface]) -> Verdict {
             }
         }
     }
-    allowed.sort_by(|(one, _), (other, _)| one.cmp(other));
+    allowed.sort_by_key(|(order, _)| *order);
     verdict.allowed = allowed.into_iter().map(|(order, rule)| (order.3.clone(), rule)).collect();
     verdict
 }
