@@ -399,10 +399,8 @@ impl Door {
         if let Some(grant) = &grant {
             session.show_grant(grant);
         }
-        if let Some(Member { lead, token }) = member {
-            let mut members = lead.members.lock();
-            members.retain(|(other, _)| *other != token);
-            members.push((token, Arc::downgrade(entry)));
+        if let Some(member) = member {
+            member.has_begun(entry);
         }
         Begun::new(listed, session, None)
     }

@@ -56,8 +56,19 @@ impl Far for DirectFar {
     type Found = Result<Dialed<AnyLink>, DialFailed>;
     type Dialing = Ready<Self::Found>;
 
-    fn dial(&mut self, _now: Instant, _session: &Session) -> Self::Dialing {
-        ready(Ok((AnyLink::Within(self.within.link()), Peer::Same)))
+    fn dial(&mut self, _now: Instant, session: &Session) -> Self::Dialing {
+        // R103: its other end died with the broker before.
+        let is_restored = session.is_established() && !self.within.is_begun();
+        let peer = match session.transferable() {
+            _ if !is_restored => Peer::Same,
+            Ok(()) => Peer::Other,
+            Err(why) => {
+                let why = format!("its server was a part of the broker that has ended, and {why}");
+                let then = self.give_up(AppError::Reset, why.clone());
+                return ready(Err(DialFailed { why, then }));
+            }
+        };
+        ready(Ok((AnyLink::Within(self.within.link()), peer)))
     }
 
     fn dialed(

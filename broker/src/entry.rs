@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::any_link::Command;
 use crate::leave::Held;
 use crate::pauses::Pause;
+use crate::remains::Awaits;
 use crate::service::{Server, Service};
 
 /// The program at the near side.
@@ -83,6 +84,8 @@ pub struct Entry {
     pub lead: Option<(Weak<Entry>, Handle)>,
     /// Those that belong to it.
     pub members: Mutex<Vec<(Handle, Weak<Entry>)>>,
+    /// The connection that was announced in its stream and not made yet.
+    pub awaits: Mutex<Option<Awaits>>,
     /// Where the app wanted to go, as it said.
     pub destination: String,
     /// The name behind a virtual address.
@@ -136,6 +139,7 @@ impl Entry {
             peer,
             lead,
             members: Mutex::default(),
+            awaits: Mutex::default(),
             destination,
             host,
             service_number,
@@ -272,6 +276,13 @@ impl Entry {
     #[must_use]
     pub fn lead(&self) -> Option<Arc<Entry>> {
         self.lead.as_ref()?.0.upgrade()
+    }
+
+    /// The number of the session to which it belongs, and the token under which it was announced.
+    #[must_use]
+    pub fn led_by(&self) -> Option<(u64, Handle)> {
+        let (lead, token) = self.lead.as_ref()?;
+        Some((lead.upgrade()?.id, *token))
     }
 
     /// Its number in the status: that of the lead, or its own if it has members.

@@ -18,7 +18,7 @@ use crate::app::{AppEnd, AppSocket, Shut};
 use crate::broker::Broker;
 use crate::entry::Entry;
 use crate::redirect::Redirect;
-use crate::remains::Record;
+use crate::remains::{HERE, Record};
 
 /// How often an app that waits for its connect is looked at: it may have given up.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -93,15 +93,31 @@ impl AppNear {
     fn record(&self, session: &Session) -> Option<Record> {
         let socket = self.socket.as_ref()?;
         let remains = session.remains()?;
-        let home = self.entry.view.lock().server?;
+        let servers = &self.entry.service.servers;
+        let home = match self.entry.service.direct {
+            Some(_) => HERE,
+            None => {
+                let home = self.entry.view.lock().server?;
+                Relay(servers.get(home)?.reach.dialer().key.0)
+            }
+        };
         Some(Record {
             id: self.entry.id,
             told: matches!(self.connect, Connect::Done),
             abortive: socket.is_abortive(),
-            home: Relay(self.entry.service.servers.get(home)?.reach.dialer().key.0),
+            home,
             service: self.entry.service.name.clone(),
+            awaits: *self.entry.awaits.lock(),
+            lead: self.entry.led_by(),
             remains,
         })
+    }
+
+    /// R103.
+    fn put_ticket(&mut self, session: &Session) {
+        if let Some(kept) = self.socket.as_ref().and_then(AppSocket::kept) {
+            self.keep.put_ticket(kept, session);
+        }
     }
 
     /// Ready when bytes may flow, or when it has failed.
@@ -197,6 +213,7 @@ impl Near for AppNear {
             self.entry.pause().flows();
             self.tell_redirect(first);
         }
+        self.put_ticket(session);
         let socket = &mut self.socket;
         let pushed = session.deliver_marked(now, arrived, |bufs, urgent| match socket {
             Some(socket) if urgent => socket.try_write_urgent(bufs[0][0]),
@@ -212,6 +229,7 @@ impl Near for AppNear {
     }
 
     fn keep(&mut self, session: &Session) {
+        self.put_ticket(session);
         let Some(kept) = self.socket.as_ref().and_then(AppSocket::kept) else { return };
         let Some(record) = self.record(session) else { return };
         if !self.keep.put(kept, session, |out| record.encode(out)) {
@@ -251,6 +269,7 @@ impl Near for AppNear {
         self.entry.pause().event(event, session.link().is_some());
         match event {
             Event::Established { .. } => self.connect = Connect::Telling,
+            Event::TicketStored { .. } => self.keep.ticket_came(),
             Event::Acknowledged(_) => {
                 let at = session.positions();
                 let rtt_us = self.entry.status.snapshot().rtt_ms.unwrap_or(0.0) * 1e3;

@@ -301,6 +301,37 @@ mod tests {
         assert_eq!(lines(dir.path(), &cookie), []);
     }
 
+    /// A program that has the file mapped would be killed by SIGBUS.
+    #[test]
+    fn the_next_broker_never_makes_the_file_shorter() {
+        use std::os::unix::fs::MetadataExt;
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let dir = tempfile::tempdir().unwrap();
+        let before = Pauses::open(dir.path(), &Limits::default()).unwrap();
+        before.enter(&Cookie([7; 16])).event(&LOST, false);
+        let (file, done) = (&before.file, AtomicBool::new(false));
+        let shortest = std::thread::scope(|scope| {
+            let watch = || {
+                let (mut shortest, mut looks) = (u64::MAX, 0);
+                while !done.load(Ordering::Relaxed) || looks == 0 {
+                    shortest = shortest.min(file.metadata().unwrap().len());
+                    looks += 1;
+                }
+                shortest
+            };
+            let watch = scope.spawn(watch);
+            for _ in 0..500 {
+                Pauses::open(dir.path(), &Limits::default()).unwrap();
+            }
+            done.store(true, Ordering::Relaxed);
+            watch.join().unwrap()
+        });
+        assert_eq!(shortest, FILE_BYTES as u64);
+        let now = std::fs::metadata(dir.path().join(PAUSES_FILE)).unwrap();
+        assert_eq!(now.ino(), file.metadata().unwrap().ino(), "it is the same file");
+        assert_eq!(lines(dir.path(), &Cookie([7; 16])), [], "the sessions enter it anew");
+    }
+
     #[test]
     fn a_crowded_place_is_left_without_a_line_and_freed_ones_are_used_again() {
         let (dir, cookie) = (tempfile::tempdir().unwrap(), Cookie([1; 16]));

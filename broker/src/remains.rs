@@ -1,12 +1,20 @@
 //! What the broker puts by of a session, so that the next broker can go on with it.
 
 use stp_proto::course::Relay;
+use stp_proto::handle::Handle;
 use stp_proto::session::{NotRestored, Remains};
 
 /// The app knows that its connect has succeeded.
 const TOLD: u8 = 1;
 /// Closing means abort, as the app has said.
 const ABORTIVE: u8 = 2;
+/// A connection of the app was announced and not made yet.
+const AWAITS: u8 = 4;
+/// It belongs to another session.
+const LED: u8 = 8;
+
+/// In the place of a server's key: the broker's own server has it.
+pub const HERE: Relay = Relay([0; 32]);
 
 /// A session's end, and what the broker knows beside it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,19 +29,50 @@ pub struct Record {
     pub home: Relay,
     /// The service, by name.
     pub service: String,
+    /// The connection that was announced in its stream and not made yet (R90).
+    pub awaits: Option<Awaits>,
+    /// The number of the session to which it belongs, and the token under which it was announced.
+    pub lead: Option<(u64, Handle)>,
     /// The session's end.
     pub remains: Remains,
+}
+
+/// A connection of the app, or all to these ports, under this token.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct Awaits {
+    /// The first port, and the last one.
+    pub ports: (u16, u16),
+    /// As long as the session lives, and not only once.
+    pub lasting: bool,
+    /// Names the other session.
+    pub token: Handle,
 }
 
 impl Record {
     /// Appends it to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.extend(self.id.to_le_bytes());
-        out.push((u8::from(self.told) * TOLD) | (u8::from(self.abortive) * ABORTIVE));
+        let flags = [
+            (self.told, TOLD),
+            (self.abortive, ABORTIVE),
+            (self.awaits.is_some(), AWAITS),
+            (self.lead.is_some(), LED),
+        ];
+        out.push(flags.iter().map(|(is, flag)| u8::from(*is) * flag).sum());
         out.extend(self.home.0);
         let service = self.service.as_bytes();
         out.extend((service.len() as u16).to_le_bytes());
         out.extend(service);
+        if let Some(Awaits { ports: (first, last), lasting, token }) = self.awaits {
+            out.extend(first.to_le_bytes());
+            out.extend(last.to_le_bytes());
+            out.push(u8::from(lasting));
+            out.extend(token.0);
+        }
+        if let Some((lead, token)) = self.lead {
+            out.extend(lead.to_le_bytes());
+            out.extend(token.0);
+        }
         self.remains.encode(out);
     }
 
@@ -50,11 +89,36 @@ impl Record {
             let (service, rest) =
                 rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
             let service = std::str::from_utf8(service).ok()?;
-            Some((u64::from_le_bytes(*id), *flags, Relay(*home), service.to_owned(), rest))
+            let (awaits, rest) = match flags & AWAITS {
+                0 => (None, rest),
+                _ => awaits(rest)?,
+            };
+            let (lead, rest) = match flags & LED {
+                0 => (None, rest),
+                _ => lead(rest)?,
+            };
+            let home = (Relay(*home), service.to_owned());
+            Some(((u64::from_le_bytes(*id), *flags), home, (awaits, lead), rest))
         };
-        let (id, flags, home, service, rest) = front().ok_or(NotRestored::Damaged)?;
+        let front = front().ok_or(NotRestored::Damaged)?;
+        let ((id, flags), (home, service), (awaits, lead), rest) = front;
         let remains = Remains::decode(rest)?;
         let (told, abortive) = (flags & TOLD != 0, flags & ABORTIVE != 0);
-        Ok(Record { id, told, abortive, home, service, remains })
+        Ok(Record { id, told, abortive, home, service, awaits, lead, remains })
     }
+}
+
+fn lead(bytes: &[u8]) -> Option<(Option<(u64, Handle)>, &[u8])> {
+    let (lead, rest) = bytes.split_first_chunk()?;
+    let (token, rest) = rest.split_first_chunk()?;
+    Some((Some((u64::from_le_bytes(*lead), Handle(*token))), rest))
+}
+
+fn awaits(bytes: &[u8]) -> Option<(Option<Awaits>, &[u8])> {
+    let (first, rest) = bytes.split_first_chunk()?;
+    let (last, rest) = rest.split_first_chunk()?;
+    let ([lasting], rest) = rest.split_first_chunk()?;
+    let (token, rest) = rest.split_first_chunk()?;
+    let ports = (u16::from_le_bytes(*first), u16::from_le_bytes(*last));
+    Some((Some(Awaits { ports, lasting: *lasting == 1, token: Handle(*token) }), rest))
 }

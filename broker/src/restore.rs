@@ -8,13 +8,16 @@ use stp_keeper::lease::predecessor_died;
 use stp_net::kept::Kept;
 use stp_proto::course::Relay;
 use stp_proto::session::{NotRestored, Session};
+use stp_proto::wire::Belongs;
 
 use crate::accept::{Begun, Door, Goal, kept_limits, tell_destination};
 use crate::app::AppSocket;
 use crate::entry::App;
+use crate::group;
+use crate::group::awaited::Member;
 use crate::lookup::Directory;
 use crate::near::AppNear;
-use crate::remains::Record;
+use crate::remains::{HERE, Record};
 
 /// Why a session cannot be gone on with.
 #[derive(Debug, thiserror::Error)]
@@ -51,12 +54,18 @@ impl Door {
             }
             return self.lose(socket, &Lost::Alone);
         };
+        let record = match Record::decode(&record) {
+            Ok(record) => record,
+            Err(why) => return self.lose(socket, &why.into()),
+        };
+        // At once: a connection that was announced in its stream may come next.
+        match self.known_goal(&socket, &record) {
+            Some(Ok(goal)) => return self.go_on(socket, &record, goal),
+            Some(Err(why)) => return self.lose(socket, &why),
+            None => {}
+        }
         let door = self.clone();
         tokio::spawn(async move {
-            let record = match Record::decode(&record) {
-                Ok(record) => record,
-                Err(why) => return door.lose(socket, &why.into()),
-            };
             match door.goal(&socket, &record).await {
                 Ok(goal) => door.go_on(socket, &record, goal),
                 Err(why) => door.lose(socket, &why),
@@ -75,34 +84,51 @@ impl Door {
         self.0.virtual_addresses.lock().name_of(ip).map(str::to_owned)
     }
 
-    async fn goal(&self, socket: &AppSocket, record: &Record) -> Result<Goal, Lost> {
-        let tables = self.0.tables();
-        let to = socket.open().destination;
+    fn freezes(&self, socket: &AppSocket) -> bool {
+        let (tables, to) = (self.0.tables(), socket.open().destination);
         let host = self.host_of(socket);
         let route = tables.config.routes.find(host.as_deref(), to.ip().to_canonical(), to.port());
-        let freezes = route.is_none_or(|route| route.freezes);
+        route.is_none_or(|route| route.freezes)
+    }
+
+    /// Under the policy of its route, if that may be had now.
+    fn under(&self, goal: Goal, socket: &AppSocket) -> Result<Goal, Lost> {
+        let (tables, to) = (self.0.tables(), socket.open().destination);
+        let host = self.host_of(socket);
+        let route = tables.config.routes.find(host.as_deref(), to.ip().to_canonical(), to.port());
         let policy = route.and_then(|route| route.policy.as_deref());
-        let under =
-            |goal: Goal| goal.under(&self.0, socket.info().pid, policy).map_err(Lost::Policy);
+        goal.under(&self.0, socket.info().pid, policy).map_err(Lost::Policy)
+    }
+
+    /// Where it goes, if its service is in the configuration.
+    fn known_goal(&self, socket: &AppSocket, record: &Record) -> Option<Result<Goal, Lost>> {
+        let tables = self.0.tables();
         let named = tables.services.iter().find(|(_, service)| service.name == record.service);
-        if let Some((number, service)) = named.cloned() {
-            return under(Goal { service, number, grant: None, freezes });
-        }
+        let (number, service) = named.cloned()?;
+        let freezes = self.freezes(socket);
+        Some(self.under(Goal { service, number, grant: None, freezes }, socket))
+    }
+
+    /// Where it goes, if the directory knows its service.
+    async fn goal(&self, socket: &AppSocket, record: &Record) -> Result<Goal, Lost> {
+        let host = self.host_of(socket);
         let host = host.filter(|host| Directory::may_know(host));
         let host = host.ok_or_else(|| Lost::NoService(record.service.clone()))?;
         let found = self.0.directory.find(&host).await;
         let found = found.map_err(|lacking| Lost::NotFound(record.service.clone(), lacking.why))?;
         let (service, number) = (Arc::clone(&found.service), found.number);
-        under(Goal { service, number, grant: None, freezes })
+        let freezes = self.freezes(socket);
+        self.under(Goal { service, number, grant: None, freezes }, socket)
     }
 
     fn go_on(&self, mut socket: AppSocket, record: &Record, goal: Goal) {
         let has_it = |server: &Arc<crate::service::Server>| {
             Relay(server.reach.dialer().key.0) == record.home
         };
-        let Some(home) = goal.service.servers.iter().position(has_it) else {
+        let home = goal.service.servers.iter().position(has_it);
+        if home.is_none() && (record.home != HERE || goal.service.direct.is_none()) {
             return self.lose(socket, &Lost::NoServer(record.service.clone()));
-        };
+        }
         let Some(kept) = socket.kept() else { return self.lose(socket, &Lost::NotKept) };
         // The first byte of the queue is the last one of the filler; it is taken with the next.
         let taken = kept.taken();
@@ -120,6 +146,10 @@ impl Door {
             Ok(session) => session,
             Err(why) => return self.lose(socket, &why.into()),
         };
+        let taken_up = kept.note().filter(|note| !note.is_empty());
+        if let Some(Err(why)) = taken_up.map(|note| session.take_up_ticket(&note)) {
+            tracing::warn!(session = record.id, "bound to its server until the next ticket: {why}");
+        }
         let app = App { pid: socket.info().pid, comm: socket.info().comm.clone() };
         let host = self.host_of(&socket);
         if let Some(host) = &host {
@@ -127,9 +157,16 @@ impl Door {
         }
         self.0.ids_from(record.id + 1);
         let peer = socket.open().destination;
+        let lead = record.lead.and_then(|(lead, token)| Some((self.0.session(lead)?, token)));
+        let member = lead.map(|(lead, token)| Member { lead, token });
+        let token = member.as_ref().map(|member| member.token);
+        session.belongs(Belongs { token, peer: Some(peer) });
         let freezes = goal.freezes;
-        let listed = self.list(record.id, app, (peer, host), goal, None);
+        let listed = self.list(record.id, app, (peer, host), goal, member.as_ref());
         let entry = Arc::clone(&listed.entry);
+        if let Some(member) = member {
+            member.has_begun(&entry);
+        }
         let _once = entry.cookie.set(socket.open().cookie);
         tell_destination(&mut session, &entry);
         if let Some(pauses) = self.0.pauses.get().filter(|_| freezes) {
@@ -143,7 +180,10 @@ impl Door {
         tracing::info!(session = record.id, "goes on after a restart, {text}");
         entry.record("restored", text, at.held);
         entry.note_linked();
+        if let Some(awaits) = record.awaits {
+            group::await_again(&self.0, &entry, awaits);
+        }
         let near = AppNear::found(socket, entry, told, record.remains.end_given());
-        self.start(Begun::new(listed, session, Some(home)), near);
+        self.start(Begun::new(listed, session, home), near);
     }
 }

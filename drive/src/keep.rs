@@ -15,18 +15,40 @@ pub struct Keep {
     bytes: bool,
     /// It was said that nothing can be put by.
     said: bool,
+    /// A newer ticket has come.
+    ticket: bool,
+    /// Up to where what was received was digested, when the ticket was put by.
+    digested: Option<u64>,
 }
 
 impl Keep {
     /// Of a socket that another process had: bytes of before may lie there.
     #[must_use]
     pub fn found() -> Keep {
-        Keep { bytes: true, ..Keep::default() }
+        Keep { bytes: true, ticket: true, ..Keep::default() }
     }
 
     /// Bytes were read into the ring.
     pub fn moved(&mut self) {
         self.bytes = true;
+    }
+
+    /// A newer ticket has come.
+    pub fn ticket_came(&mut self) {
+        self.ticket = true;
+    }
+
+    /// R103: the newest ticket with the digest, if either has changed. To be called before the near
+    /// side is given anything, too.
+    pub fn put_ticket(&mut self, kept: &Kept, session: &Session) {
+        let digested = session.digested();
+        if std::mem::take(&mut self.ticket) || digested != self.digested {
+            self.digested = digested;
+            self.next.clear();
+            session.encode_ticket(&mut self.next);
+            let fits = kept.put_note(&self.next);
+            debug_assert!(fits, "a ticket is bounded");
+        }
     }
 
     /// R101: what the near side has not taken.
@@ -66,6 +88,31 @@ impl Keep {
     }
 }
 
+/// The session's positions at which the counts of a socket began.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub struct Base {
+    /// Of what was given to the socket.
+    pub up: u64,
+    /// Of what was read from it.
+    pub down: u64,
+}
+
+impl Base {
+    /// Appends it to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend(self.up.to_le_bytes());
+        out.extend(self.down.to_le_bytes());
+    }
+
+    /// Reads what [`Base::encode`] wrote in front of other bytes.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<(Base, &[u8])> {
+        let (up, rest) = bytes.split_first_chunk()?;
+        let (down, rest) = rest.split_first_chunk()?;
+        Some((Base { up: u64::from_le_bytes(*up), down: u64::from_le_bytes(*down) }, rest))
+    }
+}
+
 /// What the counts of a socket say (R102), and its bytes.
 #[derive(Debug)]
 pub struct Counted {
@@ -83,10 +130,18 @@ impl Counted {
     /// Of a socket that has given `read` bytes for good.
     #[must_use]
     pub fn of(kept: &Kept, remains: &Remains, read: u64) -> Counted {
-        let (at, looked_at) = remains.counts(read, kept.given(), kept.held_until());
-        let from = remains.needed_from(at, kept.up_max() as u64);
-        let (up, down) = (kept.up(from, at.end), kept.held(at.delivered, at.held));
-        Counted { at, looked_at, up, down }
+        Counted::since(kept, remains, read, Base::default())
+    }
+
+    /// The same of a socket whose counts began there.
+    #[must_use]
+    pub fn since(kept: &Kept, remains: &Remains, read: u64, base: Base) -> Counted {
+        let (read, given) = (base.down + read, base.up + kept.given());
+        let (at, looked_at) = remains.counts(read, given, kept.held_until());
+        // The ring knows of nothing that was before.
+        let from = remains.needed_from(at, kept.up_max() as u64).max(base.down).min(at.end);
+        let up = kept.up(from - base.down, at.end - base.down);
+        Counted { at, looked_at, up, down: kept.held(at.delivered, at.held) }
     }
 }
 

@@ -8,9 +8,9 @@
 //! one word says which is in use. So the position is, whenever the process dies, that of the header
 //! in use plus what the kernel wrote there.
 //!
-//! The memory is a sealed memfd: one page with the counts and two small texts, and behind it two
-//! rings, of which only the pages in use exist. A byte at position `p` of its stream lies at
-//! `p % ring`, so that no table of places can be torn.
+//! The memory is a sealed memfd: one page with the counts and two small texts, behind it two rings,
+//! and last a longer text. Of those only the pages in use exist. A byte at position `p` of its
+//! stream lies at `p % ring`, so that no table of places can be torn.
 
 pub mod ledger;
 mod memory;
@@ -19,13 +19,15 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use ledger::{Page, Way, Word};
+use ledger::{Page, Text, Way, Word};
 use memory::Memory;
 
 /// The page with the counts and the texts.
 const PAGE: usize = 4096;
 /// What stands first in that page; the last byte is the version of what follows.
-const MAGIC: u64 = u64::from_be_bytes(*b"stpkept\x01");
+const MAGIC: u64 = u64::from_be_bytes(*b"stpkept\x02");
+/// The version before had no longer text.
+const MAGIC_BEFORE: u64 = u64::from_be_bytes(*b"stpkept\x01");
 /// Where the text that never changes stands.
 const FACE_AT: usize = 512;
 /// Its length at most.
@@ -34,6 +36,9 @@ pub const FACE_MAX: usize = RECORDS_AT - FACE_AT;
 const RECORDS_AT: usize = 2048;
 /// The length of a record at most.
 pub const RECORD_MAX: usize = (PAGE - RECORDS_AT) / 2;
+/// The length of the longer text at most, of which there are two places: a ticket of 15,000 bytes,
+/// and a digest.
+pub const NOTE_MAX: usize = 20 << 10;
 /// The largest ring: far more than a session may hold.
 const RING_MAX: u64 = 1 << 30;
 
@@ -71,6 +76,9 @@ struct Head {
     at_work: AtomicU32,
     /// When processes died over it.
     deaths: [AtomicU64; 3],
+    /// As `record` and `records`, for the longer text.
+    note: AtomicU32,
+    notes: [AtomicU32; 2],
 }
 
 const _: () = assert!(size_of::<Head>() <= FACE_AT, "the texts lie behind the counts");
@@ -82,6 +90,8 @@ pub struct Kept {
     memory: Memory,
     up: usize,
     down: usize,
+    /// Room for the longer text at each of its places.
+    note: usize,
     /// Where both streams were when the rings were given back last.
     given_back: [AtomicU64; 2],
 }
@@ -94,12 +104,13 @@ impl Kept {
     /// When the system has no memory or no descriptor left.
     pub fn new(up: usize, down: usize) -> io::Result<Kept> {
         let (up, down) = (up.next_multiple_of(PAGE), down.next_multiple_of(PAGE));
-        let file = memory::sealed_file(PAGE + up + down)?;
-        let memory = Memory::map(file.as_fd(), PAGE + up + down)?;
+        let length = PAGE + up + down + 2 * NOTE_MAX;
+        let file = memory::sealed_file(length)?;
+        let memory = Memory::map(file.as_fd(), length)?;
         memory.write(0, &MAGIC.to_ne_bytes());
         memory.write(8, &(up as u64).to_ne_bytes());
         memory.write(16, &(down as u64).to_ne_bytes());
-        Ok(Kept { file, memory, up, down, given_back: Default::default() })
+        Ok(Kept { file, memory, up, down, note: NOTE_MAX, given_back: Default::default() })
     }
 
     /// The memory that a process before this one has left.
@@ -119,16 +130,19 @@ impl Kept {
             u64::from_ne_bytes(bytes)
         };
         let (magic, up, down) = (word(0), word(8), word(16));
-        if magic != MAGIC {
-            return Err(bad("the memory of a socket, of another version"));
-        }
-        let whole = up <= RING_MAX && down <= RING_MAX && up + down + PAGE as u64 == length as u64;
+        let note = match magic {
+            MAGIC => NOTE_MAX,
+            MAGIC_BEFORE => 0,
+            _ => return Err(bad("the memory of a socket, of another version")),
+        };
+        let rest = (PAGE + 2 * note) as u64;
+        let whole = up <= RING_MAX && down <= RING_MAX && up + down + rest == length as u64;
         if !whole {
             return Err(bad("the memory of a socket, of another length than it says"));
         }
         let (up, down) = (up as usize, down as usize);
-        let memory = Memory::map(file.as_fd(), PAGE + up + down)?;
-        Ok(Kept { file, memory, up, down, given_back: Default::default() })
+        let memory = Memory::map(file.as_fd(), PAGE + up + down + 2 * note)?;
+        Ok(Kept { file, memory, up, down, note, given_back: Default::default() })
     }
 
     /// The file, to be given to whoever holds it when this process is gone.
@@ -142,6 +156,14 @@ impl Kept {
         // every pattern of bits is one, and what other threads or the kernel change is read by
         // atomic or volatile accesses only.
         unsafe { &*self.memory.at(0).cast::<Head>() }
+    }
+
+    /// Where a place of a text is, and how long it is.
+    fn text_at(&self, text: Text, place: usize) -> (usize, usize) {
+        match text {
+            Text::Record => (RECORDS_AT + place * RECORD_MAX, RECORD_MAX),
+            Text::Note => (PAGE + self.up + self.down + place * self.note, self.note),
+        }
     }
 
     /// The header of the next call.
@@ -312,7 +334,7 @@ impl Kept {
     /// The record that was put there last.
     #[must_use]
     pub fn record(&self) -> Option<Vec<u8>> {
-        ledger::record(self)
+        ledger::text(self, Text::Record)
     }
 
     /// Puts another record in the place of the last one, which is whole until this one is. False if
@@ -322,8 +344,24 @@ impl Kept {
         if bytes.len() > RECORD_MAX {
             return false;
         }
-        ledger::put_record(self, bytes);
+        ledger::put_text(self, Text::Record, bytes);
         true
+    }
+
+    /// The longer text that was put there last.
+    #[must_use]
+    pub fn note(&self) -> Option<Vec<u8>> {
+        ledger::text(self, Text::Note)
+    }
+
+    /// Puts another one; the last one is whole until this one is. False if it is too long.
+    #[must_use]
+    pub fn put_note(&self, bytes: &[u8]) -> bool {
+        let fits = bytes.len() <= self.note;
+        if fits {
+            ledger::put_text(self, Text::Note, bytes);
+        }
+        fits
     }
 
     /// The process works for this socket from now on, or has done so.
@@ -358,14 +396,22 @@ impl Kept {
         (up + self.held_until().saturating_sub(down).min(self.down as u64)) as usize
     }
 
-    /// Gives the memory of both rings back. Nothing in them is needed any more.
+    /// Gives the memory of both rings back, of which nothing is needed any more, and that of the
+    /// place of the longer text that is not in use.
     pub fn give_back(&self) {
         self.given_back[0].store(self.taken(), Ordering::Relaxed);
         self.given_back[1].store(self.held_until(), Ordering::Relaxed);
         use rustix::fs::FallocateFlags;
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        let length = (self.up + self.down) as u64;
-        let _kept_then = rustix::fs::fallocate(&self.file, flags, PAGE as u64, length);
+        let give = |at: usize, length: usize| {
+            if length > 0 {
+                let _kept_then = rustix::fs::fallocate(&self.file, flags, at as u64, length as u64);
+            }
+        };
+        give(PAGE, self.up + self.down);
+        if let Some(place) = ledger::place(self, Text::Note) {
+            give(self.text_at(Text::Note, 1 - place).0, self.note);
+        }
     }
 
     /// Two pieces of a ring: up to its end, and from its beginning.
@@ -407,8 +453,8 @@ impl Page for Kept {
                 unsafe { (&raw const (*message).msg_len).read_volatile() }.into()
             }
             Word::HeldUntil => head.held_until.load(Ordering::Acquire),
-            Word::Record => head.record.load(Ordering::Acquire).into(),
-            Word::Length(place) => head.records[place].load(Ordering::Acquire).into(),
+            Word::Place(text) => head.text(text).0.load(Ordering::Acquire).into(),
+            Word::Length(text, place) => head.text(text).1[place].load(Ordering::Acquire).into(),
         }
     }
 
@@ -429,25 +475,35 @@ impl Page for Kept {
                 }
             }
             Word::HeldUntil => head.held_until.store(value, Ordering::Release),
-            Word::Record => head.record.store(value as u32, Ordering::Release),
-            Word::Length(place) => head.records[place].store(value as u32, Ordering::Release),
+            Word::Place(text) => head.text(text).0.store(value as u32, Ordering::Release),
+            Word::Length(text, place) => {
+                head.text(text).1[place].store(value as u32, Ordering::Release);
+            }
         }
     }
 
-    fn read_record(&self, place: usize, length: u64) -> Option<Vec<u8>> {
-        (length <= RECORD_MAX as u64).then(|| {
+    fn read_text(&self, text: Text, place: usize, length: u64) -> Option<Vec<u8>> {
+        let (at, most) = self.text_at(text, place);
+        (length <= most as u64).then(|| {
             let mut bytes = vec![0; length as usize];
-            self.memory.read(RECORDS_AT + place * RECORD_MAX, &mut bytes);
+            self.memory.read(at, &mut bytes);
             bytes
         })
     }
 
-    fn write_record(&self, place: usize, bytes: &[u8]) {
-        self.memory.write(RECORDS_AT + place * RECORD_MAX, bytes);
+    fn write_text(&self, text: Text, place: usize, bytes: &[u8]) {
+        self.memory.write(self.text_at(text, place).0, bytes);
     }
 }
 
 impl Head {
+    fn text(&self, text: Text) -> (&AtomicU32, &[AtomicU32; 2]) {
+        match text {
+            Text::Record => (&self.record, &self.records),
+            Text::Note => (&self.note, &self.notes),
+        }
+    }
+
     fn lane(&self, way: Way) -> &Lane {
         match way {
             Way::Read => &self.read,

@@ -101,6 +101,11 @@ impl Groups {
         Todo::Publish
     }
 
+    /// This was announced to another process, and not made (R103).
+    pub fn await_again(&mut self, awaited: Awaited) {
+        let _to_be_published = self.wait_for(awaited);
+    }
+
     /// A program connects: the connection that was awaited of it, if one was. It is one no more.
     pub fn take(&mut self, ip: IpAddr, port: u16, pid: i32) -> Option<Awaited> {
         let meets = |one: &Awaited| {

@@ -1,9 +1,11 @@
 //! The seam: proof of the bytes a broker already gave to its app, and the check of it on a replica
 //! (R63, R64, R67).
 //!
-//! Every byte runs through xxh3 (fast), every 64 KiB block's digest through SHA-256 (rare). Memory
-//! is constant. The proof guards against replicas that differ by mistake; ticket and link keys
-//! guard against people.
+//! Every byte runs through xxh3 (fast), every 64 KiB block's digest through SHA-256 (rare). A block
+//! is digested in pieces of 1 KiB, each behind the digest of the one before it, and the last one's
+//! is the block's. So all that is known of a stream is a few numbers and the bytes of one piece:
+//! another process can go on with it (R103). Memory is constant. The proof guards against replicas
+//! that differ by mistake; ticket and link keys guard against people.
 
 use core::fmt;
 use core::hash::{Hash, Hasher};
@@ -14,6 +16,9 @@ use xxhash_rust::xxh3::Xxh3Default;
 /// Bytes of one block.
 pub const BLOCK: u32 = 65_536;
 
+/// Bytes of one piece of a block.
+const PIECE: usize = 1024;
+
 /// What the broker sends of the down bytes `from..until`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct SeamProof {
@@ -23,9 +28,9 @@ pub struct SeamProof {
     pub until: u64,
     /// Block size, counted from `from`.
     pub block: u32,
-    /// xxh3-128 of the last complete block; 0 when there is none.
+    /// The digest of the last complete block; 0 when there is none.
     pub last: u128,
-    /// xxh3-128 of the bytes after it.
+    /// That of the bytes after it.
     pub partial: u128,
     /// SHA-256(chain || digest) over the digests of all complete blocks, beginning with zeros.
     pub chain: [u8; 32],
@@ -49,7 +54,10 @@ pub struct Seam {
     from: u64,
     position: u64,
     block: u32,
-    hasher: Xxh3Default,
+    /// The digest of the block's complete pieces; 0 when there is none.
+    pieces: u128,
+    /// The bytes after those.
+    tail: Vec<u8>,
     last: u128,
     chain: [u8; 32],
 }
@@ -58,7 +66,7 @@ impl Seam {
     /// A digest of the bytes from `from` on.
     pub fn new(from: u64, block: u32) -> Seam {
         assert!(block > 0, "a block holds bytes");
-        Seam { from, position: from, block, hasher: Xxh3Default::new(), last: 0, chain: [0; 32] }
+        Seam { from, position: from, block, pieces: 0, tail: Vec::new(), last: 0, chain: [0; 32] }
     }
 
     /// The digest of the bytes `from..position`, all of them in whole blocks, of which these are
@@ -90,17 +98,60 @@ impl Seam {
         );
         while !bytes.is_empty() {
             let missing = u64::from(self.block) - self.filled();
-            let take = usize::try_from(missing).unwrap_or(usize::MAX).min(bytes.len());
-            let (now, later) = bytes.split_at(take);
-            self.hasher.update(now);
-            self.position += take as u64;
+            let missing = usize::try_from(missing).unwrap_or(usize::MAX);
+            let piece = (PIECE - self.tail.len()).min(missing);
+            let (now, later) = bytes.split_at(piece.min(bytes.len()));
+            self.position += now.len() as u64;
+            if now.len() < piece {
+                self.tail.extend_from_slice(now);
+            } else if self.tail.is_empty() {
+                self.pieces = behind(self.pieces, now);
+            } else {
+                self.tail.extend_from_slice(now);
+                self.pieces = behind(self.pieces, &self.tail);
+                self.tail.clear();
+            }
             if self.filled() == 0 {
-                self.last = self.hasher.digest128();
-                self.hasher.reset();
+                self.last = core::mem::take(&mut self.pieces);
                 self.chain = link(&self.chain, self.last);
             }
             bytes = later;
         }
+    }
+
+    /// Appends all that is known of the stream to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend(self.from.to_le_bytes());
+        out.extend(self.position.to_le_bytes());
+        out.extend(self.block.to_le_bytes());
+        out.extend(self.pieces.to_le_bytes());
+        out.extend(self.last.to_le_bytes());
+        out.extend(self.chain);
+        out.extend(&self.tail);
+    }
+
+    /// Reads what [`Seam::encode`] wrote, and nothing else.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Seam> {
+        let (from, bytes) = bytes.split_first_chunk()?;
+        let (position, bytes) = bytes.split_first_chunk()?;
+        let (block, bytes) = bytes.split_first_chunk()?;
+        let (pieces, bytes) = bytes.split_first_chunk()?;
+        let (last, bytes) = bytes.split_first_chunk()?;
+        let (chain, tail) = bytes.split_first_chunk()?;
+        let seam = Seam {
+            from: u64::from_le_bytes(*from),
+            position: u64::from_le_bytes(*position),
+            block: u32::from_le_bytes(*block),
+            pieces: u128::from_le_bytes(*pieces),
+            last: u128::from_le_bytes(*last),
+            chain: *chain,
+            tail: tail.to_vec(),
+        };
+        let sound = seam.block > 0
+            && seam.from <= seam.position
+            && seam.filled() % PIECE as u64 == seam.tail.len() as u64;
+        sound.then_some(seam)
     }
 
     /// Bytes of the block that is not complete yet.
@@ -115,10 +166,18 @@ impl Seam {
             until: self.position,
             block: self.block,
             last: self.last,
-            partial: self.hasher.digest128(),
+            partial: behind(self.pieces, &self.tail),
             chain: self.chain,
         }
     }
+}
+
+/// The digest of these bytes behind those with that digest.
+fn behind(before: u128, bytes: &[u8]) -> u128 {
+    let mut hasher = Xxh3Default::new();
+    hasher.update(&before.to_be_bytes());
+    hasher.update(bytes);
+    hasher.digest128()
 }
 
 fn link(chain: &[u8; 32], digest: u128) -> [u8; 32] {
@@ -279,6 +338,25 @@ mod tests {
             assert_eq!(whole.until, FROM + count);
             for step in [1, 7, 64, 100] {
                 assert_eq!(proof(&stream, step), whole);
+            }
+        }
+    }
+
+    #[test]
+    fn another_process_goes_on_with_what_is_known() {
+        let stream = bytes(70_000);
+        for block in [64, BLOCK] {
+            for cut in [100, 101, 1_000, 1_124, 1_125, 60_000, 65_636, 70_000] {
+                let mut seam = Seam::new(FROM, block);
+                seam.update(0, &stream[..cut]);
+                let mut known = Vec::new();
+                seam.encode(&mut known);
+                assert!(known.len() < 84 + PIECE, "{} bytes", known.len());
+                let mut again = Seam::decode(&known).expect("it was written so");
+                assert!(Seam::decode(&known[..known.len() - 1]).is_none());
+                seam.update(cut as u64, &stream[cut..]);
+                again.update(cut as u64, &stream[cut..]);
+                assert_eq!(again, seam, "{block}, {cut}");
             }
         }
     }

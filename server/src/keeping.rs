@@ -133,6 +133,9 @@ pub struct Face {
     pub epoch: u32,
     /// What the gateway has granted.
     pub granted: Option<Granted>,
+    /// It is an exchange of HTTP that may not be repeated.
+    #[serde(default)]
+    pub bound: bool,
 }
 
 impl Face {

@@ -537,6 +537,7 @@ fn face(key: &Key, connect: &Connect<'_>, granted: Option<Granted>) -> Face {
         endpoint: connect.endpoint.to_owned(),
         epoch: connect.epoch,
         granted,
+        bound: false,
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stp_drive::clock::now;
-use stp_drive::keep::{Counted, is_deadly};
+use stp_drive::keep::{Base, Counted, is_deadly};
 use stp_drive::{Holder, SessionStatus, Stake, Start};
 use stp_keeper::lease::{Held, predecessor_died};
 use stp_net::key::PublicKey;
@@ -58,10 +58,14 @@ pub fn take_up(server: &Arc<Server>, keeping: &Keeping, held: Vec<Held>) {
         let Some(record) = stream.kept().record().filter(|record| !record.is_empty()) else {
             continue;
         };
-        let own = match Remains::decode(&record) {
+        let (base, record) = match Base::decode(&record).filter(|_| face.bound) {
+            Some((base, rest)) => (Some(base), rest),
+            None => (None, record.as_slice()),
+        };
+        let own = match Remains::decode(record) {
             Ok(remains) => {
                 let own = remains.handles().1;
-                go_on(server, &stream, &face, &remains).err().map(|why| (own, why))
+                go_on(server, &stream, &face, (&remains, base)).err().map(|why| (own, why))
             }
             Err(why) => Some((Handle::NONE, why.into())),
         };
@@ -93,7 +97,7 @@ fn go_on(
     server: &Arc<Server>,
     stream: &Arc<KeptStream>,
     face: &Face,
-    remains: &Remains,
+    (remains, base): (&Remains, Option<Base>),
 ) -> Result<(), Lost> {
     let kept = stream.kept();
     if is_deadly(kept, predecessor_died(), now()) {
@@ -101,7 +105,11 @@ fn go_on(
     }
     let mut services = server.config.services.iter();
     let service = services.find(|known| known.name == face.service);
-    let service = service.filter(|known| matches!(known.kind, Kind::Tcp | Kind::Egress));
+    let service = service.filter(|known| match known.kind {
+        Kind::Tcp | Kind::Egress => true,
+        Kind::Http => base.is_some(),
+        Kind::Https | Kind::File | Kind::Ftp => false,
+    });
     let service = service.ok_or(Lost::NoService)?;
     let led = match &service.target {
         Target::Egress(egress) => {
@@ -112,9 +120,10 @@ fn go_on(
         _ => None,
     };
     let ahead = service.ahead.as_ref().map(Ahead::of);
-    let near = Tcp::found(Arc::clone(stream), remains.end_given(), ahead);
+    let near = Tcp::found(Arc::clone(stream), remains.end_given(), ahead, base);
     kept.set_at_work(true);
-    let Counted { at, up, down, .. } = Counted::of(kept, remains, kept.taken());
+    let counted_bytes = Counted::since(kept, remains, kept.taken(), base.unwrap_or_default());
+    let Counted { at, up, down, .. } = counted_bytes;
     let mut limits = server.config.limits.session.clone();
     limits.send_buffer_max = limits.send_buffer_max.min(kept.up_max());
     limits.receive_buffer_max = limits.receive_buffer_max.min(kept.down_max());

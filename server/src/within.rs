@@ -1,8 +1,9 @@
 //! Serving a session whose other end is in the same process: a broker's own server, for
 //! destinations that have no far end.
 //!
-//! It speaks the same protocol as any server, over a link in memory. There are no tickets: both
-//! ends live and die together.
+//! It speaks the same protocol as any server, over a link in memory. Both ends live and die
+//! together; but the next process of the broker has what this one's keeper held of the app's end,
+//! and the ticket of an HTTP session is enough to begin the other end anew (R103). FTP has none.
 
 use std::future::poll_fn;
 use std::io;
@@ -14,17 +15,19 @@ use stp_drive::{
     Act, Carrier, Command, DialFailed, Dialed, FIRST_LINK, MemoryLink, Near, Never, Purse,
     SessionStatus, Stake, Start,
 };
-use stp_proto::replay::Policy;
+use stp_proto::handle::Handle;
+use stp_proto::replay::{Exchange, Policy};
 use stp_proto::session::{Event, Limits, Session, StartAt, code};
+use stp_proto::ticket::{Claims, Granted, Holder};
 use stp_proto::time::Instant;
-use stp_proto::wire::{Connect, First, encode_connect_denied, first_frame};
+use stp_proto::wire::{Connect, ConnectMode, First, encode_connect_denied, first_frame};
 use tokio::sync::mpsc;
 
 use crate::denial::Denial;
 use crate::service::direct::Direct;
 use crate::service::ftp::DirectFtp;
 use crate::service::takeover::{Opened, Takeover};
-use crate::ticket::{Mint, random_handle};
+use crate::ticket::{BadTicket, Seal, random_handle, unix_now};
 
 /// What the app's side is told that this server is called.
 pub const NAME: &str = "this machine";
@@ -56,6 +59,12 @@ impl Within {
     #[must_use]
     pub fn new(target: Target, limits: Limits, purse: Arc<Purse>) -> Within {
         Within { target, limits, purse, commands: None }
+    }
+
+    /// Whether a session was begun.
+    #[must_use]
+    pub fn is_begun(&self) -> bool {
+        self.commands.is_some()
     }
 
     /// A link to the session. Whoever gets the first one opens it, the others resume it.
@@ -114,12 +123,12 @@ async fn serve(
         return;
     };
     let denial = match target {
-        Target::Http(direct) => match open(direct, room.0.hold).await {
-            Ok(opened) => return run(opened, link, &connect, commands, room).await,
+        Target::Http(direct) => match open(direct, &connect, room.0.hold).await {
+            Ok(opened) => return run(opened, true, (link, commands), &connect, room).await,
             Err(denial) => denial,
         },
         Target::Ftp(ftp) => match ftp.open(&connect).await {
-            Ok(opened) => return run(opened, link, &connect, commands, room).await,
+            Ok(opened) => return run(opened, false, (link, commands), &connect, room).await,
             Err(denial) => denial,
         },
     };
@@ -129,22 +138,74 @@ async fn serve(
 /// The session's loop.
 async fn run<N: Near>(
     (near, at): (N, StartAt),
-    link: MemoryLink,
+    makes_tickets: bool,
+    (link, commands): (MemoryLink, mpsc::Receiver<Command<MemoryLink>>),
     connect: &Connect<'_>,
-    commands: mpsc::Receiver<Command<MemoryLink>>,
     (limits, stake): (Limits, Stake),
 ) {
-    let session = Session::accept(now(), limits, FIRST_LINK, random_handle(), connect, at, NAME);
+    let own = random_handle();
+    let mut session = Session::accept(now(), limits, FIRST_LINK, own, connect, at, NAME);
+    if makes_tickets {
+        session.hold_acks();
+    }
     let start = Start::Link(Box::new(link));
     let noted = (Arc::<SessionStatus>::default(), stake);
     stp_drive::run(session, near, Far, commands, start, noted).await;
 }
 
-async fn open(direct: Direct, patience: Duration) -> Result<Opened<Direct, Mint>, Denial> {
-    let mut takeover = Takeover::new(now(), direct, Policy::default(), None, None, &|_| Ok(()))?;
+async fn open(
+    direct: Direct,
+    connect: &Connect<'_>,
+    patience: Duration,
+) -> Result<Opened<Direct, Unsealed>, Denial> {
+    let request = match &connect.mode {
+        ConnectMode::Transfer(request) => Some(request),
+        _ => None,
+    };
+    let mint = Some(Unsealed::new(connect.service, connect.handle, patience));
+    let policy = Policy::default();
+    let mut takeover = Takeover::new(now(), direct, policy, mint, request, &|_| Ok(()))?;
     let (mut http, at) = poll_fn(|cx| takeover.poll(now(), cx)).await?;
     http.bear(patience);
     Ok((http, at))
+}
+
+/// Makes tickets that need no seal: who shows them is the broker of which this server is a part, or
+/// the next process of it.
+#[derive(Debug)]
+struct Unsealed {
+    holder: Holder,
+    life: Duration,
+}
+
+impl Unsealed {
+    fn new(service: &str, handle: Handle, life: Duration) -> Unsealed {
+        let (audience, service) = (NAME.to_owned(), service.to_owned());
+        Unsealed { holder: Holder { audience, service, client: [0; 32], handle }, life }
+    }
+}
+
+impl Seal for Unsealed {
+    fn restrict(&mut self, _granted: Option<Granted>) {}
+
+    fn granted(&self) -> Option<&Granted> {
+        None
+    }
+
+    fn seal(&self, at: (u64, u64), exchange: Exchange) -> Vec<u8> {
+        let (id, times) = (Handle::default(), (unix_now(), self.life.as_secs()));
+        let claims = Claims::new(&self.holder, id, times, at, exchange);
+        claims.encode().unwrap_or_else(|error| {
+            tracing::debug!(%error, "no ticket for this exchange");
+            Vec::new()
+        })
+    }
+
+    fn open(&self, ticket: &[u8], have: u64, up_from: u64) -> Result<Claims, BadTicket> {
+        let claims = Claims::decode(ticket)?;
+        claims.check(&self.holder, unix_now(), (have, up_from))?;
+        Ok(claims)
+    }
 }
 
 fn deny(mut link: MemoryLink, connect: &Connect<'_>, denial: &Denial) {

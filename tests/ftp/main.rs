@@ -15,6 +15,7 @@ mod direct;
 mod fault;
 mod hostile;
 mod interactive;
+mod kept;
 mod others;
 mod table;
 mod tls;

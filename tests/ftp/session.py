@@ -70,6 +70,31 @@ elif what == "active":
             other, seen = listener.accept()
             assert seen == own.getsockname() == other.getpeername(), seen
             other.close()
+elif what == "accepts":
+    # Whoever reads "cut" cuts the path, and kills the broker at "kill".
+    with ftp.makeport() as listener:
+        print("cut", flush=True)
+        time.sleep(float(seconds))
+        ftp.putcmd("NLST names")
+        print("kill", flush=True)
+        data, _ = listener.accept()
+    with data:
+        count = len(b"".join(iter(lambda: data.recv(65536), b"")).split())
+    assert count == 2000, count
+    assert ftp.getresp()[0] == "1" and ftp.voidresp()[0] == "2"
+    ftp.quit()
+elif what == "announced":
+    place = ftp.makepasv()
+    print("cut", flush=True)
+    time.sleep(float(seconds))
+    ftp.putcmd("NLST names")
+    print("kill", flush=True)
+    time.sleep(float(seconds))
+    with socket.create_connection(place) as data:
+        count = len(b"".join(iter(lambda: data.recv(65536), b"")).split())
+    assert count == 2000, count
+    assert ftp.getresp()[0] == "1" and ftp.voidresp()[0] == "2"
+    ftp.quit()
 elif what == "extended":
     assert ftp.sendcmd("EPSV ALL")[0] == "2"
     try:

@@ -8,7 +8,7 @@ use serde_json::Value;
 use stp_tests::daemon::{self, BROKER_STATUS, Broker, Server, Wanted};
 use stp_tests::emulator::Shape;
 use stp_tests::file::{self, Payload};
-use stp_tests::process::Process;
+use stp_tests::process::{Plan, Process};
 use stp_tests::scene::Scene;
 use stp_tests::topology::Topology;
 use stp_tests::vsftpd::Vsftpd;
@@ -47,11 +47,13 @@ pub struct Layout<'a> {
     pub shared: bool,
     /// Another service of the servers, and the route to it.
     pub other: Option<(&'a str, &'a str)>,
+    /// The broker has a keeper.
+    pub kept: bool,
 }
 
 impl Default for Layout<'_> {
     fn default() -> Self {
-        Layout { megabytes: 1, vsftpd: "", service: "", shared: false, other: None }
+        Layout { megabytes: 1, vsftpd: "", service: "", shared: false, other: None, kept: false }
     }
 }
 
@@ -72,7 +74,7 @@ impl World {
 
     /// Lays it out.
     pub fn lay_as(scene: &Scene, layout: &Layout<'_>) -> Result<World> {
-        let Layout { megabytes, vsftpd, service, shared, other } = *layout;
+        let Layout { megabytes, vsftpd, service, shared, other, kept } = *layout;
         daemon::programs()?;
         let topology = Topology::build(&[("client", 1), ("a", 1), ("b", 1)])?;
         topology.shape(CLIENT, 0, Shape::of(200, 20))?;
@@ -105,7 +107,9 @@ impl World {
         if let Some((name, route)) = other {
             wanted.push(Wanted { name, route, servers: all });
         }
-        let broker = Broker::start(scene, &topology.hosts[CLIENT].namespace, &wanted, "")?;
+        let keep = |plan: Plan| if kept { plan.env("SESSION_NO_KEEPER", "") } else { plan };
+        let client = &topology.hosts[CLIENT].namespace;
+        let broker = Broker::start_as(scene, client, &wanted, "", keep)?;
         Ok(World { broker, servers, ftp, topology, payload })
     }
 

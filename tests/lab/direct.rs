@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 use stp_tests::daemon;
 use stp_tests::emulator::Shape;
 use stp_tests::file::{self, Payload};
 use stp_tests::growth::Growth;
+use stp_tests::keepers::Leftovers;
 use stp_tests::nginx::Nginx;
 use stp_tests::process::{Plan, Process};
 use stp_tests::scene::{Scene, play};
@@ -35,6 +37,11 @@ impl Ground {
     /// `config` is the broker's configuration; empty: it has none. `MIRROR` in it is the second
     /// origin's address.
     fn lay(scene: &Scene, config: &str) -> Result<Ground> {
+        Ground::lay_as(scene, config, |plan| plan)
+    }
+
+    /// The same; `change` says what else is to be known of how the broker is started.
+    fn lay_as(scene: &Scene, config: &str, change: impl FnOnce(Plan) -> Plan) -> Result<Ground> {
         let topology = Topology::build(&[("client", 1), ("origin", 1), ("mirror", 1)])?;
         topology.shape(CLIENT, 0, Shape::of(40, 20))?;
         let payload = Payload::make(60, 1)?;
@@ -59,7 +66,8 @@ impl Ground {
             std::fs::write(&file, config.replace("MIRROR", &topology.hosts[2].address()))?;
             plan = plan.arg("--config").arg(file);
         }
-        let mut broker = plan.start(scene, Some(&topology.hosts[CLIENT].namespace))?;
+        let client = &topology.hosts[CLIENT].namespace;
+        let mut broker = change(plan).start(scene, Some(client))?;
         wait::until("the broker", Duration::from_secs(20), || {
             broker.must_run()?;
             Ok(dir.join("status.sock").exists().then_some(()))
@@ -270,6 +278,25 @@ fn a_redirect_that_leaves_the_routes_is_told() {
         let line = redirected.with_context(|| format!("{told:?}"))?;
         scene.say(line);
         ensure!(line.contains(&format!("to {to}, which no route covers")), "{line}");
+        Ok(())
+    });
+}
+
+/// The server inside the broker dies with it. The next broker begins another one with the ticket.
+#[test]
+fn without_any_configuration_a_download_outlives_its_brokers() {
+    play("direct_kept", |scene| {
+        let word = format!("SESSION_DIR={}", scene.path("session").display());
+        let brokers = Leftovers::of("stp-broker", word)?;
+        let ground = Ground::lay_as(scene, "", |plan| plan.env("SESSION_NO_KEEPER", ""))?;
+        let (mut curl, growth, path) = ground.curl(scene, &[])?;
+        for at in [10_000_000, 11_000_000, 30_000_000] {
+            growth.reach(at, Duration::from_secs(60))?;
+            curl.must_run()?;
+            kill(brokers.one(false)?, Signal::SIGKILL)?;
+        }
+        ground.must_be_right(curl, &path)?;
+        scene.say(&format!("three brokers killed, {} requests", ground.requests(0)?));
         Ok(())
     });
 }

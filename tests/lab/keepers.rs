@@ -9,14 +9,18 @@ use nix::unistd::Pid;
 use stp_net::kept::Kept;
 use stp_tests::daemon::{self, SERVER_STATUS, Server};
 use stp_tests::file::{self, Payload};
+use stp_tests::growth::Growth;
+use stp_tests::keepers::Leftovers;
 use stp_tests::process::{Plan, Process};
 use stp_tests::scene::{Scene, play};
 use stp_tests::wait;
 
-use crate::kept::{CLIENT, Ground, Leftovers, PATIENCE, PROGRAMS};
+use crate::kept::{CLIENT, Ground, PATIENCE, PROGRAMS};
 
-/// So many kills if nothing else is said: enough for every program to meet some.
-const KILLS: usize = 40;
+/// So many kills of each daemon if nothing else is said: enough for every program to meet some.
+const KILLS: usize = 20;
+/// Connections that do nothing meanwhile.
+const IDLE: usize = 200;
 /// What the programs fetch: about a second on this path.
 const MEGABYTES: u64 = 6;
 const MBIT: u64 = 60;
@@ -107,11 +111,11 @@ impl Crowd {
         let beats = ground.start(scene, beats)?;
         let fifo = scene.path("asked");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU)?;
-        let line = format!("exec python3 {PROGRAMS} idle box.lab 100 <{}", fifo.display());
+        let line = format!("exec python3 {PROGRAMS} idle box.lab {IDLE} <{}", fifo.display());
         let idle = ground.start(scene, Plan::new("sh").called("idle").args(&["-c", &line]))?;
         let words = std::fs::OpenOptions::new().write(true).open(&fifo)?;
         let mut crowd = Crowd { stop, loops, ssh, beats, idle, words };
-        wait::until("100 connections", PATIENCE, || {
+        wait::until("all connections", PATIENCE, || {
             crowd.must_run()?;
             Ok(crowd.idle.printed().contains("connected").then_some(()))
         })?;
@@ -146,13 +150,16 @@ impl Crowd {
         let lines = self.ssh.end(PATIENCE)?.ok()?.out;
         let right = lines.lines().enumerate().all(|(at, line)| *line == (at + 1).to_string());
         ensure!(right, "ssh: other lines");
-        scene
-            .say(&format!("ssh: {} lines, none missing; 100 idle answered", lines.lines().count()));
+        scene.say(&format!(
+            "ssh: {} lines, none missing; {IDLE} idle answered",
+            lines.lines().count()
+        ));
         Ok(self.beats.end(PATIENCE)?.ok()?.out)
     }
 }
 
-/// STP_KILLS kills, in a sequence that STP_SEED chooses.
+/// STP_KILLS kills of the broker and as many of the server, in a sequence that STP_SEED chooses; a
+/// quarter of them while the path is cut.
 #[test]
 fn random_kills() {
     play("keepers.random_kills", |scene| {
@@ -161,14 +168,21 @@ fn random_kills() {
         let ground = Ground::lay_with(scene, MBIT, |plan| plan, Server::kept)?;
         let mut crowd = Crowd::start(scene, &ground)?;
         let (mut brokers, mut servers, mut cuts) = (Vec::new(), Vec::new(), 0);
-        while brokers.len() + servers.len() + cuts < most {
+        let mut left = [most; 2];
+        while left != [0, 0] {
             std::thread::sleep(Duration::from_millis(100 + random.below(500)));
             crowd.must_run()?;
             let cut = random.below(4) == 0;
             if cut {
                 ground.topology.cut(CLIENT, 0, true)?;
             }
-            let (what, times) = match random.below(2) {
+            let whom = match left {
+                [0, _] => 1,
+                [_, 0] => 0,
+                _ => random.below(2) as usize,
+            };
+            left[whom] -= 1;
+            let (what, times) = match whom {
                 0 => (&ground.leftovers, &mut brokers),
                 _ => (&ground.servers, &mut servers),
             };
@@ -184,7 +198,8 @@ fn random_kills() {
         }
         let beats = crowd.end(scene)?;
         scene.say(&format!(
-            "killed: the broker {} times, the server {} times, either under a cut {cuts} times",
+            "killed {most} times each, {cuts} of them while the path was cut; broker {}, server {} \
+             otherwise",
             brokers.len(),
             servers.len()
         ));
@@ -373,6 +388,61 @@ fn server_download() {
         curl.end(PATIENCE)?.ok()?;
         ensure!(file::sha256(&to)? == ground.payload.sha256, "wrong bytes");
         scene.say(&format!("{kills} kills of the server under one download by tcp"));
+        Ok(())
+    });
+}
+
+/// An upload by PUT through an `http` service: it may not be repeated, so its stream is kept.
+#[test]
+fn server_put() {
+    play("keepers.server_put", |scene| {
+        let ground = Ground::lay_with(scene, 100, |plan| plan, Server::kept)?;
+        let payload = Payload::make(80, 2)?;
+        let plan = Plan::new("curl").args(&["-sS", "--fail", "-T"]).arg(&payload.path);
+        let mut curl = ground.start(scene, plan.arg("http://web.lab/upload/put"))?;
+        let mut kills = 0;
+        while curl.ended()?.is_none() {
+            std::thread::sleep(Duration::from_millis(450));
+            let signal = if kills % 3 == 2 { Signal::SIGUSR2 } else { Signal::SIGKILL };
+            kill(ground.servers.one(false)?, signal)?;
+            kills += 1;
+        }
+        curl.end(PATIENCE)?.ok()?;
+        ensure!(kills >= 5, "only {kills} kills");
+        let got = file::sha256(&ground.web.root.join("upload/put"))?;
+        ensure!(got == payload.sha256, "wrong bytes were uploaded");
+        scene.say(&format!("{kills} kills and upgrades of the server under one PUT"));
+        Ok(())
+    });
+}
+
+/// R38: what is in a server's spool when it is killed is lost, and the program is told so.
+#[test]
+fn server_with_a_spool() {
+    play("keepers.server_with_a_spool", |scene| {
+        let ground = Ground::lay_with(scene, 100, |plan| plan, Server::kept)?;
+        let to = scene.path("big");
+        let growth = Growth::watch(&to);
+        let plan = Plan::new("curl").args(&["-sS", "--fail", "-o"]).arg(&to);
+        let curl = ground.start(scene, plan.arg("http://hasty.lab/big"))?;
+        growth.reach(1_000_000, PATIENCE)?;
+        let there = &ground.topology.hosts[1].namespace;
+        ground.topology.cut(CLIENT, 0, true)?;
+        wait::until("more in the spool than the session may hold", PATIENCE, || {
+            let status = daemon::status(there, SERVER_STATUS)?;
+            let spooled = status["sessions"][0]["spool"].as_u64().unwrap_or_default();
+            Ok((spooled > 24 << 20).then_some(()))
+        })?;
+        kill(ground.servers.one(false)?, Signal::SIGKILL)?;
+        std::thread::sleep(Duration::from_millis(300));
+        ground.topology.cut(CLIENT, 0, false)?;
+        let ended = curl.end(PATIENCE)?;
+        ensure!(!ended.status.success(), "a spool that was lost is no success");
+        ensure!(ended.err.contains("reset"), "not a reset: {}", ended.err);
+        let status = daemon::status(there, SERVER_STATUS)?;
+        let why = status["ended"][0]["reason"].as_str().unwrap_or_default();
+        ensure!(why.contains("does not fit the byte counts"), "{status}");
+        scene.say(&format!("a reset: {why}"));
         Ok(())
     });
 }

@@ -10,6 +10,7 @@ use stp_tests::daemon::{self, BROKER_STATUS, Broker, Offer, Server, Wanted};
 use stp_tests::emulator::Shape;
 use stp_tests::file::{self, Payload};
 use stp_tests::growth::Growth;
+use stp_tests::keepers::Leftovers;
 use stp_tests::nginx::Nginx;
 use stp_tests::process::{Plan, Process};
 use stp_tests::scene::{Scene, play};
@@ -17,11 +18,14 @@ use stp_tests::sshd;
 use stp_tests::topology::Topology;
 use stp_tests::wait;
 
+use crate::world::{Layout, Tool, World, reach};
+
 pub(crate) const CLIENT: usize = 0;
 const SERVER: usize = 1;
 const ECHO: &str = "echo.box@lab.example";
 const WEB: &str = "www.box@lab.example";
 const RAW: &str = "raw.box@lab.example";
+const HASTY: &str = "hasty.box@lab.example";
 const SSH: &str = "ssh.box@lab.example";
 pub(crate) const PROGRAMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/lab/kept.py");
 /// Longest time that a program may take besides the faults.
@@ -39,57 +43,6 @@ pub(crate) struct Ground {
     pub(crate) web: Nginx,
     pub(crate) payload: Payload,
     pub(crate) topology: Topology,
-}
-
-/// Ends all daemons and keepers of one program that have this word in their arguments or in their
-/// environment.
-pub(crate) struct Leftovers {
-    program: &'static str,
-    word: String,
-}
-
-impl Leftovers {
-    /// Their ids, the keeper's last.
-    pub(crate) fn find(&self) -> Vec<(Pid, bool)> {
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
-                continue;
-            };
-            let read = |name| std::fs::read(entry.path().join(name)).unwrap_or_default();
-            let has = |bytes: &[u8], text: &str| {
-                bytes.split(|byte| *byte == 0).any(|word| word == text.as_bytes())
-            };
-            let command = read("cmdline");
-            let program = command.split(|byte| *byte == 0).next().unwrap_or_default();
-            let ours = has(&command, &self.word) || has(&read("environ"), &self.word);
-            if program.ends_with(self.program.as_bytes()) && ours {
-                found.push((Pid::from_raw(pid), has(&command, "--keeper")));
-            }
-        }
-        found.sort_by_key(|(_, keeper)| *keeper);
-        found
-    }
-
-    pub(crate) fn one(&self, keeper: bool) -> Result<Pid> {
-        let what = if keeper { "the keeper" } else { "the daemon" };
-        wait::until(what, PATIENCE, || {
-            Ok(self.find().into_iter().find(|(_, is)| *is == keeper).map(|(pid, _)| pid))
-        })
-    }
-}
-
-impl Drop for Leftovers {
-    fn drop(&mut self) {
-        // The keeper first: it would start another broker. One that was being started while we
-        // looked starts a keeper of its own.
-        for _ in 0..20 {
-            for (pid, _) in self.find().into_iter().rev() {
-                let _ended_already = kill(pid, Signal::SIGKILL);
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
 }
 
 impl Ground {
@@ -126,10 +79,10 @@ impl Ground {
             offer(SSH, "tcp", "127.0.0.1:22"),
             offer(WEB, "http", &web.local()),
             offer(RAW, "tcp", &web.local()),
+            Offer { more: "patience = \"1s\"".to_owned(), ..offer(HASTY, "tcp", &web.local()) },
         ];
         let at = (there, &*topology.hosts[SERVER].address());
-        let servers =
-            Leftovers { program: "stp-server", word: scene.path("a.toml").display().to_string() };
+        let servers = Leftovers::of("stp-server", scene.path("a.toml").display().to_string())?;
         let server = Server::start_as(scene, "a", at, &key, (&offers, ""), change_server)?;
         let to = |name, route| Wanted {
             name,
@@ -141,12 +94,11 @@ impl Ground {
             to(SSH, "box.lab:22"),
             to(WEB, "web.lab:80"),
             to(RAW, "raw.lab:80"),
+            to(HASTY, "hasty.lab:80"),
         ];
         let client = &topology.hosts[CLIENT].namespace;
-        let leftovers = Leftovers {
-            program: "stp-broker",
-            word: format!("SESSION_DIR={}", scene.path("session").display()),
-        };
+        let word = format!("SESSION_DIR={}", scene.path("session").display());
+        let leftovers = Leftovers::of("stp-broker", word)?;
         let broker = Broker::start_as(scene, client, &wanted, "", |plan| {
             change(plan.env("SESSION_NO_KEEPER", ""))
         })?;
@@ -406,6 +358,40 @@ impl Ground {
         }
         Ok(blocks / 2)
     }
+}
+
+/// The broker is killed, and then the server, which does not come back: the next broker has the
+/// ticket. An idle session costs the keeper two pages.
+fn goes_elsewhere(name: &str, tls: bool) {
+    play(name, |scene| {
+        let layout = Layout { servers: 2, megabytes: 150, tls, kept: true, ..Layout::default() };
+        let word = format!("SESSION_DIR={}", scene.path("session").display());
+        let brokers = Leftovers::of("stp-broker", word)?;
+        let mut world = World::lay(scene, &layout)?;
+        let (mut process, growth, path) = world.download(scene, Tool::Curl)?;
+        reach(&growth, &mut process, 20_000_000)?;
+        kill(brokers.one(false)?, Signal::SIGKILL)?;
+        reach(&growth, &mut process, 60_000_000)?;
+        let server = world.serving()?;
+        world.kill_server(server)?;
+        world.must_be_right(process, &path)?;
+        ensure!(
+            world.server_status(1 - server)?["counters"]["sessions_transferred"] != 0,
+            "not moved"
+        );
+        scene.say("the broker killed, then its server: every byte right from the other one");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_restored_session_goes_to_another_server() {
+    goes_elsewhere("kept.elsewhere", false);
+}
+
+#[test]
+fn a_restored_session_in_tls_goes_to_another_server() {
+    goes_elsewhere("kept.elsewhere_tls", true);
 }
 
 /// The program is replaced and told so; one that does not read the state is not let in.

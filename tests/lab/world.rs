@@ -75,6 +75,8 @@ pub struct Layout {
     pub congestion: &'static str,
     /// `mirror.lab` is an `https` service, at port 443.
     pub tls: bool,
+    /// The broker has a keeper.
+    pub kept: bool,
 }
 
 impl Default for Layout {
@@ -90,6 +92,7 @@ impl Default for Layout {
             crowd: false,
             congestion: "",
             tls: false,
+            kept: false,
         }
     }
 }
@@ -140,7 +143,11 @@ impl World {
         }
         let client = &topology.hosts[CLIENT].namespace;
         let wanted = wanted(&servers, layout.tls);
-        let broker = Broker::start(scene, client, &wanted, layout.broker)?;
+        let keep = |plan: Plan| match layout.kept {
+            true => plan.env("SESSION_NO_KEEPER", ""),
+            false => plan,
+        };
+        let broker = Broker::start_as(scene, client, &wanted, layout.broker, keep)?;
         Ok(World { broker, servers, nginx, topology, payload, roots })
     }
 

@@ -7,7 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use stp_net::kept::ledger::{self, Page, Way, Word};
+use stp_net::kept::ledger::{self, Page, Text, Way, Word};
 use stp_proto::session::{Mutant, Remains, Session};
 
 use crate::act::Act;
@@ -76,8 +76,10 @@ impl Memory {
     pub fn put(&self, session: &Session) {
         let mut record = Vec::new();
         session.remains().iter().for_each(|remains| remains.encode(&mut record));
-        if self.kept.borrow().is_some() && ledger::record(self).as_ref() != Some(&record) {
-            ledger::put_record(self, &record);
+        if self.kept.borrow().is_some()
+            && ledger::text(self, Text::Record).as_ref() != Some(&record)
+        {
+            ledger::put_text(self, Text::Record, &record);
         }
     }
 }
@@ -89,9 +91,9 @@ fn index(word: Word) -> usize {
         Word::Began(of, slot) => 2 + 2 * way(of) + slot,
         Word::Moved(of, slot) => 6 + 2 * way(of) + slot,
         Word::HeldUntil => 10,
-        Word::Record => 11,
+        Word::Place(_) => 11,
         // The model's records know their length.
-        Word::Length(_) => WORDS,
+        Word::Length(..) => WORDS,
     }
 }
 
@@ -102,7 +104,7 @@ impl Page for Memory {
         let value = value.unwrap_or_default();
         let wrong = |mutant: Mutant| self.restoring && mutant.is_set();
         match word {
-            Word::Record if wrong(Mutant::RecordStale) && value > 0 => {
+            Word::Place(_) if wrong(Mutant::RecordStale) && value > 0 => {
                 let older = kept.as_ref().map(|kept| &kept.records[2 - value as usize]);
                 if older.is_some_and(|older| Remains::decode(older).is_ok()) {
                     3 - value
@@ -125,12 +127,12 @@ impl Page for Memory {
         }
     }
 
-    fn read_record(&self, place: usize, _length: u64) -> Option<Vec<u8>> {
+    fn read_text(&self, _: Text, place: usize, _: u64) -> Option<Vec<u8>> {
         self.kept.borrow().as_ref().map(|kept| kept.records[place].clone())
     }
 
     /// Dies in the middle of it as well.
-    fn write_record(&self, place: usize, bytes: &[u8]) {
+    fn write_text(&self, _: Text, place: usize, bytes: &[u8]) {
         for bytes in [&bytes[..bytes.len() / 2], bytes] {
             let lives = self.lives();
             if let (Some(kept), true) = (self.kept.borrow_mut().as_mut(), lives) {
@@ -168,7 +170,8 @@ impl End {
     /// As `restore.rs` of broker and server.
     fn restored(self, plan: &Plan, kept: Kept) -> Result<Option<End>, String> {
         let memory = Memory::read_again(kept);
-        let Some(record) = ledger::record(&memory).filter(|record| !record.is_empty()) else {
+        let Some(record) = ledger::text(&memory, Text::Record).filter(|record| !record.is_empty())
+        else {
             return Ok(None);
         };
         let lost = |why| format!("P15 restart: {why}");

@@ -9,6 +9,7 @@ use stp_proto::replay::http::{Body, Framing};
 use stp_proto::session::{Event, Session, ShutNear};
 use stp_proto::time::Instant;
 
+use crate::kept::KeptSide;
 use crate::near::copy;
 use crate::origin::Origin;
 use crate::plan::{Pace, Plan};
@@ -145,7 +146,12 @@ impl App {
         read.into_iter().chain(write).filter(|at| *at > now).min()
     }
 
-    pub fn pull(&mut self, now: Instant, session: &mut Session) -> io::Result<Pulled> {
+    pub fn pull(
+        &mut self,
+        now: Instant,
+        session: &mut Session,
+        kept: Option<&KeptSide>,
+    ) -> io::Result<Pulled> {
         if self.aborts {
             self.told_end = true;
             return Err(io::ErrorKind::ConnectionReset.into());
@@ -163,7 +169,13 @@ impl App {
         let burst = self.write.burst;
         let task = &mut self.task;
         let count = session
-            .fill(now, |slices| Ok(task.write(now, slices, burst)))
+            .fill(now, |slices| {
+                let count = task.write(now, slices, burst);
+                if let Some(kept) = kept {
+                    kept.sent(slices, count);
+                }
+                Ok(count)
+            })
             .expect("the app's writes do not fail");
         if count > 0 {
             self.write_at = now;

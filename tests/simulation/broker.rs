@@ -17,6 +17,7 @@ use stp_proto::handle::Handle;
 use stp_proto::rise::Way;
 use stp_proto::select::{GRACE, Rank};
 use stp_proto::session::{LostCause, Session};
+use stp_proto::state::State;
 use stp_proto::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 
@@ -28,7 +29,7 @@ use crate::means::{SimMeans, Slot};
 use crate::near::{Kind, NearSide};
 use crate::net::{BROKER, ConnId};
 use crate::origin::Ledger;
-use crate::plan::{Plan, Work};
+use crate::plan::{Kind as Fault, Plan, Work};
 use crate::random::Random;
 use crate::server::Server;
 use crate::ways::{Dial, For, Offered, Servers, Spare, rank_of, relay};
@@ -588,12 +589,62 @@ impl World {
             (session, seat.task.take().expect("it starts once"), waits, seat.ranks.len())
         };
         let app = App::new(task, &self.plan, &mut random);
-        let near = NearSide::new(Kind::App(Box::new(app)));
+        let near = self.keep(NearSide::new(Kind::App(Box::new(app))), BROKER);
         let means = SimMeans { broker: Rc::clone(&self.broker), number };
         let far = Far::of_broker(SessionFar::new(means, servers, waits, orders));
         self.counts.sessions += 1;
         let who = Who::Broker(number);
         self.ends.insert(who, Some(End::new(session, near, far, Start::Unlinked)));
+        self.run_end(who);
+    }
+
+    /// A near side that outlives its session's process, if such processes die.
+    pub fn keep(&self, near: NearSide, side: usize) -> NearSide {
+        let limits = if side == BROKER { &self.plan.broker } else { &self.plan.server };
+        if self.plan.has(Fault::Restart) { near.kept(limits) } else { near }
+    }
+
+    /// The broker's process dies, and the next one goes on with what its keeper has. A connect that
+    /// is under way is left alone.
+    pub fn restart_broker(&mut self) {
+        for number in self.sessions() {
+            let who = Who::Broker(number);
+            let goes_on = |end: &End| {
+                end.session().is_established() && end.session().state() != State::Closed
+            };
+            if self.end(who).is_some_and(goes_on) {
+                self.restart_session(number);
+            }
+        }
+    }
+
+    fn restart_session(&mut self, number: u64) {
+        let (who, now, limits) = (Who::Broker(number), self.now, self.plan.broker.clone());
+        let Some(mut old) = self.ends.remove(&who).flatten() else { return };
+        self.broker().look_no_more(number);
+        let (inbox, orders) = mpsc::channel(ORDERS_MAX);
+        let (home, service, servers) = {
+            let mut broker = self.broker();
+            let seat = broker.seat(number);
+            seat.orders = Some(inbox);
+            (seat.stands.server, seat.script.service(), seat.ranks.len())
+        };
+        let mut near = std::mem::replace(old.driver.near(), NearSide::gone());
+        let Some(session) = near.restore(now, &limits, service) else {
+            panic!("session {number} has left nothing");
+        };
+        let (deadlines, silence) = (self.plan.deadlines, limits.silence_max);
+        let waits = Waits { connect_until: now + CONNECT_MAX, deadlines, silence };
+        let means = SimMeans { broker: Rc::clone(&self.broker), number };
+        let mut far = Far::of_broker(SessionFar::new(means, servers, waits, orders));
+        far.tickets = std::mem::take(&mut old.driver.far().tickets);
+        far.resumed = old.driver.far().resumed;
+        far.moved = old.driver.far().moved;
+        far.restored(now, home.expect("a server has it, or had it last"));
+        let mut end = End::new(session, near, far, Start::Unlinked);
+        end.watch = std::mem::take(&mut old.watch);
+        drop(old);
+        self.ends.insert(who, Some(end));
         self.run_end(who);
     }
 

@@ -9,6 +9,7 @@ use stp_drive::{Act, DialFailed, Dialed};
 use stp_net::link::TcpInfo;
 use stp_proto::handle::Handle;
 use stp_proto::rise::{RiseWatch, Rule};
+use stp_proto::select::Rank;
 use stp_proto::session::{Attempt, ClosedWhy, Event, Session};
 use stp_proto::time::Instant;
 use stp_proto::wire::{Announcement, ResumeDenial};
@@ -90,6 +91,11 @@ impl Far {
 
     pub fn of_server(around: AtServer) -> Far {
         Far::new(Side::Server(Box::new(ServerFar::new(around, RiseWatch::new(Rule::default())))))
+    }
+
+    /// The session goes on in another process; this server has it.
+    pub fn restored(&mut self, now: Instant, home: Rank) {
+        self.dials().restored(now, home);
     }
 
     fn new(side: Side) -> Far {

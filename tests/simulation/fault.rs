@@ -69,6 +69,8 @@ impl World {
                     self.tell_end(who, Command::GiveUp);
                 }
             }
+            Kind::Restart if self.random.one_in(2) => self.restart_broker(),
+            Kind::Restart => self.restart_server(server),
             Kind::Suspend => {}
         }
     }

@@ -15,6 +15,7 @@ mod disk;
 mod ends;
 mod far;
 mod fault;
+mod kept;
 mod link;
 mod means;
 #[cfg(feature = "model")]

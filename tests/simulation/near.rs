@@ -4,10 +4,11 @@ use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::task::{Context, Poll};
 
 use stp_drive::{Near, Pulled};
-use stp_proto::session::{Event, Session, ShutNear};
+use stp_proto::session::{Event, Limits, Session, ShutNear};
 use stp_proto::time::Instant;
 
 use crate::app::App;
+use crate::kept::KeptSide;
 use crate::plan::Pace;
 use crate::random::{pattern, pattern_at, urgent_at};
 use crate::service::{Connections, SimHttp};
@@ -27,11 +28,36 @@ pub struct NearSide {
     readable: bool,
     writable: bool,
     wake_at: Option<Instant>,
+    /// What outlives its session's process.
+    kept: Option<KeptSide>,
 }
 
 impl NearSide {
     pub fn new(kind: Kind) -> NearSide {
-        NearSide { kind, readable: true, writable: true, wake_at: None }
+        NearSide { kind, readable: true, writable: true, wake_at: None, kept: None }
+    }
+
+    /// Something that goes on in another process. Only what nothing is known of does at a server.
+    pub fn kept(mut self, limits: &Limits) -> NearSide {
+        if !matches!(self.kind, Kind::Http(..)) {
+            self.kept = Some(KeptSide::new(limits));
+        }
+        self
+    }
+
+    /// In the place of one that goes on elsewhere.
+    pub fn gone() -> NearSide {
+        NearSide::new(Kind::Tcp(Box::new(Tcp::new((0, 0), (0, 0), false, Pace::FREE))))
+    }
+
+    /// The session again, in another process.
+    pub fn restore(&mut self, now: Instant, limits: &Limits, service: &str) -> Option<Session> {
+        self.poke();
+        self.kept.as_mut()?.restore(now, limits, service)
+    }
+
+    pub fn is_kept(&self) -> bool {
+        self.kept.is_some()
     }
 
     /// Something has happened to it from outside.
@@ -103,10 +129,13 @@ impl Near for NearSide {
 
     fn pull(&mut self, now: Instant, session: &mut Session) -> io::Result<Pulled> {
         let pulled = match &mut self.kind {
-            Kind::App(app) => app.pull(now, session),
+            Kind::App(app) => app.pull(now, session, self.kept.as_ref()),
             Kind::Http(http, _) => http.pull(now, session),
-            Kind::Tcp(tcp) => tcp.pull(now, session),
+            Kind::Tcp(tcp) => tcp.pull(now, session, self.kept.as_ref()),
         };
+        if let Some(kept) = &mut self.kept {
+            kept.moved();
+        }
         self.readable = !would_block(&pulled);
         self.rest(now, session);
         pulled
@@ -118,17 +147,37 @@ impl Near for NearSide {
         session: &mut Session,
         arrived: &[&[u8]],
     ) -> io::Result<usize> {
-        let pushed =
-            match &mut self.kind {
-                Kind::App(app) => session
-                    .deliver_marked(now, arrived, |slices, urgent| app.take(now, slices, urgent)),
-                Kind::Http(http, _) => http.push(now, session, arrived),
-                Kind::Tcp(tcp) => session
-                    .deliver_marked(now, arrived, |slices, urgent| tcp.take(now, slices, urgent)),
-            };
+        if let Some(kept) = &mut self.kept {
+            kept.put_ticket(session);
+        }
+        let kept = self.kept.as_ref();
+        let count = |taken: io::Result<usize>| {
+            if let (Ok(count), Some(kept)) = (&taken, kept) {
+                kept.took(*count);
+            }
+            taken
+        };
+        let pushed = match &mut self.kind {
+            Kind::App(app) => session.deliver_marked(now, arrived, |slices, urgent| {
+                count(app.take(now, slices, urgent))
+            }),
+            Kind::Http(http, _) => http.push(now, session, arrived),
+            Kind::Tcp(tcp) => session.deliver_marked(now, arrived, |slices, urgent| {
+                count(tcp.take(now, slices, urgent))
+            }),
+        };
+        if let Some(kept) = &mut self.kept {
+            kept.hold(session);
+        }
         (self.readable, self.writable) = (true, !would_block(&pushed));
         self.rest(now, session);
         pushed
+    }
+
+    fn keep(&mut self, session: &Session) {
+        if let Some(kept) = &mut self.kept {
+            kept.put(session);
+        }
     }
 
     fn shut(&mut self, now: Instant, how: ShutNear) {
@@ -141,6 +190,9 @@ impl Near for NearSide {
     }
 
     fn event(&mut self, now: Instant, session: &mut Session, event: &Event) {
+        if let Some(kept) = &mut self.kept {
+            kept.event(event);
+        }
         match &mut self.kind {
             Kind::App(app) => app.event(event),
             Kind::Http(http, _) => http.event(now, session, event),
@@ -187,19 +239,27 @@ impl Tcp {
         last > Instant::default() && now < last + self.pace.pause
     }
 
-    fn pull(&mut self, now: Instant, session: &mut Session) -> io::Result<Pulled> {
+    fn pull(
+        &mut self,
+        now: Instant,
+        session: &mut Session,
+        kept: Option<&KeptSide>,
+    ) -> io::Result<Pulled> {
         if self.told_end || session.send_room() == 0 || self.is_paused(now, self.write_at) {
             return Err(ErrorKind::WouldBlock.into());
         }
         let (down, written, burst) = (self.down, &mut self.written, self.pace.burst);
         let filled = session.fill(now, |slices| {
             let mut count = 0;
-            for slice in slices {
+            for slice in slices.iter_mut() {
                 let left = usize::try_from(down.1 - *written).unwrap_or(usize::MAX);
                 let here = slice.len().min(left).min(burst - count);
                 pattern(down.0, *written, &mut slice[..here]);
                 *written += here as u64;
                 count += here;
+            }
+            if let Some(kept) = kept {
+                kept.sent(slices, count);
             }
             Ok(count)
         });

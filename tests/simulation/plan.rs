@@ -50,6 +50,9 @@ pub enum Kind {
     Disk,
     /// A user moves a session.
     UserMove,
+    /// The processes of the broker, or of a server, die, and their keeper starts the next. Drawn
+    /// aside as well.
+    Restart,
     /// Memory gets short at a server. Drawn aside, so that older seeds mean what they meant.
     Memory,
 }
@@ -276,6 +279,9 @@ impl Plan {
         let lasting = self.ticket_life > Duration::from_secs(3_600);
         if lasting && random.one_in(4) {
             self.faults.push((Kind::Memory, random.scale(1, 24)));
+        }
+        if random.one_in(4) {
+            self.faults.push((Kind::Restart, random.scale(1, 24)));
         }
         self
     }

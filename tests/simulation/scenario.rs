@@ -11,7 +11,7 @@ use stp_proto::session::Limits;
 
 use crate::app::Task;
 use crate::net::{BROKER, SERVER};
-use crate::plan::{Pace, Plan, Replica, Validator, Wires, Work};
+use crate::plan::{Kind, Pace, Plan, Replica, Validator, Wires, Work};
 use crate::random::Random;
 use crate::work::Script;
 use crate::world::{Ev, World};
@@ -38,6 +38,8 @@ pub const ALL: &[Scenario] = &[
     ("a response that was followed, and is another one, is refused", followed_in_vain),
     ("a session that its server gives up for lack of memory goes on", given_up),
     ("another file under the same validator is no continuation", same_validator),
+    ("a session goes on in the next processes of broker and server", restarted),
+    ("a session whose broker was restarted has its ticket", restarted_with_a_ticket),
 ];
 
 fn plan(work: Work) -> Plan {
@@ -349,6 +351,47 @@ fn given_up() {
             world.go_on(Duration::from_millis(100));
         }
     }
+}
+
+fn restarted() {
+    let mut plan = plan(Work::Tcp);
+    plan.faults.push((Kind::Restart, 0));
+    let mut world = World::with(plan, Random::new(0));
+    let (up, down) = ((1, 100_000), (2, 4_000_000));
+    world.broker().seat(0).task = Some(Task::Stream { up, down, written: 0, seen: 0 });
+    world.broker().seat(0).script = Script::Tcp { up, down, waits: false };
+    for _ in 0..10 {
+        world.go_on(Duration::from_millis(300));
+        world.restart_broker();
+        world.go_on(Duration::from_millis(200));
+        world.restart_server(0);
+    }
+    world.go_on(Duration::from_secs(60));
+    assert!(world.broker().seat(0).goal, "every byte came");
+}
+
+/// It goes on elsewhere in the middle of a response.
+fn restarted_with_a_ticket() {
+    let mut plan = plan(Work::Http { safe: true });
+    plan.faults.push((Kind::Restart, 0));
+    let mut world = World::with(plan, Random::new(0));
+    for server in &world.servers {
+        *server.origin.files.borrow_mut() = vec![4_000_000; 4];
+    }
+    let request = b"GET /f0 HTTP/1.1\r\nHost: a\r\n\r\n".to_vec();
+    if let Some(Task::Exchanges { requests, pipeline, .. }) = &mut world.broker().seat(0).task {
+        *requests = vec![request; 2];
+        *pipeline = 1;
+    }
+    world.go_on(Duration::from_secs(5));
+    let home = world.home().expect("it is somewhere");
+    world.restart_broker();
+    world.go_on(Duration::from_secs(1));
+    world.restart_broker();
+    world.kill(home, true);
+    world.expect_at(1 - home, Duration::from_secs(20));
+    world.go_on(Duration::from_secs(100));
+    assert!(world.broker().seat(0).goal, "every byte came");
 }
 
 fn same_validator() {

@@ -14,6 +14,7 @@ use stp_proto::handle::Handle;
 use stp_proto::replay::http::{Ask, Exchange};
 use stp_proto::roster::{Calls, Roster};
 use stp_proto::session::{ClosedWhy, Session, StartAt, code};
+use stp_proto::state::State;
 use stp_proto::ticket::Holder;
 use stp_proto::time::Instant;
 use stp_proto::wire::{
@@ -388,7 +389,7 @@ impl World {
         self.say(|_| format!("server {server} accepts session {number} at {at:?}"));
         let who = Who::Server(server, number);
         let link = Box::new(SimLink::new(&self.net, conn, SERVER, number));
-        let near = NearSide::new(near);
+        let near = self.keep(NearSide::new(near), SERVER);
         let end = End::new(session, near, Far::of_server(around), Start::Link(link));
         self.ends.insert(who, Some(end));
         self.run_end(who);
@@ -396,6 +397,50 @@ impl World {
             self.tell_end(Who::Server(server, old), Command::Abort { code: code::MOVED });
         }
         filled.waited
+    }
+
+    /// A server's process dies, and the next one goes on with what its keeper has: sessions of a
+    /// service that nothing is known of. The others come back with their tickets.
+    pub fn restart_server(&mut self, server: usize) {
+        if !self.servers[server].alive {
+            return;
+        }
+        let mut kept = Vec::new();
+        for who in self.sessions_of(server) {
+            let goes_on = |end: &mut End| {
+                end.session().state() != State::Closed && end.driver.near().is_kept()
+            };
+            if self.end_mut(who).is_some_and(goes_on)
+                && let Some(end) = self.ends.remove(&who).flatten()
+            {
+                kept.push((who, end));
+            }
+        }
+        self.kill(server, false);
+        self.servers[server].alive = true;
+        let limits = self.plan.server.clone();
+        for (who, mut old) in kept {
+            let Who::Server(_, number) = who else { continue };
+            let (key, epoch) = (old.session().handles(), old.session().epoch());
+            let service = old.session().service().to_owned();
+            let mut near = std::mem::replace(old.driver.near(), NearSide::gone());
+            let watch = std::mem::take(&mut old.watch);
+            drop(old);
+            let Some(session) = near.restore(self.now, &limits, &service) else { continue };
+            let roster = Rc::clone(&self.servers[server].roster);
+            let filled = roster.borrow_mut().fill(key.0, (key.1, epoch), number);
+            assert!(filled.is_ok(), "nobody has its place");
+            // It did not die.
+            if let Some(seat) = self.broker().seats.iter_mut().find(|seat| seat.handle == key.0) {
+                seat.facts.deaths -= 1;
+            }
+            let (net, tombstone) = (self.wire(), limits.tombstone);
+            let around = AtServer { roster, net, key, tombstone, pass_due: false };
+            let mut end = End::new(session, near, Far::of_server(around), Start::Unlinked);
+            end.watch = watch;
+            self.ends.insert(who, Some(end));
+            self.run_end(who);
+        }
     }
 
     /// A server drops a session.

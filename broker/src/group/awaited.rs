@@ -17,6 +17,15 @@ pub struct Member {
     pub token: Handle,
 }
 
+impl Member {
+    /// This is it: in place of any before with the same token.
+    pub fn has_begun(self, entry: &Arc<Entry>) {
+        let mut members = self.lead.members.lock();
+        members.retain(|(other, _)| *other != self.token);
+        members.push((self.token, Arc::downgrade(entry)));
+    }
+}
+
 /// A listener of an app that is to be reached.
 pub struct Reach {
     /// Whose it is.

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use stp_drive::Command;
-use stp_proto::group::{Awaited, Lead, Todo};
+use stp_proto::group::{Awaited, Groups, Lead, Todo};
 use stp_proto::select::Rank;
 use stp_proto::session::code;
 use stp_proto::wire::Announcement;
@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 
 use crate::broker::Broker;
 use crate::entry::{Entry, Order};
+use crate::remains::Awaits;
 use awaited::{Member, Reach};
 
 /// Carries out what a server has announced in the stream of `entry`.
@@ -31,7 +32,9 @@ pub fn announced(broker: &Broker, entry: &Arc<Entry>, announcement: &Announcemen
         host: entry.host.clone(),
     };
     let mut groups = broker.groups.lock();
-    match groups.announced(&lead, announcement) {
+    let todo = groups.announced(&lead, announcement);
+    *entry.awaits.lock() = awaits(&groups, entry.id);
+    match todo {
         Todo::Nothing => {}
         Todo::Publish => broker.publish(groups.awaited()),
         Todo::Reach(address, token) => {
@@ -48,6 +51,27 @@ pub fn announced(broker: &Broker, entry: &Arc<Entry>, announcement: &Announcemen
     }
 }
 
+/// What is awaited of a session's app.
+fn awaits(groups: &Groups, lead: u64) -> Option<Awaits> {
+    let one = groups.awaited().iter().find(|one| one.lead.id == lead)?;
+    Some(Awaits { ports: (one.port, one.last), lasting: one.lasting, token: one.token })
+}
+
+/// The broker before this one awaited this of a session's app.
+pub fn await_again(broker: &Broker, entry: &Entry, awaits: Awaits) {
+    let lead = Lead {
+        id: entry.id,
+        pid: entry.app.pid,
+        ip: entry.peer.ip().to_canonical(),
+        host: entry.host.clone(),
+    };
+    *entry.awaits.lock() = Some(awaits);
+    let Awaits { ports: (port, last), lasting, token } = awaits;
+    let mut groups = broker.groups.lock();
+    groups.await_again(Awaited { lead, port, last, token, lasting });
+    broker.publish(groups.awaited());
+}
+
 /// The member that an app's connection is, if it was announced to this program.
 pub fn take_awaited(broker: &Broker, ip: IpAddr, port: u16, pid: i32) -> Option<Member> {
     let mut groups = broker.groups.lock();
@@ -55,8 +79,10 @@ pub fn take_awaited(broker: &Broker, ip: IpAddr, port: u16, pid: i32) -> Option<
     if !lasting {
         broker.publish(groups.awaited());
     }
+    let left = awaits(&groups, lead.id);
     drop(groups);
     let lead = broker.session(lead.id)?;
+    *lead.awaits.lock() = left;
     Some(Member { lead, token })
 }
 

@@ -11,6 +11,15 @@ pub enum Way {
     Written,
 }
 
+/// A text that changes, of which the page has two places.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Text {
+    /// The state of a session, short.
+    Record,
+    /// What it needs elsewhere, long.
+    Note,
+}
+
 /// A number in the page. It is read and written whole.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Word {
@@ -23,10 +32,10 @@ pub enum Word {
     /// What lies below this position in the ring of the way down, and was not written to the
     /// socket, is there.
     HeldUntil,
-    /// The record in use: 0 none, 1 and 2 its place.
-    Record,
-    /// The length of the record at this place.
-    Length(usize),
+    /// The place in use of a text: 0 none, 1 the first, 2 the second.
+    Place(Text),
+    /// The length of what stands at a place of it.
+    Length(Text, usize),
 }
 
 /// The page.
@@ -37,11 +46,11 @@ pub trait Page {
     /// Writes it, behind everything that was written before.
     fn store(&self, word: Word, value: u64);
 
-    /// The record at a place; none if there cannot be one of that length.
-    fn read_record(&self, place: usize, length: u64) -> Option<Vec<u8>>;
+    /// What stands at a place of a text; none if there cannot be so much.
+    fn read_text(&self, text: Text, place: usize, length: u64) -> Option<Vec<u8>>;
 
-    /// Writes a record at a place, not all at once.
-    fn write_record(&self, place: usize, bytes: &[u8]);
+    /// Writes there, not all at once.
+    fn write_text(&self, text: Text, place: usize, bytes: &[u8]);
 }
 
 /// How far a stream is.
@@ -64,21 +73,26 @@ fn in_use(page: &impl Page, way: Way) -> usize {
     usize::from(page.load(Word::InUse(way)) & 1 == 1)
 }
 
-/// The record that was put last.
-pub fn record(page: &impl Page) -> Option<Vec<u8>> {
-    let place = match page.load(Word::Record) {
-        1 => 0,
-        2 => 1,
-        _ => return None,
-    };
-    page.read_record(place, page.load(Word::Length(place)))
+/// Which place of a text is in use.
+pub fn place(page: &impl Page, text: Text) -> Option<usize> {
+    match page.load(Word::Place(text)) {
+        1 => Some(0),
+        2 => Some(1),
+        _ => None,
+    }
 }
 
-/// Puts another record in the place of the one before the last one, which is whole until this one
+/// The text that was put last.
+pub fn text(page: &impl Page, text: Text) -> Option<Vec<u8>> {
+    let place = place(page, text)?;
+    page.read_text(text, place, page.load(Word::Length(text, place)))
+}
+
+/// Puts another text in the place that is not in use, so that the last one is whole until this one
 /// is.
-pub fn put_record(page: &impl Page, bytes: &[u8]) {
-    let place = usize::from(page.load(Word::Record) == 1);
-    page.write_record(place, bytes);
-    page.store(Word::Length(place), bytes.len() as u64);
-    page.store(Word::Record, place as u64 + 1);
+pub fn put_text(page: &impl Page, text: Text, bytes: &[u8]) {
+    let other = usize::from(place(page, text) == Some(0));
+    page.write_text(text, other, bytes);
+    page.store(Word::Length(text, other), bytes.len() as u64);
+    page.store(Word::Place(text), other as u64 + 1);
 }

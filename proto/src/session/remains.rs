@@ -5,26 +5,32 @@
 //! the process learned or did after that is, for the peer, as if it had been lost with the link.
 //! Only the near side goes on meanwhile, and there the kernel's counts tell how far it is.
 //!
-//! Not among the remains are the ticket and the digest of what was received: a session that was
-//! restored can go on at its server alone until the next ticket comes. A server's end leaves
-//! remains only if it deals in no tickets and has had the session from its beginning.
+//! Beside the remains of a broker's end there is its newest ticket with the digest of what was
+//! received, so that the session can go on at another server as before. That is put by before the
+//! near side is given what was digested: so it is never behind what the near side has. A server's
+//! end leaves remains only if it deals in no tickets and has had the session from its beginning.
 
 use core::hash::Hasher;
+use core::time::Duration;
 
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::clock::Timer;
+use super::journal::HeldTicket;
 use super::links::Pace;
 use super::{Limits, Session, StartAt};
 use crate::cut::{Cut, Cuts, Id, Phase};
 use crate::handle::Handle;
 use crate::mutant::mutant;
 use crate::role::{Daemon, Role};
+use crate::seam::Seam;
 use crate::state::State;
 use crate::time::Instant;
 
 /// The version of the remains, which stands first. One version back is read as well.
-pub const REMAINS_VERSION: u8 = 2;
+pub const REMAINS_VERSION: u8 = 3;
+/// The version of the ticket that is put by.
+const TICKET_VERSION: u8 = 1;
 /// The longest name of a server that is kept; it is only shown.
 const SERVER_MAX: usize = 100;
 /// No position.
@@ -58,6 +64,10 @@ pub struct Remains {
     told_limit: u64,
     urgent_received: Option<u64>,
     cuts: Cuts,
+    /// How long both ends keep the session without a link.
+    hold: Duration,
+    /// Since when it has had none.
+    unlinked: Option<Instant>,
 }
 
 /// How far the near side is, as the kernel counts.
@@ -127,6 +137,8 @@ impl Remains {
             acked.received,
             pending.sent,
             pending.received,
+            u64::try_from(self.hold.as_micros()).unwrap_or(NONE),
+            self.unlinked.map_or(NONE, |since| since.0),
         ];
         out.extend(words.iter().flat_map(|word| word.to_le_bytes()));
         out.push(self.server.len() as u8);
@@ -138,7 +150,7 @@ impl Remains {
     /// Reads what [`Remains::encode`] wrote, and all of it.
     pub fn decode(bytes: &[u8]) -> Result<Remains, NotRestored> {
         let version = match bytes.first() {
-            Some(&version @ (1 | REMAINS_VERSION)) => version,
+            Some(&version @ (2 | REMAINS_VERSION)) => version,
             Some(&other) => return Err(NotRestored::Version(other)),
             None => return Err(NotRestored::Damaged),
         };
@@ -220,8 +232,7 @@ fn read(version: u8, fields: &mut Fields<'_>) -> Option<Remains> {
     let epoch = u32::from_le_bytes(fields.take()?);
     let peer_features = u32::from_le_bytes(fields.take()?);
     let [flags] = fields.take()?;
-    // Version 1 knew of brokers alone, whose CONNECT was always out.
-    let [more] = if version == 1 { [2] } else { fields.take()? };
+    let [more] = fields.take()?;
     let [phase, acked, pending] = fields.take()?;
     let phase = match phase {
         0 => Phase::Idle,
@@ -238,6 +249,8 @@ fn read(version: u8, fields: &mut Fields<'_>) -> Option<Remains> {
     let (received, told_limit, urgent_received) = (word()?, word()?, position(word()?));
     let acked = Cut { id: acked, sent: word()?, received: word()? };
     let pending = Cut { id: pending, sent: word()?, received: word()? };
+    // Version 2 did not know how long was agreed, and since when.
+    let (hold, unlinked) = if version == 2 { (NONE, NONE) } else { (word()?, word()?) };
     let [length] = fields.take()?;
     let server = core::str::from_utf8(fields.0).ok()?;
     let sound = server.len() == usize::from(length)
@@ -275,6 +288,8 @@ fn read(version: u8, fields: &mut Fields<'_>) -> Option<Remains> {
         told_limit,
         urgent_received,
         cuts: Cuts { acked, pending, phase },
+        hold: Duration::from_micros(hold),
+        unlinked: position(unlinked).map(Instant),
     })
 }
 
@@ -285,7 +300,13 @@ impl Session {
     pub fn remains(&self) -> Option<Remains> {
         let plain = self.role.daemon == Daemon::Broker
             || self.start == StartAt::default() && !self.receive.hold && self.journal.is_empty();
-        if !self.established || self.state == State::Closed || !plain {
+        if plain { self.remains_without_tickets() } else { None }
+    }
+
+    /// R104: the same of an end whose tickets need not survive, because its peer has the word that
+    /// it cannot go on elsewhere.
+    pub fn remains_without_tickets(&self) -> Option<Remains> {
+        if !self.established || self.state == State::Closed {
             return None;
         }
         let cut = self.server.char_indices().map(|(at, c)| at + c.len_utf8());
@@ -316,12 +337,63 @@ impl Session {
             told_limit: self.receive.told_limit,
             urgent_received: self.receive.urgent,
             cuts: self.cuts,
+            hold: self.hold,
+            unlinked: self.clock.unlinked,
         })
     }
 
     /// R101: the bytes that the near side has not taken, from `position` on, piece by piece.
     pub fn undelivered_from(&self, position: u64) -> impl Iterator<Item = &[u8]> {
         self.receive.buffer.from(position.saturating_sub(self.receive.delivered()))
+    }
+
+    /// R103: appends what lets the session go on at another server: its newest ticket, and the
+    /// digest of what was received. Nothing if it has none.
+    pub fn encode_ticket(&self, out: &mut Vec<u8>) {
+        let Some(held) = &self.held else { return };
+        let start = out.len();
+        out.extend([TICKET_VERSION, bits(&[held.transferable, self.seam.is_some()])]);
+        out.extend(held.covers.to_le_bytes());
+        out.extend((held.ticket.len() as u16).to_le_bytes());
+        out.extend(&held.ticket);
+        if let Some(seam) = &self.seam {
+            seam.encode(out);
+        }
+        let sum = checksum(&out[start..]);
+        out.extend(sum.to_le_bytes());
+    }
+
+    /// R103: a restored session has the ticket that [`Session::encode_ticket`] wrote.
+    pub fn take_up_ticket(&mut self, bytes: &[u8]) -> Result<(), NotRestored> {
+        let (bytes, sum) = bytes.split_last_chunk::<8>().ok_or(NotRestored::Damaged)?;
+        if checksum(bytes) != u64::from_le_bytes(*sum) {
+            return Err(NotRestored::Damaged);
+        }
+        let (version, bytes) = bytes.split_first().ok_or(NotRestored::Damaged)?;
+        if *version != TICKET_VERSION {
+            return Err(NotRestored::Version(*version));
+        }
+        let fields = || {
+            let mut fields = Fields(bytes);
+            let ([flags], covers) = (fields.take()?, fields.word()?);
+            let length = usize::from(u16::from_le_bytes(fields.take()?));
+            let (ticket, seam) = fields.0.split_at_checked(length)?;
+            let seam = if flags & 2 == 2 { Some(Seam::decode(seam)?) } else { None };
+            let held = HeldTicket { covers, transferable: flags & 1 == 1, ticket: ticket.into() };
+            (covers <= self.send.max).then_some((held, seam))
+        };
+        let (held, seam) = fields().ok_or(NotRestored::Damaged)?;
+        self.held = Some(Box::new(held));
+        // A digest that is ahead skips what comes again; one that is behind is of no use.
+        let received = self.receive.received;
+        self.seam = seam.filter(|seam| seam.position() >= received).map(Box::new);
+        Ok(())
+    }
+
+    /// Up to where what was received is digested.
+    #[must_use]
+    pub fn digested(&self) -> Option<u64> {
+        self.seam.as_ref().map(|seam| seam.position())
     }
 
     /// The bytes that the peer has not acknowledged, from `position` on, piece by piece.
@@ -366,6 +438,9 @@ impl Session {
         session.epoch = remains.epoch;
         session.peer_features = remains.peer_features;
         session.near_gone = remains.near_gone;
+        // R72: what was agreed goes on, from when it began.
+        session.hold = session.limits.hold.min(remains.hold);
+        session.clock.unlinked = remains.unlinked.filter(|since| *since <= now);
         session.cuts = mutant!(CutsForgotten, remains.cuts, Cuts::start(0, 0));
         let send = &mut session.send;
         send.buffer.push(up);

@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use stp_proto::session::StartAt;
 use stp_proto::time::Instant;
 
+use super::bound::BoundHttp;
 use super::join::Join;
 use super::upstream::Target;
 use super::{Service, https, takeover};
@@ -52,9 +53,9 @@ impl Coming {
     /// Goes on. Not to be called again after it is ready.
     pub fn poll(&mut self, now: Instant, cx: &mut Context<'_>) -> Poll<Result<Opened, Denial>> {
         match self {
-            Self::Http(takeover) => takeover
-                .poll(now, cx)
-                .map(|opened| opened.map(|(http, at)| (Service::Http(Box::new(http)), at))),
+            Self::Http(takeover) => takeover.poll(now, cx).map(|opened| {
+                opened.map(|(http, at)| (Service::Http(Box::new(BoundHttp::new(http))), at))
+            }),
             Self::Https(takeover) => takeover
                 .poll(now, cx)
                 .map(|opened| opened.map(|(https, at)| (Service::Https(Box::new(https)), at))),

@@ -151,6 +151,11 @@ impl<S: Streams, M: Seal> Http<S, M> {
         &mut self.machine
     }
 
+    /// The stream to the service.
+    pub fn stream(&mut self) -> &mut Option<S::Stream> {
+        &mut self.stream
+    }
+
     /// What makes tickets.
     #[must_use]
     pub fn mint(&self) -> Option<&M> {

@@ -5,6 +5,7 @@
 //! the session has room: back-pressure needs nothing else.
 
 pub mod ahead;
+pub mod bound;
 pub mod chains;
 pub mod coming;
 pub mod dial;
@@ -40,7 +41,7 @@ pub enum Service {
     /// Any protocol; cannot be continued elsewhere.
     Tcp(tcp::Tcp),
     /// HTTP/1: a real server, or the embedded origin.
-    Http(Box<http::Http<upstream::Target, Mint>>),
+    Http(Box<bound::BoundHttp>),
     /// The same, in TLS.
     Https(Box<https::Https<upstream::Target, Mint>>),
     /// The control connection of an FTP login.
@@ -54,7 +55,7 @@ impl Service {
     #[must_use]
     pub fn granted(&self) -> Option<&Granted> {
         match self {
-            Self::Http(http) => http.granted(),
+            Self::Http(http) => http.http().granted(),
             Self::Https(https) => https.granted(),
             Self::Tcp(_) | Self::Ftp(_) | Self::FtpData(_) => None,
         }
@@ -74,7 +75,7 @@ impl Service {
     pub fn holds_acks(&self) -> bool {
         match self {
             Self::Tcp(_) => false,
-            Self::Http(http) => http.holds_acks(),
+            Self::Http(http) => http.http().holds_acks(),
             Self::Https(https) => https.holds_acks(),
             Self::Ftp(ftp) => ftp.holds_acks(),
             Self::FtpData(data) => data.holds_acks(),
@@ -85,9 +86,13 @@ impl Service {
 impl Service {
     /// Has a keeper hold what can go on in another process.
     #[must_use]
-    pub fn kept_by(self, keeping: &Keeping, face: impl FnOnce() -> Face) -> Service {
+    pub fn kept_by(self, keeping: &Arc<Keeping>, face: impl FnOnce() -> Face) -> Service {
         match self {
             Self::Tcp(tcp) => Self::Tcp(tcp.kept_by(keeping, &face())),
+            Self::Http(http) => {
+                let face = Face { bound: true, ..face() };
+                Self::Http(Box::new(http.kept_by(keeping, face)))
+            }
             other => other,
         }
     }
@@ -160,14 +165,18 @@ impl Near for Service {
     }
 
     fn keep(&mut self, session: &Session) {
-        if let Self::Tcp(tcp) = self {
-            tcp.keep(session);
+        match self {
+            Self::Tcp(tcp) => tcp.keep(session),
+            Self::Http(http) => http.keep(session),
+            Self::Https(_) | Self::Ftp(_) | Self::FtpData(_) => {}
         }
     }
 
     fn at_work(&self, at_work: bool) {
-        if let Self::Tcp(tcp) = self {
-            tcp.at_work(at_work);
+        match self {
+            Self::Tcp(tcp) => tcp.at_work(at_work),
+            Self::Http(http) => http.at_work(at_work),
+            Self::Https(_) | Self::Ftp(_) | Self::FtpData(_) => {}
         }
     }
 

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use stp_drive::keep::Keep;
+use stp_drive::keep::{Base, Keep};
 use stp_drive::{Near, Pulled};
 use stp_net::kept::Kept;
 use stp_net::spool::View;
@@ -25,22 +25,30 @@ pub struct Tcp {
     upstream: Option<Upstream>,
     ahead: Option<Box<Ahead>>,
     keep: Keep,
+    /// Where the counts of its stream began, if that was an exchange of HTTP.
+    base: Option<Base>,
 }
 
 impl Tcp {
     /// Around an open stream; without `ahead` the service waits while the session is away.
     #[must_use]
     pub fn new(upstream: Upstream, ahead: Option<Ahead>) -> Self {
-        Self { upstream: Some(upstream), ahead: ahead.map(Box::new), keep: Keep::default() }
+        let (keep, ahead) = (Keep::default(), ahead.map(Box::new));
+        Self { upstream: Some(upstream), ahead, keep, base: None }
     }
 
     /// Around a stream that the process before this one had, and had ended if `shut`.
     #[must_use]
-    pub fn found(stream: Arc<KeptStream>, shut: bool, ahead: Option<Ahead>) -> Self {
+    pub fn found(
+        stream: Arc<KeptStream>,
+        shut: bool,
+        ahead: Option<Ahead>,
+        base: Option<Base>,
+    ) -> Self {
         if shut {
             stream.shut_write();
         }
-        Self { keep: Keep::found(), ..Self::new(Upstream::Kept(stream), ahead) }
+        Self { keep: Keep::found(), base, ..Self::new(Upstream::Kept(stream), ahead) }
     }
 
     /// Has a keeper hold it, for this session.
@@ -118,7 +126,13 @@ impl Near for Tcp {
         let Some(Upstream::Kept(stream)) = &self.upstream else { return };
         // None when it has ended: then the next process must not go on with it.
         let remains = session.remains();
-        let encode = |out: &mut Vec<u8>| remains.iter().for_each(|remains| remains.encode(out));
+        let base = self.base;
+        let encode = |out: &mut Vec<u8>| {
+            if let Some(remains) = remains {
+                base.iter().for_each(|base| base.encode(out));
+                remains.encode(out);
+            }
+        };
         let fits = self.keep.put(stream.kept(), session, encode);
         debug_assert!(fits, "the name of a server is short");
     }

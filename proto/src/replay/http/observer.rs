@@ -560,6 +560,11 @@ impl Observer {
         self.request.head.as_ref().is_some_and(|head| !head.repeatable())
     }
 
+    pub(super) fn is_in_step(&self, new: bool) -> bool {
+        let answer = self.held || self.response.head.is_some() || !self.response.raw.is_empty();
+        !(new && answer) && (self.request.head.is_some() || self.request.raw.is_empty())
+    }
+
     /// A final response head has been let go and the exchange is not over.
     #[must_use]
     pub fn response_under_way(&self) -> bool {

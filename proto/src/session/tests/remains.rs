@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::fixture::*;
-use crate::session::{Attempt, Input, NearCounts, NotRestored, Remains, Session};
+use crate::session::TicketOffer;
+use crate::session::{Attempt, Input, Limits, NearCounts, NotRestored, Remains, Session};
 use crate::state::State;
 
 fn remains(pair: &Pair) -> Remains {
@@ -79,7 +80,7 @@ fn a_server_whose_tickets_would_be_lost_leaves_nothing() {
     assert!(!pair.restart_server(false));
 }
 
-/// What version 1 wrote, which knew of brokers alone.
+/// What version 2 wrote, which did not know how long was agreed.
 #[test]
 fn the_version_before_is_read_as_well() {
     let mut pair = Pair::connected(tiny());
@@ -87,10 +88,12 @@ fn the_version_before_is_read_as_well() {
     pair.run(Duration::from_millis(70));
     let left = remains(&pair);
     let mut bytes = encoded(&left);
-    // Behind the version, two handles, epoch, features and the flags.
-    bytes.remove(1 + 32 + 8 + 1);
+    // Before the name of the server stand two words that it did not have.
     bytes.truncate(bytes.len() - 8);
-    bytes[0] = 1;
+    let name = 1 + usize::from(bytes[1 + 32 + 8 + 2 + 3 + 15 * 8]);
+    let words = bytes.len() - name - 16;
+    bytes.drain(words..words + 16);
+    bytes[0] = 2;
     let sum = {
         use core::hash::Hasher;
         let mut hasher = xxhash_rust::xxh3::Xxh3Default::new();
@@ -98,7 +101,9 @@ fn the_version_before_is_read_as_well() {
         hasher.finish()
     };
     bytes.extend(sum.to_le_bytes());
-    assert_eq!(Remains::decode(&bytes), Ok(left));
+    let found = Remains::decode(&bytes).expect("one version back");
+    assert_eq!(found.handles(), left.handles());
+    assert_eq!(found.counts(50, 0, 0), left.counts(50, 0, 0));
 }
 
 /// A life in which the broker dies after so many records have come, and once more; and the server
@@ -170,6 +175,49 @@ fn every_mistake_in_what_is_left_is_caught() {
     }
 }
 
+/// R72, R103: it is not kept longer for having been restored.
+#[test]
+fn what_was_agreed_on_goes_on_from_when_it_began() {
+    let hold = Duration::from_secs(1000);
+    let mut pair = Pair::connected(Limits { hold, ..tiny() });
+    pair.path = false;
+    pair.cut();
+    pair.run(Duration::from_secs(900));
+    assert_eq!(pair.broker.closed(), None);
+    assert!(pair.restart_broker(false, false));
+    pair.run(Duration::from_secs(90));
+    assert_eq!(pair.broker.closed(), None);
+    pair.run(Duration::from_secs(100));
+    assert!(pair.broker.closed().is_some(), "a thousand seconds without a link");
+}
+
+/// R103: with its ticket and the digest it can go on elsewhere, also if the digest is ahead of what
+/// the near side was given.
+#[test]
+fn a_restored_session_has_its_ticket() {
+    let mut pair = Pair::with(tiny());
+    pair.replayable = true;
+    let (up, down) = (stream(1, 40), stream(2, 5_000));
+    pair.broker.write(&up);
+    pair.until(|pair| pair.server.is_some());
+    pair.broker.appetite = 30;
+    pair.run(Duration::from_millis(200));
+    let (covers, ticket) = (pair.server().session.positions().received, vec![7; 100]);
+    let offer = TicketOffer { at: 0, covers, seam_from: 5, transferable: true, ticket };
+    pair.server().session.offer_ticket(offer);
+    pair.server().write(&down);
+    pair.run(Duration::from_secs(1));
+    let (was, mut note) = (pair.broker.session.clone(), Vec::new());
+    was.encode_ticket(&mut note);
+    assert!(pair.restart_broker(false, false));
+    assert!(pair.broker.session.transferable().is_err(), "without it, it cannot");
+    assert_eq!(pair.broker.session.take_up_ticket(&note[1..]), Err(NotRestored::Damaged));
+    pair.broker.session.take_up_ticket(&note).expect("what was put by");
+    assert_eq!(pair.broker.session.transferable(), Ok(()));
+    let (is, was) = (pair.broker.session.transfer_request(), was.transfer_request());
+    assert_eq!((is.ticket, is.covers, is.seam), (was.ticket, was.covers, was.seam));
+}
+
 #[test]
 fn a_suspended_session_stays_so_and_the_user_can_resume_it() {
     let mut pair = Pair::connected(tiny());
@@ -198,9 +246,9 @@ fn remains_are_read_as_they_were_written_and_nothing_else_is() {
         assert!(Remains::decode(&wrong).is_err(), "changed at {at}");
     }
     let mut newer = bytes.clone();
-    newer[0] = 3;
+    newer[0] = 4;
     let told = Remains::decode(&newer).unwrap_err();
-    assert_eq!(told.to_string(), "the state is of version 3, this program reads 2");
+    assert_eq!(told.to_string(), "the state is of version 4, this program reads 3");
 }
 
 #[test]

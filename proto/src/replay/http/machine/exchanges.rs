@@ -217,6 +217,31 @@ impl Beginning {
 }
 
 impl Machine {
+    /// A request that may not be repeated is under way.
+    #[must_use]
+    pub fn asks_for_good(&self) -> bool {
+        self.observer.unsafe_request()
+    }
+
+    /// The same; its head has gone to the service, and nothing else is on its way to either side.
+    #[must_use]
+    pub fn has_just_asked_for_good(&self) -> bool {
+        self.asks_for_good()
+            && self.is_in_step()
+            && self.unsent.is_empty()
+            && self.out.is_empty()
+            && self.ahead.is_empty()
+            && self.interim.is_none()
+            && self.observer.is_in_step(true)
+    }
+
+    /// What comes on either side goes to the other as it is; no part of a request head waits for
+    /// the rest of it.
+    #[must_use]
+    pub fn is_in_step(&self) -> bool {
+        self.translation.is_none() && self.unsent.is_empty() && self.observer.is_in_step(false)
+    }
+
     /// Goes on from `beginning`. `tickets`: the server can make them.
     #[must_use]
     pub fn new(policy: Policy, tickets: bool, beginning: Beginning) -> Self {
