@@ -173,7 +173,7 @@ impl Door {
             entry.tell_pauses(pauses.enter(&socket.open().cookie));
         }
         if told {
-            socket.go_on(at.end, at.delivered, looked_at);
+            socket.go_on((at.end, record.remains.has_ended()), at.delivered, looked_at);
         }
         socket.set_abortive(record.abortive);
         let text = format!("at byte {} of the app, {} for it", at.end, at.delivered);
