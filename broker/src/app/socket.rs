@@ -136,8 +136,8 @@ impl AppSocket {
     }
 
     /// It goes on where the broker before was: its app knows of the connect, this much was taken of
-    /// it, `looked_at` says whether the last byte of that is still in the queue, and `ended` whether
-    /// the end came behind it.
+    /// it, `looked_at` says whether the last byte of that is still in the queue, and `ended`
+    /// whether the end came behind it.
     pub fn go_on(&mut self, (taken, ended): (u64, bool), delivered: u64, looked_at: bool) {
         (self.established, self.held) = (true, looked_at);
         (self.taken, self.delivered) = (taken, delivered);
