@@ -32,7 +32,7 @@ pub struct Record {
     /// The connection that was announced in its stream and not made yet (R90).
     pub awaits: Option<Awaits>,
     /// The number of the session to which it belongs, and the token under which it was announced.
-    pub lead: Option<(u64, Handle)>,
+    pub lead: Option<Lead>,
     /// The session's end.
     pub remains: Remains,
 }
@@ -108,7 +108,10 @@ impl Record {
     }
 }
 
-fn lead(bytes: &[u8]) -> Option<(Option<(u64, Handle)>, &[u8])> {
+/// The number of a session, and the token under which another one belongs to it.
+type Lead = (u64, Handle);
+
+fn lead(bytes: &[u8]) -> Option<(Option<Lead>, &[u8])> {
     let (lead, rest) = bytes.split_first_chunk()?;
     let (token, rest) = rest.split_first_chunk()?;
     Some((Some((u64::from_le_bytes(*lead), Handle(*token))), rest))
