@@ -4,12 +4,12 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::Value;
 use stp_tests::daemon::{self, Broker, Offer, SERVER_STATUS, Server, Wanted};
 use stp_tests::emulator::Shape;
+use stp_tests::keepers::Leftovers;
 use stp_tests::nginx::Nginx;
 use stp_tests::scene::Scene;
 use stp_tests::topology::Topology;
@@ -102,6 +102,8 @@ fn run(scene: &Scene, way: Way, size: usize) -> Result<Vec<f64>> {
     // The second one is farther, so that all sessions begin at the first.
     topology.shape(2, 0, Shape { queue: 8 << 20, ..Shape::of(1000, 15) })?;
     let key = daemon::cluster_key(scene, "cluster.key")?;
+    let word = scene.path("a.toml").display().to_string();
+    let kept = Leftovers::of("stp-server", word)?;
     let (mut servers, mut behind, mut offered) = (Vec::new(), Vec::new(), Vec::new());
     for (host, name) in topology.hosts.iter().skip(1).zip(["a", "b"]) {
         let web = Nginx::start(scene, &format!("nginx-{name}"), &host.namespace)?;
@@ -149,22 +151,15 @@ fn run(scene: &Scene, way: Way, size: usize) -> Result<Vec<f64>> {
     let here = status["sessions"].as_array().map_or(0, Vec::len);
     ensure!(here == size, "{here} of {size} sessions are at the first server");
     crowd.must_run()?;
-    let victim = status["server"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
     let died = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
     match way {
         Way::Http | Way::Ftp => topology.cut(1, 0, true)?,
-        Way::Tcp => kill(Pid::from_raw(victim.context("its status has no pid")?), Signal::SIGKILL)?,
+        Way::Tcp => kill(kept.one(false)?, Signal::SIGKILL)?,
     }
     // It is there as a whole, or not at all.
     std::fs::write(scene.path("died.new"), died.to_string())?;
     std::fs::rename(scene.path("died.new"), scene.path("died"))?;
     let printed = crowd.end(END_MAX)?.ok()?.out;
-    // The keeper goes with its server.
-    if let Way::Tcp = way {
-        let last = daemon::status(there, SERVER_STATUS)?["server"]["pid"].as_i64();
-        let last = last.and_then(|pid| i32::try_from(pid).ok()).context("no pid")?;
-        kill(Pid::from_raw(last), Signal::SIGINT)?;
-    }
     let all: Vec<Value> = serde_json::from_str(printed.lines().last().unwrap_or_default())?;
     let errors = all.iter().filter(|one| !one.is_number());
     for error in errors.take(3) {

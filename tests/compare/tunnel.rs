@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use stp_tests::certificate::certificate;
-use stp_tests::daemon::{self, BROKER_STATUS, Broker, SERVER_STATUS, Server};
+use stp_tests::daemon::{self, Broker, Server};
 use stp_tests::emulator::Shape;
 use stp_tests::file::Payload;
 use stp_tests::growth::Growth;
+use stp_tests::keepers::Leftovers;
 use stp_tests::namespace::Namespace;
 use stp_tests::nginx::Nginx;
 use stp_tests::process::{Plan, Process};
@@ -124,8 +124,8 @@ type Start = Box<dyn Fn(&Scene, &Namespace) -> Result<Process>>;
 enum Daemon {
     /// By a supervisor, with the same command.
     Supervised { process: Process, start: Start },
-    /// By its keeper; the port is its status's.
-    Kept(u16),
+    /// By its keeper.
+    Kept(Leftovers),
 }
 
 impl Daemon {
@@ -140,28 +140,10 @@ impl Daemon {
                 sleep(SUPERVISOR);
                 *process = start(scene, at)?;
             }
-            Daemon::Kept(port) => signal(at, *port, Signal::SIGKILL)?,
+            Daemon::Kept(all) => kill(all.one(false)?, Signal::SIGKILL)?,
         }
         Ok(())
     }
-
-    /// A keeper ends with its daemon's orderly end.
-    fn end(self, at: &Namespace) -> Result<()> {
-        match self {
-            Daemon::Supervised { .. } => Ok(()),
-            Daemon::Kept(port) => signal(at, port, Signal::SIGINT),
-        }
-    }
-}
-
-/// Sends a signal to the daemon whose status is at a port, whatever its process is now.
-fn signal(at: &Namespace, port: u16, signal: Signal) -> Result<()> {
-    let part = if port == BROKER_STATUS { "broker" } else { "server" };
-    let pid = wait::until("a daemon's status", START_MAX, || {
-        let status = daemon::status(at, port).ok();
-        Ok(status.and_then(|status| status[part]["pid"].as_i64()))
-    })?;
-    Ok(kill(Pid::from_raw(i32::try_from(pid)?), signal)?)
 }
 
 /// The machines, and what is between curl and the file. Programs fall first.
@@ -184,12 +166,7 @@ fn run(scene: &Scene, way: Way, fault: Fault) -> Result<Option<Outcome>> {
         Fault::Far => ground.far.is_some(),
         Fault::None | Fault::Down(_) | Fault::Address => true,
     };
-    let found = there.then(|| ground.download(scene, fault)).transpose();
-    let hosts = &ground.topology.hosts;
-    for (daemon, place) in [(ground.near.take(), CLIENT), (ground.far.take(), FAR)] {
-        daemon.map_or(Ok(()), |daemon| daemon.end(&hosts[place].namespace))?;
-    }
-    found
+    there.then(|| ground.download(scene, fault)).transpose()
 }
 
 impl Ground {
@@ -359,12 +336,14 @@ impl Ground {
                 server.address, server.key
             );
             self._server = Some(server);
-            self.far = Some(Daemon::Kept(SERVER_STATUS));
+            let word = scene.path("a.toml").display().to_string();
+            self.far = Some(Daemon::Kept(Leftovers::of("stp-server", word)?));
         }
         let near = &hosts[CLIENT].namespace;
         let kept = |plan: Plan| plan.env("SESSION_NO_KEEPER", "");
         let broker = Broker::start_as(scene, near, &[], &broker, kept)?;
-        self.near = Some(Daemon::Kept(BROKER_STATUS));
+        let word = format!("SESSION_DIR={}", broker.dir.display());
+        self.near = Some(Daemon::Kept(Leftovers::of("stp-broker", word)?));
         let curl = std::mem::replace(&mut self.curl, Plan::new("true"));
         self.curl = broker.with_shim(curl)?;
         self._kept.push(broker.process);
