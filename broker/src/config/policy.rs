@@ -117,3 +117,57 @@ pub(super) fn known<F>(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct File {
+        #[serde(default)]
+        policy: Vec<FilePolicy>,
+        #[serde(default)]
+        interface: Vec<FileInterface>,
+    }
+
+    fn read(text: &str) -> Result<(Vec<(String, Policy)>, Vec<Told>), String> {
+        let loaded = stp_net::config::parse::<File>(std::path::Path::new("b.toml"), text);
+        let loaded = loaded.map_err(|error| error.to_string())?;
+        let policies = policies(&loaded, &loaded.config.policy);
+        let told = interfaces(&loaded, &loaded.config.interface);
+        Ok((policies.map_err(|e| e.to_string())?, told.map_err(|e| e.to_string())?))
+    }
+
+    #[test]
+    fn policies_and_interfaces_are_read() {
+        let (policies, told) = read(
+            "[[policy]]\nname = \"desk\"\nonly = [\"wired\", \"wl*\"]\nnever = [\"metered\"]\n\
+             speed_min = \"100Mbit/s\"\nhold = \"8h\"\n[[interface]]\nname = \"usb*\"\n\
+             kind = \"mobile\"\ncost = 5\nspeed = \"20Mbit/s\"\n",
+        )
+        .expect("it is right");
+        let (name, policy) = &policies[0];
+        assert_eq!(name, "desk");
+        assert_eq!(policy.only, [Select::Kind(Kind::Wired), Select::Name("wl*".to_owned())]);
+        assert_eq!(policy.never, [Select::Metered]);
+        assert_eq!(policy.speed_min, Some(12_500_000));
+        assert_eq!(policy.hold, Some(std::time::Duration::from_secs(8 * 3_600)));
+        assert_eq!((told[0].kind, told[0].metered, told[0].cost), (Some(Kind::Mobile), None, 5));
+        assert_eq!(told[0].speed, Some(2_500_000));
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_line() {
+        for (text, said) in [
+            ("[[policy]]\nname = \"a b\"\n", "b.toml:2: policy[0].name"),
+            ("[[policy]]\nname = \"a\"\n[[policy]]\nname = \"a\"\n", "b.toml:4: policy[1].name"),
+            ("[[policy]]\nname = \"a\"\nhold = \"1ms\"\n", "too short"),
+            ("[[policy]]\nname = \"a\"\nonly = [\"eth 0\"]\n", "is no interface"),
+            ("[[interface]]\nname = \"wired\"\n", "is no name of an interface"),
+            ("[[interface]]\nname = \"eth0\"\nkind = \"wet\"\n", "is none of wired"),
+        ] {
+            let error = read(text).expect_err(text);
+            assert!(error.contains(said), "{text}: {error}");
+        }
+    }
+}
