@@ -103,7 +103,7 @@ impl Far for DirectFar {
             Event::Denied(Denied::Resume(why)) => self.give_up(AppError::Reset, why.to_string()),
             Event::Suspended { by_peer } => {
                 self.entry.view.lock().attached = false;
-                let who = if *by_peer { "by the server" } else { "by the user" };
+                let who = if *by_peer { "by the server" } else { "here" };
                 self.entry.record("suspended", who.to_owned(), at_byte);
                 Act::Nothing
             }

@@ -1,9 +1,11 @@
-//! Brokers are killed while FTP clients are at work; the keeper starts the next ones.
+//! Brokers, or servers' processes, are killed while FTP clients are at work; the keeper starts the
+//! next ones.
 
 use std::time::Duration;
 
 use anyhow::Result;
 use nix::sys::signal::{Signal, kill};
+use stp_tests::daemon;
 use stp_tests::keepers::Leftovers;
 use stp_tests::process::Plan;
 use stp_tests::scene::{Scene, play};
@@ -52,6 +54,46 @@ fn an_upload_outlives_its_brokers() {
 #[test]
 fn lftp_outlives_its_brokers() {
     transfers("ftp-kept-lftp", Client::Lftp, Operation::Retr);
+}
+
+/// The process of the server that has the login is killed, again and again. Both servers have the
+/// same directory: which of them goes on is theirs to find out.
+fn outlives_server_processes(name: &str, client: Client, operation: Operation) {
+    play(name, |scene| {
+        let word = |name: &str| scene.path(&format!("{name}.toml")).display().to_string();
+        let a = Leftovers::of("stp-server", word("a"))?;
+        let b = Leftovers::of("stp-server", word("b"))?;
+        let world = World::lay_as(
+            scene,
+            &Layout { megabytes: 80, shared: true, servers_kept: true, ..Layout::default() },
+        )?;
+        let work = world.start(scene, client, Mode::Passive, operation, 0)?;
+        for part in 1..=KILLS {
+            wait::until("a part of it", CLIENT_MAX, || {
+                let enough = world.payload.len * part / (KILLS + 1);
+                Ok((world.progress(&work) > enough).then_some(()))
+            })?;
+            let which = if world.serving()? == 0 { &a } else { &b };
+            kill(which.one(false)?, Signal::SIGKILL)?;
+        }
+        let outcome = world.outcome(work)?;
+        for line in daemon::happenings(&world.broker_status()?) {
+            scene.say(&line);
+        }
+        outcome.must_be_good()?;
+        scene.say(&format!("{KILLS} processes killed under it, every byte right"));
+        Ok(())
+    });
+}
+
+#[test]
+fn a_download_outlives_its_servers_processes() {
+    outlives_server_processes("ftp-kept-server-retr", Client::Curl, Operation::Retr);
+}
+
+#[test]
+fn an_upload_outlives_its_servers_processes() {
+    outlives_server_processes("ftp-kept-server-stor", Client::Curl, Operation::Stor);
 }
 
 /// A session that was announced and not begun: the connection comes to the next broker.

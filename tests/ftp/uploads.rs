@@ -17,8 +17,7 @@ const TOLD: i32 = 3;
 /// The upload is well under way, and far from its end (60 MB).
 const BEGUN: u64 = 20_000_000;
 
-const APART: Layout<'_> =
-    Layout { megabytes: 40, vsftpd: "", service: "", shared: false, other: None, kept: false };
+const APART: Layout<'_> = Layout { megabytes: 40, ..Layout::PLAIN };
 const SHARED: Layout<'_> = Layout { shared: true, ..APART };
 
 /// Begins an upload with `session.py`, and waits until some of it is in a file.

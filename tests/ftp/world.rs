@@ -49,11 +49,26 @@ pub struct Layout<'a> {
     pub other: Option<(&'a str, &'a str)>,
     /// The broker has a keeper.
     pub kept: bool,
+    /// The servers have one each.
+    pub servers_kept: bool,
+}
+
+impl Layout<'_> {
+    /// A small file, and nothing special.
+    pub const PLAIN: Layout<'static> = Layout {
+        megabytes: 1,
+        vsftpd: "",
+        service: "",
+        shared: false,
+        other: None,
+        kept: false,
+        servers_kept: false,
+    };
 }
 
 impl Default for Layout<'_> {
     fn default() -> Self {
-        Layout { megabytes: 1, vsftpd: "", service: "", shared: false, other: None, kept: false }
+        Layout::PLAIN
     }
 }
 
@@ -74,7 +89,7 @@ impl World {
 
     /// Lays it out.
     pub fn lay_as(scene: &Scene, layout: &Layout<'_>) -> Result<World> {
-        let Layout { megabytes, vsftpd, service, shared, other, kept } = *layout;
+        let Layout { megabytes, vsftpd, service, shared, other, kept, servers_kept } = *layout;
         daemon::programs()?;
         let topology = Topology::build(&[("client", 1), ("a", 1), ("b", 1)])?;
         topology.shape(CLIENT, 0, Shape::of(200, 20))?;
@@ -96,6 +111,9 @@ impl World {
                  to = \"127.0.0.1:21\"\n{service}\n"
             );
             let mut server = Server::prepare(scene, name, &host.address(), &cluster_key, &tables)?;
+            if servers_kept {
+                server = server.kept();
+            }
             server.restart(scene, &host.namespace)?;
             servers.push(server);
             ftp.push(one);

@@ -130,7 +130,9 @@ mod tests {
         interface: Vec<FileInterface>,
     }
 
-    fn read(text: &str) -> Result<(Vec<(String, Policy)>, Vec<Told>), String> {
+    type Read = (Vec<(String, Policy)>, Vec<Told>);
+
+    fn read(text: &str) -> Result<Read, String> {
         let loaded = stp_net::config::parse::<File>(std::path::Path::new("b.toml"), text);
         let loaded = loaded.map_err(|error| error.to_string())?;
         let policies = policies(&loaded, &loaded.config.policy);
