@@ -81,7 +81,7 @@ impl Distance {
             let device = match &self.leave {
                 None => None,
                 // Where nothing is allowed nothing is asked.
-                Some(leave) => Some(leave.ways().into_iter().next()?),
+                Some(leave) => Some(leave.best()?),
             };
             let address = timeout(patience, server).await.ok()??;
             echo::measure(address, QUESTIONS, patience, device.as_deref()).await

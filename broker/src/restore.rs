@@ -18,6 +18,7 @@ use crate::group::awaited::Member;
 use crate::lookup::Directory;
 use crate::near::AppNear;
 use crate::remains::{HERE, Record};
+use crate::service::Service;
 
 /// Why a session cannot be gone on with.
 #[derive(Debug, thiserror::Error)]
@@ -84,19 +85,19 @@ impl Door {
         self.0.virtual_addresses.lock().name_of(ip).map(str::to_owned)
     }
 
-    fn freezes(&self, socket: &AppSocket) -> bool {
+    /// That service, as the route to it says.
+    fn led_to(
+        &self,
+        service: Arc<Service>,
+        number: usize,
+        socket: &AppSocket,
+    ) -> Result<Goal, Lost> {
         let (tables, to) = (self.0.tables(), socket.open().destination);
         let host = self.host_of(socket);
         let route = tables.config.routes.find(host.as_deref(), to.ip().to_canonical(), to.port());
-        route.is_none_or(|route| route.freezes)
-    }
-
-    /// Under the policy of its route, if that may be had now.
-    fn under(&self, goal: Goal, socket: &AppSocket) -> Result<Goal, Lost> {
-        let (tables, to) = (self.0.tables(), socket.open().destination);
-        let host = self.host_of(socket);
-        let route = tables.config.routes.find(host.as_deref(), to.ip().to_canonical(), to.port());
+        let freezes = route.is_none_or(|route| route.freezes);
         let policy = route.and_then(|route| route.policy.as_deref());
+        let goal = Goal { service, number, grant: None, freezes };
         goal.under(&self.0, socket.info().pid, policy).map_err(Lost::Policy)
     }
 
@@ -105,8 +106,7 @@ impl Door {
         let tables = self.0.tables();
         let named = tables.services.iter().find(|(_, service)| service.name == record.service);
         let (number, service) = named.cloned()?;
-        let freezes = self.freezes(socket);
-        Some(self.under(Goal { service, number, grant: None, freezes }, socket))
+        Some(self.led_to(service, number, socket))
     }
 
     /// Where it goes, if the directory knows its service.
@@ -116,9 +116,7 @@ impl Door {
         let host = host.ok_or_else(|| Lost::NoService(record.service.clone()))?;
         let found = self.0.directory.find(&host).await;
         let found = found.map_err(|lacking| Lost::NotFound(record.service.clone(), lacking.why))?;
-        let (service, number) = (Arc::clone(&found.service), found.number);
-        let freezes = self.freezes(socket);
-        self.under(Goal { service, number, grant: None, freezes }, socket)
+        self.led_to(Arc::clone(&found.service), found.number, socket)
     }
 
     fn go_on(&self, mut socket: AppSocket, record: &Record, goal: Goal) {

@@ -256,6 +256,7 @@ impl Service {
                 "rtt_ms_min": server.distance.way().base.map(|rtt| rtt.as_secs_f64() * 1e3),
             })
         });
-        json!({ "name": self.name, "servers": servers.collect::<Vec<_>>() })
+        let direct = self.direct.is_some();
+        json!({ "name": self.name, "direct": direct, "servers": servers.collect::<Vec<_>>() })
     }
 }

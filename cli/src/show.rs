@@ -84,12 +84,11 @@ fn about(status: &Value) -> String {
 fn servers(services: &[Value]) -> String {
     let mut table = Table::new(&["SERVICE", "SERVER", "STATE", ">WARM", "WHY"]);
     for service in services {
-        let servers = list(&service["servers"]);
-        if servers.is_empty() {
+        if service["direct"] == true {
             let (here, why) = ("this machine".to_owned(), "without a far end".to_owned());
             table.row(vec![word(&service["name"]), here, String::new(), String::new(), why]);
         }
-        for server in servers {
+        for server in list(&service["servers"]) {
             let through = server["through"].as_str();
             let through = through.map_or_else(String::new, |way| format!(" through {way}"));
             table.row(vec![

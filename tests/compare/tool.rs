@@ -58,116 +58,114 @@ const SILENT: &[&str] = &["-sS", "--fail"];
 
 /// All of them, in the order of the tables.
 pub const TOOLS: &[Tool] = &[
-    Tool::one("curl", "curl", SILENT, Output::Option("-o")),
-    Tool::one(
+    Tool::new(Source::One, "curl", "curl", SILENT, Output::Option("-o")),
+    Tool::new(
+        Source::One,
         "curl --retry 20 -C -",
         "curl",
         &["-sS", "--fail", "--retry", "20", "-C", "-"],
         Output::Option("-o"),
     ),
-    Tool::one("wget -c", "wget", &["-nv", "-c"], Output::Option("-O")),
-    Tool::one("aria2c", "aria2c", &["-q"], Output::Split),
-    Tool::one(
+    Tool::new(Source::One, "wget -c", "wget", &["-nv", "-c"], Output::Option("-O")),
+    Tool::new(Source::One, "aria2c", "aria2c", &["-q"], Output::Split),
+    Tool::new(
+        Source::One,
         "aria2c --lowest-speed-limit=500K",
         "aria2c",
         &["-q", "--lowest-speed-limit=500K"],
         Output::Split,
     ),
-    Tool::all("aria2c -s2, all mirrors", "aria2c", &["-q", "-s2"], Output::Split),
-    Tool::all(
+    Tool::new(Source::All, "aria2c -s2, all mirrors", "aria2c", &["-q", "-s2"], Output::Split),
+    Tool::new(
+        Source::All,
         "aria2c -s2 --lowest-speed-limit=500K, all mirrors",
         "aria2c",
         &["-q", "-s2", "--lowest-speed-limit=500K"],
         Output::Split,
     ),
-    Tool::all("axel -n2, all mirrors", "axel", &["-q", "-n2"], Output::Option("-o")),
-    Tool::one("lftp get -c", "lftp", &[], Output::Command("get -c")),
-    Tool::one("lftp pget -n2 -c", "lftp", &[], Output::Command("pget -n2 -c")),
-    Tool::alone("**curl, session, no far end**", "curl", SILENT, Output::Option("-o")),
-    Tool::alone(
+    Tool::new(Source::All, "axel -n2, all mirrors", "axel", &["-q", "-n2"], Output::Option("-o")),
+    Tool::new(Source::One, "lftp get -c", "lftp", &[], Output::Command("get -c")),
+    Tool::new(Source::One, "lftp pget -n2 -c", "lftp", &[], Output::Command("pget -n2 -c")),
+    Tool::new(Source::Alone, "**curl, session, no far end**", "curl", SILENT, Output::Option("-o")),
+    Tool::new(
+        Source::Alone,
         "**wget, session, no far end**",
         "wget",
         &["-nv", "--tries=1"],
         Output::Option("-O"),
     ),
-    Tool {
-        source: Source::AloneAll,
-        ..Tool::alone(
-            "**curl, session, no far end, all mirrors**",
-            "curl",
-            SILENT,
-            Output::Option("-o"),
-        )
-    },
+    Tool::new(
+        Source::AloneAll,
+        "**curl, session, no far end, all mirrors**",
+        "curl",
+        SILENT,
+        Output::Option("-o"),
+    ),
     SESSION,
-    Tool::session("**wget, session**", "wget", &["-nv", "--tries=1"], Output::Option("-O")),
+    Tool::new(
+        Source::Session,
+        "**wget, session**",
+        "wget",
+        &["-nv", "--tries=1"],
+        Output::Option("-O"),
+    ),
 ];
 
 /// Those of HTTPS. By address, so that a direct connection cannot check a name.
 pub const TLS: &[Tool] = &[
-    Tool::one("curl", "curl", &["-sS", "--fail", "-k"], Output::Option("-o")).by_tls(),
-    Tool::one(
+    Tool::new(Source::One, "curl", "curl", &["-sS", "--fail", "-k"], Output::Option("-o")).by_tls(),
+    Tool::new(
+        Source::One,
         "curl --retry 20 -C -",
         "curl",
         &["-sS", "--fail", "-k", "--retry", "20", "-C", "-"],
         Output::Option("-o"),
     )
     .by_tls(),
-    Tool::one("wget -c", "wget", &["-nv", "-c", "--no-check-certificate"], Output::Option("-O"))
+    Tool::new(
+        Source::One,
+        "wget -c",
+        "wget",
+        &["-nv", "-c", "--no-check-certificate"],
+        Output::Option("-O"),
+    )
+    .by_tls(),
+    Tool::new(Source::One, "aria2c", "aria2c", &["-q", "--check-certificate=false"], Output::Split)
         .by_tls(),
-    Tool::one("aria2c", "aria2c", &["-q", "--check-certificate=false"], Output::Split).by_tls(),
-    Tool::all(
+    Tool::new(
+        Source::All,
         "aria2c -s2, all mirrors",
         "aria2c",
         &["-q", "-s2", "--check-certificate=false"],
         Output::Split,
     )
     .by_tls(),
-    Tool::session("**curl, session**", "curl", SILENT, Output::Option("-o")).by_tls(),
-    Tool::session("**wget, session**", "wget", &["-nv", "--tries=1"], Output::Option("-O"))
-        .by_tls(),
+    Tool::new(Source::Session, "**curl, session**", "curl", SILENT, Output::Option("-o")).by_tls(),
+    Tool::new(
+        Source::Session,
+        "**wget, session**",
+        "wget",
+        &["-nv", "--tries=1"],
+        Output::Option("-O"),
+    )
+    .by_tls(),
 ];
 
 /// The rows of the table of loss: the plain program and the same in a session.
 pub const PLAIN: Tool = TOOLS[0];
 /// See [`PLAIN`].
-pub const SESSION: Tool = Tool::session("**curl, session**", "curl", SILENT, Output::Option("-o"));
+pub const SESSION: Tool =
+    Tool::new(Source::Session, "**curl, session**", "curl", SILENT, Output::Option("-o"));
 
 impl Tool {
-    const fn one(
+    const fn new(
+        source: Source,
         name: &'static str,
         program: &'static str,
         options: &'static [&'static str],
         output: Output,
     ) -> Tool {
-        Tool { name, program, options, output, source: Source::One, tls: false }
-    }
-
-    const fn all(
-        name: &'static str,
-        program: &'static str,
-        options: &'static [&'static str],
-        output: Output,
-    ) -> Tool {
-        Tool { name, program, options, output, source: Source::All, tls: false }
-    }
-
-    const fn session(
-        name: &'static str,
-        program: &'static str,
-        options: &'static [&'static str],
-        output: Output,
-    ) -> Tool {
-        Tool { name, program, options, output, source: Source::Session, tls: false }
-    }
-
-    const fn alone(
-        name: &'static str,
-        program: &'static str,
-        options: &'static [&'static str],
-        output: Output,
-    ) -> Tool {
-        Tool { name, program, options, output, source: Source::Alone, tls: false }
+        Tool { name, program, options, output, source, tls: false }
     }
 
     const fn by_tls(self) -> Tool {

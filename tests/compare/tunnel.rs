@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use stp_tests::certificate::certificate;
 use stp_tests::daemon::{self, Broker, Server};
@@ -150,11 +150,12 @@ impl Daemon {
 struct Ground {
     near: Option<Daemon>,
     far: Option<Daemon>,
-    /// Those that are no daemon of their own: kept ones are, and belong to their keepers.
-    _kept: Vec<Process>,
+    /// The first processes of what is kept.
+    _broker: Option<Broker>,
     _server: Option<Server>,
     _web: Nginx,
-    curl: Plan,
+    /// Until it is started.
+    curl: Option<Plan>,
     topology: Topology,
     payload: Payload,
 }
@@ -177,10 +178,10 @@ impl Ground {
         let payload = Payload::make(MEGABYTES, 1)?;
         payload.link(&web.root.join("big"))?;
         let curl = Plan::new("curl").called("app").args(&["-sS", "--fail", "-o"]);
-        let curl = curl.arg(scene.path("big"));
+        let curl = Some(curl.arg(scene.path("big")));
         let (near, far) = (None, None);
-        let (_kept, _server) = (Vec::new(), None);
-        let mut ground = Ground { near, far, _kept, _server, _web: web, curl, topology, payload };
+        let (_broker, _server) = (None, None);
+        let mut ground = Ground { near, far, _broker, _server, _web: web, curl, topology, payload };
         ground.put_between(scene, way)?;
         Ok(ground)
     }
@@ -206,9 +207,7 @@ impl Ground {
             Way::Socks => self.socks(scene)?,
             Way::Alone | Way::Via | Way::Http => self.session(scene, way)?,
         }
-        let curl = std::mem::replace(&mut self.curl, Plan::new("true"));
-        self.curl = curl.arg(url);
-        Ok(())
+        self.change_curl(|curl| Ok(curl.arg(url)))
     }
 
     /// A near daemon that listens at [`NEAR_PORT`].
@@ -240,7 +239,8 @@ impl Ground {
             Plan::new("ssh").called("ssh").args(&words)
         })?;
         if socks {
-            self.curl_more(&["--socks5", &format!("127.0.0.1:{NEAR_PORT}")]);
+            let at = format!("127.0.0.1:{NEAR_PORT}");
+            self.change_curl(|curl| Ok(curl.args(&["--socks5", &at])))?;
         }
         Ok(())
     }
@@ -297,13 +297,13 @@ impl Ground {
         std::fs::write(&config, text)?;
         let to = scene.path("big");
         let chained = Plan::new("proxychains4").called("app").args(&["-q", "-f"]).arg(config);
-        self.curl = chained.args(&["curl", "-sS", "--fail", "-o"]).arg(to);
+        self.curl = Some(chained.args(&["curl", "-sS", "--fail", "-o"]).arg(to));
         Ok(())
     }
 
-    fn curl_more(&mut self, more: &[&str]) {
-        let curl = std::mem::replace(&mut self.curl, Plan::new("true"));
-        self.curl = curl.args(more);
+    fn change_curl(&mut self, change: impl FnOnce(Plan) -> Result<Plan>) -> Result<()> {
+        self.curl = self.curl.take().map(change).transpose()?;
+        Ok(())
     }
 
     /// A broker, and for all but [`Way::Alone`] a server at the far machine, with keepers.
@@ -344,16 +344,15 @@ impl Ground {
         let broker = Broker::start_as(scene, near, &[], &broker, kept)?;
         let word = format!("SESSION_DIR={}", broker.dir.display());
         self.near = Some(Daemon::Kept(Leftovers::of("stp-broker", word)?));
-        let curl = std::mem::replace(&mut self.curl, Plan::new("true"));
-        self.curl = broker.with_shim(curl)?;
-        self._kept.push(broker.process);
+        self.change_curl(|curl| broker.with_shim(curl))?;
+        self._broker = Some(broker);
         Ok(())
     }
 
     fn download(&mut self, scene: &Scene, fault: Fault) -> Result<Outcome> {
         let to = scene.path("big");
         let (growth, begun) = (Growth::watch(&to), Instant::now());
-        let curl = std::mem::replace(&mut self.curl, Plan::new("true"));
+        let curl = self.curl.take().context("it has run already")?;
         let mut app = curl.start(scene, Some(&self.topology.hosts[CLIENT].namespace))?;
         if fault != Fault::None {
             reach(&growth, &mut app, self.payload.len / 3)?;
@@ -398,10 +397,5 @@ fn listening(scene: &Scene, at: &Namespace, plan: Plan) -> Result<Process> {
 fn client_key(scene: &Scene) -> Result<String> {
     let (config, file) = (scene.path("key.toml"), scene.path("client.key"));
     std::fs::write(&config, format!("key_file = {file:?}\n"))?;
-    let print = Plan::new(daemon::programs()?.join("stp-broker")).called("broker-key");
-    let print = print.arg("--config").arg(&config).arg("--print-key");
-    let printed = print.run(scene, None, START_MAX)?.ok()?.out;
-    let key = printed.lines().last().unwrap_or_default().trim().to_owned();
-    ensure!(key.starts_with("ed25519:"), "--print-key says {printed:?}");
-    Ok(key)
+    daemon::key_of(scene, "stp-broker", &config)
 }

@@ -12,7 +12,7 @@ use stp_tests::scene::{Scene, play};
 use stp_tests::wait;
 
 use crate::client::{Client, HOST, Mode, Operation};
-use crate::world::{CLIENT, CLIENT_MAX, Layout, World};
+use crate::world::{CLIENT, CLIENT_MAX, Layout, Work, World};
 
 /// So many brokers are killed under one transfer.
 const KILLS: u64 = 5;
@@ -24,17 +24,23 @@ fn lay(scene: &Scene) -> Result<(World, Leftovers)> {
     Ok((World::lay_as(scene, &layout)?, brokers))
 }
 
+/// Kills with `kill` whenever another part of the transfer is done.
+fn killing(world: &World, work: &Work, mut kill: impl FnMut() -> Result<()>) -> Result<()> {
+    for part in 1..=KILLS {
+        wait::until("a part of it", CLIENT_MAX, || {
+            let enough = world.payload.len * part / (KILLS + 1);
+            Ok((world.progress(work) > enough).then_some(()))
+        })?;
+        kill()?;
+    }
+    Ok(())
+}
+
 fn transfers(name: &str, client: Client, operation: Operation) {
     play(name, |scene| {
         let (world, brokers) = lay(scene)?;
         let work = world.start(scene, client, Mode::Passive, operation, 0)?;
-        for part in 1..=KILLS {
-            wait::until("a part of it", CLIENT_MAX, || {
-                let enough = world.payload.len * part / (KILLS + 1);
-                Ok((world.progress(&work) > enough).then_some(()))
-            })?;
-            kill(brokers.one(false)?, Signal::SIGKILL)?;
-        }
+        killing(&world, &work, || Ok(kill(brokers.one(false)?, Signal::SIGKILL)?))?;
         world.outcome(work)?.must_be_good()?;
         scene.say(&format!("{KILLS} brokers killed under it, every byte right"));
         Ok(())
@@ -68,14 +74,10 @@ fn outlives_server_processes(name: &str, client: Client, operation: Operation) {
             &Layout { megabytes: 80, shared: true, servers_kept: true, ..Layout::default() },
         )?;
         let work = world.start(scene, client, Mode::Passive, operation, 0)?;
-        for part in 1..=KILLS {
-            wait::until("a part of it", CLIENT_MAX, || {
-                let enough = world.payload.len * part / (KILLS + 1);
-                Ok((world.progress(&work) > enough).then_some(()))
-            })?;
+        killing(&world, &work, || {
             let which = if world.serving()? == 0 { &a } else { &b };
-            kill(which.one(false)?, Signal::SIGKILL)?;
-        }
+            Ok(kill(which.one(false)?, Signal::SIGKILL)?)
+        })?;
         let outcome = world.outcome(work)?;
         for line in daemon::happenings(&world.broker_status()?) {
             scene.say(&line);

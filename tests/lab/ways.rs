@@ -62,6 +62,18 @@ impl Ground {
         &self.topology.hosts[CLIENT].namespace
     }
 
+    /// A program asks for the file, and there is no way to it.
+    fn asks_in_vain(&self, scene: &Scene) -> Result<()> {
+        let curl = Plan::new("curl")
+            .args(&["-sS", "-m", "20", "http://raw.lab/big"])
+            .env("LD_PRELOAD", daemon::shim()?)
+            .env("SESSION_DIR", scene.path("session"))
+            .start(scene, Some(self.client()))?;
+        let ended = curl.end(Duration::from_secs(30))?;
+        ensure!(ended.ok().is_err(), "it cannot succeed");
+        Ok(())
+    }
+
     /// Starts a broker that finds the server at `address`, as that is written; `plan` changes how
     /// it is started.
     fn broker(
@@ -301,13 +313,7 @@ fn what_a_proxy_says_is_told() {
         let more = format!("proxy = \"http://me:wrong@{place}\"\n[limits]\nconnect = \"2s\"\n");
         let at = address(&ground);
         ground.broker(scene, (&at, &more), |plan| plan)?;
-        let curl = Plan::new("curl")
-            .args(&["-sS", "-m", "20", "http://raw.lab/big"])
-            .env("LD_PRELOAD", daemon::shim()?)
-            .env("SESSION_DIR", scene.path("session"))
-            .start(scene, Some(ground.client()))?;
-        let ended = curl.end(Duration::from_secs(30))?;
-        ensure!(ended.ok().is_err(), "it cannot succeed");
+        ground.asks_in_vain(scene)?;
         let why = ground.status()?["services"][0]["servers"][0]["why"].to_string();
         let told = why.contains("it wants another log-in (401)") && !why.contains("wrong");
         ensure!(told, "{why}");
@@ -328,13 +334,7 @@ fn no_proxy_is_heeded() {
         ground.broker(scene, (&at, "[limits]\nconnect = \"4s\"\n"), |plan| {
             plan.env("all_proxy", proxy).env("no_proxy", "example.org,10.2.0.0/16")
         })?;
-        let curl = Plan::new("curl")
-            .args(&["-sS", "-m", "20", "http://raw.lab/big"])
-            .env("LD_PRELOAD", daemon::shim()?)
-            .env("SESSION_DIR", scene.path("session"))
-            .start(scene, Some(ground.client()))?;
-        let ended = curl.end(Duration::from_secs(30))?;
-        ensure!(ended.ok().is_err(), "nothing leads there");
+        ground.asks_in_vain(scene)?;
         let said = proxies.log() + &proxies.printed();
         ensure!(!said.contains("10.2.0.1"), "the proxy was asked: {said}");
         Ok(())
