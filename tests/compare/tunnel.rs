@@ -150,7 +150,7 @@ impl Daemon {
 struct Ground {
     near: Option<Daemon>,
     far: Option<Daemon>,
-    /// The first processes of what is kept.
+    /// The processes that were started first. When they are killed their keepers start others.
     _broker: Option<Broker>,
     _server: Option<Server>,
     _web: Nginx,
