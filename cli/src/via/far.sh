@@ -33,12 +33,15 @@ look() {
   return 0
 }
 
-# Whether systemd runs this user's services also when nobody is logged in.
+lingers() { [ "$(loginctl show-user "$(id -un)" --property=Linger --value 2>/dev/null)" = yes ]; }
+# Whether systemd runs this user's services also when nobody is logged in. A file says that it does
+# because of us.
 can_linger() {
   command -v systemctl >/dev/null 2>&1 && command -v loginctl >/dev/null 2>&1 || return 1
   systemctl --user show-environment >/dev/null 2>&1 || return 1
+  lingers && return
   loginctl enable-linger >/dev/null 2>&1
-  [ "$(loginctl show-user "$(id -un)" --property=Linger --value 2>/dev/null)" = yes ]
+  lingers && : > "$d/made-linger"
 }
 
 # The keeper passes it on, and ends with the server.
@@ -180,6 +183,7 @@ remove() {
     echo "left=yes"
   else
     stop
+    [ ! -e "$d/made-linger" ] || loginctl disable-linger >/dev/null 2>&1
     cd "$HOME" && rm -rf "$d" "$unit"
     rmdir "${d%/*}" 2>/dev/null
   fi
