@@ -489,6 +489,7 @@ pub(crate) fn limits(config: &config::Limits) -> session::Limits {
         heartbeat_busy: config.silence / 3,
         silence_max: config.silence,
         hold: config.hold,
+        suspended_max: config.suspend_max,
         ..session::Limits::default()
     }
 }

@@ -2,13 +2,16 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use stp_drive::lasts;
 use stp_net::status::ActError;
 use stp_proto::local::Cookie;
 use stp_proto::local::wire::Act;
 use stp_proto::select::Rank;
 use stp_proto::session::code;
+use stp_proto::state::State;
 use tokio::sync::oneshot;
 
 use crate::any_link::Command;
@@ -60,21 +63,27 @@ pub async fn act(broker: &Broker, path: &str, body: &Value) -> Result<Value, Act
     else {
         return Err(ActError::not_found(KNOWN));
     };
+    let lasts = lasts(body)?;
     if id == "all" {
-        return all(broker, action).await;
+        return all(broker, action, lasts).await;
     }
     let number: u64 =
         id.parse().map_err(|_| ActError::bad_request(format!("{id} is no session number")))?;
     let entry = broker.session(number);
     let entry = entry.ok_or_else(|| ActError::not_found(format!("there is no session {id}")))?;
+    let mut answer = json!({ "session": entry.id, "action": action });
     match action {
-        "suspend" => suspend(&entry).await?,
+        "suspend" => {
+            if let Some(lasts) = suspend(&entry, lasts).await? {
+                answer["for_s"] = json!(lasts.as_secs());
+            }
+        }
         "resume" => resume(&entry).await?,
         "close" => send(&entry, Command::Abort { code: code::USER }).await?,
         "move" => move_session(&entry, body["server"].as_str()).await?,
         _ => return Err(ActError::not_found(format!("nobody can {action} a session"))),
     }
-    Ok(json!({ "session": entry.id, "action": action }))
+    Ok(answer)
 }
 
 /// Does what a program wants of a session of its own; how that fared before. Nothing when there is
@@ -84,7 +93,7 @@ pub fn by_app(broker: &Broker, cookie: Cookie, act: Act) -> Option<Told> {
     let entry = sessions.iter().find(|entry| entry.cookie.get() == Some(&cookie))?;
     let command = match act {
         Act::Look => None,
-        Act::Suspend => entry.held.lock().suspend().then_some(Command::Suspend),
+        Act::Suspend => entry.held.lock().suspend().then_some(Command::Suspend { lasts: None }),
         Act::Resume => entry.held.lock().resume().is_ok().then_some(Command::Resume),
         Act::Abort => Some(Command::Abort { code: code::USER }),
     };
@@ -95,11 +104,11 @@ pub fn by_app(broker: &Broker, cookie: Cookie, act: Act) -> Option<Told> {
 }
 
 /// Suspends or resumes every session.
-async fn all(broker: &Broker, action: &str) -> Result<Value, ActError> {
+async fn all(broker: &Broker, action: &str, lasts: Option<Duration>) -> Result<Value, ActError> {
     let mut done = 0;
     for entry in broker.sessions() {
         let result = match action {
-            "suspend" => suspend(&entry).await,
+            "suspend" => suspend(&entry, lasts).await.map(drop),
             "resume" => resume(&entry).await,
             _ => return Err(ActError::not_found(format!("nobody can {action} all sessions"))),
         };
@@ -147,9 +156,21 @@ async fn send(entry: &Entry, command: Command) -> Result<(), ActError> {
     entry.inbox.send(command).await.map_err(|_| just_ended(entry))
 }
 
-async fn suspend(entry: &Entry) -> Result<(), ActError> {
-    let is_news = entry.held.lock().suspend();
-    if is_news { send(entry, Command::Suspend).await } else { Ok(()) }
+/// Suspends a session, for so long if that is said; for how long then, as its server keeps it no
+/// longer.
+async fn suspend(entry: &Entry, lasts: Option<Duration>) -> Result<Option<Duration>, ActError> {
+    let now = entry.status.snapshot();
+    let is_news = {
+        let mut held = entry.held.lock();
+        if lasts.is_some() && (now.state == State::Suspended || !held.is_free()) {
+            return Err(ActError::conflict("it is suspended already; resume it first"));
+        }
+        held.suspend()
+    };
+    if is_news {
+        send(entry, Command::Suspend { lasts }).await?;
+    }
+    Ok(lasts.map(|lasts| lasts.min(Duration::from_secs(now.suspendable_s))))
 }
 
 /// Resumes a session, unless its policy holds it.

@@ -26,6 +26,7 @@ use stp_proto::local::routes::{VIRTUAL_V4, VIRTUAL_V6};
 use stp_proto::name::Name;
 use stp_proto::pattern::Prefix;
 use stp_proto::policy::Policy;
+use stp_proto::session;
 
 use self::route::FileRoute;
 pub use self::service::{Direct, Server, Service};
@@ -83,6 +84,8 @@ pub struct Limits {
     pub receive_buffer: usize,
     /// How long a session without a link is kept.
     pub hold: Duration,
+    /// The longest suspension by a server that a session is kept through.
+    pub suspend_max: Duration,
     /// How often an idle session asks whether its link lives.
     pub heartbeat: Duration,
     /// How long a busy session's link may be silent.
@@ -277,6 +280,7 @@ struct FileLimits {
     send_buffer: Option<ByteSize>,
     receive_buffer: Option<ByteSize>,
     hold: Option<Span>,
+    suspend_max: Option<Span>,
     heartbeat: Option<Span>,
     silence: Option<Span>,
     connect: Option<Span>,
@@ -298,6 +302,7 @@ impl Limits {
             send_buffer: size(file.send_buffer, default.send_buffer),
             receive_buffer: size(file.receive_buffer, default.receive_buffer),
             hold: span(file.hold, default.hold),
+            suspend_max: span(file.suspend_max, default.suspend_max),
             heartbeat: span(file.heartbeat, default.heartbeat),
             silence: span(file.silence, default.silence),
             connect: span(file.connect, default.connect),
@@ -350,6 +355,7 @@ impl Default for Limits {
             send_buffer: 8 << 20,
             receive_buffer: 8 << 20,
             hold: Duration::from_secs(72 * 3_600),
+            suspend_max: session::Limits::default().suspended_max,
             heartbeat: Duration::from_secs(10),
             silence: Duration::from_secs(3),
             connect: Duration::from_secs(30),

@@ -101,10 +101,14 @@ impl Far for DirectFar {
                 self.give_up(error, format!("{}: {text}", self.entry.destination))
             }
             Event::Denied(Denied::Resume(why)) => self.give_up(AppError::Reset, why.to_string()),
-            Event::Suspended { by_peer } => {
+            Event::Suspended { by_peer, .. } => {
                 self.entry.view.lock().attached = false;
                 let who = if *by_peer { "by the server" } else { "here" };
                 self.entry.record("suspended", who.to_owned(), at_byte);
+                Act::Nothing
+            }
+            Event::Woken => {
+                self.entry.woken(at_byte);
                 Act::Nothing
             }
             // There is nobody else to go to. The server hands on what there is, and then the end.

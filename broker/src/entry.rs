@@ -159,6 +159,15 @@ impl Entry {
         }
     }
 
+    /// The time for which its user had suspended it is over: it goes on, unless something else
+    /// holds it.
+    pub fn woken(&self, at_byte: u64) {
+        self.record("woken", "its time was over".to_owned(), at_byte);
+        if self.held.lock().woken() {
+            let _ended_or_too_busy = self.inbox.try_send(Command::Suspend { lasts: None });
+        }
+    }
+
     /// Its server says why the service gives no more.
     pub fn note_service(&self, received: u64, text: &str) {
         *self.service_said.lock() = Some((received, text.to_owned()));

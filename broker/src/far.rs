@@ -144,6 +144,8 @@ pub trait Means: Around {
     fn announced(&self, _announcement: &Announcement) {}
     /// A transfer has attached: what the server before said of its service is forgotten.
     fn transferred(&self) {}
+    /// The time for which its user had suspended the session is over (R75).
+    fn woken(&self, _received: u64) {}
     /// The members of the session's group follow it to where it now is (R94).
     fn gather(&self) {}
     /// The server says why its service gives no more, and how much had been received.
@@ -386,6 +388,7 @@ impl<M: Means> SessionFar<M> {
             grant: None,
             rate: None,
             hold: None,
+            upkeep: None,
             belongs: Belongs::default(),
             destination: session.destination(),
         };
@@ -482,7 +485,13 @@ impl<M: Means> Far for SessionFar<M> {
             }
             Event::Lost { cause, .. } => return self.lost(now, session, *cause),
             Event::Denied(why) => return self.denied(now, session, why),
-            Event::Suspended { by_peer } => self.course.handle_suspended(now, *by_peer),
+            Event::Suspended { by_peer, lasts } => {
+                self.course.handle_suspended(now, *by_peer, *lasts)
+            }
+            Event::Woken => {
+                self.means.woken(session.positions().received);
+                return Act::Nothing;
+            }
             Event::TransferWanted { reason, text } => {
                 return self.asked_to_leave(now, session, *reason, text);
             }

@@ -85,6 +85,8 @@ pub struct Held {
     pub by_user: bool,
     /// Its policy, and why.
     pub by_policy: Option<String>,
+    /// The machine is about to sleep.
+    by_sleep: bool,
     /// Where it was to go, and when that was tried.
     tried: Option<(String, Instant)>,
 }
@@ -100,18 +102,77 @@ impl Held {
         true
     }
 
+    /// Nothing but its policy may hold it.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        !self.by_user && !self.by_sleep
+    }
+
+    /// Nothing holds it.
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        self.is_wanted() && self.by_policy.is_none()
+    }
+
     /// Its user wants it suspended; whether it is not so already.
     pub fn suspend(&mut self) -> bool {
         self.by_user = true;
-        self.by_policy.is_none()
+        self.by_policy.is_none() && !self.by_sleep
     }
 
     /// Its user lets it go on.
     ///
     /// # Errors
-    /// Its policy does not; says why. It goes on when that does.
+    /// Something else does not; says what. It goes on when that does.
     pub fn resume(&mut self) -> Result<(), String> {
         self.by_user = false;
-        self.by_policy.clone().map_or(Ok(()), Err)
+        match &self.by_policy {
+            Some(why) => Err(why.clone()),
+            None if self.by_sleep => Err("the machine is about to sleep".to_owned()),
+            None => Ok(()),
+        }
+    }
+
+    /// The machine is about to sleep; whether the session is not suspended already.
+    pub fn sleep(&mut self) -> bool {
+        let is_news = self.is_free();
+        self.by_sleep = true;
+        is_news
+    }
+
+    /// It has slept; whether the session goes on.
+    pub fn wake(&mut self) -> bool {
+        core::mem::take(&mut self.by_sleep) && self.is_free()
+    }
+
+    /// The time for which it was suspended is over; whether something else still holds it.
+    pub fn woken(&mut self) -> bool {
+        self.by_user = false;
+        self.by_policy.is_some() || self.by_sleep
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever suspends it first has it suspended, and whoever lets go last has it go on.
+    #[test]
+    fn a_session_goes_on_when_nothing_holds_it_any_more() {
+        let mut held = Held::default();
+        assert!(held.suspend(), "the first one");
+        assert!(!held.sleep());
+        assert!(held.resume().unwrap_err().contains("sleep"));
+        assert!(held.wake() && held.is_wanted());
+        assert!(!held.wake(), "it was not asleep");
+
+        assert!(held.sleep());
+        held.by_policy = Some("no interface".to_owned());
+        assert!(!held.wake() && !held.suspend());
+        assert_eq!(held.resume().unwrap_err(), "no interface");
+        assert!(held.woken(), "the policy still holds it");
+        held.by_policy = None;
+        assert!(held.sleep() && held.wake());
+        assert!(!held.woken());
     }
 }

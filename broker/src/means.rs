@@ -221,6 +221,10 @@ impl Means for Surroundings {
         self.entry.forget_service();
     }
 
+    fn woken(&self, received: u64) {
+        self.entry.woken(received);
+    }
+
     fn gather(&self) {
         group::gather(&self.entry);
     }

@@ -294,7 +294,7 @@ mod tests {
         pause.flows();
         assert_eq!((head(dir.path()).paused, pause.paused_ms()), (0, None));
         assert!(head(dir.path()).ended_ms > 0);
-        pause.event(&Event::Suspended { by_peer: false }, false);
+        pause.event(&Event::Suspended { by_peer: false, lasts: None }, false);
         assert_eq!(head(dir.path()).paused, 1);
         drop(pause);
         assert_eq!(head(dir.path()).paused, 0);

@@ -45,7 +45,7 @@ pub fn apply(broker: &Broker, entry: &Entry, since: stp_proto::time::Instant) {
         Step::Stay => {}
         Step::Move => {
             let Some(best) = leave.best() else { return };
-            if held.by_user || !held.tries(best) {
+            if !held.is_wanted() || !held.tries(best) {
                 return;
             }
             let _ended_already =
@@ -55,8 +55,8 @@ pub fn apply(broker: &Broker, entry: &Entry, since: stp_proto::time::Instant) {
         Step::Leave => {
             let Some((_, Some(name))) = over else { return };
             record("leaves", forbidden(&name));
-            if !held.by_user {
-                send(Command::Suspend);
+            if held.is_wanted() {
+                send(Command::Suspend { lasts: None });
                 send(Command::Resume);
             }
         }
@@ -64,15 +64,15 @@ pub fn apply(broker: &Broker, entry: &Entry, since: stp_proto::time::Instant) {
             let why = leave.why_not();
             record("held", why.clone());
             held.by_policy = Some(why);
-            if !held.by_user {
-                send(Command::Suspend);
+            if held.is_wanted() {
+                send(Command::Suspend { lasts: None });
             }
         }
         Step::Resume => {
             held.by_policy = None;
             let best = leave.best().unwrap_or_default();
             record("released", format!("the policy \"{}\" allows {best}", leave.name));
-            if !held.by_user {
+            if held.is_wanted() {
                 send(Command::Resume);
             }
         }

@@ -96,6 +96,7 @@ async fn link(broker: &Broker, relay: &Server, home: &Server, pass: &[u8]) -> Re
         grant: None,
         rate: None,
         hold: None,
+        upkeep: None,
         belongs: Default::default(),
         destination: None,
     }

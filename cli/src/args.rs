@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use stp_lookup::DirectoryAddress;
+use stp_net::config::Span;
 use stp_net::key::PublicKey;
 use stp_proto::local::mirror::Mirror;
 
@@ -36,7 +37,7 @@ Examples:
   session top         # the same, live; q ends it
   session doctor git
   session doctor curl http://mirror.example.org/big.iso
-  session suspend 3   # its app waits until: session resume 3; all of them: --all
+  session suspend 3   # its app waits until: session resume 3; all of them: --all; --for 2h
   session login alice@gateway.example.org
   session get stp://alice@gateway.example.org/big.iso
 
@@ -71,7 +72,7 @@ pub enum Command {
     /// Print the address of the broker's page, with the token for its buttons.
     Page,
     /// Suspend a session: its app waits.
-    Suspend(Which),
+    Suspend(Suspend),
     /// Resume a suspended session.
     Resume(Which),
     /// End a session; its app gets an error.
@@ -148,6 +149,19 @@ pub struct Which {
     /// All sessions of this broker.
     #[arg(long, conflicts_with = "id")]
     pub all: bool,
+}
+
+/// `session suspend`.
+#[derive(Debug, clap::Args)]
+pub struct Suspend {
+    /// One, or all.
+    #[command(flatten)]
+    pub which: Which,
+    /// How long, such as 2h or 3d; then it goes on by itself. Its server is told, and keeps the
+    /// session as long [default: until session resume; then the server keeps it for 72h, or what
+    /// both ends call hold].
+    #[arg(long = "for", value_name = "TIME")]
+    pub lasts: Option<Span>,
 }
 
 /// `session route`.

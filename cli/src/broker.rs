@@ -13,9 +13,9 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use stp_lookup::here;
-use stp_net::config::BUILT_IN;
+use stp_net::config::{BUILT_IN, Span};
 
-use crate::args::Run;
+use crate::args::{Run, Suspend};
 use crate::places;
 use crate::print::print;
 
@@ -53,17 +53,47 @@ pub fn brief() -> anyhow::Result<Value> {
     serde_json::from_str(&text).context("what the broker answers is no JSON")
 }
 
+/// In place of a session's number: all of them.
+pub const ALL: &str = "all";
+
+fn must_be_a_number(id: &str) -> anyhow::Result<()> {
+    if id.is_empty() || !id.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        bail!("\"{id}\" is not the number of a session; `session status` shows them");
+    }
+    Ok(())
+}
+
 /// Has the broker carry out an action on a session, such as `suspend`.
 ///
 /// # Errors
 /// When no broker answers, or it refuses.
 pub fn act(id: &str, action: &str) -> anyhow::Result<ExitCode> {
-    if id.is_empty() || !id.bytes().all(|b| b.is_ascii_alphanumeric()) {
-        bail!("\"{id}\" is not the number of a session; `session status` shows them");
-    }
+    must_be_a_number(id)?;
     let (code, text) = ask(Method::POST, &format!("/sessions/{id}/{action}"))?;
     if !code.is_success() {
         bail!("{}", reason(&text));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Suspends a session, or all of them.
+///
+/// # Errors
+/// When no broker answers, or it refuses.
+pub fn suspend(suspend: &Suspend) -> anyhow::Result<ExitCode> {
+    let id = suspend.which.id.as_deref().unwrap_or(ALL);
+    let Some(Span(lasts)) = suspend.lasts else { return act(id, "suspend") };
+    must_be_a_number(id)?;
+    if lasts < Duration::from_secs(1) {
+        bail!("--for: 1s is least");
+    }
+    let body = serde_json::json!({ "for_s": lasts.as_secs() });
+    let (code, answer) = post(&format!("/sessions/{id}/suspend"), &body)?;
+    if !code.is_success() {
+        bail!("{}", answer["error"].as_str().unwrap_or("the broker refuses"));
+    }
+    if let Some(granted) = answer["for_s"].as_u64().filter(|granted| *granted < lasts.as_secs()) {
+        eprintln!("session: suspended for {granted} s: its server keeps it no longer");
     }
     Ok(ExitCode::SUCCESS)
 }

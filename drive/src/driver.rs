@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use stp_net::link::Link;
 use stp_proto::liveness::{Last, Liveness};
@@ -48,7 +49,10 @@ pub enum Command<L = Link> {
         text: String,
     },
     /// The user suspends the session.
-    Suspend,
+    Suspend {
+        /// For so long, and no longer than the peer keeps it; none: until the user resumes it.
+        lasts: Option<Duration>,
+    },
     /// The user resumes it.
     Resume,
     /// Memory is short: it ends as if this server had died, if its broker can have all of it again
@@ -557,7 +561,7 @@ impl<N: Near, F: Far> Driver<N, F> {
             Command::Retry => self.session.handle_input(now, Input::Retry),
             Command::Stay(reason) => self.session.decline_transfer(reason),
             Command::AskTransfer { reason, text } => self.session.request_transfer(reason, &text),
-            Command::Suspend => self.session.handle_input(now, Input::Suspend),
+            Command::Suspend { lasts } => self.session.handle_input(now, Input::Suspend { lasts }),
             Command::Resume => self.session.handle_input(now, Input::Resume),
             Command::GiveUp if self.session.can_be_had_again() => {
                 let reason = "given up as memory is short; its broker has the ticket for it";

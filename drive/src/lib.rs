@@ -36,4 +36,4 @@ pub use memory::MemoryLink;
 pub use near::{Near, Pulled};
 pub use run::run;
 pub use stake::{Holder, Purse, Stake};
-pub use status::{History, Moment, SessionStatus, Snapshot, state_name};
+pub use status::{History, Moment, SessionStatus, Snapshot, lasts, state_name};

@@ -75,6 +75,12 @@ impl<N: Near, F: Far> Driver<N, F> {
                 .last_checkpoint()
                 .map(|cut| format!("sent {} received {}", cut.sent, cut.received)),
             transferable: self.session.transferable(),
+            class: self.session.class(),
+            hold_s: self.session.hold().as_secs(),
+            suspendable_s: self.session.suspendable(now).as_secs(),
+            suspended_s: None,
+            kept_s: None,
+            ends: (self.session.suspended_until(), self.session.kept_until()),
             fixed: self.session.why_fixed().map(|why| format!("cannot go on elsewhere: {why}")),
         });
         self.published = Published {

@@ -7,9 +7,13 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
-use stp_net::status::Feed;
+use stp_net::status::{ActError, Feed};
+use stp_proto::class::Class;
 use stp_proto::session::{ClosedWhy, WhyNot, code};
 use stp_proto::state::State;
+use stp_proto::time;
+
+use crate::clock;
 
 /// How many happenings of a session are kept for the status.
 const HISTORY_MAX: usize = 64;
@@ -89,6 +93,22 @@ pub struct Snapshot {
     /// Whether the session could go on at another server now, or why not.
     #[serde(serialize_with = "yes_or_why_not")]
     pub transferable: Result<(), WhyNot>,
+    /// How well it is kept while it has no link, as was granted; shown by its name.
+    #[serde(serialize_with = "by_word")]
+    pub class: Class,
+    /// How long it is kept without a link, as both ends have agreed, seconds.
+    pub hold_s: u64,
+    /// How long this end can be suspended and still find the other one then, seconds.
+    pub suspendable_s: u64,
+    /// In how many seconds a suspension, at either end, is over; none: there is none, or nobody
+    /// knows.
+    pub suspended_s: Option<u64>,
+    /// For how many seconds it is still kept without a link; none: it has one, or this end is
+    /// suspended.
+    pub kept_s: Option<u64>,
+    /// When that is, on the clock of sessions.
+    #[serde(skip)]
+    pub ends: (Option<time::Instant>, Option<time::Instant>),
     /// Why it cannot go on at another server, as its server has said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fixed: Option<String>,
@@ -112,6 +132,12 @@ impl Default for Snapshot {
             link: None,
             last_checkpoint: None,
             transferable: Err(WhyNot::NotEstablished),
+            class: Class::Temporary,
+            hold_s: 0,
+            suspendable_s: 0,
+            suspended_s: None,
+            kept_s: None,
+            ends: (None, None),
             fixed: None,
         }
     }
@@ -119,6 +145,10 @@ impl Default for Snapshot {
 
 fn by_name<S: Serializer>(state: &State, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(state_name(*state))
+}
+
+fn by_word<S: Serializer>(class: &Class, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(class.word())
 }
 
 fn yes_or_why_not<S: Serializer>(
@@ -182,7 +212,11 @@ impl SessionStatus {
     pub fn snapshot(&self) -> Snapshot {
         let changed = self.changed.lock().map_or(Duration::ZERO, |changed| changed.elapsed());
         let state_ms = u64::try_from(changed.as_millis()).unwrap_or(u64::MAX);
-        Snapshot { state_ms, ..self.inner.lock().0.clone() }
+        let last = self.inner.lock().0.clone();
+        let now = clock::now();
+        let left = |end: Option<time::Instant>| end.map(|end| (end - now.min(end)).as_secs());
+        let (suspended_s, kept_s) = (left(last.ends.0), left(last.ends.1));
+        Snapshot { state_ms, suspended_s, kept_s, ..last }
     }
 
     /// What happened, oldest first, bounded.
@@ -227,6 +261,20 @@ impl SessionStatus {
             *changed = Some(Instant::now());
         }
         inner.0 = snapshot;
+    }
+}
+
+/// For how long a session is to be suspended, as the body of a request says: `{ "for_s": 3600 }`.
+///
+/// # Errors
+/// It is no whole number of seconds from 1 on.
+pub fn lasts(body: &Value) -> Result<Option<Duration>, ActError> {
+    match &body["for_s"] {
+        Value::Null => Ok(None),
+        given => match given.as_u64() {
+            Some(seconds @ 1..) => Ok(Some(Duration::from_secs(seconds.min(u32::MAX.into())))),
+            _ => Err(ActError::bad_request("for_s is a number of seconds from 1 on")),
+        },
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod budget;
 pub mod buffer;
 pub mod chain;
+pub mod class;
 pub mod clocks;
 pub mod course;
 pub mod cut;

@@ -20,6 +20,7 @@ mod chosen {
             remains { $($left:ident: $restored:literal,)* }
             pages { $($page:ident: $misread:literal,)* }
             holds { $($agreed:ident: $kept:literal,)* }
+            upkeep { $($granted:ident: $broken:literal,)* }
             trickle { $($drop:ident: $dropped:literal,)* }
             policies { $($way:ident: $gone:literal,)* }
         ) => {
@@ -33,6 +34,7 @@ mod chosen {
                 $(#[doc = $restored] $left,)*
                 $(#[doc = $misread] $page,)*
                 $(#[doc = $kept] $agreed,)*
+                $(#[doc = $broken] $granted,)*
                 $(#[doc = $dropped] $drop,)*
                 $(#[doc = $gone] $way,)*
             }
@@ -59,6 +61,9 @@ mod chosen {
                 /// Those in what both ends have agreed on.
                 pub const HOLDS: &[Mutant] = &[$(Mutant::$agreed,)*];
 
+                /// Those in how well a session is kept, and through which suspensions.
+                pub const UPKEEP: &[Mutant] = &[$(Mutant::$granted,)*];
+
                 /// Those in how fast is taken from a service whose session is away.
                 pub const TRICKLE: &[Mutant] = &[$(Mutant::$drop,)*];
 
@@ -75,6 +80,7 @@ mod chosen {
                         $(Mutant::$left => $restored,)*
                         $(Mutant::$page => $misread,)*
                         $(Mutant::$agreed => $kept,)*
+                        $(Mutant::$granted => $broken,)*
                         $(Mutant::$drop => $dropped,)*
                         $(Mutant::$way => $gone,)*
                     }
@@ -197,6 +203,11 @@ mod chosen {
         }
         holds {
         HoldForgotten: "an end keeps a session for longer than was agreed",
+        }
+        upkeep {
+        SuspensionForgotten: "a session is not kept for the time for which its peer is suspended",
+        SuspensionUnbounded: "a session is kept for as long as its peer likes",
+        ClassUnbounded: "an acceptor grants whatever class is asked for",
         }
         trickle {
         SpoolUnbounded: "more is taken of a service than its spool may hold",

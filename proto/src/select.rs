@@ -115,7 +115,7 @@ impl Rejection {
             ResumeDenial::Unknown | ResumeDenial::Mismatch | ResumeDenial::Moved => {
                 Some(Rejection::Unknown)
             }
-            ResumeDenial::Suspended
+            ResumeDenial::Suspended { .. }
             | ResumeDenial::Stale
             | ResumeDenial::Collision
             | ResumeDenial::Closed { .. }

@@ -95,9 +95,16 @@ impl<H: Host> Far for ServerFar<H> {
                 };
                 self.host.record(session, "lost", cause.to_owned(), None);
             }
-            Event::Suspended { by_peer } => {
+            Event::Suspended { by_peer, lasts } => {
                 let by = if *by_peer { "by the app's side" } else { "here" };
-                self.host.record(session, "suspended", by.to_owned(), None);
+                let cause = match lasts {
+                    Some(lasts) => format!("{by}, for {} s", lasts.as_secs()),
+                    None => by.to_owned(),
+                };
+                self.host.record(session, "suspended", cause, None);
+            }
+            Event::Woken => {
+                self.host.record(session, "woken", "its time was over".to_owned(), None);
             }
             Event::Stays { reason } => {
                 self.host.stays(*reason == TransferReason::NotTransferable);

@@ -54,6 +54,7 @@ impl Server {
             hold: Duration::ZERO,
             tombstone: Duration::ZERO,
             server: &self.config.name,
+            upkeep: None,
         }
         .encode(&mut frame);
         link.send(&frame);

@@ -5,10 +5,11 @@ use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
-use stp_drive::{Command, state_name};
+use stp_drive::{Command, lasts, state_name};
 use stp_net::status::{ActError, Acting, Feed, Metrics, Source, page};
 use stp_proto::budget::Budget;
 use stp_proto::session::code;
+use stp_proto::state::State;
 use stp_tls::certificate::Certificates;
 
 use crate::config::ServiceConfig;
@@ -83,9 +84,10 @@ impl Status {
 
 impl Status {
     /// Suspends, resumes or closes one session, or suspends or resumes all of them.
-    async fn change(&self, id: &str, action: &str) -> Result<Value, ActError> {
+    async fn change(&self, id: &str, action: &str, body: &Value) -> Result<Value, ActError> {
+        let lasts = lasts(body)?;
         let command = || match action {
-            "suspend" => Ok(Command::Suspend),
+            "suspend" => Ok(Command::Suspend { lasts }),
             "resume" => Ok(Command::Resume),
             "close" if id != ALL => Ok(Command::Abort { code: code::USER }),
             _ => Err(ActError::not_found(KNOWN)),
@@ -97,6 +99,14 @@ impl Status {
         if meant.is_empty() && id != ALL {
             return Err(ActError::not_found(format!("no session {id:?}")));
         }
+        let mut answer = json!({ "action": action, "session": id });
+        if let (Some(lasts), [(_, entry)]) = (lasts, meant.as_slice()) {
+            let now = entry.status.snapshot();
+            if now.state == State::Suspended {
+                return Err(ActError::conflict("it is suspended already; resume it first"));
+            }
+            answer["for_s"] = json!(lasts.as_secs().min(now.suspendable_s));
+        }
         let mut done = 0;
         for (_, entry) in &meant {
             done += usize::from(entry.inbox.send(command()?).await.is_ok());
@@ -104,7 +114,8 @@ impl Status {
         if done == 0 && id != ALL {
             return Err(ActError::conflict("the session has just ended"));
         }
-        Ok(json!({ "action": action, "session": id, "sessions": done }))
+        answer["sessions"] = json!(done);
+        Ok(answer)
     }
 }
 
@@ -241,7 +252,7 @@ impl Source for Status {
         Some(&self.0.feed)
     }
 
-    fn act(self: Arc<Self>, path: String, _body: Value) -> Acting {
+    fn act(self: Arc<Self>, path: String, body: Value) -> Acting {
         Box::pin(async move {
             if path == "drain" {
                 self.0.want_drain();
@@ -253,7 +264,7 @@ impl Source for Status {
             else {
                 return Err(ActError::not_found(KNOWN));
             };
-            self.change(id, action).await
+            self.change(id, action, &body).await
         })
     }
 }

@@ -494,6 +494,7 @@ fn plain_connect() -> Connect<'static> {
         grant: None,
         rate: None,
         hold: None,
+        upkeep: None,
         belongs: Belongs::default(),
         destination: None,
     }

@@ -243,6 +243,7 @@ async fn open(target: &Target, service: &str, window: u64) -> Result<Link> {
         grant: None,
         rate: None,
         hold: None,
+        upkeep: None,
         belongs: Belongs::default(),
         destination: None,
     };

@@ -7,11 +7,13 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 use stp_tests::daemon::{self, BROKER_STATUS, Offer, Server};
 use stp_tests::emulator::Shape;
 use stp_tests::file::{self, Payload};
 use stp_tests::growth::Growth;
+use stp_tests::keepers::Leftovers;
 use stp_tests::namespace::Namespace;
 use stp_tests::nginx::Nginx;
 use stp_tests::process::{Plan, Process};
@@ -67,6 +69,11 @@ struct Both {
 
 impl Ground {
     fn lay(scene: &Scene) -> Result<Ground> {
+        Ground::lay_with(scene, "", |plan| plan)
+    }
+
+    /// With these limits at the server; `change` says how the broker is started.
+    fn lay_with(scene: &Scene, limits: &str, change: impl FnOnce(Plan) -> Plan) -> Result<Ground> {
         let topology = Topology::build(&[("client", 2), ("server", 2)])?;
         for interface in 0..2 {
             topology.shape(CLIENT, interface, Shape::of(24, 10))?;
@@ -78,8 +85,9 @@ impl Ground {
         let key = daemon::cluster_key(scene, "cluster.key")?;
         let services = [("www.m@lab.example", "http"), ("raw.m@lab.example", "tcp")];
         let offers = services.map(|(name, kind)| Offer::new(name, kind, nginx.local()));
-        let server = Server::start(scene, "a", (&host.namespace, "0.0.0.0"), &key, &offers, "")?;
-        let broker = broker(scene, &topology, &server.key)?;
+        let server =
+            Server::start(scene, "a", (&host.namespace, "0.0.0.0"), &key, &offers, limits)?;
+        let broker = broker(scene, &topology, &server.key, change)?;
         Ok(Ground { broker, _server: server, nginx, topology, payload })
     }
 
@@ -171,11 +179,15 @@ impl Ground {
         both.up.must_run()
     }
 
-    /// Both end well.
+    /// Both end well, and the broker has not.
     fn must_be_right(&mut self, both: Both) -> Result<()> {
+        self.must_end_right(both)?;
+        self.broker.must_run()
+    }
+
+    fn must_end_right(&self, both: Both) -> Result<()> {
         both.down.end(END_MAX)?.ok()?;
         both.up.end(END_MAX)?.ok()?;
-        self.broker.must_run()?;
         ensure!(file::sha256(&both.to)? == self.payload.sha256, "other bytes came down");
         self.uploaded()
     }
@@ -184,6 +196,23 @@ impl Ground {
         let got = file::sha256(&self.nginx.root.join("upload/big"))?;
         ensure!(got == self.payload.sha256, "other bytes went up");
         Ok(())
+    }
+
+    /// Has the server do something with all sessions; what it answers.
+    fn at_server(&self, scene: &Scene, action: &str, body: &str) -> Result<String> {
+        let token = std::fs::read_to_string(scene.path("a.token"))?;
+        let told = Plan::new("curl")
+            .args(&["-sS", "--fail", "--json", body, "-H"])
+            .arg(format!("Authorization: Bearer {}", token.trim()))
+            .arg(format!("http://127.0.0.1:{}/sessions/all/{action}", daemon::SERVER_STATUS))
+            .run(scene, Some(&self.topology.hosts[SERVER].namespace), SEEN_MAX)?;
+        Ok(told.ok()?.out)
+    }
+
+    /// The server's sessions.
+    fn served(&self) -> Result<Vec<Value>> {
+        let status = daemon::status(&self.topology.hosts[SERVER].namespace, daemon::SERVER_STATUS)?;
+        Ok(status["sessions"].as_array().cloned().unwrap_or_default())
     }
 
     /// A command of the user's; what it says, and whether it has worked.
@@ -196,7 +225,12 @@ impl Ground {
 }
 
 /// A broker that knows both addresses of the server, and the policies.
-fn broker(scene: &Scene, topology: &Topology, key: &str) -> Result<Process> {
+fn broker(
+    scene: &Scene,
+    topology: &Topology,
+    key: &str,
+    change: impl FnOnce(Plan) -> Plan,
+) -> Result<Process> {
     let (config, key_file) = (scene.path("broker.toml"), scene.path("client.key"));
     let places = &topology.hosts[SERVER].interfaces;
     let places: Vec<_> = places.iter().map(|one| format!("{}:4433", one.v4())).collect();
@@ -211,12 +245,12 @@ fn broker(scene: &Scene, topology: &Topology, key: &str) -> Result<Process> {
     }
     std::fs::write(&config, text)?;
     let client = &topology.hosts[CLIENT].namespace;
-    let mut broker = Plan::new(daemon::programs()?.join("stp-broker"))
+    let plan = Plan::new(daemon::programs()?.join("stp-broker"))
         .called("broker")
         .arg("--config")
         .arg(&config)
-        .env("SESSION_DIR", scene.path("session"))
-        .start(scene, Some(client))?;
+        .env("SESSION_DIR", scene.path("session"));
+    let mut broker = change(plan).start(scene, Some(client))?;
     wait::until("the broker's status", SEEN_MAX, || {
         broker.must_run()?;
         Ok(daemon::status(client, BROKER_STATUS).ok())
@@ -370,14 +404,8 @@ fn use_case_5_alternative_the_server_suspends() {
         let mut ground = Ground::lay(scene)?;
         let mut both = ground.begin(scene, "best")?;
         for (state, action) in [("suspended", "suspend"), ("active", "resume")] {
-            let token = std::fs::read_to_string(scene.path("a.token"))?;
-            let told = Plan::new("curl")
-                .args(&["-sS", "--fail", "--json", "{}", "-H"])
-                .arg(format!("Authorization: Bearer {}", token.trim()))
-                .arg(format!("http://127.0.0.1:{}/sessions/all/{action}", daemon::SERVER_STATUS))
-                .run(scene, Some(&ground.topology.hosts[SERVER].namespace), SEEN_MAX)?
-                .ok()?;
-            scene.say(&format!("the server: {}", told.out));
+            let told = ground.at_server(scene, action, "{}")?;
+            scene.say(&format!("the server: {told}"));
             if action == "resume" {
                 // The broker asks a server that has suspended once a minute; its user need not
                 // wait so long.
@@ -430,5 +458,89 @@ fn a_policy_that_changes_moves_the_sessions_that_have_it() {
         let (worked, said) = ground.session(scene, &["run", "--policy", "none", "true"])?;
         ensure!(!worked && said.contains("no [[policy]]") && said.contains("cable"), "{said}");
         ground.must_be_right(both)
+    });
+}
+
+/// R75: the server keeps a session without a link for 3 s, and through a suspension of 9 s.
+#[test]
+fn use_case_5_suspended_for_longer_than_a_lost_session_is_kept() {
+    play("use_case_5_suspended_for_longer_than_a_lost_session_is_kept", |scene| {
+        let limits = "hold = \"3s\"\nsuspend_max = \"9s\"";
+        let mut ground = Ground::lay_with(scene, limits, |plan| plan)?;
+        let mut both = ground.begin(scene, "best")?;
+        let begun = Instant::now();
+        let (worked, said) = ground.session(scene, &["suspend", "--all", "--for", "8s"])?;
+        ensure!(worked, "{said}");
+        ground.wait_for("suspended", None)?;
+        let seen = |one: &Value| one["suspended_s"].as_u64().is_some_and(|left| left <= 8);
+        ensure!(ground.sessions()?.iter().all(seen), "the broker does not say for how long");
+        wait::until("the server's word", SEEN_MAX, || {
+            let told = ground.served()?;
+            let kept = |one: &Value| one["kept_s"].as_u64().is_some_and(|left| left > 3);
+            Ok((told.len() == 2 && told.iter().all(|one| seen(one) && kept(one))).then_some(()))
+        })?;
+        ground.must_stand_still(&mut both, Duration::from_secs(5))?;
+        // Nobody resumes it: its time is over.
+        ground.wait_for("active", Some("net0"))?;
+        scene.say(&format!("active {} ms after it was suspended", begun.elapsed().as_millis()));
+        let told = daemon::happenings(&ground.status()?).join("; ");
+        ensure!(told.contains("woken"), "{told}");
+
+        // What is too long for the server is said; so is a session that is suspended already.
+        let id = ground.sessions()?[0]["id"].to_string();
+        let (worked, said) = ground.session(scene, &["suspend", &id, "--for", "3d"])?;
+        ensure!(worked && said.contains("for 9 s: its server keeps it no longer"), "{said}");
+        let (worked, said) = ground.session(scene, &["suspend", &id, "--for", "5s"])?;
+        ensure!(!worked && said.contains("suspended already"), "{said}");
+        let (worked, said) = ground.session(scene, &["resume", &id])?;
+        ensure!(worked, "{said}");
+        ground.wait_for("active", Some("net0"))?;
+
+        // The same by the server, whose broker has been told, too.
+        let said = ground.at_server(scene, "suspend", r#"{"for_s": 4}"#)?;
+        ensure!(said.contains("\"sessions\":2"), "{said}");
+        wait::until("the broker's word", SEEN_MAX, || {
+            let told = ground.sessions()?;
+            Ok(told.iter().all(|one| one["suspended_s"].is_u64()).then_some(()))
+        })?;
+        ground.must_be_right(both)
+    });
+}
+
+/// A broker is killed under a policy: the next one goes by it from the beginning.
+#[test]
+fn a_broker_that_is_killed_leaves_its_policies_in_force() {
+    play("a_broker_that_is_killed_leaves_its_policies_in_force", |scene| {
+        let word = format!("SESSION_DIR={}", scene.path("session").display());
+        let leftovers = Leftovers::of("stp-broker", word)?;
+        let mut ground = Ground::lay_with(scene, "", |plan| plan.env("SESSION_NO_KEEPER", ""))?;
+        let mut both = ground.begin(scene, "cable")?;
+        ground.wait_for("active", Some("net0"))?;
+        let kill_it = |ground: &Ground| -> Result<()> {
+            let before = leftovers.one(false)?;
+            kill(before, Signal::SIGKILL)?;
+            wait::until("the next broker", SEEN_MAX, || {
+                let is_new = leftovers.find().iter().any(|(pid, keeper)| !keeper && *pid != before);
+                Ok((is_new && ground.status().is_ok()).then_some(()))
+            })
+        };
+        kill_it(&ground)?;
+        ground.wait_for("active", Some("net0"))?;
+        ensure!(
+            ground.sessions()?.iter().all(|one| one["policy"]["name"] == "cable"),
+            "the policy was forgotten"
+        );
+        // The other interface is not for them; nor for those of a broker that begins without any
+        // that is.
+        ground.down(0)?;
+        ground.wait_for("suspended", None)?;
+        kill_it(&ground)?;
+        ground.wait_for("suspended", None)?;
+        ground.must_stand_still(&mut both, Duration::from_secs(3))?;
+        let told = ground.sessions()?[0]["policy"]["rule"].as_str().unwrap_or_default().to_owned();
+        ensure!(told.contains("allows no interface"), "{told}");
+        ground.up(0)?;
+        ground.wait_for("active", Some("net0"))?;
+        ground.must_end_right(both)
     });
 }

@@ -122,7 +122,7 @@ impl Act<'_> {
             }
             Happening::Suspend => {
                 self.end().left.suspends -= 1;
-                self.input(Input::Suspend);
+                self.input(Input::Suspend { lasts: None });
             }
             Happening::Resume => self.input(Input::Resume),
             Happening::Timer(timer) => {

@@ -534,7 +534,7 @@ impl Taking<'_> {
                 set.left.faults -= 1;
                 (set.linked, set.trying, set.dialing) = (false, None, None);
                 (set.wants, set.asked, set.wish) = (Wants::Soon, false, None);
-                self.course.handle_suspended(now, false)
+                self.course.handle_suspended(now, false, None)
             }
             PathChanged => {
                 self.set.left.faults -= 1;

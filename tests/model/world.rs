@@ -397,6 +397,8 @@ impl World {
     fn is_timely(&self, key: Key, end: u32, timer: Timer) -> bool {
         match timer {
             Timer::Ack => self.plan.ack_timer,
+            // What a user does, too, by Happening::Resume.
+            Timer::Wake => true,
             Timer::Checkpoint => self.ends[end].left.cuts > 0,
             // The slow probe of a side that waits: the other's user comes back first.
             Timer::Retry => self.home(key).state() != Some(State::Suspended),

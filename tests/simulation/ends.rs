@@ -153,7 +153,7 @@ impl World {
             return;
         }
         let halted = end.session().state() == State::Suspended;
-        let command = if halted { Command::Resume } else { Command::Suspend };
+        let command = if halted { Command::Resume } else { Command::Suspend { lasts: None } };
         self.counts.faults += 1;
         self.say(|_| format!("{who:?} is told: {}", describe(&command)));
         let _full = end.inbox.try_send(command);
@@ -237,7 +237,7 @@ fn describe(command: &Command<SimLink>) -> String {
         Command::Retry => "retry".to_owned(),
         Command::Stay(reason) => format!("stay, {reason}"),
         Command::AskTransfer { reason, .. } => format!("ask to be left, {reason}"),
-        Command::Suspend => "suspend".to_owned(),
+        Command::Suspend { .. } => "suspend".to_owned(),
         Command::Resume => "resume".to_owned(),
         Command::GiveUp => "be given up".to_owned(),
         Command::Abort { code } => format!("abort, {code}"),

@@ -438,14 +438,23 @@ impl Course {
     }
 
     /// The session was suspended.
-    pub fn handle_suspended(&mut self, now: Instant, by_peer: bool) -> Vec<Action> {
+    pub fn handle_suspended(
+        &mut self,
+        now: Instant,
+        by_peer: bool,
+        lasts: Option<Duration>,
+    ) -> Vec<Action> {
         self.attached = false;
         self.asked_meanwhile = None;
         self.change = Change::Nothing;
         self.gap_since = Some(now);
         self.gap_why = Some(GapWhy::Suspended { by_peer });
-        let cause = if by_peer { "by the server" } else { "here" };
-        vec![Action::Note { what: "suspended", cause: cause.to_owned() }]
+        let by = if by_peer { "by the server" } else { "here" };
+        let cause = match lasts {
+            Some(lasts) => format!("{by}, for {} s", lasts.as_secs()),
+            None => by.to_owned(),
+        };
+        vec![Action::Note { what: "suspended", cause }]
     }
 
     /// The network has changed, and the session is told to open another link.

@@ -161,7 +161,7 @@ impl Happens {
                 let denial = denial(why, true, course);
                 course.handle_denied(NOW, &Lab, &denial)
             }
-            Suspended => course.handle_suspended(NOW, true),
+            Suspended => course.handle_suspended(NOW, true, None),
             Asked(reason) => course.handle_asked_to_leave(NOW, reason, "", Ok(())),
             AskedBound => course.handle_asked_to_leave(NOW, TransferReason::Congested, "", FREED),
             Slow => course.handle_slow_path(NOW, "slow", Ok(())),

@@ -39,7 +39,9 @@ impl Session {
             // R72: a session without a link ends after a time.
             let unconfirmed = self.role.opening == Opening::Acceptor && !self.confirmed;
             let hold = if unconfirmed { self.limits.hold_unconfirmed } else { self.hold };
-            self.clock.arm(Timer::Hold, since + hold);
+            // R75: that counts from the end of the peer's suspension on.
+            let from = self.clock.away.map_or(since, |until| until.max(since));
+            self.clock.arm(Timer::Hold, from + hold);
         }
         // R27: a listener waits. A dial that is under way will be answered.
         if self.role.dialing == Dialing::Listener || self.links.dialing {
@@ -194,6 +196,7 @@ impl Session {
         (self.ack_due, self.ask_due) = (false, false);
         mutant!(UrgentNotAgain, self.send.urgent_said = false, ());
         self.receive.forget_announced();
+        self.clock.away = None;
         let gap = self.clock.unlinked.take().map_or(Duration::ZERO, |since| now - since);
         let received = self.receive.received;
         self.outbox.event(Event::Attached { link, attempt, gap, again, received });
@@ -218,7 +221,7 @@ impl Session {
             && at == self.start
             && matches!(self.state, State::Active | State::ReadyResume);
         if !fits {
-            return mutant!(ConnectUnanswered, self.answer_connect(link, connect), false);
+            return mutant!(ConnectUnanswered, self.answer_connect(now, link, connect), false);
         }
         if self.step(StateEvent::PeerResume) != Some(Action::AcceptResume) {
             return false;
@@ -238,7 +241,7 @@ impl Session {
 
     /// R23: answers a repeated CONNECT while this end is suspended or has ended. Without an answer
     /// the initiator would ask again and again.
-    fn answer_connect(&mut self, link: LinkId, connect: &Connect<'_>) -> bool {
+    fn answer_connect(&mut self, now: Instant, link: LinkId, connect: &Connect<'_>) -> bool {
         let known = self.role.opening == Opening::Acceptor
             && connect.handle == self.initiator
             && connect.epoch > self.epoch;
@@ -252,7 +255,7 @@ impl Session {
         self.links.begin(link);
         self.epoch = connect.epoch;
         match end {
-            None => self.deny(link, ResumeDenial::Suspended),
+            None => self.deny_suspended(now, link),
             Some(code) => {
                 self.outbox.frame(link, Control::Close(Close::Reset { code }));
                 self.outbox.detach(link, Detach::Linger);
@@ -301,7 +304,7 @@ impl Session {
             }
             (Some(Action::DenySuspended), _) => {
                 self.epoch = self.epoch.max(resume.epoch);
-                self.deny(link, ResumeDenial::Suspended);
+                self.deny_suspended(now, link);
             }
             (Some(Action::DenyMismatch), _) => {
                 self.detach_all(Detach::Close);
@@ -316,6 +319,13 @@ impl Session {
             }
             (Some(_) | None, _) => self.deny(link, ResumeDenial::Stale),
         }
+    }
+
+    /// R25, and R75: for how much longer.
+    fn deny_suspended(&mut self, now: Instant, link: LinkId) {
+        let until = self.clock.at(Timer::Wake);
+        let left = until.filter(|until| *until > now).map_or(Duration::ZERO, |until| until - now);
+        self.deny(link, ResumeDenial::Suspended { left });
     }
 
     fn deny(&mut self, link: LinkId, why: ResumeDenial) {
@@ -397,7 +407,7 @@ impl Session {
         let old = core::mem::replace(&mut self.acceptor, ok.acceptor);
         self.server = ok.server.into();
         self.peer_features = ok.features;
-        self.agree_on(ok.hold);
+        self.agree_on(ok.hold, ok.upkeep);
         self.cuts = Cuts::start(ok.up, ok.down);
         (self.send.nxt, self.send.heard, self.send.limit) = (ok.up, ok.up, ok.limit);
         (self.send.fin_sent, self.send.fin_acked) = (false, false);
@@ -447,11 +457,13 @@ impl Session {
         self.epoch = self.epoch.max(denied.seen);
         let ended = self.receive.fin && self.send.fin;
         match denied.why {
-            ResumeDenial::Suspended | ResumeDenial::Collision => {
+            ResumeDenial::Suspended { .. } | ResumeDenial::Collision => {
                 if self.step(StateEvent::PeerWaits) == Some(Action::DetachAndWait) {
                     self.detach_all(Detach::Close);
-                    if denied.why == ResumeDenial::Suspended {
-                        self.outbox.event(Event::Suspended { by_peer: true });
+                    if let ResumeDenial::Suspended { left } = denied.why {
+                        let lasts = Some(left).filter(|left| !left.is_zero());
+                        self.outbox.event(Event::Suspended { by_peer: true, lasts });
+                        self.peer_is_away(now, left);
                     }
                     self.await_link(now, Pace::Slow);
                 }

@@ -171,6 +171,7 @@ impl Session {
             up: ok.up,
             limit: ok.limit,
             hold: ok.hold,
+            upkeep: ok.upkeep,
             server: ok.server.into(),
         });
         if self.receive.received == asked {
@@ -337,6 +338,7 @@ impl Session {
             hold: answer.hold,
             tombstone: self.limits.tombstone,
             server: &answer.server,
+            upkeep: answer.upkeep,
         };
         self.adopt_connect_ok(now, link, Attempt::Transfer, true, &ok);
         self.cuts = beside.cuts;

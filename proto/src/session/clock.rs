@@ -27,9 +27,11 @@ pub enum Timer {
     LastWord,
     /// Spare memory is to be given back.
     Trim,
+    /// The suspension at this end is over.
+    Wake,
 }
 
-const TIMERS: usize = 8;
+const TIMERS: usize = 9;
 
 #[cfg(feature = "model")]
 impl Timer {
@@ -43,6 +45,7 @@ impl Timer {
         Timer::Closing,
         Timer::LastWord,
         Timer::Trim,
+        Timer::Wake,
     ];
 }
 
@@ -60,6 +63,8 @@ pub(super) struct Clock {
     pub asked: u8,
     /// The time since which there has been no link.
     pub unlinked: Option<Instant>,
+    /// Until when the peer is suspended, as it has said.
+    pub away: Option<Instant>,
     /// When the last link was attached.
     pub attached: Instant,
     /// The state of the generator that spreads pauses at random.
@@ -76,6 +81,7 @@ impl Clock {
             asked_last: now,
             asked: 0,
             unlinked: None,
+            away: None,
             attached: now,
             seed,
         }
@@ -92,6 +98,11 @@ impl Clock {
 
     pub fn stop(&mut self, timer: Timer) {
         self.timers[timer as usize] = None;
+    }
+
+    /// When the timer expires, if it is set.
+    pub fn at(&self, timer: Timer) -> Option<Instant> {
+        self.timers[timer as usize]
     }
 
     #[cfg(feature = "model")]
@@ -138,6 +149,7 @@ impl PartialEq for Clock {
         set(self) == set(other)
             && self.asked == other.asked
             && self.unlinked.is_some() == other.unlinked.is_some()
+            && self.away.is_some() == other.away.is_some()
     }
 }
 
@@ -148,5 +160,6 @@ impl Hash for Clock {
         self.timers.map(|timer| timer.is_some()).hash(state);
         self.asked.hash(state);
         self.unlinked.is_some().hash(state);
+        self.away.is_some().hash(state);
     }
 }

@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use super::announcing::Announcing;
-use super::clock::Clock;
+use super::clock::{Clock, Timer};
 use super::ending::Ending;
 use super::journal::{HeldTicket, Journal};
 use super::links::{Beside, Links, Pace};
@@ -12,6 +12,7 @@ use super::receive::Receiving;
 use super::send::Sending;
 use super::{Attempt, ClosedWhy, Limits, LinkId, Positions, StartAt};
 use crate::budget::Level;
+use crate::class::Class;
 use crate::cut::{Cut, Cuts};
 use crate::handle::Handle;
 use crate::mutant::mutant;
@@ -20,7 +21,7 @@ use crate::seam::Seam;
 use crate::state::State;
 use crate::time::Instant;
 use crate::trickle;
-use crate::wire::{Connect, Destination, ResumeDenial};
+use crate::wire::{Connect, Destination, ResumeDenial, Upkeep};
 
 /// One end of a session.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -46,6 +47,9 @@ pub struct Session {
     pub(super) rate_wanted: u64,
     /// How long it is kept without a link, as both ends have agreed (R72).
     pub(super) hold: Duration,
+    /// What was granted, and how long the peer keeps it through a suspension; none before that is
+    /// known, and if the peer knows of no such thing (R74, R75).
+    pub(super) upkeep: Option<Upkeep>,
     /// Acceptor: the initiator was heard after its CONNECT. Initiator: a CONNECT went out.
     pub(super) confirmed: bool,
     pub(super) epoch: u32,
@@ -135,7 +139,7 @@ impl Session {
         session.established = true;
         session.epoch = connect.epoch;
         session.peer_features = connect.features;
-        session.agree_on(connect.hold.unwrap_or(Duration::MAX));
+        session.agree_on(connect.hold.unwrap_or(Duration::MAX), connect.upkeep);
         session.send.limit = at.down.saturating_add(connect.window);
         session.links.begin(link);
         session.attach(now, link, Attempt::Connect, 0);
@@ -167,6 +171,7 @@ impl Session {
             peer_features: 0,
             rate_wanted: 0,
             hold: limits.hold,
+            upkeep: None,
             confirmed: false,
             epoch: 0,
             start,
@@ -193,8 +198,35 @@ impl Session {
     }
 
     /// R72: both ends keep the session without a link for as long as the one that keeps it shorter.
-    pub(super) fn agree_on(&mut self, theirs: Duration) {
+    /// R74: an acceptor grants what is asked for, or the best it has.
+    pub(super) fn agree_on(&mut self, theirs: Duration, upkeep: Option<Upkeep>) {
         self.hold = mutant!(HoldForgotten, self.limits.hold.min(theirs), self.limits.hold);
+        let class = |class: Class| mutant!(ClassUnbounded, class.min(self.limits.class), class);
+        self.upkeep = upkeep.map(|upkeep| Upkeep { class: class(upkeep.class), ..upkeep });
+    }
+
+    /// How well the session is kept, as was granted (R74).
+    #[must_use]
+    pub fn class(&self) -> Class {
+        self.upkeep.map_or(Class::Temporary, |upkeep| upkeep.class)
+    }
+
+    /// How long it is kept without a link, as both ends have agreed (R72).
+    #[must_use]
+    pub fn hold(&self) -> Duration {
+        self.hold
+    }
+
+    /// Until when this end is suspended, or the peer, if that has an end (R75).
+    #[must_use]
+    pub fn suspended_until(&self) -> Option<Instant> {
+        self.clock.at(Timer::Wake).or(self.clock.away)
+    }
+
+    /// When it is given up, unless there is a link before (R72).
+    #[must_use]
+    pub fn kept_until(&self) -> Option<Instant> {
+        self.clock.at(Timer::Hold)
     }
 
     /// Takes the transition of the state table for `event`. The caller carries the action out.

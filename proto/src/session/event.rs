@@ -53,7 +53,11 @@ pub enum Input {
     /// The near side closed both ways: nobody reads any more.
     NearGone,
     /// The user stops the session.
-    Suspend,
+    Suspend {
+        /// For so long, or for as long as the peer keeps it if that is shorter; none: until the
+        /// user lets it go on.
+        lasts: Option<Duration>,
+    },
     /// The user lets it go on.
     Resume,
     /// The session must end now.
@@ -218,7 +222,11 @@ pub enum Event {
     Suspended {
         /// Whose user did it.
         by_peer: bool,
+        /// For how long, if that is known.
+        lasts: Option<Duration>,
     },
+    /// The time for which the user at this end had suspended it is over: it goes on.
+    Woken,
     /// Both ends hold this cut.
     Acknowledged(Cut),
     /// Initiator: a newer ticket is held.

@@ -1,9 +1,12 @@
 //! `handle_input`: what happened, and the deadlines that passed.
 
+use core::time::Duration;
+
 use super::clock::Timer;
 use super::links::Pace;
 use super::outbox::Control;
 use super::{Detach, Event, Input, LostCause, Session, code};
+use crate::mutant::mutant;
 use crate::state::{Action, State, StateEvent};
 use crate::time::Instant;
 use crate::wire::Suspend;
@@ -25,7 +28,7 @@ impl Session {
             Input::NearFin => self.near_fin(),
             Input::NearReset => self.abort(now, code::NEAR_RESET),
             Input::NearGone => self.near_gone(now),
-            Input::Suspend => self.suspend(),
+            Input::Suspend { lasts } => self.suspend(now, lasts),
             Input::Resume => self.resume(now),
             Input::Abort { code } => self.abort(now, code),
             Input::Timeout => self.timeout(now),
@@ -57,11 +60,13 @@ impl Session {
     }
 
     /// T2, T5: the user suspends the session. Only the same user can end that (R25).
-    fn suspend(&mut self) {
+    fn suspend(&mut self, now: Instant, lasts: Option<Duration>) {
+        let lasts = lasts.map(|lasts| lasts.min(self.suspendable(now)));
         match self.step(StateEvent::UserSuspend) {
             Some(Action::SendSuspend) => {
                 if let Some(link) = self.links.attached {
-                    let suspend = Suspend { epoch: self.epoch };
+                    let lasts = lasts.filter(|_| self.upkeep.is_some());
+                    let suspend = Suspend { epoch: self.epoch, lasts };
                     self.outbox.frame(link, Control::Suspend(suspend));
                 }
                 self.detach_all(Detach::Linger);
@@ -69,16 +74,44 @@ impl Session {
             Some(Action::Halt) => self.detach_all(Detach::Close),
             Some(_) | None => return,
         }
+        if let Some(lasts) = lasts {
+            self.clock.set(Timer::Wake, now + lasts);
+        }
         for timer in [Timer::Retry, Timer::Attempt, Timer::Ack, Timer::Checkpoint, Timer::Hold] {
             self.clock.stop(timer);
         }
         self.links.dialing = false;
         self.outbox.no_dial();
         (self.ack_due, self.ask_due) = (false, false);
-        self.outbox.event(Event::Suspended { by_peer: false });
+        self.outbox.event(Event::Suspended { by_peer: false, lasts });
+    }
+
+    /// R75: how long this end can be suspended, counted from now on, so that the peer still has the
+    /// session then. One that cannot be told keeps it for `hold`, of which a tenth is left for the
+    /// way back.
+    pub fn suspendable(&self, now: Instant) -> Duration {
+        match self.upkeep {
+            Some(upkeep) if self.links.attached.is_some() => upkeep.suspended,
+            Some(_) | None => {
+                let gone = self.clock.unlinked.map_or(Duration::ZERO, |since| now - since);
+                (self.hold / 10 * 9).saturating_sub(gone)
+            }
+        }
+    }
+
+    /// R75: the peer has said that it is suspended for so long.
+    pub(super) fn peer_is_away(&mut self, now: Instant, lasts: Duration) {
+        let bound = self.limits.suspended_max;
+        let lasts = mutant!(SuspensionUnbounded, lasts.min(bound), lasts);
+        mutant!(SuspensionForgotten => return);
+        if !lasts.is_zero() {
+            self.clock.away = Some(now + lasts);
+            self.clock.stop(Timer::Hold);
+        }
     }
 
     fn resume(&mut self, now: Instant) {
+        self.clock.stop(Timer::Wake);
         match self.step(StateEvent::UserResume) {
             Some(Action::Dial) => {
                 self.clock.unlinked.get_or_insert(now);
@@ -106,6 +139,10 @@ impl Session {
         }
         if self.clock.expired(Timer::Checkpoint, now) {
             self.cut_due = self.uncut > 0;
+        }
+        if self.clock.expired(Timer::Wake, now) {
+            self.outbox.event(Event::Woken);
+            self.resume(now);
         }
         if self.clock.expired(Timer::Hold, now) {
             self.abort(now, code::HOLD);

@@ -3,6 +3,8 @@
 
 use core::time::Duration;
 
+use crate::class::Class;
+
 /// Bounds and times of one session.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Limits {
@@ -58,7 +60,14 @@ pub struct Limits {
     pub retry_slow: Duration,
     /// A session without a link is reset after this time.
     pub hold: Duration,
-    /// The same at an acceptor that has not heard the initiator since its CONNECT_OK (R23).
+    /// The longest suspension by the other end that the session is kept through; `hold` counts from
+    /// its end on (R75).
+    pub suspended_max: Duration,
+    /// How well the session is to be kept: what an initiator asks for, and the best that an
+    /// acceptor grants (R74).
+    pub class: Class,
+    /// The same as `hold` at an acceptor that has not heard the initiator since its CONNECT_OK
+    /// (R23).
     pub hold_unconfirmed: Duration,
     /// How long a session whose near side is gone waits for the peer's end.
     pub closing_max: Duration,
@@ -97,6 +106,8 @@ impl Default for Limits {
             retry_max: Duration::from_secs(30),
             retry_slow: Duration::from_secs(60),
             hold: Duration::from_secs(72 * 3600),
+            suspended_max: Duration::from_secs(7 * 24 * 3600),
+            class: Class::Temporary,
             hold_unconfirmed: Duration::from_secs(600),
             closing_max: Duration::from_secs(120),
             farewell_max: Duration::from_secs(3600),

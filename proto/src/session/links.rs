@@ -6,7 +6,7 @@ use super::{Attempt, LinkId};
 use crate::cut::Cuts;
 use crate::handle::Handle;
 use crate::seam::Seam;
-use crate::wire::Announce;
+use crate::wire::{Announce, Upkeep};
 
 /// The links of a session (R1).
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
@@ -80,6 +80,7 @@ pub(super) struct Answer {
     pub(super) up: u64,
     pub(super) limit: u64,
     pub(super) hold: Duration,
+    pub(super) upkeep: Option<Upkeep>,
     pub(super) server: Box<str>,
 }
 

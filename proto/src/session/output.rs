@@ -8,12 +8,13 @@
 use super::clock::Timer;
 use super::outbox::{Control, Queued};
 use super::{Output, Session};
+use crate::class::Class;
 use crate::mutant::mutant;
 use crate::state::State;
 use crate::time::Instant;
 use crate::wire::{
     Checkpoint, Close, Connect, ConnectMode, ConnectOk, FEATURE_URGENT, FEATURES, PassFrame,
-    Report, TicketFrame, Transfer, Urgent, VERSION, encode_data,
+    Report, TicketFrame, Transfer, Upkeep, Urgent, VERSION, encode_data,
 };
 
 impl Session {
@@ -168,6 +169,7 @@ impl Session {
                 hold: self.hold,
                 tombstone: self.limits.tombstone,
                 server: &self.server,
+                upkeep: self.upkeep.map(|granted| self.own_upkeep(granted.class)),
             }
             .encode(out),
             Control::Resume(frame) => frame.encode(out),
@@ -182,6 +184,10 @@ impl Session {
         }
     }
 
+    fn own_upkeep(&self, class: Class) -> Upkeep {
+        Upkeep { class, suspended: self.limits.suspended_max }
+    }
+
     pub(super) fn connect<'s>(&'s self, mode: ConnectMode<'s>) -> Connect<'s> {
         Connect {
             version: VERSION,
@@ -194,6 +200,7 @@ impl Session {
             grant: self.grant.as_deref().filter(|_| mode.wants_grant()),
             rate: Some(self.rate_wanted).filter(|rate| *rate > 0),
             hold: Some(self.limits.hold),
+            upkeep: Some(self.own_upkeep(self.limits.class)),
             belongs: self.announcing.belongs,
             destination: self.destination(),
             mode,

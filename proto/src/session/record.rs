@@ -1,5 +1,7 @@
 //! `handle_record`: what comes in over links.
 
+use core::time::Duration;
+
 use super::clock::Timer;
 use super::links::Pace;
 use super::outbox::Control;
@@ -128,8 +130,8 @@ impl Session {
             Frame::Checkpoint(checkpoint) => self.on_checkpoint(now, link, checkpoint),
             Frame::Urgent(urgent) => self.receive.on_urgent(urgent.position),
             Frame::Close(close) => self.on_close(now, link, close),
-            Frame::Suspend(_) => {
-                self.on_suspend(now);
+            Frame::Suspend(suspend) => {
+                self.on_suspend(now, suspend.lasts);
                 Ok(())
             }
             Frame::Ticket(ticket) if self.role.daemon == Daemon::Broker => self.on_ticket(&ticket),
@@ -260,10 +262,11 @@ impl Session {
     }
 
     /// T4: the peer's user suspends the session.
-    fn on_suspend(&mut self, now: Instant) {
+    fn on_suspend(&mut self, now: Instant, lasts: Option<Duration>) {
         if self.step(StateEvent::PeerSuspend) == Some(Action::DetachAndWait) {
             self.detach_all(Detach::Close);
-            self.outbox.event(Event::Suspended { by_peer: true });
+            self.outbox.event(Event::Suspended { by_peer: true, lasts });
+            self.peer_is_away(now, lasts.unwrap_or_default());
             self.await_link(now, Pace::Slow);
         }
     }

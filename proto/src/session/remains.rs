@@ -19,6 +19,7 @@ use super::clock::Timer;
 use super::journal::HeldTicket;
 use super::links::Pace;
 use super::{Limits, Session, StartAt};
+use crate::class::Class;
 use crate::cut::{Cut, Cuts, Id, Phase};
 use crate::handle::Handle;
 use crate::mutant::mutant;
@@ -26,9 +27,10 @@ use crate::role::{Daemon, Role};
 use crate::seam::Seam;
 use crate::state::State;
 use crate::time::Instant;
+use crate::wire::Upkeep;
 
 /// The version of the remains, which stands first. One version back is read as well.
-pub const REMAINS_VERSION: u8 = 3;
+pub const REMAINS_VERSION: u8 = 4;
 /// The version of the ticket that is put by.
 const TICKET_VERSION: u8 = 1;
 /// The longest name of a server that is kept; it is only shown.
@@ -68,6 +70,11 @@ pub struct Remains {
     hold: Duration,
     /// Since when it has had none.
     unlinked: Option<Instant>,
+    /// What was granted (R74).
+    upkeep: Option<Upkeep>,
+    /// Until when this end is suspended, and the peer, if that has an end (R75).
+    wake: Option<Instant>,
+    away: Option<Instant>,
 }
 
 /// How far the near side is, as the kernel counts.
@@ -115,7 +122,8 @@ impl Remains {
             self.discard,
         ];
         out.push(bits(&flags));
-        out.push(bits(&[self.daemon == Daemon::Server, self.confirmed]));
+        let class = self.upkeep.map_or(Class::Temporary, |upkeep| upkeep.class);
+        out.push(bits(&[self.daemon == Daemon::Server, self.confirmed]) | class.number() << 2);
         let Cuts { acked, pending, phase } = self.cuts;
         out.push(match phase {
             Phase::Idle => 0,
@@ -139,6 +147,9 @@ impl Remains {
             pending.received,
             u64::try_from(self.hold.as_micros()).unwrap_or(NONE),
             self.unlinked.map_or(NONE, |since| since.0),
+            self.upkeep.map_or(NONE, |upkeep| upkeep.suspended.as_secs()),
+            self.wake.map_or(NONE, |until| until.0),
+            self.away.map_or(NONE, |until| until.0),
         ];
         out.extend(words.iter().flat_map(|word| word.to_le_bytes()));
         out.push(self.server.len() as u8);
@@ -150,7 +161,7 @@ impl Remains {
     /// Reads what [`Remains::encode`] wrote, and all of it.
     pub fn decode(bytes: &[u8]) -> Result<Remains, NotRestored> {
         let version = match bytes.first() {
-            Some(&version @ (2 | REMAINS_VERSION)) => version,
+            Some(&version @ (3 | REMAINS_VERSION)) => version,
             Some(&other) => return Err(NotRestored::Version(other)),
             None => return Err(NotRestored::Damaged),
         };
@@ -249,8 +260,11 @@ fn read(version: u8, fields: &mut Fields<'_>) -> Option<Remains> {
     let (received, told_limit, urgent_received) = (word()?, word()?, position(word()?));
     let acked = Cut { id: acked, sent: word()?, received: word()? };
     let pending = Cut { id: pending, sent: word()?, received: word()? };
-    // Version 2 did not know how long was agreed, and since when.
-    let (hold, unlinked) = if version == 2 { (NONE, NONE) } else { (word()?, word()?) };
+    let (hold, unlinked) = (word()?, word()?);
+    // Version 3 knew of no classes and of no suspension with an end.
+    let suspensions = if version == 3 { [NONE; 3] } else { [word()?, word()?, word()?] };
+    let [suspended, wake, away] = suspensions.map(position);
+    let class = Class::from_number(more >> 2 & 3)?;
     let [length] = fields.take()?;
     let server = core::str::from_utf8(fields.0).ok()?;
     let sound = server.len() == usize::from(length)
@@ -290,6 +304,9 @@ fn read(version: u8, fields: &mut Fields<'_>) -> Option<Remains> {
         cuts: Cuts { acked, pending, phase },
         hold: Duration::from_micros(hold),
         unlinked: position(unlinked).map(Instant),
+        upkeep: suspended.map(|s| Upkeep { class, suspended: Duration::from_secs(s) }),
+        wake: wake.map(Instant),
+        away: away.map(Instant),
     })
 }
 
@@ -339,6 +356,9 @@ impl Session {
             cuts: self.cuts,
             hold: self.hold,
             unlinked: self.clock.unlinked,
+            upkeep: self.upkeep,
+            wake: self.clock.at(Timer::Wake),
+            away: self.clock.away,
         })
     }
 
@@ -441,6 +461,8 @@ impl Session {
         // R72: what was agreed goes on, from when it began.
         session.hold = session.limits.hold.min(remains.hold);
         session.clock.unlinked = remains.unlinked.filter(|since| *since <= now);
+        session.clock.away = remains.away;
+        session.upkeep = remains.upkeep;
         session.cuts = mutant!(CutsForgotten, remains.cuts, Cuts::start(0, 0));
         let send = &mut session.send;
         send.buffer.push(up);
@@ -465,6 +487,9 @@ impl Session {
         }
         if remains.suspended {
             session.state = State::Suspended;
+            if let Some(until) = remains.wake {
+                session.clock.set(Timer::Wake, until);
+            }
         } else {
             session.await_link(now, Pace::Now);
         }

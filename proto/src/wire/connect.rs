@@ -4,8 +4,9 @@
 use core::fmt;
 use core::time::Duration;
 
-use super::frame::{Fields, Put, Raw, bounded, kind, write};
+use super::frame::{Fields, Put, Raw, bounded, kind, seconds, write};
 use super::group::{Belongs, put_address, read_address};
+use super::upkeep::Upkeep;
 use super::{SEAM_PROOF_MAX, WireError, put_seam, read_seam};
 use crate::handle::Handle;
 use crate::seam::SeamProof;
@@ -37,8 +38,11 @@ const WITH_PEER: u32 = 4;
 const WITH_HOLD: u32 = 8;
 /// The same of the app's destination (R110).
 const WITH_DESTINATION: u32 = 16;
+/// The same of how the session is kept (R74). CONNECT_OK says so by the same bit, which tells each
+/// end that the other one knows a SUSPEND with a time (R75).
+const WITH_UPKEEP: u32 = 32;
 /// The fields that are known here.
-const KNOWN: u32 = WITH_RATE | WITH_TOKEN | WITH_PEER | WITH_HOLD | WITH_DESTINATION;
+const KNOWN: u32 = WITH_RATE | WITH_TOKEN | WITH_PEER | WITH_HOLD | WITH_DESTINATION | WITH_UPKEEP;
 /// The features that announce a field: known ones are read, the others' fields skipped (R6).
 const FIELDS: u32 = 0xffff;
 /// Feature: PASS is understood (R80).
@@ -82,6 +86,8 @@ pub struct Connect<'a> {
     /// How long the initiator wants the session kept without a link; none: as long as the acceptor
     /// does by itself.
     pub hold: Option<Duration>,
+    /// How the initiator wants it kept; none: it knows of no classes.
+    pub upkeep: Option<Upkeep>,
     /// What is to be known of the connection at the app.
     pub belongs: Belongs,
     /// Where the app wants to go, for a service that leads anywhere (R110).
@@ -180,6 +186,7 @@ impl<'a> Connect<'a> {
             grant: None,
             rate: None,
             hold: None,
+            upkeep: None,
             belongs: Belongs::default(),
             destination: None,
         };
@@ -203,26 +210,7 @@ impl<'a> Connect<'a> {
                 return Err(WireError::BadValue("grant"));
             }
         }
-        if connect.features & WITH_RATE != 0 {
-            connect.rate = Some(f.u64("rate")?);
-        }
-        if connect.features & WITH_TOKEN != 0 {
-            let token = f.handle("token")?;
-            connect.belongs.token = Some(token).filter(|token| !token.is_none());
-        }
-        if connect.features & WITH_PEER != 0 {
-            connect.belongs.peer = Some(read_address(&mut f)?);
-        }
-        if connect.features & WITH_HOLD != 0 {
-            connect.hold = Some(Duration::from_secs(f.u32("hold")?.into()));
-        }
-        if connect.features & WITH_DESTINATION != 0 {
-            let (host, port) = (f.text("destination", HOST_MAX)?, f.u16("port")?);
-            if host.is_empty() || port == 0 {
-                return Err(WireError::BadValue("destination"));
-            }
-            connect.destination = Some(Destination { host, port });
-        }
+        connect.read_optional(&mut f)?;
         if connect.features & FIELDS & !KNOWN == 0 {
             f.end()?;
         }
@@ -231,6 +219,34 @@ impl<'a> Connect<'a> {
             return Err(WireError::BadValue("handle"));
         }
         Ok(connect)
+    }
+
+    /// The fields that the features announce, in the order of their bits (R6).
+    fn read_optional(&mut self, f: &mut Fields<'a>) -> Result<(), WireError> {
+        if self.features & WITH_RATE != 0 {
+            self.rate = Some(f.u64("rate")?);
+        }
+        if self.features & WITH_TOKEN != 0 {
+            let token = f.handle("token")?;
+            self.belongs.token = Some(token).filter(|token| !token.is_none());
+        }
+        if self.features & WITH_PEER != 0 {
+            self.belongs.peer = Some(read_address(f)?);
+        }
+        if self.features & WITH_HOLD != 0 {
+            self.hold = Some(Duration::from_secs(f.u32("hold")?.into()));
+        }
+        if self.features & WITH_DESTINATION != 0 {
+            let (host, port) = (f.text("destination", HOST_MAX)?, f.u16("port")?);
+            if host.is_empty() || port == 0 {
+                return Err(WireError::BadValue("destination"));
+            }
+            self.destination = Some(Destination { host, port });
+        }
+        if self.features & WITH_UPKEEP != 0 {
+            self.upkeep = Some(Upkeep::read(f)?);
+        }
+        Ok(())
     }
 
     fn unknown(handle: Handle) -> Connect<'static> {
@@ -246,6 +262,7 @@ impl<'a> Connect<'a> {
             grant: None,
             rate: None,
             hold: None,
+            upkeep: None,
             belongs: Belongs::default(),
             destination: None,
         }
@@ -262,7 +279,8 @@ impl<'a> Connect<'a> {
                 | bit(self.belongs.token.is_some(), WITH_TOKEN)
                 | bit(self.belongs.peer.is_some(), WITH_PEER)
                 | bit(self.hold.is_some(), WITH_HOLD)
-                | bit(self.destination.is_some(), WITH_DESTINATION);
+                | bit(self.destination.is_some(), WITH_DESTINATION)
+                | bit(self.upkeep.is_some(), WITH_UPKEEP);
             p.put_u32(self.features & !FIELDS | fields);
             p.put_u64(self.window);
             p.put_bytes(bounded(self.service, NAME_MAX).as_bytes());
@@ -305,13 +323,11 @@ impl<'a> Connect<'a> {
                 p.put_bytes(bounded(host, HOST_MAX).as_bytes());
                 p.put_u16(port);
             }
+            if let Some(upkeep) = self.upkeep {
+                upkeep.put(p);
+            }
         });
     }
-}
-
-/// Whole seconds, rounded up.
-fn seconds(time: Duration) -> u32 {
-    u32::try_from(time.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX)
 }
 
 impl ConnectMode<'_> {
@@ -384,13 +400,15 @@ pub struct ConnectOk<'a> {
     pub tombstone: Duration,
     /// The server's name, for status.
     pub server: &'a str,
+    /// How the acceptor keeps the session; none: one of them knows of no classes.
+    pub upkeep: Option<Upkeep>,
 }
 
 impl<'a> ConnectOk<'a> {
     pub(crate) fn read(raw: Raw<'a>) -> Result<ConnectOk<'a>, WireError> {
         raw.check_flags(0)?;
         let mut f = Fields(raw.payload);
-        let ok = ConnectOk {
+        let mut ok = ConnectOk {
             initiator: f.handle("initiator")?,
             acceptor: f.handle("acceptor")?,
             epoch: f.u32("epoch")?,
@@ -401,7 +419,12 @@ impl<'a> ConnectOk<'a> {
             hold: Duration::from_secs(f.u32("hold")?.into()),
             tombstone: Duration::from_secs(f.u32("tombstone")?.into()),
             server: f.text("server", NAME_MAX)?,
+            upkeep: None,
         };
+        if ok.features & WITH_UPKEEP != 0 {
+            ok.upkeep = Some(Upkeep::read(&mut f)?);
+        }
+        ok.features &= !WITH_UPKEEP;
         f.end()?;
         if ok.acceptor.is_none() {
             return Err(WireError::BadValue("acceptor"));
@@ -415,13 +438,17 @@ impl<'a> ConnectOk<'a> {
             p.put_handle(self.initiator);
             p.put_handle(self.acceptor);
             p.put_u32(self.epoch);
-            p.put_u32(self.features);
+            let upkeep = if self.upkeep.is_some() { WITH_UPKEEP } else { 0 };
+            p.put_u32(self.features & !WITH_UPKEEP | upkeep);
             p.put_u64(self.up);
             p.put_u64(self.down);
             p.put_u64(self.limit);
             p.put_u32(seconds(self.hold));
             p.put_u32(seconds(self.tombstone));
             p.put_bytes(bounded(self.server, NAME_MAX).as_bytes());
+            if let Some(upkeep) = self.upkeep {
+                upkeep.put(p);
+            }
         });
     }
 }

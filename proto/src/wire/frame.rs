@@ -3,6 +3,8 @@
 //! `type:u8 flags:u8 len:u16`, big endian, then `len` bytes of payload. Header and payload
 //! together are at most one TLS record (R3).
 
+use core::time::Duration;
+
 use super::WireError;
 use crate::handle::Handle;
 use crate::steps;
@@ -119,6 +121,11 @@ impl Put for Vec<u8> {
 /// Cuts `text` to at most `max` bytes at a character boundary.
 pub(crate) fn bounded(text: &str, max: usize) -> &str {
     &text[..text.floor_char_boundary(max)]
+}
+
+/// Whole seconds, rounded up.
+pub(crate) fn seconds(time: Duration) -> u32 {
+    u32::try_from(time.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX)
 }
 
 /// Reads fields off a payload.

@@ -17,6 +17,7 @@ mod seam;
 mod suspend;
 mod ticket;
 mod transfer;
+mod upkeep;
 mod urgent;
 
 #[cfg(test)]
@@ -39,6 +40,7 @@ pub use resume::{ResumeDenial, ResumeDenied, ResumeFrame, ResumeOk, encode_resum
 pub use suspend::Suspend;
 pub use ticket::TicketFrame;
 pub use transfer::{Transfer, TransferReason};
+pub use upkeep::Upkeep;
 pub use urgent::Urgent;
 
 pub(crate) use data::encode_data;

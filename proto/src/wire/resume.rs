@@ -1,8 +1,10 @@
 //! RESUME and its two answers: a checkpoint round that begins a new link (R46).
 
+use core::time::Duration;
+
 use super::WireError;
 use super::checkpoint::Report;
-use super::frame::{Fields, Put, Raw, kind, write};
+use super::frame::{Fields, Put, Raw, kind, seconds, write};
 use crate::cut::{Cut, Id};
 use crate::handle::Handle;
 
@@ -106,7 +108,10 @@ impl ResumeOk {
 pub enum ResumeDenial {
     /// The user at the other end suspended the session.
     #[error("suspended at the other end")]
-    Suspended,
+    Suspended {
+        /// For how much longer, in whole seconds; zero: that is not known (R75).
+        left: Duration,
+    },
     /// The epoch is not greater than one already seen.
     #[error("stale epoch")]
     Stale,
@@ -140,7 +145,7 @@ impl ResumeDenial {
     /// Whether the other end does not have the session, or not any more.
     pub fn is_final(&self) -> bool {
         match self {
-            ResumeDenial::Suspended
+            ResumeDenial::Suspended { .. }
             | ResumeDenial::Stale
             | ResumeDenial::Collision
             | ResumeDenial::Mismatch => false,
@@ -170,7 +175,7 @@ impl ResumeDenied {
         let value = f.u64("value")?;
         f.end()?;
         let why = match code {
-            1 => ResumeDenial::Suspended,
+            1 => ResumeDenial::Suspended { left: Duration::from_secs(value.min(u32::MAX.into())) },
             2 => ResumeDenial::Stale,
             3 => ResumeDenial::Collision,
             4 => ResumeDenial::Closed { received: value },
@@ -188,7 +193,7 @@ impl ResumeDenied {
     /// Appends the frame.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let (code, value) = match self.why {
-            ResumeDenial::Suspended => (1, 0),
+            ResumeDenial::Suspended { left } => (1, u64::from(seconds(left))),
             ResumeDenial::Stale => (2, 0),
             ResumeDenial::Collision => (3, 0),
             ResumeDenial::Closed { received } => (4, received),

@@ -3,12 +3,15 @@
 use core::time::Duration;
 
 use super::*;
+use crate::class::Class;
 use crate::cut::{Cut, Id};
 use crate::handle::Handle;
 use crate::seam::SeamProof;
 
 const A: Handle = Handle([0xaa; 16]);
 const B: Handle = Handle([0xbb; 16]);
+
+const UPKEEP: Upkeep = Upkeep { class: Class::Suspended, suspended: Duration::from_secs(8) };
 
 fn report() -> Report {
     Report { received: 1 << 40, acked: 77, limit: u64::MAX }
@@ -50,6 +53,7 @@ fn connects(ticket: &[u8]) -> Vec<Frame<'_>> {
         grant: None,
         rate: None,
         hold: None,
+        upkeep: None,
         belongs: Belongs::default(),
         destination: None,
     };
@@ -71,6 +75,7 @@ fn connects(ticket: &[u8]) -> Vec<Frame<'_>> {
         Frame::Connect(Connect {
             rate: Some(1),
             hold: Some(Duration::from_secs(72 * 3_600)),
+            upkeep: Some(UPKEEP),
             belongs: Belongs { token: Some(B), peer: Some("[2001:db8::1]:21".parse().unwrap()) },
             ..connect.clone()
         }),
@@ -137,6 +142,7 @@ fn running(ticket: &[u8]) -> Vec<Frame<'_>> {
             hold: Duration::from_secs(6),
             tombstone: Duration::from_secs(7),
             server: "a",
+            upkeep: Some(UPKEEP),
         }),
         Frame::Checkpoint(Checkpoint::Request { id, sent: 5, report: report() }),
         Frame::Checkpoint(Checkpoint::Answer { id, sent: 5, report: report() }),
@@ -148,7 +154,8 @@ fn running(ticket: &[u8]) -> Vec<Frame<'_>> {
         Frame::Close(Close::Reset { code: 3 }),
         Frame::Close(Close::ResetFirst(ResetFrame { initiator: A, acceptor: B, code: 4 })),
         Frame::Close(Close::Done),
-        Frame::Suspend(Suspend { epoch: 5 }),
+        Frame::Suspend(Suspend { epoch: 5, lasts: None }),
+        Frame::Suspend(Suspend { epoch: 5, lasts: Some(Duration::from_secs(9)) }),
         Frame::Resume(resume),
         Frame::Resume(ResumeFrame { pending: None, fin_received: false, ..resume }),
         Frame::ResumeOk(ResumeOk {
@@ -171,7 +178,8 @@ fn running(ticket: &[u8]) -> Vec<Frame<'_>> {
 /// Every reason for not doing what was asked.
 fn refusals() -> Vec<Frame<'static>> {
     let denials = [
-        ResumeDenial::Suspended,
+        ResumeDenial::Suspended { left: Duration::ZERO },
+        ResumeDenial::Suspended { left: Duration::from_secs(7) },
         ResumeDenial::Stale,
         ResumeDenial::Collision,
         ResumeDenial::Closed { received: 1 << 50 },
@@ -297,9 +305,9 @@ fn fields_and_abilities_of_later_versions_are_skipped() {
     let connect = connect.expect("one of every format");
     let (header, features) = (4, 4 + 2 + 16 + 4);
     let mut record = encoded(&Frame::Connect(connect.clone()));
-    // Bit 5: a field nobody knows yet, behind the rate. Bit 20: something the initiator can.
+    // Bit 6: a field nobody knows yet, behind the rate. Bit 20: something the initiator can.
     record[features + 1] |= 1 << (20 - 16);
-    record[features + 3] |= 1 << 5;
+    record[features + 3] |= 1 << 6;
     record.extend_from_slice(b"a later field");
     let length = u16::try_from(record.len() - header).unwrap();
     record[2..header].copy_from_slice(&length.to_be_bytes());
@@ -307,7 +315,7 @@ fn fields_and_abilities_of_later_versions_are_skipped() {
     assert_eq!(frames(&record).next(), Some(Ok(Frame::Connect(later))));
 
     // Without the bit it is what R4 calls an error.
-    record[features + 3] &= !(1 << 5);
+    record[features + 3] &= !(1 << 6);
     assert!(matches!(frames(&record).next(), Some(Err(_))));
 }
 
@@ -417,4 +425,32 @@ fn random_bytes_and_mutations_never_panic_and_what_is_read_is_written_alike() {
         }
         let _ = first_frame(&record);
     }
+}
+
+/// R74, R75: ends of before know of no classes and of no suspension with an end.
+#[test]
+fn what_older_ends_write_is_read_as_before() {
+    let mut bytes = Vec::new();
+    Frame::Suspend(Suspend { epoch: 5, lasts: None }).encode(&mut bytes);
+    assert_eq!(bytes, [7, 0, 0, 4, 0, 0, 0, 5]);
+    let before = ConnectOk {
+        initiator: A,
+        acceptor: B,
+        epoch: 1,
+        features: FEATURE_PASS,
+        up: 3,
+        down: 4,
+        limit: 5,
+        hold: Duration::from_secs(6),
+        tombstone: Duration::from_secs(7),
+        server: "a",
+        upkeep: None,
+    };
+    bytes.clear();
+    before.encode(&mut bytes);
+    let length = bytes.len();
+    ConnectOk { upkeep: Some(UPKEEP), ..before }.encode(&mut bytes);
+    assert_eq!(bytes.len(), length + length + 5, "a byte of class, four of seconds");
+    let read: Vec<_> = frames(&bytes[..length]).collect();
+    assert_eq!(read, [Ok(Frame::ConnectOk(before))]);
 }

@@ -80,6 +80,7 @@ pub(super) struct FileLimits {
     send_buffer: Option<ByteSize>,
     receive_buffer: Option<ByteSize>,
     hold: Option<Span>,
+    suspend_max: Option<Span>,
     heartbeat: Option<Span>,
     silence: Option<Span>,
     pub(super) ticket_life: Option<Span>,
@@ -111,6 +112,7 @@ pub(super) fn check<T>(loaded: &Loaded<T>, file: &FileLimits) -> Result<Limits, 
     session.checkpoint_every = session.send_buffer_max / 2;
     session.hold = file.hold.map_or(session.hold, |span| span.0);
     session.tombstone = session.hold;
+    session.suspended_max = file.suspend_max.map_or(session.suspended_max, |span| span.0);
     session.heartbeat_idle = file.heartbeat.map_or(session.heartbeat_idle, |span| span.0);
     // Its broker sees to new links; a link that is slow is not to be lost for the server's sake.
     session.silence_max = file.silence.map_or(SILENCE, |span| span.0);

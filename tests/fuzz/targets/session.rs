@@ -69,6 +69,7 @@ impl Run {
                 grant: None,
                 rate: None,
                 hold: None,
+                upkeep: None,
                 belongs: Belongs::default(),
                 destination: None,
             };
@@ -100,7 +101,8 @@ impl Run {
                 Input::DialFailed,
                 Input::PathChanged,
                 Input::NearFin,
-                Input::Suspend,
+                Input::Suspend { lasts: None },
+                Input::Suspend { lasts: Some(Duration::from_secs(40)) },
                 Input::Resume,
                 Input::Retry,
             ])),
@@ -239,6 +241,7 @@ impl Run {
                 hold: Duration::from_secs(3),
                 tombstone: Duration::from_secs(3),
                 server: "a",
+                upkeep: None,
             }),
             8 => Frame::Resume(ResumeFrame {
                 initiator,

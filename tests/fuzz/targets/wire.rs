@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use std::net::SocketAddr;
 
+use stp_proto::class::Class;
 use stp_proto::cut::{Cut, Id};
 use stp_proto::seam::SeamProof;
 use stp_proto::wire::{
@@ -11,7 +12,7 @@ use stp_proto::wire::{
     ConnectOk, DATA_MAX, Data, DenyReason, Destination, FRAME_MAX, Frame, GRANT_MAX, HEADER,
     NAME_MAX, PASS_MAX, PassFrame, PrepareRequest, REASON_MAX, RelayRequest, Report, ResetFrame,
     ResumeDenial, ResumeDenied, ResumeFrame, ResumeOk, Suspend, TICKET_MAX, TicketFrame, Transfer,
-    TransferReason, TransferRequest, Urgent, VERSION, first_frame, frames,
+    TransferReason, TransferRequest, Upkeep, Urgent, VERSION, first_frame, frames,
 };
 
 use super::{Draw, bounded};
@@ -59,13 +60,14 @@ pub fn make<'a>(draw: &mut Draw<'_>, (text, more, bytes): Borrowed<'a>) -> Frame
             initiator: draw.handle(),
             acceptor: draw.handle(),
             epoch: draw.u32(),
-            features: draw.u32(),
+            features: draw.u32() & !0xffff,
             up: draw.position(),
             down: draw.position(),
             limit: draw.position(),
             hold: Duration::from_secs(draw.u32().into()),
             tombstone: Duration::from_secs(draw.u32().into()),
             server: more,
+            upkeep: upkeep(draw),
         }),
         2 => Frame::ConnectDenied(ConnectDenied {
             handle: draw.handle(),
@@ -86,7 +88,7 @@ pub fn make<'a>(draw: &mut Draw<'_>, (text, more, bytes): Borrowed<'a>) -> Frame
             }),
             _ => Close::Done,
         }),
-        6 => Frame::Suspend(Suspend { epoch: draw.u32() }),
+        6 => Frame::Suspend(Suspend { epoch: draw.u32(), lasts: seconds(draw) }),
         7 => Frame::Resume(resume(draw)),
         8 => Frame::ResumeOk(ResumeOk {
             epoch: draw.u32(),
@@ -146,7 +148,8 @@ fn connect<'a>(draw: &mut Draw<'_>, (text, more, bytes): Borrowed<'a>) -> Connec
         mode,
         grant: wants_grant.then_some(&bytes[..bytes.len().min(GRANT_MAX)]),
         rate: draw.bool().then(|| draw.position()),
-        hold: draw.bool().then(|| Duration::from_secs(draw.u32().into())),
+        hold: seconds(draw),
+        upkeep: upkeep(draw),
         belongs: Belongs {
             token: draw.bool().then(|| draw.handle()),
             peer: draw.bool().then(|| place(draw)),
@@ -155,6 +158,15 @@ fn connect<'a>(draw: &mut Draw<'_>, (text, more, bytes): Borrowed<'a>) -> Connec
             .bool()
             .then(|| Destination { host: "db.internal", port: draw.u32() as u16 | 1 }),
     }
+}
+
+fn seconds(draw: &mut Draw<'_>) -> Option<Duration> {
+    draw.bool().then(|| Duration::from_secs(draw.u32().into()))
+}
+
+fn upkeep(draw: &mut Draw<'_>) -> Option<Upkeep> {
+    let class = draw.pick(&Class::ALL);
+    seconds(draw).map(|suspended| Upkeep { class, suspended })
 }
 
 /// As frames carry addresses: IPv4 never as mapped IPv6.
@@ -231,8 +243,9 @@ fn resume(draw: &mut Draw<'_>) -> ResumeFrame {
 
 fn denial(draw: &mut Draw<'_>) -> ResumeDenial {
     let (received, code) = (draw.position(), draw.u32());
+    let left = Duration::from_secs(draw.u32().into());
     draw.pick(&[
-        ResumeDenial::Suspended,
+        ResumeDenial::Suspended { left },
         ResumeDenial::Stale,
         ResumeDenial::Collision,
         ResumeDenial::Closed { received },

@@ -104,6 +104,7 @@ fn frames_that_have_no_place() {
             hold: zero,
             tombstone: zero,
             server: "",
+            upkeep: None,
         }),
         Frame::Resume(ResumeFrame {
             initiator: SH_A,

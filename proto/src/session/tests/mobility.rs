@@ -30,7 +30,7 @@ fn a_path_change_and_a_broken_link_in_either_order_lead_to_one_session() {
 fn a_rebind_while_the_other_end_suspends_waits_for_it() {
     let mut pair = Pair::connected(Limits::default());
     let now = pair.now;
-    pair.server().session.handle_input(now, Input::Suspend);
+    pair.server().session.handle_input(now, Input::Suspend { lasts: None });
     pair.broker_input(Input::PathChanged);
     pair.run(Duration::from_secs(100));
     assert_eq!(pair.server().session.state(), State::Suspended);

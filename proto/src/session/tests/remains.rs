@@ -80,7 +80,7 @@ fn a_server_whose_tickets_would_be_lost_leaves_nothing() {
     assert!(!pair.restart_server(false));
 }
 
-/// What version 2 wrote, which did not know how long was agreed.
+/// What version 3 wrote, which knew of no classes and of no suspension with an end.
 #[test]
 fn the_version_before_is_read_as_well() {
     let mut pair = Pair::connected(tiny());
@@ -88,12 +88,12 @@ fn the_version_before_is_read_as_well() {
     pair.run(Duration::from_millis(70));
     let left = remains(&pair);
     let mut bytes = encoded(&left);
-    // Before the name of the server stand two words that it did not have.
+    // Before the name of the server stand three words that it did not have.
     bytes.truncate(bytes.len() - 8);
-    let name = 1 + usize::from(bytes[1 + 32 + 8 + 2 + 3 + 15 * 8]);
-    let words = bytes.len() - name - 16;
-    bytes.drain(words..words + 16);
-    bytes[0] = 2;
+    let name = 1 + usize::from(bytes[1 + 32 + 8 + 2 + 3 + 18 * 8]);
+    let words = bytes.len() - name - 24;
+    bytes.drain(words..words + 24);
+    bytes[0] = 3;
     let sum = {
         use core::hash::Hasher;
         let mut hasher = xxhash_rust::xxh3::Xxh3Default::new();
@@ -221,7 +221,7 @@ fn a_restored_session_has_its_ticket() {
 #[test]
 fn a_suspended_session_stays_so_and_the_user_can_resume_it() {
     let mut pair = Pair::connected(tiny());
-    pair.broker_input(Input::Suspend);
+    pair.broker_input(Input::Suspend { lasts: None });
     assert!(pair.restart_broker(false, false));
     pair.run(Duration::from_secs(100));
     assert_eq!(pair.broker.session.state(), State::Suspended);
@@ -246,9 +246,9 @@ fn remains_are_read_as_they_were_written_and_nothing_else_is() {
         assert!(Remains::decode(&wrong).is_err(), "changed at {at}");
     }
     let mut newer = bytes.clone();
-    newer[0] = 4;
+    newer[0] = 5;
     let told = Remains::decode(&newer).unwrap_err();
-    assert_eq!(told.to_string(), "the state is of version 4, this program reads 3");
+    assert_eq!(told.to_string(), "the state is of version 5, this program reads 4");
 }
 
 #[test]
