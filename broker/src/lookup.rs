@@ -7,6 +7,8 @@
 //! the directory cannot be reached. While sessions use a service, a watch follows its servers: one
 //! that comes up at another address with the same key is dialed there (use case 4).
 
+mod files;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -25,11 +27,9 @@ use stp_net::key::PublicKey;
 use stp_net::link::LinkOptions;
 use stp_net::paths::is_here;
 use stp_net::place::Place;
-use stp_net::status;
-use stp_proto::local::wire::Resolved;
 use stp_proto::lookup::{Ask, Body, FilePath, Location, OneName, OneService, Refusal};
 use stp_proto::name::Name;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::config::{self, DirectoryConfig, GatewayConfig};
 use crate::lacking::{Lacking, lacking};
@@ -93,6 +93,8 @@ pub struct Directory {
     refused: Mutex<Option<([u8; 32], String)>>,
     /// Counts changes of the network.
     network: watch::Sender<u64>,
+    /// Servers that have left the address at which they were used, and who waits for them.
+    moved: (Mutex<Vec<Arc<Server>>>, Notify),
 }
 
 /// The link is lost, or the log-in on it has ended: the password was changed.
@@ -120,7 +122,14 @@ impl Directory {
             trouble: Mutex::default(),
             refused: Mutex::default(),
             network: watch::Sender::new(0),
+            moved: Default::default(),
         })
+    }
+
+    /// The servers that have left the address at which they were used, once there are any.
+    pub async fn moved(&self) -> Vec<Arc<Server>> {
+        self.moved.1.notified().await;
+        std::mem::take(&mut self.moved.0.lock())
     }
 
     /// How links to directories are made.
@@ -445,7 +454,16 @@ impl Directory {
 
     /// Looks the service up again; tells its servers that have moved, and new sessions of others.
     async fn refresh(self: &Arc<Self>, host: &str, name: &Name, service: &Weak<Service>) {
-        let Ok(sources) = self.look_up(name).await else { return };
+        let sources = match self.look_up(name).await {
+            Ok(sources) => sources,
+            Err(lacking) => {
+                // It was taken back. Sessions go on; who connects now is told.
+                if lacking.unknown {
+                    self.found.lock().remove(host);
+                }
+                return;
+            }
+        };
         let Some(service) = service.upgrade() else { return };
         for server in &service.servers {
             let dialer = server.reach.dialer();
@@ -460,6 +478,8 @@ impl Directory {
             if !stays {
                 tracing::info!(server = name, %from, to = %now, "a server has moved");
                 server.reach.network_changed(|_| false);
+                self.moved.0.lock().push(Arc::clone(server));
+                self.moved.1.notify_one();
             }
         }
         let kept = self.found.lock().get(host).cloned();
@@ -528,70 +548,4 @@ fn offers(service: &Service, servers: &[config::Server]) -> bool {
 
 fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-impl Directory {
-    /// `POST /files {"user", "gateway", "path", "from"}`: locates a file, and gives the virtual
-    /// address by which it can be had once. `address` makes one of a name.
-    pub(crate) async fn offer_file(
-        &self,
-        body: &Value,
-        address: impl Fn(&str) -> Resolved,
-    ) -> Result<Value, status::ActError> {
-        let bad = status::ActError::bad_request;
-        let text = |key: &str| body[key].as_str();
-        let path = text("path").and_then(FilePath::new);
-        let path = path.ok_or_else(|| bad("path: an absolute path is expected"))?;
-        let from = body["from"].as_u64().unwrap_or(0);
-        let config = self.config.gateway.as_ref();
-        let config = config.ok_or_else(|| status::ActError::conflict(NO_GATEWAY))?;
-        if text("user").is_some_and(|user| user != config.user)
-            || text("gateway").is_some_and(|place| {
-                !config.places.iter().any(|known| place.parse().as_ref() == Ok(known))
-            })
-        {
-            let what = format!("the broker is configured for {}@{}", config.user, config.places[0]);
-            return Err(status::ActError::conflict(what));
-        }
-        let found = self.locate(None, Some(path), from).await;
-        let found = found.map_err(|lacking| {
-            let status = match lacking.errno {
-                _ if lacking.unknown => 404,
-                Errno::EACCES => 403,
-                _ => 409,
-            };
-            status::ActError { status, text: lacking.why }
-        })?;
-        let number = self.next_file.fetch_add(1, Ordering::Relaxed);
-        let host = format!("{FILE_FRONT}{number}");
-        self.keep_file(&host, &found);
-        let Resolved::Virtual { v4, .. } = address(&host) else {
-            return Err(status::ActError::conflict("all virtual addresses are in use"));
-        };
-        let names: Vec<_> = found.servers.iter().map(|server| server.name.as_str()).collect();
-        let sha256: String = found.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(json!({
-            "address": format!("{v4}:80"),
-            "service": found.service.to_string(),
-            "host": found.service.to_host(),
-            "path": found.path.as_ref().map(FilePath::as_str),
-            "size": found.size,
-            "sha256": sha256,
-            "servers": names,
-        }))
-    }
-}
-
-const NO_GATEWAY: &str = "no [gateway] in the broker's configuration: add address and user";
-
-impl Directory {
-    fn keep_file(&self, host: &str, located: &stp_lookup::Referral) {
-        let Sources { servers, grant, life, .. } = Sources::of_gateway(located);
-        let config = config::Service::at(located.service.to_string(), servers);
-        let service = self.maker.lock().service(&config);
-        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
-        let (at, date) = (Instant::now(), SystemTime::now());
-        let found = KnownService { service, number, grant, at, date, asked: at, fresh: life, life };
-        self.found.lock().insert(host.to_owned(), found);
-    }
 }

@@ -1,4 +1,4 @@
-//! What the broker does when the machine's links, addresses or routes change.
+//! What the broker does when the machine's links, addresses or routes change, or those of a server.
 //!
 //! A session whose link leaves from an address that is gone is told at once, and so is one that
 //! was busy and has fallen silent: a new link is opened beside the old one, so a mistake costs a
@@ -19,6 +19,7 @@ use crate::broker::Broker;
 use crate::clock::now;
 use crate::entry::{Entry, Order, View};
 use crate::policing;
+use crate::service::Server;
 
 /// A session that moved bytes within this time is busy.
 const BUSY: Duration = Duration::from_secs(30);
@@ -75,6 +76,7 @@ pub async fn watch(broker: Arc<Broker>) {
                 broker.age();
                 policing::apply_all(&broker, now());
             }
+            servers = broker.directory.moved() => handle_moved(&broker, &servers),
             result = changed(&mut news) => match result {
                 Ok(()) => handle_change(&broker, &mut progress).await,
                 Err(error) => {
@@ -141,6 +143,18 @@ async fn handle_change(broker: &Broker, progress: &mut Progress) {
     }
     let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
     tracing::info!(rebound, changes = changes.join(", "), "the network has changed");
+}
+
+/// The links to these servers lead to where they are no more.
+fn handle_moved(broker: &Broker, servers: &[Arc<Server>]) {
+    let moved_at = now();
+    for entry in broker.sessions() {
+        let View { server, attached, .. } = entry.view.lock().clone();
+        let server = server.filter(|_| attached).and_then(|rank| entry.service.servers.get(rank));
+        if server.is_some_and(|at| servers.iter().any(|moved| Arc::ptr_eq(moved, at))) {
+            tell(&entry, GapWhy::ServerMoved, moved_at);
+        }
+    }
 }
 
 fn tell(entry: &Entry, why: GapWhy, since: time::Instant) {

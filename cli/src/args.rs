@@ -1,6 +1,7 @@
 //! What the command line says.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
@@ -8,6 +9,7 @@ use stp_lookup::DirectoryAddress;
 use stp_net::config::Span;
 use stp_net::key::PublicKey;
 use stp_proto::local::mirror::Mirror;
+use stp_proto::name::Name;
 
 /// Run programs whose TCP connections outlive their links and their servers.
 #[derive(Debug, Parser)]
@@ -39,6 +41,7 @@ Examples:
   session doctor curl http://mirror.example.org/big.iso
   session suspend 3   # its app waits until: session resume 3; all of them: --all; --for 2h
   session login alice@gateway.example.org
+  session serve www.laptop@example.org --to 8080
   session get stp://alice@gateway.example.org/big.iso
 
 Files:
@@ -93,6 +96,12 @@ pub enum Command {
     /// Make a far end of your own out of an ssh account, and look after it.
     #[command(subcommand)]
     Via(Via),
+    /// Offer a service of this machine by a name of your own, wherever the machine is.
+    ///
+    /// The name's domain must have a Session Name Server that lets your key make names. Whoever
+    /// runs a broker reaches the service as www.laptop.at.example.org.stp, and keeps the connection
+    /// when this machine or theirs changes its address, or sleeps. Ctrl-C takes the name back.
+    Serve(Serve),
     /// Have the broker read its configuration again; sessions that run keep their service.
     Reload,
     /// Have the program that is now in the broker's file go on with all sessions.
@@ -376,6 +385,29 @@ pub struct Trust {
     /// Its key; without it the key is shown and asked about.
     #[arg(long)]
     pub key: Option<PublicKey>,
+}
+
+/// `session serve`.
+#[derive(Debug, clap::Args)]
+pub struct Serve {
+    /// The service's name.
+    #[arg(value_name = "service.object@domain")]
+    pub name: Name,
+    /// What it is: HOST:PORT or PORT of a program that listens, or a folder of files.
+    #[arg(long, value_name = "WHERE")]
+    pub to: String,
+    /// Where links come in [default: a port that is free now, and stays the same].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// The name server [default: that of the name's domain, port 4480].
+    #[arg(long, value_name = "PLACE")]
+    pub name_server: Option<DirectoryAddress>,
+    /// Its key, if it is not known yet (`session trust` remembers it).
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<PublicKey>,
+    /// Only this client may come (`stp-broker --print-key`); several times for several.
+    #[arg(long, value_name = "KEY")]
+    pub client: Vec<PublicKey>,
 }
 
 /// `session get`.

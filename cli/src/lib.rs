@@ -25,6 +25,7 @@ pub mod probe;
 pub mod report;
 pub mod route;
 pub mod run;
+pub mod serve;
 pub mod show;
 pub mod stream;
 pub mod tell;
@@ -74,6 +75,7 @@ fn go(args: Args) -> anyhow::Result<ExitCode> {
         Command::Close { id } => broker::act(&id, "close"),
         Command::Move { id, server } => broker::move_to(&id, server.as_deref()),
         Command::Route(command) => route::route(&command),
+        Command::Serve(args) => serve::serve(&args),
         Command::Reload => broker::reload(),
         Command::Upgrade => broker::upgrade(),
         Command::Stop { force } => broker::stop(force),

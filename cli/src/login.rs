@@ -19,7 +19,7 @@ use crate::print::print;
 /// The most bytes of a password.
 const PASSWORD_BYTES_MAX: u64 = 4_096;
 
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
@@ -88,7 +88,7 @@ pub fn trust(args: &Trust) -> anyhow::Result<ExitCode> {
 
 /// The error in words. If a key has changed it is said as `ssh` says it; otherwise it is the place
 /// and what is wrong there.
-fn explained(place: &DirectoryAddress, error: LoginError) -> anyhow::Error {
+pub(crate) fn explained(place: &DirectoryAddress, error: LoginError) -> anyhow::Error {
     let folder = stp_lookup::folder().unwrap_or_default().join(KNOWN_FILE);
     match error {
         LoginError::Dial(DialError::WrongKey { expected, found, .. }) => anyhow::anyhow!(
@@ -106,7 +106,7 @@ fn explained(place: &DirectoryAddress, error: LoginError) -> anyhow::Error {
 
 /// The key of a place: the one given, the one known, or the one that the place shows and that the
 /// user agrees to, as with ssh.
-async fn trusted(
+pub(crate) async fn trusted(
     known: &Known,
     place: &DirectoryAddress,
     given: Option<PublicKey>,

@@ -54,15 +54,29 @@ pub fn server_program(machine: &str) -> anyhow::Result<PathBuf> {
         Ok(path) => return Ok(path),
         Err(missing) => missing,
     };
-    if machine == env::consts::ARCH {
-        let own = beside_us("stp-server", &["../sbin"]);
-        if let Ok(path) = own.or_else(|_| in_path(OsStr::new("stp-server")).context("none")) {
-            return Ok(path);
-        }
+    if machine == env::consts::ARCH
+        && let Ok(path) = own_server_program()
+    {
+        return Ok(path);
     }
     Err(missing.context(format!(
         "wrong architecture: there is no stp-server for {machine}; name one with SESSION_SERVER"
     )))
+}
+
+/// The server's program for this machine.
+///
+/// # Errors
+/// Says where it was looked for.
+pub fn own_server_program() -> anyhow::Result<PathBuf> {
+    if let Some(path) = env::var_os("SESSION_SERVER").filter(|path| !path.is_empty()) {
+        return Ok(path.into());
+    }
+    let linked = format!("stp-server-{}-static", env::consts::ARCH);
+    beside_us("stp-server", &["../sbin"])
+        .or_else(|missing| in_path(OsStr::new("stp-server")).ok_or(missing))
+        .or_else(|missing| beside_us(&linked, &["../lib/session"]).map_err(|_| missing))
+        .context("stp-server is not there: install session-server, or name it with SESSION_SERVER")
 }
 
 fn beside_us(name: &str, more: &[&str]) -> anyhow::Result<PathBuf> {

@@ -17,6 +17,7 @@ pub mod gateway;
 pub mod here;
 pub mod known;
 pub mod live_key;
+pub mod own_names;
 pub mod password;
 pub mod sealed;
 

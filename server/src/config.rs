@@ -83,6 +83,9 @@ pub struct Directory {
     pub advertise: Vec<SocketAddr>,
     /// How often document roots are looked through.
     pub look: Duration,
+    /// The services are names of this server's own key, and not offered as by one of the servers
+    /// that the directory's operator has listed.
+    pub own_names: bool,
 }
 
 /// A server to which this one relays.
@@ -169,6 +172,8 @@ struct FileDirectory {
     #[serde(default)]
     advertise: Vec<Address>,
     look: Option<Span>,
+    #[serde(default)]
+    own_names: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -339,8 +344,14 @@ fn directory(loaded: &Loaded<File>) -> Result<Option<Directory>, ConfigError> {
         let what = "one to eight addresses with a port are expected";
         return Err(loaded.error("directory.advertise", what));
     }
+    let is_one_port = advertise.iter().all(|address| address.port() == advertise[0].port());
+    if file.own_names && !is_one_port {
+        let what = "a name of one's own has one port: the same at all addresses is expected";
+        return Err(loaded.error("directory.advertise", what));
+    }
     let look = file.look.map_or(Duration::from_secs(10), |span| span.0);
-    Ok(Some(Directory { places, key: file.key, advertise, look }))
+    let own_names = file.own_names;
+    Ok(Some(Directory { places, key: file.key, advertise, look, own_names }))
 }
 
 fn relays(loaded: &Loaded<File>) -> Result<Vec<RelayConfig>, ConfigError> {

@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 use crate::config::{self, Config, PLACES};
 use crate::keeping::Keeping;
 use crate::listener::Server;
-use crate::lookup;
+use crate::lookup::Announcing;
 use crate::relief;
 use crate::restore;
 use crate::status::Status;
@@ -171,9 +171,7 @@ async fn serve(config: Config, identity: Identity) -> anyhow::Result<()> {
     }
     tokio::spawn(machine::tidy());
     tokio::spawn(relief::relieve(Arc::clone(&server)));
-    if server.config.directory.is_some() {
-        tokio::spawn(lookup::announce(Arc::clone(&server), Arc::clone(&tls)));
-    }
+    let announcing = Announcing::begin(&server, &tls);
     let (stop, stopped) = oneshot::channel::<()>();
     let shown = status.map(|status| {
         let source = Arc::new(Status(Arc::clone(&server)));
@@ -202,6 +200,7 @@ async fn serve(config: Config, identity: Identity) -> anyhow::Result<()> {
         () = ends => {}
     }
     tracing::info!(sessions = server.registry.len(), "ending");
+    announcing.end().await;
     drop(stop);
     if let Some(shown) = shown {
         shown.await?;

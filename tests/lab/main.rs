@@ -15,6 +15,7 @@ mod kept;
 mod names;
 mod portal;
 mod relay;
+mod serve;
 mod suspends;
 mod tls;
 mod usecases;

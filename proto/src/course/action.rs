@@ -259,6 +259,8 @@ pub enum GapWhy {
     AddressGone,
     /// It was busy and has fallen silent when the network changed.
     SilentSinceChange,
+    /// The directory says that its server is elsewhere now.
+    ServerMoved,
     /// Its policy prefers another interface.
     Policy,
     /// The broker was killed, or upgraded.
@@ -277,6 +279,7 @@ impl fmt::Display for GapWhy {
             GapWhy::User => "moved by the user",
             GapWhy::AddressGone => "address gone",
             GapWhy::SilentSinceChange => "silent since the network changed",
+            GapWhy::ServerMoved => "server moved",
             GapWhy::Policy => "its policy prefers another interface",
             GapWhy::Restarted => "the broker was restarted",
         })
