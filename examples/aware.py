@@ -1,6 +1,10 @@
-"""A program that knows of its session, by ctypes: `session run -- python3 aware.py HOST PORT`."""
+"""A program that knows of its session, by ctypes.
+
+`session run -- python3 aware.py HOST PORT`, or `... aware.py SERVICE.OBJECT@DOMAIN`.
+"""
 import ctypes
 import os
+import selectors
 import socket
 import sys
 
@@ -20,6 +24,12 @@ class Status(ctypes.Structure):
     ]
 
 
+class Names(ctypes.Structure):
+    """struct session_names of session.h."""
+
+    _fields_ = [(name, ctypes.c_char * 256) for name in ("service", "server", "endpoint")]
+
+
 ACTIVE, SUSPENDED = 0, 3
 # The functions are in the library that `session run` has loaded already.
 library = ctypes.CDLL(None)
@@ -29,21 +39,39 @@ def call(name, *arguments):
     result = getattr(library, name)(*arguments)
     if result < 0:
         raise OSError(-result, f"{name}: {os.strerror(-result)}")
+    return result
 
 
-def main(host, port):
-    peer = socket.create_connection((host, int(port)))
+def connected(host, port=None):
+    if port is None:
+        return socket.socket(fileno=call("session_connect", host.encode(), 0))
+    return socket.create_connection((host, int(port)))
+
+
+def until(selector, state):
+    """Waits in an event loop of its own until the session is in this state."""
+    last = None
+    while last != state:
+        [(key, _)] = selector.select(timeout=5)
+        last = os.read(key.fd, 16)[-1]
+
+
+def main(*where):
+    peer = connected(*where)
     peer.sendall(b"hello")
     assert peer.recv(5, socket.MSG_WAITALL) == b"hello"
     status = Status()
     call("session_status", peer.fileno(), ctypes.byref(status))
     print(f"at {status.server.decode()}, {status.rtt_us} us away, state {status.state}")
+    names = Names()
+    call("session_names", peer.fileno(), ctypes.byref(names))
+    print(f"{names.service.decode()} at the other end")
+    selector = selectors.DefaultSelector()
+    selector.register(call("session_events", peer.fileno()), selectors.EVENT_READ)
     call("session_suspend", peer.fileno())
-    call("session_wait", peer.fileno(), ACTIVE, 5000, ctypes.byref(status))
-    assert status.state == SUSPENDED, status.state
+    until(selector, SUSPENDED)
     call("session_resume", peer.fileno())
-    while status.state != ACTIVE:
-        call("session_wait", peer.fileno(), status.state, 5000, ctypes.byref(status))
+    until(selector, ACTIVE)
     peer.sendall(b"again")
     assert peer.recv(5, socket.MSG_WAITALL) == b"again"
     print("suspended and resumed")

@@ -163,6 +163,14 @@ pub async fn serve(broker: &Arc<Broker>, listener: &mut Listener) {
                 let peer = broker.reached.seen(&request.accepted);
                 request.answer(peer);
             }
+            Request::Names(request) => {
+                let names = command::names(broker, request.cookie);
+                request.answer(names);
+            }
+            Request::Watch(request) => {
+                let entry = broker.session_of(request.cookie);
+                request.answer(entry.map(|entry| entry.status.states()));
+            }
             Request::Act(request) => {
                 let told = command::by_app(broker, request.cookie, request.act);
                 request.answer(told);
@@ -177,7 +185,7 @@ pub(crate) struct Door(pub(crate) Arc<Broker>);
 
 impl Door {
     fn resolve(&self, host: &str, port: Option<u16>) -> Resolved {
-        let Ok(name) = host_name(host) else { return Resolved::NotRouted };
+        let Ok(name) = wanted(host) else { return Resolved::NotRouted };
         let tables = self.0.tables();
         let route = tables.config.routes.leading(&name, port);
         // What this machine's own list says is not for a far end to resolve.
@@ -185,6 +193,9 @@ impl Door {
             || route.is_some_and(|route| route.to.hosts == Hosts::Any) && hosts::has(&name);
         if route.is_none() || is_own() {
             let ours = Name::is_host(name.as_bytes());
+            if ours && tables.called(&name).is_some() {
+                return self.0.address(&name);
+            }
             return if ours { Resolved::Unknown } else { Resolved::NotRouted };
         }
         self.0.address(&name)
@@ -192,7 +203,7 @@ impl Door {
 
     /// A `.stp` name without a route: the directory knows it or nobody does.
     async fn resolve_ours(&self, host: &str, info: &AppInfo) -> Resolved {
-        let Ok(name) = host_name(host) else { return Resolved::Unknown };
+        let Ok(name) = wanted(host) else { return Resolved::Unknown };
         match self.0.directory.find(&name).await {
             Ok(_) => self.0.address(&name),
             Err(lacking) => {
@@ -236,8 +247,9 @@ impl Door {
         }
         let tables = self.0.tables();
         let route = tables.config.routes.find(host.as_deref(), ip, to.port());
+        let called = host.as_deref().filter(|_| route.is_none()).and_then(|it| tables.called(it));
         let refused = match route {
-            None if self.is_of_directory(host.as_deref()) => None,
+            None if called.is_some() || self.is_of_directory(host.as_deref()) => None,
             None => Some((Errno::ECONNREFUSED, "no route for this destination")),
             Some(_) => None,
         };
@@ -248,11 +260,13 @@ impl Door {
             let spent = self.0.purse.admit(&[]).is_err();
             spent.then_some((Errno::ENOBUFS, "sessions hold as much as limits.memory"))
         };
-        match (refused.or(full), route) {
-            (None, Some(route)) => {
-                let (number, service) = tables.services[route.service].clone();
-                let goal = Goal { service, number, grant: None, freezes: route.freezes };
-                self.begin_under(socket, goal, host, route.policy.as_deref());
+        let led = route.map(|route| (route.service, route.freezes, &route.policy));
+        let led = led.or(called.map(|at| (at, true, &tables.config.services[at].policy)));
+        match (refused.or(full), led) {
+            (None, Some((at, freezes, policy))) => {
+                let (number, service) = tables.services[at].clone();
+                let goal = Goal { service, number, grant: None, freezes };
+                self.begin_under(socket, goal, host, policy.as_deref());
             }
             (None, None) => {
                 let door = self.clone();
@@ -527,6 +541,14 @@ fn direct(broker: &Broker, entry: &Arc<Entry>) -> Option<Target> {
     let mirrors = own.into_iter().chain(direct.mirrors.iter().cloned()).collect();
     let notes = Box::new(Notes(Arc::clone(entry)));
     Some(Target::Http(Direct::new(host, port, mirrors, notes)))
+}
+
+/// The host that a program asks for: a host name, or the name of a service.
+fn wanted(text: &str) -> Result<String, String> {
+    match text.contains('@') {
+        true => text.parse::<Name>().map(|name| name.to_host()).map_err(|why| why.to_string()),
+        false => host_name(text),
+    }
 }
 
 fn destination(host: Option<&str>, to: SocketAddr) -> String {

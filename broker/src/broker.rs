@@ -18,6 +18,7 @@ use stp_net::status::Feed;
 use stp_proto::course::{Pace, Relay};
 use stp_proto::group::{Awaited, Groups};
 use stp_proto::handle::Handle;
+use stp_proto::local::Cookie;
 use stp_proto::local::wire::Resolved;
 use stp_proto::select::{Overloaded, Rank, Rejection};
 use stp_proto::session::{Attempt, code};
@@ -210,6 +211,12 @@ impl Broker {
     #[must_use]
     pub fn session(&self, id: u64) -> Option<Arc<Entry>> {
         self.sessions.lock().get(&id).cloned()
+    }
+
+    /// The session behind a program's socket.
+    pub(crate) fn session_of(&self, cookie: Cookie) -> Option<Arc<Entry>> {
+        let sessions = self.sessions.lock();
+        sessions.values().find(|entry| entry.cookie.get() == Some(&cookie)).cloned()
     }
 
     /// Takes a new session up.

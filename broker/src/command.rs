@@ -15,7 +15,7 @@ use stp_proto::state::State;
 use tokio::sync::oneshot;
 
 use crate::any_link::Command;
-use crate::app::Told;
+use crate::app::{Names, Told};
 use crate::broker::Broker;
 use crate::config::found;
 use crate::entry::{Entry, Order};
@@ -89,8 +89,7 @@ pub async fn act(broker: &Broker, path: &str, body: &Value) -> Result<Value, Act
 /// Does what a program wants of a session of its own; how that fared before. Nothing when there is
 /// no such session, or when it is too busy to be told.
 pub fn by_app(broker: &Broker, cookie: Cookie, act: Act) -> Option<Told> {
-    let sessions = broker.sessions();
-    let entry = sessions.iter().find(|entry| entry.cookie.get() == Some(&cookie))?;
+    let entry = broker.session_of(cookie)?;
     let command = match act {
         Act::Look => None,
         Act::Suspend => entry.held.lock().suspend().then_some(Command::Suspend { lasts: None }),
@@ -101,6 +100,14 @@ pub fn by_app(broker: &Broker, cookie: Cookie, act: Act) -> Option<Told> {
         entry.inbox.try_send(command).ok()?;
     }
     Some(Told { told: entry.told(), server: entry.server().unwrap_or_default() })
+}
+
+/// What the ends of a program's own session are called.
+pub fn names(broker: &Broker, cookie: Cookie) -> Option<Names> {
+    let entry = broker.session_of(cookie)?;
+    let (service, server) = (entry.service.name.clone(), entry.server().unwrap_or_default());
+    // No session belongs to an endpoint so far.
+    Some(Names { service, server, endpoint: String::new() })
 }
 
 /// Suspends or resumes every session.
@@ -142,6 +149,12 @@ fn route(broker: &Broker, body: &Value) -> Result<Value, ActError> {
                 "service": &service.name,
                 "direct": service.direct.is_some(),
             }));
+        }
+        if let Some(name) = &name
+            && let Some(at) = tables.called(name)
+        {
+            let service = &tables.services[at].1.name;
+            return Ok(json!({ "host": host, "rule": name, "service": service, "direct": false }));
         }
         in_directory |= name.is_some_and(|name| Directory::may_know(&name));
     }

@@ -96,7 +96,11 @@ impl Door {
         let host = self.host_of(socket);
         let route = tables.config.routes.find(host.as_deref(), to.ip().to_canonical(), to.port());
         let freezes = route.is_none_or(|route| route.freezes);
-        let policy = route.and_then(|route| route.policy.as_deref());
+        let own = || tables.config.services.iter().find(|known| known.name == service.name);
+        let policy = match route {
+            Some(route) => route.policy.as_deref(),
+            None => own().and_then(|known| known.policy.as_deref()),
+        };
         let goal = Goal { service, number, grant: None, freezes };
         goal.under(&self.0, socket.info().pid, policy).map_err(Lost::Policy)
     }

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use stp_proto::name::Name;
+
 use crate::config::Config;
 use crate::service::{Maker, Server, Service};
 
@@ -22,6 +24,16 @@ pub struct Tables {
 }
 
 impl Tables {
+    /// The place of the service whose name this is in its host form. One that leads wherever the
+    /// app says is no place to connect to.
+    #[must_use]
+    pub fn called(&self, host: &str) -> Option<usize> {
+        let name = Name::from_host(host).ok()?;
+        self.config.services.iter().position(|service| {
+            service.name == name.as_str() && service.direct.is_none() && !service.egress
+        })
+    }
+
     /// Makes the tables. Servers that `maker` knows, and services that are the same in `old`, are
     /// taken over, with their links and what is known of them.
     pub fn new(config: Config, maker: &mut Maker, old: Option<&Tables>) -> Tables {

@@ -12,6 +12,7 @@ use stp_proto::class::Class;
 use stp_proto::session::{ClosedWhy, WhyNot, code};
 use stp_proto::state::State;
 use stp_proto::time;
+use tokio::sync::watch;
 
 use crate::clock;
 
@@ -185,6 +186,8 @@ pub struct SessionStatus {
     /// When the state changed last.
     changed: Mutex<Option<Instant>>,
     series: Mutex<VecDeque<Moment>>,
+    /// The state as it changes; nothing before the first publication.
+    states: watch::Sender<Option<State>>,
 }
 
 impl SessionStatus {
@@ -231,6 +234,13 @@ impl SessionStatus {
         self.series.lock().iter().copied().collect()
     }
 
+    /// The state as it changes from now on. Of states that follow each other faster than they are
+    /// looked at only the last one is seen.
+    #[must_use]
+    pub fn states(&self) -> watch::Receiver<Option<State>> {
+        self.states.subscribe()
+    }
+
     pub(crate) fn note(&self, moment: Moment) {
         let mut series = self.series.lock();
         if series.back().is_some_and(|last| moment.at_ms < last.at_ms + SERIES_EVERY_MS) {
@@ -260,7 +270,10 @@ impl SessionStatus {
         if changed.is_none() || inner.0.state != snapshot.state {
             *changed = Some(Instant::now());
         }
+        let state = snapshot.state;
         inner.0 = snapshot;
+        drop(inner);
+        self.states.send_if_modified(|told| told.replace(state) != Some(state));
     }
 }
 

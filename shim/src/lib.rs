@@ -22,7 +22,8 @@
 //! still while a session has no link).
 //!
 //! Exported besides, for programs that know of sessions: session_status, session_suspend,
-//! session_resume, session_abort, session_wait (`session.h`).
+//! session_resume, session_abort, session_wait, session_names, session_events, session_connect
+//! (`session.h`).
 //!
 //! Not hooked, on purpose: write, writev, sendfile, splice, close, fork, exec: the kernel does it.
 //! syscall: a program that goes to the kernel directly does so on purpose, and virtual addresses

@@ -479,7 +479,7 @@ static void aware(void) {
     static const char *const names[] = {
         "session_status", "session_suspend", "session_resume", "session_abort"
     };
-    uint64_t status[64];
+    uint64_t status[128];
     int datagram = socket(AF_INET, SOCK_DGRAM, 0), taken = 0;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         int (*act)(int, void *) = (int (*)(int, void *))dlsym(RTLD_DEFAULT, names[i]);
@@ -488,6 +488,14 @@ static void aware(void) {
     int (*wait)(int, int, int, void *) =
         (int (*)(int, int, int, void *))dlsym(RTLD_DEFAULT, "session_wait");
     if (wait) taken += wait(datagram, 0, 1, status) == 0;
+    static const char *const more[] = { "session_names", "session_events" };
+    for (size_t i = 0; i < sizeof more / sizeof *more; i++) {
+        int (*act)(int, void *) = (int (*)(int, void *))dlsym(RTLD_DEFAULT, more[i]);
+        if (act) taken += act(datagram, status) >= 0;
+    }
+    int (*by_name)(const char *, int) =
+        (int (*)(const char *, int))dlsym(RTLD_DEFAULT, "session_connect");
+    if (by_name) taken += by_name("no name", 0) >= 0;
     SAY("taken %d", taken);
     close(datagram);
 }

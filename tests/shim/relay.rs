@@ -108,6 +108,8 @@ pub async fn serve(dir: &Path, rules: Rules) -> io::Result<()> {
             }
             Request::Accepted(request) => request.answer(None),
             Request::Act(request) => request.answer(None),
+            Request::Names(request) => request.answer(None),
+            Request::Watch(request) => request.answer(None),
             Request::Passed(connect) => {
                 rules.passed.lock().expect("nobody panics").push(connect.passed.why);
             }

@@ -10,9 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use rustix::fs::FlockOperation;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use stp_keeper::holding::Left;
+use stp_proto::local::Cookie;
 use stp_proto::local::path::SOCKET_FILE;
 use stp_proto::local::wire::{self, MESSAGE_BYTES_MAX, Open, Reply, Request as Asked, Resolved};
 use stp_proto::local::wire::{SocketState, WireError};
@@ -26,8 +28,8 @@ use tracing::{debug, warn};
 use super::info::comm;
 use super::keeping::{self, Face, KeepWith, Keeping, KeptStream};
 use super::socket_state::SocketStates;
-use super::{AcceptedRequest, ActRequest, AppInfo, AppSocket, NameRequest, PassedConnect};
-use super::{Request, ResolveRequest};
+use super::{AcceptedRequest, ActRequest, AppInfo, AppSocket, NameRequest, OfSession};
+use super::{PassedConnect, Request, ResolveRequest, watch};
 
 /// How long a connection may take to say what it is for.
 const FIRST_MESSAGE: Duration = Duration::from_secs(3);
@@ -35,6 +37,8 @@ const FIRST_MESSAGE: Duration = Duration::from_secs(3);
 const ANSWER: Duration = Duration::from_secs(8);
 /// Connections that have not said yet what they are for.
 const SPEECHLESS_MAX: usize = 1_024;
+/// Connections over which programs see the states of their sessions.
+const WATCHES_MAX: usize = 1_024;
 /// Requests that wait for the broker.
 const REQUESTS_MAX: usize = 1_024;
 const LOCK_FILE: &str = "broker.lock";
@@ -123,6 +127,7 @@ impl Listener {
             counters: Arc::clone(&counters),
             states: SocketStates::default(),
             speechless: Arc::new(Semaphore::new(SPEECHLESS_MAX)),
+            watches: Arc::new(Semaphore::new(WATCHES_MAX)),
             uid: rustix::process::geteuid().as_raw(),
             network: network(std::process::id().cast_signed()),
             keeping: keeping.clone(),
@@ -217,6 +222,7 @@ struct Porter {
     counters: Arc<Counters>,
     states: SocketStates,
     speechless: Arc<Semaphore>,
+    watches: Arc<Semaphore>,
     uid: u32,
     /// The broker's own network namespace.
     network: Option<PathBuf>,
@@ -277,6 +283,10 @@ impl Porter {
                 count(&self.counters.opened);
                 self.open(stream, open, info, first.reserved).await;
             }
+            Ok(Some((Asked::Watch(cookie), _))) => {
+                let porter = self.clone();
+                tokio::spawn(async move { porter.watch(stream, cookie).await });
+            }
             Ok(Some((question, _))) => self.answer(stream, info, question).await,
             Ok(None) | Err(_) => count(&self.counters.garbage),
         }
@@ -316,7 +326,7 @@ impl Porter {
     }
 
     async fn answer(&self, mut stream: UnixStream, info: AppInfo, question: Asked<'_>) {
-        let (name, told);
+        let (name, told, names);
         let reply = match question {
             Asked::Resolve(resolve) => {
                 count(&self.counters.resolved);
@@ -359,11 +369,43 @@ impl Porter {
                 told = self.ask(request, answer).await.flatten();
                 Reply::Told(told.as_ref().map(|it| wire::Told { server: &it.server, ..it.told }))
             }
+            Asked::Names(cookie) => {
+                let (reply, answer) = oneshot::channel();
+                let request = Request::Names(OfSession { cookie, reply });
+                names = self.ask(request, answer).await.flatten();
+                Reply::Names(names.as_ref().map(|it| wire::Names {
+                    service: &it.service,
+                    server: &it.server,
+                    endpoint: &it.endpoint,
+                }))
+            }
             Asked::Hello => Reply::Hello { pid: std::process::id() },
-            Asked::Open(_) => Reply::SocketState(SocketState::Unknown),
+            // They are no questions.
+            Asked::Open(_) | Asked::Watch(_) => Reply::SocketState(SocketState::Unknown),
         };
         if let Some(message) = reply.encode() {
             let _asker_gone = stream.write_all(message.as_bytes()).await;
+        }
+    }
+
+    /// Tells a program of the states of its session over this connection, until one of them ends.
+    async fn watch(&self, mut stream: UnixStream, cookie: Cookie) {
+        let permit = self.watches.try_acquire();
+        let (reply, answer) = oneshot::channel();
+        let states = match &permit {
+            Ok(_) => {
+                let wanted = OfSession { cookie, reply };
+                let states = self.ask(Request::Watch(wanted), answer).await.flatten();
+                states.ok_or(Errno::ESHUTDOWN)
+            }
+            Err(_) => Err(Errno::ENOBUFS),
+        };
+        let errno = states.as_ref().map_or_else(|errno| *errno as i32, |_| 0);
+        let Some(told) = Reply::Watched(errno).encode() else { return };
+        if stream.write_all(told.as_bytes()).await.is_ok()
+            && let Ok(states) = states
+        {
+            watch::tell(stream, states).await;
         }
     }
 

@@ -19,12 +19,14 @@ mod socket;
 mod socket_state;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 pub use info::AppInfo;
 pub use keeping::{KeepWith, Keeping};
 pub use listener::{BindError, Counters, Listener};
 pub use publish::publish_routes;
 pub use request::{
-    AcceptedRequest, ActRequest, NameRequest, PassedConnect, Request, ResolveRequest, Told,
+    AcceptedRequest, ActRequest, NameRequest, Names, OfSession, PassedConnect, Request,
+    ResolveRequest, States, Told,
 };
 pub use socket::{AppEnd, AppSocket, Shut};

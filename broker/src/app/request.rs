@@ -4,7 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use stp_proto::local::Cookie;
 use stp_proto::local::wire::{self, Accepted, Act, Passed, Resolved};
-use tokio::sync::oneshot;
+use stp_proto::state::State;
+use tokio::sync::{oneshot, watch};
 
 use super::{AppInfo, AppSocket};
 
@@ -25,6 +26,10 @@ pub enum Request {
     Accepted(AcceptedRequest),
     /// A program wants something of a session of its own.
     Act(ActRequest),
+    /// A program wants to know what the ends of a session of its own are called.
+    Names(OfSession<Names>),
+    /// A program wants to see the state of a session of its own change.
+    Watch(OfSession<States>),
 }
 
 /// What a program wants of a session of its own.
@@ -35,6 +40,35 @@ pub struct ActRequest {
     /// What is to be done to it.
     pub act: Act,
     pub(super) reply: oneshot::Sender<Option<Told>>,
+}
+
+/// A question about a session, answered with nothing when there is no such session.
+#[derive(Debug)]
+pub struct OfSession<T> {
+    /// Which session.
+    pub cookie: Cookie,
+    pub(super) reply: oneshot::Sender<Option<T>>,
+}
+
+impl<T> OfSession<T> {
+    /// Answers.
+    pub fn answer(self, answer: Option<T>) {
+        let _nobody_waits = self.reply.send(answer);
+    }
+}
+
+/// The states of a session, as they change.
+pub type States = watch::Receiver<Option<State>>;
+
+/// What the ends of a session are called.
+#[derive(Debug, Default)]
+pub struct Names {
+    /// The service at the other end.
+    pub service: String,
+    /// The server that has the session.
+    pub server: String,
+    /// This end's endpoint; empty for none.
+    pub endpoint: String,
 }
 
 /// How a session fares.

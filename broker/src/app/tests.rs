@@ -5,10 +5,14 @@ use std::os::unix::net::UnixStream as Plain;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use stp_proto::local::wire::{
-    Open, OpenFlags, Reply, Request as Asked, Resolve, Resolved, SocketState,
+    Open, OpenFlags, Reply, Request as Asked, Resolve, Resolved, SocketState, WATCHED_BYTES,
 };
 use stp_proto::local::{Cookie, Family};
+
+use stp_proto::state::State;
+use tokio::sync::watch;
 
 use super::{AppEnd, AppSocket, BindError, Listener, Request, Shut};
 
@@ -275,6 +279,56 @@ async fn who_says_nothing_is_shown_out() {
     }
     assert_eq!(count(), 1);
     drop(silent);
+}
+
+#[tokio::test]
+async fn a_change_of_state_is_told_until_the_session_ends() {
+    let mut broker = Broker::new();
+    let (sender, states) = watch::channel(Some(State::Active));
+    let mut stream = broker.ask(&Asked::Watch(COOKIE));
+    let Some(Request::Watch(request)) = broker.listener.next().await else { panic!() };
+    assert_eq!(request.cookie, COOKIE);
+    request.answer(Some(states));
+    let read = tokio::task::spawn_blocking(move || {
+        let mut told = [0; WATCHED_BYTES];
+        stream.read_exact(&mut told).unwrap();
+        assert_eq!(Reply::decode(&told), Ok(Some((Reply::Watched(0), WATCHED_BYTES))));
+        sender.send_replace(Some(State::Suspended));
+        let mut states = vec![0];
+        stream.read_exact(&mut states).unwrap();
+        sender.send_replace(Some(State::Closed));
+        drop(sender);
+        stream.read_to_end(&mut states).unwrap();
+        states
+    });
+    assert_eq!(read.await.unwrap(), [3, 4]);
+}
+
+#[tokio::test]
+async fn a_program_that_lets_go_of_a_watch_frees_its_place() {
+    let mut broker = Broker::new();
+    let (sender, states) = watch::channel(None);
+    let stream = broker.ask(&Asked::Watch(COOKIE));
+    let Some(Request::Watch(request)) = broker.listener.next().await else { panic!() };
+    request.answer(Some(states));
+    assert_eq!(sender.receiver_count(), 1);
+    drop(stream);
+    tokio::time::timeout(Duration::from_secs(10), sender.closed()).await.unwrap();
+}
+
+#[tokio::test]
+async fn nobody_watches_a_session_that_is_not_there() {
+    let mut broker = Broker::new();
+    let mut stream = broker.ask(&Asked::Watch(COOKIE));
+    let Some(Request::Watch(request)) = broker.listener.next().await else { panic!() };
+    request.answer(None);
+    let read = tokio::task::spawn_blocking(move || {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        bytes
+    });
+    let told = read.await.unwrap();
+    assert_eq!(Reply::decode(&told).unwrap().unwrap().0, Reply::Watched(Errno::ESHUTDOWN as i32));
 }
 
 #[tokio::test]

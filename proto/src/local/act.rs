@@ -37,8 +37,56 @@ pub struct Told<'a> {
     pub server: &'a str,
 }
 
-/// The longest name of a server that is told.
-pub const SERVER_BYTES_MAX: usize = 255;
+/// The longest name of a server, a service or an endpoint that is told; a longer one is cut.
+pub const NAMED_BYTES_MAX: usize = 255;
+
+/// The error of functions for an endpoint that was saved to go on elsewhere (KTH 4.4). No errno of
+/// Linux has this number.
+pub const EMOVED: i32 = 4_001;
+
+/// What the ends of a session are called.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Names<'a> {
+    /// The service at the other end, `service.object@domain`.
+    pub service: &'a str,
+    /// The server that has the session, as it calls itself.
+    pub server: &'a str,
+    /// This end's endpoint, `object@domain`; empty if it belongs to none.
+    pub endpoint: &'a str,
+}
+
+/// The number of a state, as programs know it.
+#[must_use]
+pub fn state_number(state: State) -> u8 {
+    let at = STATES.iter().position(|known| *known == state);
+    at.and_then(|at| u8::try_from(at).ok()).unwrap_or(u8::MAX)
+}
+
+const STATES: [State; 5] =
+    [State::Active, State::ReadyResume, State::SentResume, State::Suspended, State::Closed];
+
+/// As much of a name as is told.
+fn cut(name: &str) -> &str {
+    &name[..name.floor_char_boundary(NAMED_BYTES_MAX)]
+}
+
+impl<'a> Names<'a> {
+    pub(super) fn put(&self, out: &mut Writer<'_>) {
+        for name in [self.service, self.server, self.endpoint].map(cut) {
+            // Cut to fit.
+            out.u8(name.len() as u8);
+            out.bytes(name.as_bytes());
+        }
+    }
+
+    pub(super) fn read(input: &mut Reader<'a>) -> Option<Names<'a>> {
+        let mut name = || {
+            let length = usize::from(input.u8()?);
+            core::str::from_utf8(input.bytes(length)?).ok()
+        };
+        Some(Names { service: name()?, server: name()?, endpoint: name()? })
+    }
+}
 
 impl Act {
     pub(super) fn to_number(self) -> u8 {
@@ -56,30 +104,18 @@ impl Act {
 }
 
 impl<'a> Told<'a> {
-    /// The states by their numbers, as programs know them.
-    const STATES: [State; 5] =
-        [State::Active, State::ReadyResume, State::SentResume, State::Suspended, State::Closed];
-
-    /// The number of its state.
-    #[must_use]
-    pub fn state_number(&self) -> u8 {
-        let at = Self::STATES.iter().position(|state| *state == self.state);
-        at.and_then(|at| u8::try_from(at).ok()).unwrap_or(u8::MAX)
-    }
-
     pub(super) fn put(&self, out: &mut Writer<'_>) {
-        out.u8(self.state_number());
+        out.u8(state_number(self.state));
         out.u32(self.rtt_us);
         for count in [self.paused_ms, self.taken, self.acknowledged, self.received, self.delivered]
         {
             out.bytes(&count.to_le_bytes());
         }
-        let end = self.server.floor_char_boundary(SERVER_BYTES_MAX);
-        out.bytes(&self.server.as_bytes()[..end]);
+        out.bytes(cut(self.server).as_bytes());
     }
 
     pub(super) fn read(mut input: Reader<'a>) -> Option<Told<'a>> {
-        let state = *Self::STATES.get(usize::from(input.u8()?))?;
+        let state = *STATES.get(usize::from(input.u8()?))?;
         let rtt_us = input.u32()?;
         let mut count = || input.array().map(u64::from_le_bytes);
         let (paused_ms, taken, acknowledged) = (count()?, count()?, count()?);
@@ -87,6 +123,6 @@ impl<'a> Told<'a> {
         let server = core::str::from_utf8(input.rest()).ok()?;
         let told =
             Told { state, rtt_us, paused_ms, taken, acknowledged, received, delivered, server };
-        (server.len() <= SERVER_BYTES_MAX).then_some(told)
+        (server.len() <= NAMED_BYTES_MAX).then_some(told)
     }
 }

@@ -3,8 +3,9 @@
 //! Every message is `magic(3) version(1) kind(1) zero(1) length(2)` and `length` bytes. The first
 //! message of a connection is the shim's [`Request`]. After a [`Request::Open`] nothing else is
 //! framed: filler bytes follow ([`FILLER`], any number) up to one [`FILLER_END`], and from there on
-//! the connection carries the app's bytes both ways. Every other request gets one [`Reply`], and
-//! the connection ends.
+//! the connection carries the app's bytes both ways. After a [`Request::Watch`] that is granted a
+//! byte follows for each change of the session's state, its number ([`state_number`]), until the
+//! session ends. Every other request gets one [`Reply`], and the connection ends.
 //!
 //! Because of the filler the app's socket is not writable while its connect is under way, as a TCP
 //! socket is not: the kernel says so as long as the filler lies unread. So the broker reads the
@@ -12,7 +13,7 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-pub use super::act::{Act, SERVER_BYTES_MAX, Told};
+pub use super::act::{Act, EMOVED, NAMED_BYTES_MAX, Names, Told, state_number};
 use super::bytes::{Reader, Writer};
 use super::{Cookie, Family};
 use crate::steps;
@@ -22,7 +23,9 @@ pub const FILLER: u8 = 0;
 /// The one byte that ends the filler.
 pub const FILLER_END: u8 = 1;
 /// The longest message, head included.
-pub const MESSAGE_BYTES_MAX: usize = 512;
+pub const MESSAGE_BYTES_MAX: usize = 1_024;
+/// The length of a [`Reply::Watched`]; what follows it belongs to the program.
+pub const WATCHED_BYTES: usize = HEAD + 4;
 /// The longest host name a [`Resolve`] may carry.
 pub const HOST_BYTES_MAX: usize = 255;
 
@@ -48,6 +51,10 @@ pub enum Request<'a> {
     Accepted(Accepted),
     /// A program that knows of sessions wants something of its own (`session.h`).
     Act(Cookie, Act),
+    /// It wants to know what the ends of a session of its own are called.
+    Names(Cookie),
+    /// It wants to be told by this connection when a session of its own changes its state.
+    Watch(Cookie),
     /// Is a broker there, and of which version.
     Hello,
 }
@@ -155,6 +162,10 @@ pub enum Reply<'a> {
     /// To [`Request::Act`]: how it fares, before anything that was wanted has happened; nothing
     /// when there is no such session.
     Told(Option<Told<'a>>),
+    /// To [`Request::Names`]; nothing when there is no such session.
+    Names(Option<Names<'a>>),
+    /// To [`Request::Watch`]: 0, or why not, as an errno.
+    Watched(i32),
     /// To [`Request::Hello`]: process id of the broker.
     Hello {
         /// The broker's process id.
@@ -228,6 +239,8 @@ const HELLO: u8 = 6;
 const PASSED: u8 = 7;
 const ACCEPTED: u8 = 8;
 const ACT: u8 = 9;
+const NAMES: u8 = 10;
+const WATCH: u8 = 11;
 const REPLY: u8 = 0x80;
 
 /// A message in a fixed buffer.
@@ -321,6 +334,8 @@ impl<'a> Request<'a> {
                 out.bytes(&cookie.0);
                 out.u8(act.to_number());
             }),
+            Request::Names(cookie) => Message::build(NAMES, |out| out.bytes(&cookie.0)),
+            Request::Watch(cookie) => Message::build(WATCH, |out| out.bytes(&cookie.0)),
             Request::Hello => Message::build(HELLO, |_| {}),
         }
     }
@@ -354,6 +369,8 @@ impl<'a> Request<'a> {
                 let cookie = reader.array().map(Cookie);
                 cookie.zip(reader.u8().and_then(Act::from_number)).map(|(c, a)| Request::Act(c, a))
             }
+            NAMES => reader.array().map(|cookie| Request::Names(Cookie(cookie))),
+            WATCH => reader.array().map(|cookie| Request::Watch(Cookie(cookie))),
             HELLO => Some(Request::Hello),
             other => return Err(WireError::Kind(other)),
         };
@@ -472,6 +489,14 @@ impl<'a> Reply<'a> {
                     told.put(out);
                 }
             }),
+            Reply::Names(names) => Message::build(REPLY | NAMES, |out| {
+                if let Some(names) = names {
+                    names.put(out);
+                }
+            }),
+            Reply::Watched(errno) => {
+                Message::build(REPLY | WATCH, |out| out.u32(errno.unsigned_abs()))
+            }
             Reply::Hello { pid } => Message::build(REPLY | HELLO, |out| out.u32(*pid)),
         }
     }
@@ -498,6 +523,9 @@ impl<'a> Reply<'a> {
             }
             ACCEPTED if content.is_empty() => Some(Reply::Peer(None)),
             ACCEPTED => reader.address().map(|peer| Reply::Peer(Some(peer))),
+            NAMES if content.is_empty() => Some(Reply::Names(None)),
+            NAMES => Names::read(&mut reader).map(|names| Reply::Names(Some(names))),
+            WATCH => reader.u32().and_then(|it| i32::try_from(it).ok()).map(Reply::Watched),
             HELLO => reader.u32().map(|pid| Reply::Hello { pid }),
             _ => return Err(WireError::Kind(kind)),
         };
@@ -589,6 +617,8 @@ mod tests {
             }),
             Request::Act(Cookie([5; 16]), Act::Look),
             Request::Act(Cookie([5; 16]), Act::Abort),
+            Request::Names(Cookie([6; 16])),
+            Request::Watch(Cookie([7; 16])),
             Request::Hello,
         ]
     }
@@ -626,6 +656,10 @@ mod tests {
                 delivered: 6,
                 server: "a",
             })),
+            Reply::Names(None),
+            Reply::Names(Some(Names { service: "www.a@b", server: "s", endpoint: "" })),
+            Reply::Watched(0),
+            Reply::Watched(EMOVED),
             Reply::Hello { pid: 1 },
         ]
     }

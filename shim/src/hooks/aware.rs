@@ -1,24 +1,25 @@
 //! The functions of `session.h`. They stand in front of nothing: a program that knows of sessions
 //! calls them.
 
-use core::ffi::c_int;
+use core::ffi::{CStr, c_char, c_int};
 
 use stp_proto::local::wire::Act;
 
+use crate::address::to_kernel;
 use crate::guard::decide;
-use crate::ops::aware::{self, Status};
-use crate::raw::Errno;
+use crate::ops::aware::{self, Names, Status};
+use crate::raw::{self, Errno};
 
-/// 0 with the status in its place, or the errno as a negative number.
+/// 0 with what was told in its place, or the errno as a negative number.
 ///
 /// # Safety
 /// Null, or room for it.
-unsafe fn answer(told: Result<Status, Errno>, place: *mut Status) -> c_int {
+unsafe fn answer<T>(told: Result<T, Errno>, place: *mut T) -> c_int {
     match told {
         Ok(_) if place.is_null() => -libc::EFAULT,
-        Ok(status) => {
+        Ok(told) => {
             // SAFETY: as promised.
-            unsafe { place.write(status) };
+            unsafe { place.write(told) };
             0
         }
         Err(errno) => -errno,
@@ -72,4 +73,47 @@ pub unsafe extern "C" fn session_wait(
     let told = decide(Err(libc::EHOSTDOWN), || aware::wait(fd, state, timeout_ms));
     // SAFETY: as promised.
     unsafe { answer(told, status) }
+}
+
+/// What the ends of a session are called.
+///
+/// # Safety
+/// `names` is null or has room for it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn session_names(fd: c_int, names: *mut Names) -> c_int {
+    let told = decide(Err(libc::EHOSTDOWN), || aware::names(fd));
+    // SAFETY: as promised.
+    unsafe { answer(told, names) }
+}
+
+/// A descriptor that can be read from when a session's state has changed.
+#[unsafe(no_mangle)]
+pub extern "C" fn session_events(fd: c_int) -> c_int {
+    decide(Err(libc::EHOSTDOWN), || aware::events(fd)).unwrap_or_else(|errno| -errno)
+}
+
+/// A new socket, connected to the service of this name.
+///
+/// # Safety
+/// The name is null or ends in NUL. The call may unwind when the thread is cancelled.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn session_connect(name: *const c_char, flags: c_int) -> c_int {
+    if name.is_null() {
+        return -libc::EFAULT;
+    }
+    // SAFETY: as promised.
+    let name = unsafe { CStr::from_ptr(name) }.to_bytes();
+    let (fd, to) = match decide(Err(libc::EHOSTDOWN), || aware::begin(name, flags)) {
+        Ok(begun) => begun,
+        Err(errno) => return -errno,
+    };
+    let (bytes, length) = to_kernel(&to);
+    // SAFETY: an address of our own.
+    let result = unsafe { super::connect::connect(fd, bytes.as_ptr().cast(), length as u32) };
+    let errno = raw::errno();
+    if result == 0 || errno == libc::EINPROGRESS {
+        return fd;
+    }
+    raw::close(fd);
+    -errno
 }

@@ -6,8 +6,8 @@ use core::net::{IpAddr, SocketAddr};
 
 use stp_proto::local::Cookie;
 use stp_proto::local::wire::{
-    Accepted, Act, HOST_BYTES_MAX, MESSAGE_BYTES_MAX, Passed, Reply, Request, Resolved,
-    SocketState, Told,
+    Accepted, Act, HOST_BYTES_MAX, MESSAGE_BYTES_MAX, Names, Passed, Reply, Request, Resolved,
+    SocketState, Told, WATCHED_BYTES,
 };
 
 use crate::raw::{self, Errno, Fd, Result};
@@ -123,6 +123,34 @@ pub fn act<T>(cookie: Cookie, act: Act, read: impl FnOnce(Told<'_>) -> T) -> Opt
         Reply::Told(told) => Some(told.map(read)),
         _ => None,
     })
+}
+
+/// What the ends of a session are called, handed to `read`, as [`act`] does it.
+pub fn names<T>(cookie: Cookie, read: impl FnOnce(Names<'_>) -> T) -> Option<Option<T>> {
+    ask(&Request::Names(cookie), STATE_SECONDS, |reply| match reply {
+        Reply::Names(names) => Some(names.map(read)),
+        _ => None,
+    })
+}
+
+/// A connection by which the broker tells of each change of a session's state, for the program to
+/// read: not blocking, and closed by exec.
+pub fn watch(cookie: Cookie) -> Result<Fd> {
+    let message = Request::Watch(cookie).encode().ok_or(libc::EINVAL)?;
+    let fd = dial().map_err(|_| libc::EHOSTDOWN)?;
+    // What follows the answer is the program's to read.
+    let mut answer = [0; WATCHED_BYTES];
+    let told = exchange(fd, message.as_bytes(), STATE_SECONDS, &mut answer);
+    let granted = match told.map(|length| Reply::decode(&answer[..length])) {
+        Ok(Ok(Some((Reply::Watched(0), _)))) => Ok(()),
+        Ok(Ok(Some((Reply::Watched(errno), _)))) => Err(errno),
+        _ => Err(libc::EHOSTDOWN),
+    };
+    let ready = granted.and_then(|()| {
+        set_patience(fd, libc::SO_RCVTIMEO, 0)?;
+        raw::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK.into())
+    });
+    ready.map(|_| fd).inspect_err(|_| raw::close(fd))
 }
 
 /// The errno for a connect that the kernel says was reset: without a word of the broker's, nobody

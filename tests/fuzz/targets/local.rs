@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use stp_proto::local::path::{LocalPath, PATH_BYTES_MAX, SOCKET_FILE, Surroundings};
 use stp_proto::local::socket_name::SocketName;
 use stp_proto::local::wire::{
-    Accepted, Act, HOST_BYTES_MAX, MESSAGE_BYTES_MAX, Open, OpenFlags, Passed, PassedWhy, Reply,
-    Request, Resolve, Resolved, SocketState, Told,
+    Accepted, Act, HOST_BYTES_MAX, MESSAGE_BYTES_MAX, Names, Open, OpenFlags, Passed, PassedWhy,
+    Reply, Request, Resolve, Resolved, SocketState, Told,
 };
 use stp_proto::local::{Cookie, Family};
 use stp_proto::state::State;
@@ -69,7 +69,7 @@ fn family(draw: &mut Draw<'_>) -> Family {
 
 fn make_request<'a>(draw: &mut Draw<'_>, host: &'a str) -> Option<Request<'a>> {
     let cookie = Cookie(draw.array());
-    Some(match draw.below(9) {
+    Some(match draw.below(11) {
         0 => Request::Open(Open {
             cookie,
             family: family(draw),
@@ -95,12 +95,14 @@ fn make_request<'a>(draw: &mut Draw<'_>, host: &'a str) -> Option<Request<'a>> {
         }),
         6 => Request::Accepted(Accepted { from: draw.scoped_address(), to: draw.scoped_address() }),
         7 => Request::Act(cookie, draw.pick(&[Act::Look, Act::Suspend, Act::Resume, Act::Abort])),
+        8 => Request::Names(cookie),
+        9 => Request::Watch(cookie),
         _ => Request::Hello,
     })
 }
 
 fn make_reply<'a>(draw: &mut Draw<'_>, host: &'a str) -> Reply<'a> {
-    match draw.below(7) {
+    match draw.below(9) {
         0 => {
             let v4 = Ipv4Addr::from(draw.array());
             let v6 = draw.bool().then(|| Ipv6Addr::from(draw.array::<16>()));
@@ -133,6 +135,12 @@ fn make_reply<'a>(draw: &mut Draw<'_>, host: &'a str) -> Reply<'a> {
             delivered: draw.position(),
             server: host,
         })),
+        6 => Reply::Names(draw.bool().then_some(Names {
+            service: host,
+            server: "server",
+            endpoint: host,
+        })),
+        7 => Reply::Watched(i32::from(draw.u16())),
         _ => Reply::Hello { pid: draw.u32() },
     }
 }
