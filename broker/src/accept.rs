@@ -36,6 +36,7 @@ use crate::hosts;
 use crate::lookup::Directory;
 use crate::mirrors;
 use crate::near::AppNear;
+use crate::routes::Freeze;
 use crate::service::Service;
 use stp_proto::pattern::{Hosts, host_name};
 
@@ -54,7 +55,7 @@ pub(crate) struct Goal {
     /// The gateway's ticket.
     pub(crate) grant: Option<Arc<[u8]>>,
     /// Whether time-outs of the program stand still while there is no link.
-    pub(crate) freezes: bool,
+    pub(crate) freeze: Freeze,
 }
 
 impl Goal {
@@ -75,8 +76,8 @@ impl Goal {
     /// Where a session that belongs to another one goes.
     fn of(lead: &Entry) -> Goal {
         let service = Arc::clone(&lead.service);
-        let freezes = lead.pause().is_told();
-        Goal { service, number: lead.service_number, grant: None, freezes }
+        let freeze = lead.pause().freeze();
+        Goal { service, number: lead.service_number, grant: None, freeze }
     }
 }
 
@@ -260,12 +261,12 @@ impl Door {
             let spent = self.0.purse.admit(&[]).is_err();
             spent.then_some((Errno::ENOBUFS, "sessions hold as much as limits.memory"))
         };
-        let led = route.map(|route| (route.service, route.freezes, &route.policy));
-        let led = led.or(called.map(|at| (at, true, &tables.config.services[at].policy)));
+        let led = route.map(|route| (route.service, route.freeze, &route.policy));
+        let led = led.or(called.map(|at| (at, Freeze::Waits, &tables.config.services[at].policy)));
         match (refused.or(full), led) {
-            (None, Some((at, freezes, policy))) => {
+            (None, Some((at, freeze, policy))) => {
                 let (number, service) = tables.services[at].clone();
-                let goal = Goal { service, number, grant: None, freezes };
+                let goal = Goal { service, number, grant: None, freeze };
                 self.begin_under(socket, goal, host, policy.as_deref());
             }
             (None, None) => {
@@ -295,7 +296,7 @@ impl Door {
                     service: Arc::clone(&found.service),
                     number: found.number,
                     grant: found.grant.clone(),
-                    freezes: true,
+                    freeze: Freeze::Waits,
                 };
                 self.begin_under(socket, goal, host, None);
             }
@@ -361,12 +362,12 @@ impl Door {
         let info = socket.info();
         let app = App { pid: info.pid, comm: info.comm.clone() };
         let peer = socket.open().destination;
-        let freezes = goal.freezes;
+        let freeze = goal.freeze;
         let kept = socket.kept().map(|kept| (kept.up_max(), kept.down_max()));
         let begun = self.enlist(handle, app, (peer, host), goal, member, kept);
         let _once = begun.entry.cookie.set(socket.open().cookie);
-        if let Some(pauses) = self.0.pauses.get().filter(|_| freezes) {
-            begun.entry.tell_pauses(pauses.enter(&socket.open().cookie));
+        if let Some(pauses) = self.0.pauses.get() {
+            begun.entry.tell_pauses(pauses.enter(&socket.open().cookie, freeze));
         }
         let near = AppNear::new(Arc::clone(&self.0), socket, Arc::clone(&begun.entry));
         self.start(begun, near);

@@ -335,7 +335,7 @@ impl Entry {
             "server": self.server(),
             "via": self.via(),
             "age_ms": self.started.elapsed().as_millis() as u64,
-            "freeze": if self.pause().is_told() { "waits" } else { "off" },
+            "freeze": self.pause().freeze().name(),
             "paused_ms": self.pause().paused_ms(),
             "events": self.status.history(),
             "series": self.status.series(),

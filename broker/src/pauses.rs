@@ -19,6 +19,8 @@ use stp_proto::local::path::PAUSES_FILE;
 use stp_proto::local::pause::{self, Head, Line, SLOTS};
 use stp_proto::session::{Attempt, Event, Limits};
 
+use crate::routes::Freeze;
+
 /// How often the signs of life of a session are written at most.
 const STAMP_EVERY_MS: u64 = 100;
 /// How long a pause goes on at most after a link is attached again, until bytes flow on it.
@@ -76,9 +78,12 @@ impl Pauses {
         Ok(Arc::new(Pauses { file, inner }))
     }
 
-    /// A line for a session that begins.
+    /// A line for a session that begins; none if nothing stands still for it.
     #[must_use]
-    pub fn enter(self: &Arc<Pauses>, cookie: &Cookie) -> Pause {
+    pub fn enter(self: &Arc<Pauses>, cookie: &Cookie, freeze: Freeze) -> Pause {
+        if freeze == Freeze::Off {
+            return Pause::default();
+        }
         let key = pause::key(cookie);
         let mut inner = self.inner.lock();
         let free = pause::places(key).find(|slot| inner.used[slot / 64] >> (slot % 64) & 1 == 0);
@@ -87,7 +92,8 @@ impl Pauses {
         }
         drop(inner);
         let now = now_ms();
-        let line = Line { key, heard_ms: now, moved_ms: now, ..Line::default() };
+        let stops_clock = freeze == Freeze::Clock;
+        let line = Line { key, heard_ms: now, moved_ms: now, stops_clock, ..Line::default() };
         let pause = Pause {
             place: free.map(|slot| (Arc::clone(self), slot)),
             state: Mutex::new(State { line, established: false }),
@@ -144,10 +150,14 @@ impl Pause {
         }
     }
 
-    /// Whether time-outs of the program stand still in a pause.
+    /// What stands still in a pause.
     #[must_use]
-    pub fn is_told(&self) -> bool {
-        self.place.is_some()
+    pub fn freeze(&self) -> Freeze {
+        match &self.place {
+            None => Freeze::Off,
+            Some(_) if self.state.lock().line.stops_clock => Freeze::Clock,
+            Some(_) => Freeze::Waits,
+        }
     }
 
     /// For how long it has been paused, if it is, in milliseconds.
@@ -280,7 +290,7 @@ mod tests {
     fn a_lost_link_is_told_and_bytes_end_the_pause() {
         let (dir, cookie) = (tempfile::tempdir().unwrap(), Cookie([7; 16]));
         let pauses = Pauses::open(dir.path(), &Limits::default()).unwrap();
-        let pause = pauses.enter(&cookie);
+        let pause = pauses.enter(&cookie, Freeze::Clock);
         pause.event(&LOST, false);
         assert_eq!(head(dir.path()).paused, 0, "a connect that is under way is no pause");
         pause.event(&Event::Established { server: String::new() }, true);
@@ -291,6 +301,7 @@ mod tests {
         assert_eq!((head(dir.path()).paused, pause.paused_ms().is_some()), (1, true));
         let line = lines(dir.path(), &cookie)[0];
         assert!(line.is_paused(now_ms()) && line.since_ms == line.heard_ms);
+        assert!(line.stops_clock && pause.freeze() == Freeze::Clock);
         pause.flows();
         assert_eq!((head(dir.path()).paused, pause.paused_ms()), (0, None));
         assert!(head(dir.path()).ended_ms > 0);
@@ -308,7 +319,7 @@ mod tests {
         use std::sync::atomic::{AtomicBool, Ordering};
         let dir = tempfile::tempdir().unwrap();
         let before = Pauses::open(dir.path(), &Limits::default()).unwrap();
-        before.enter(&Cookie([7; 16])).event(&LOST, false);
+        before.enter(&Cookie([7; 16]), Freeze::Waits).event(&LOST, false);
         let (file, done) = (&before.file, AtomicBool::new(false));
         let shortest = std::thread::scope(|scope| {
             let watch = || {
@@ -336,10 +347,13 @@ mod tests {
     fn a_crowded_place_is_left_without_a_line_and_freed_ones_are_used_again() {
         let (dir, cookie) = (tempfile::tempdir().unwrap(), Cookie([1; 16]));
         let pauses = Pauses::open(dir.path(), &Limits::default()).unwrap();
-        let mut all: Vec<Pause> = (0..PROBES).map(|_| pauses.enter(&cookie)).collect();
+        let mut all: Vec<Pause> =
+            (0..PROBES).map(|_| pauses.enter(&cookie, Freeze::Waits)).collect();
         assert_eq!(lines(dir.path(), &cookie).len(), PROBES);
-        assert!(!pauses.enter(&cookie).is_told());
+        assert_eq!(pauses.enter(&cookie, Freeze::Waits).freeze(), Freeze::Off);
         all.pop();
-        assert!(pauses.enter(&cookie).is_told());
+        assert_eq!(pauses.enter(&cookie, Freeze::Waits).freeze(), Freeze::Waits);
+        drop(all);
+        assert_eq!(pauses.enter(&cookie, Freeze::Off).freeze(), Freeze::Off);
     }
 }

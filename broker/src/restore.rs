@@ -18,6 +18,7 @@ use crate::group::awaited::Member;
 use crate::lookup::Directory;
 use crate::near::AppNear;
 use crate::remains::{HERE, Record};
+use crate::routes::Freeze;
 use crate::service::Service;
 
 /// Why a session cannot be gone on with.
@@ -95,13 +96,13 @@ impl Door {
         let (tables, to) = (self.0.tables(), socket.open().destination);
         let host = self.host_of(socket);
         let route = tables.config.routes.find(host.as_deref(), to.ip().to_canonical(), to.port());
-        let freezes = route.is_none_or(|route| route.freezes);
+        let freeze = route.map_or(Freeze::Waits, |route| route.freeze);
         let own = || tables.config.services.iter().find(|known| known.name == service.name);
         let policy = match route {
             Some(route) => route.policy.as_deref(),
             None => own().and_then(|known| known.policy.as_deref()),
         };
-        let goal = Goal { service, number, grant: None, freezes };
+        let goal = Goal { service, number, grant: None, freeze };
         goal.under(&self.0, socket.info().pid, policy).map_err(Lost::Policy)
     }
 
@@ -163,7 +164,7 @@ impl Door {
         let member = lead.map(|(lead, token)| Member { lead, token });
         let token = member.as_ref().map(|member| member.token);
         session.belongs(Belongs { token, peer: Some(peer) });
-        let freezes = goal.freezes;
+        let freeze = goal.freeze;
         let listed = self.list(record.id, app, (peer, host), goal, member.as_ref());
         let entry = Arc::clone(&listed.entry);
         if let Some(member) = member {
@@ -171,8 +172,8 @@ impl Door {
         }
         let _once = entry.cookie.set(socket.open().cookie);
         tell_destination(&mut session, &entry);
-        if let Some(pauses) = self.0.pauses.get().filter(|_| freezes) {
-            entry.tell_pauses(pauses.enter(&socket.open().cookie));
+        if let Some(pauses) = self.0.pauses.get() {
+            entry.tell_pauses(pauses.enter(&socket.open().cookie, freeze));
         }
         if told {
             socket.go_on((at.end, record.remains.has_ended()), at.delivered, looked_at);

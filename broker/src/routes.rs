@@ -7,7 +7,33 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde::Deserialize;
 use stp_proto::pattern::{Hosts, Pattern};
+
+/// What stands still while a session has no link.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Freeze {
+    /// Nothing: the program's time-outs run on.
+    Off,
+    /// The time-outs of calls that wait for the session.
+    #[default]
+    Waits,
+    /// The program's clock and its alarm as well.
+    Clock,
+}
+
+impl Freeze {
+    /// Its name in the configuration and in the status.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Freeze::Off => "off",
+            Freeze::Waits => "waits",
+            Freeze::Clock => "clock",
+        }
+    }
+}
 
 /// A route: where to, and the number of its service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,8 +48,8 @@ pub struct Route {
     pub line: usize,
     /// Over what links may leave, by name.
     pub policy: Option<String>,
-    /// Whether time-outs of the program stand still while its session has no link.
-    pub freezes: bool,
+    /// What stands still while its session has no link.
+    pub freeze: Freeze,
     /// What they hold and is left out.
     pub except: Arc<[Hosts]>,
     /// Names are resolved at the far end: `*` stands for every name, and not only for addresses.
@@ -101,7 +127,7 @@ mod tests {
             service,
             line: 0,
             policy: None,
-            freezes: true,
+            freeze: Freeze::Waits,
             except: Arc::new([]),
             is_resolved_there: false,
         };

@@ -19,7 +19,10 @@
 //! only) · socket, epoll_create, epoll_create1, dup, dup2, dup3, fcntl, fcntl64, epoll_ctl (only to
 //! note that they were called) · poll, ppoll, select, pselect, epoll_wait, epoll_pwait,
 //! epoll_pwait2 and their `__` and `_chk` forms, clock_gettime, clock_nanosleep (time-outs stand
-//! still while a session has no link).
+//! still while a session has no link) · pthread_cond_timedwait, pthread_cond_clockwait,
+//! sem_clockwait, pthread_mutex_clocklock, pthread_rwlock_clockrdlock, pthread_rwlock_clockwrlock,
+//! timerfd_settime, timer_settime, alarm, setitimer, getitimer (only for a program whose clock
+//! stands still).
 //!
 //! Exported besides, for programs that know of sessions: session_status, session_suspend,
 //! session_resume, session_abort, session_wait, session_names, session_events, session_connect

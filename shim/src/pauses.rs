@@ -27,7 +27,16 @@ pub fn head() -> Option<Head> {
 
 /// The line of a session; nothing when the broker tells nothing of it.
 pub fn line(cookie: &Cookie) -> Option<Line> {
-    let (file, key) = (file()?, key(cookie));
+    line_of(key(cookie))
+}
+
+/// The same for the key of one.
+pub fn line_of(key: u64) -> Option<Line> {
+    // That of a line that is free.
+    if key == 0 {
+        return None;
+    }
+    let file = file()?;
     let holds = |slot: &usize| file[word_of(*slot)].load(Ordering::Relaxed) == key;
     let slot = places(key).find(holds)?;
     let line = Line::from_words(words::<LINE_WORDS>(file, word_of(slot))?);

@@ -320,9 +320,67 @@ pub unsafe fn unmap(at: *const u8, length: usize) {
 /// Milliseconds of `CLOCK_MONOTONIC`, as the kernel has it: what the program is told may be held
 /// back.
 pub fn now_ms() -> u64 {
+    now_ns() / 1_000_000
+}
+
+/// The same in nanoseconds.
+pub fn now_ns() -> u64 {
+    clock_ns(libc::CLOCK_MONOTONIC)
+}
+
+/// A clock of the kernel's, nanoseconds.
+pub fn clock_ns(clock: c_int) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    let _valid_arguments = syscall!(SYS_clock_gettime, libc::CLOCK_MONOTONIC, &raw mut time);
-    (time.tv_sec as u64) * 1_000 + (time.tv_nsec as u64) / 1_000_000
+    let _valid_arguments = syscall!(SYS_clock_gettime, clock, &raw mut time);
+    (time.tv_sec as u64) * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// A new timer of the kernel's, by `CLOCK_MONOTONIC`, that gives this signal.
+pub fn make_timer(signal: c_int) -> Result<c_int> {
+    // SAFETY: a sigevent is plain numbers and null pointers.
+    let mut event: libc::sigevent = unsafe { core::mem::zeroed() };
+    event.sigev_notify = libc::SIGEV_SIGNAL;
+    event.sigev_signo = signal;
+    let mut timer: c_int = 0;
+    syscall!(SYS_timer_create, libc::CLOCK_MONOTONIC, &raw const event, &raw mut timer)?;
+    Ok(timer)
+}
+
+/// Has a timer run out once, after this time; 0 stops it.
+pub fn set_timer(timer: c_int, ns: u64) -> Result<()> {
+    let none = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let rest = i64::try_from(ns).unwrap_or(i64::MAX);
+    let time = libc::timespec { tv_sec: rest / 1_000_000_000, tv_nsec: rest % 1_000_000_000 };
+    let setting = libc::itimerspec { it_interval: none, it_value: time };
+    syscall!(SYS_timer_settime, timer, 0, &raw const setting, ptr::null::<u8>()).map(drop)
+}
+
+/// Stops the timer of `alarm` and `setitimer`, and says how it stood.
+pub fn take_itimer() -> Result<libc::itimerval> {
+    let never = libc::timeval { tv_sec: 0, tv_usec: 0 };
+    let none = libc::itimerval { it_interval: never, it_value: never };
+    let mut before = none;
+    syscall!(SYS_setitimer, libc::ITIMER_REAL, &raw const none, &raw mut before)?;
+    Ok(before)
+}
+
+/// Has the kernel's own timer of `alarm` run out once, after this time.
+pub fn ring_in_us(us: i64) {
+    let time = |tv_usec| libc::timeval { tv_sec: 0, tv_usec };
+    let setting = libc::itimerval { it_interval: time(0), it_value: time(us) };
+    let none = ptr::null::<u8>();
+    let _valid_arguments = syscall!(SYS_setitimer, libc::ITIMER_REAL, &raw const setting, none);
+}
+
+/// Has a signal handled; calls that it interrupts go on where the kernel can.
+pub fn handle(signal: c_int, handler: extern "C" fn(c_int)) -> Result<()> {
+    // SAFETY: a sigaction is plain numbers and null pointers.
+    let mut action: libc::sigaction = unsafe { core::mem::zeroed() };
+    action.sa_sigaction = handler as libc::sighandler_t;
+    action.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
+    // SAFETY: an action of our own.
+    let result = unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) };
+    if result == 0 { Ok(()) } else { Err(errno()) }
 }
 
 /// `SO_RCVTIMEO` or `SO_SNDTIMEO` in milliseconds; nothing when calls wait for ever.

@@ -22,6 +22,9 @@ def arguments():
     )
     parser.add_argument("--json", metavar="FILE", help="also write the figures there")
     parser.add_argument(
+        "--hooks", action="store_true", help="instead: hooked calls with and without the shim"
+    )
+    parser.add_argument(
         "--against", metavar="REV", help="build REV as well and print paired ratios"
     )
     parser.add_argument("--other-bin", help=argparse.SUPPRESS)
@@ -35,13 +38,14 @@ def main():
     args = arguments()
     lab = Lab(ROOT)
     try:
-        direct = way.nginx(lab, args.gib)
-        if args.https:
-            figures = by_tls(lab, args, direct)
+        if args.hooks:
+            figures = by_call(lab, args)
+        elif args.https:
+            figures = by_tls(lab, args, way.nginx(lab, args.gib))
         elif args.against:
-            figures = against.run(lab, args, direct)
+            figures = against.run(lab, args, way.nginx(lab, args.gib))
         else:
-            figures = everything(lab, args, direct)
+            figures = everything(lab, args, way.nginx(lab, args.gib))
     except BaseException:
         lab.show_logs()
         raise
@@ -71,9 +75,17 @@ def everything(lab, args, direct):
     table.show_bulk(rounds, ways, args.gib)
     table.show_small(rounds, ways)
     shim.show(shim.cost(lab, session))
+    figures |= by_call(lab, args)
     figures |= idle_and_silent(lab, args, direct)
     table.show_goals(figures)
     return figures
+
+
+def by_call(lab, args):
+    """What hooked calls cost a program without a route."""
+    found = shim.hooks(lab, pathlib.Path(args.bin) / "libsession.so", 3 * args.rounds)
+    shim.show_hooks(found)
+    return shim.hooks_added(found)
 
 
 def by_tls(lab, args, direct):

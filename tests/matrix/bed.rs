@@ -2,6 +2,7 @@
 //! loopback; services, an STP server, a broker; and the wire between the two, which is cut.
 
 use std::cell::Cell;
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -49,6 +50,8 @@ pub struct Door {
     port: u16,
     /// More lines of the service's configuration.
     more: String,
+    /// The program's clock stands still while its session has no link.
+    stops_clock: bool,
 }
 
 impl Door {
@@ -56,16 +59,21 @@ impl Door {
     pub fn patient(self, seconds: u64) -> Door {
         Door { more: format!("patience = \"{seconds}s\"\n"), ..self }
     }
+
+    /// The program's clock stands still while its session has no link.
+    pub fn stops_clock(self) -> Door {
+        Door { stops_clock: true, ..self }
+    }
 }
 
 /// A `tcp` service: `to` (`HOST:PORT`) leads to `port` of the server's machine.
 pub fn tcp(to: impl Into<String>, port: u16) -> Door {
-    Door { to: to.into(), kind: "tcp", port, more: String::new() }
+    Door { to: to.into(), kind: "tcp", port, more: String::new(), stops_clock: false }
 }
 
 /// The same of kind `http`.
 pub fn http(to: impl Into<String>, port: u16) -> Door {
-    Door { to: to.into(), kind: "http", port, more: String::new() }
+    Door { kind: "http", ..tcp(to, port) }
 }
 
 /// See the module. Rust drops fields in their order, so programs end first and the namespaces
@@ -206,13 +214,17 @@ impl<'a> Bed<'a> {
         let at = (&self.server, "127.0.0.1");
         let server = Server::start(self.scene, "server", at, &key, &offers, "")?;
         let wire = Wire::lay(&self.client, &self.server, SERVER_PORT, self.cuts)?;
-        let limits = if self.cuts.away.is_some() { "" } else { LIMITS };
+        let mut more = if self.cuts.away.is_some() { "" } else { LIMITS }.to_owned();
+        for (door, name) in doors.iter().zip(&names).filter(|(door, _)| door.stops_clock) {
+            let to = &door.to;
+            write!(more, "[[route]]\nto = {to:?}\nservice = {name:?}\nfreeze = \"clock\"\n")?;
+        }
         let one = (server.name.clone(), server.address.clone(), server.key.clone());
         let mut wanted = Vec::new();
         for (door, name) in doors.iter().zip(&names) {
             wanted.push(Wanted { name, route: &door.to, servers: vec![one.clone()] });
         }
-        let broker = Broker::start(self.scene, &self.client, &wanted, limits)?;
+        let broker = Broker::start(self.scene, &self.client, &wanted, &more)?;
         self.session = Some(Way { broker, wire, _server: server });
         Ok(())
     }

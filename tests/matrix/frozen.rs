@@ -45,6 +45,65 @@ fn gets_file(
     });
 }
 
+/// The same with a clock of the program's that stands still: nothing else saves these.
+fn gets_by_clock(
+    program: &'static str,
+    does: &'static str,
+    act: impl FnOnce(&Bed<'_>) -> Result<()>,
+) {
+    play_away(&Row { program, does, cuts: CUT }, AWAY, |bed| {
+        let server = Bed::program("halting.py");
+        bed.serve(PYTHON, &[&server, "8000", SILENCE_S], 8000)?;
+        bed.open(&[tcp("halting.lab:8000", 8000).stops_clock()])?;
+        act(bed)
+    });
+}
+
+fn c_by_clock(how: &'static str, does: &'static str) {
+    gets_by_clock("C", does, |bed| {
+        let source = Bed::program("patience.c");
+        bed.prepare("cc", &["-Wall", "-Werror", "-o", "patience", &source, "-lpthread"])?;
+        let said = bed.run("./patience", &[how, "halting.lab", "8000"])?.out;
+        ensure!(said.starts_with("got "), "{said}");
+        Ok(())
+    });
+}
+
+#[test]
+fn c_condition_variable() {
+    c_by_clock("thread", "a condition variable of CLOCK_MONOTONIC, 3 s, freeze = \"clock\"");
+}
+
+#[test]
+fn c_alarm() {
+    c_by_clock("alarm", "a recv interrupted by alarm(3), freeze = \"clock\"");
+}
+
+#[test]
+fn python_thread() {
+    gets_by_clock("Python", "queue.get(timeout=3), freeze = \"clock\"", |bed| {
+        bed.script(PYTHON, "patience.py", &["thread", "halting.lab", "8000"]).map(drop)
+    });
+}
+
+#[test]
+fn python_alarm() {
+    gets_by_clock("Python", "signal.alarm(3), freeze = \"clock\"", |bed| {
+        bed.script(PYTHON, "patience.py", &["alarm", "halting.lab", "8000"]).map(drop)
+    });
+}
+
+#[test]
+fn node_abort_signal() {
+    gets_by_clock("Node", "fetch, AbortSignal.timeout(7000), freeze = \"clock\"", |bed| {
+        let code = format!(
+            "fetch('{URL}', {{ signal: AbortSignal.timeout(7000) }}).then(r => r.arrayBuffer())\
+             .then(b => {{ if (b.byteLength !== 40000) throw b.byteLength; }})"
+        );
+        bed.run("node", &["-e", &code]).map(drop)
+    });
+}
+
 fn got(bed: &Bed<'_>) -> Result<()> {
     let length = std::fs::metadata(bed.home("got"))?.len();
     ensure!(length == 40_000, "{length} bytes");

@@ -11,7 +11,7 @@ use crate::probe::compiled;
 use crate::relay::Rules;
 
 /// Topics of the probes in which every decision is met, without those that take long.
-const TOPICS: [(&str, &str); 15] = [
+const TOPICS: [(&str, &str); 17] = [
     ("probe", "names"),
     ("probe", "basics"),
     ("probe", "again"),
@@ -27,6 +27,8 @@ const TOPICS: [(&str, &str); 15] = [
     ("process", "elsewhere"),
     ("process", "strays"),
     ("process", "aware"),
+    ("clock", "deadlines"),
+    ("clock", "alarms"),
 ];
 
 /// How often a topic is played at most until a decision in it is met.
@@ -38,12 +40,12 @@ fn faulted(bed: &Bed, (probe, topic): (&str, &str), wish: &str, log: &str) -> Sa
     run(command.env("SESSION_FAULT", wish).env("SESSION_FAULT_LOG", bed.path().join(log)))
 }
 
-/// A bed with both probes in it.
+/// A bed with the probes in it.
 fn with_probes() -> Bed {
-    let mut rules = Rules::loopback();
+    let mut rules = Rules { stops_clock: true, ..Rules::loopback() };
     rules.hosts.push(("localhost".to_owned(), IpAddr::V4(Ipv4Addr::LOCALHOST)));
     let bed = Bed::new(rules);
-    for probe in ["probe", "process"] {
+    for probe in ["probe", "process", "clock"] {
         compiled(&bed, probe);
     }
     bed

@@ -33,9 +33,18 @@ fn sees_the_same_by(probe: &str, topics: &[&str]) {
     assert_eq!(passed, [], "{topics:?}: everything went by sessions");
 }
 
+/// As [`sees_the_same_by`], for a program whose clock would stand still in a pause.
+fn sees_the_same_by_its_clock(topics: &[&str]) {
+    let rules = Rules { stops_clock: true, ..Rules::loopback() };
+    assert_eq!(tells_passed_by(rules, "clock", topics), [], "everything went by sessions");
+}
+
 /// As [`sees_the_same_by`], and says why connects went to the kernel instead of the broker.
 fn tells_passed(probe: &str, topics: &[&str]) -> Vec<PassedWhy> {
-    let rules = Rules::loopback();
+    tells_passed_by(Rules::loopback(), probe, topics)
+}
+
+fn tells_passed_by(rules: Rules, probe: &str, topics: &[&str]) -> Vec<PassedWhy> {
     let passed = Arc::clone(&rules.passed);
     let bed = Bed::new(rules);
     let probe = compiled(&bed, probe);
@@ -130,6 +139,11 @@ fn a_thread_can_be_cancelled_in_recv_and_in_connect() {
 #[test]
 fn bulk_data_is_right_in_both_directions() {
     sees_the_same(&["bulk"]);
+}
+
+#[test]
+fn a_clock_that_may_stand_still_runs_as_the_kernels_while_nothing_is_paused() {
+    sees_the_same_by_its_clock(&["clocks", "deadlines", "alarms"]);
 }
 
 #[test]

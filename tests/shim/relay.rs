@@ -16,9 +16,12 @@ use std::time::Duration;
 
 use nix::sys::socket::MsgFlags;
 use stp_broker::app::{AppEnd, AppSocket, Listener, Request, Shut, publish_routes};
+use stp_broker::pauses::{Pause, Pauses};
+use stp_broker::routes::Freeze;
 use stp_net::urgent;
 use stp_proto::local::routes::{Builder, Ports, WhenAbsent};
 use stp_proto::local::wire::{PassedWhy, Resolved};
+use stp_proto::session::Limits;
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpSocket;
 
@@ -32,6 +35,8 @@ pub struct Rules {
     pub hosts: Vec<(String, IpAddr)>,
     /// For programs that find no broker.
     pub when_absent: WhenAbsent,
+    /// The broker tells of pauses, of which there are none, and would have clocks stand still.
+    pub stops_clock: bool,
     /// The reasons why connects went to the kernel although these rules give them to the broker.
     pub passed: Arc<Mutex<Vec<PassedWhy>>>,
 }
@@ -51,6 +56,7 @@ impl Rules {
             ],
             hosts: vec![local("mirror.test"), local("www.web.at.example.com.stp")],
             when_absent: WhenAbsent::Pass,
+            stops_clock: false,
             passed: Arc::default(),
         }
     }
@@ -74,6 +80,7 @@ impl Rules {
 pub async fn serve(dir: &Path, rules: Rules) -> io::Result<()> {
     let mut listener = Listener::bind(dir, None).map_err(io::Error::other)?;
     rules.publish(dir)?;
+    let pauses = rules.stops_clock.then(|| Pauses::open(dir, &Limits::default())).transpose()?;
     let virtual_ips: HashMap<IpAddr, IpAddr> = (1..)
         .zip(&rules.hosts)
         .map(|(number, (_, ip))| (IpAddr::V4(Ipv4Addr::new(198, 18, 0, number)), *ip))
@@ -84,7 +91,13 @@ pub async fn serve(dir: &Path, rules: Rules) -> io::Result<()> {
                 let asked = app.open().destination;
                 let ip = asked.ip().to_canonical();
                 let ip = virtual_ips.get(&ip).copied().unwrap_or(ip);
-                tokio::spawn(relay(app, SocketAddr::new(ip, asked.port())));
+                let pause = pauses.as_ref().map(|it| it.enter(&app.open().cookie, Freeze::Clock));
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = relay(app, SocketAddr::new(ip, asked.port())) => {}
+                        () = heard(pause.unwrap_or_default()) => {}
+                    }
+                });
             }
             // It has no keeper.
             Request::Found(_) => {}
@@ -127,6 +140,14 @@ fn fate(destination: SocketAddr) -> Option<(Duration, i32)> {
         [198, 51, 100, _] => Some((Duration::from_millis(300), errno)),
         [203, 0, 113, _] => Some((Duration::from_secs(3_600), errno)),
         _ => None,
+    }
+}
+
+/// The link is heard of all the time.
+async fn heard(pause: Pause) {
+    loop {
+        pause.heard();
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 

@@ -9,18 +9,7 @@ use stp_proto::pattern::Hosts;
 use super::destination::{Destinations, Exception, NOT_ANY};
 use super::service::Service;
 use super::text::FromText;
-use crate::routes::{Route, Routes};
-
-/// What stands still while a session has no link.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Freeze {
-    /// Nothing: the program's time-outs run on.
-    Off,
-    /// The time-outs of calls that wait for the session.
-    #[default]
-    Waits,
-}
+use crate::routes::{Freeze, Route, Routes};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -83,7 +72,7 @@ pub(super) fn read<F>(
                 written: Arc::clone(written),
                 service: place,
                 line: i,
-                freezes: route.freeze == Freeze::Waits,
+                freeze: route.freeze,
                 policy: route.policy.clone().or_else(|| service.policy.clone()),
                 except,
                 is_resolved_there: service.egress,

@@ -116,6 +116,8 @@ pub struct Line {
     pub heard_ms: u64,
     /// When bytes of the session moved last, in either direction.
     pub moved_ms: u64,
+    /// Its route says `freeze = "clock"`.
+    pub stops_clock: bool,
 }
 
 /// A span of time in which a session was paused.
@@ -131,15 +133,18 @@ impl Line {
     /// The words of the file.
     #[must_use]
     pub fn to_words(self) -> [u64; LINE_WORDS] {
-        let Line { key, since_ms, until_ms, last_from_ms, last_to_ms, heard_ms, moved_ms } = self;
-        [key, since_ms, until_ms, last_from_ms, last_to_ms, heard_ms, moved_ms, 0]
+        let Line { key, since_ms, until_ms, last_from_ms, last_to_ms, heard_ms, moved_ms, .. } =
+            self;
+        let stops = u64::from(self.stops_clock);
+        [key, since_ms, until_ms, last_from_ms, last_to_ms, heard_ms, moved_ms, stops]
     }
 
     /// Reads the words.
     #[must_use]
     pub fn from_words(words: [u64; LINE_WORDS]) -> Line {
-        let [key, since_ms, until_ms, last_from_ms, last_to_ms, heard_ms, moved_ms, _] = words;
-        Line { key, since_ms, until_ms, last_from_ms, last_to_ms, heard_ms, moved_ms }
+        let [key, since_ms, until_ms, last_from_ms, last_to_ms, heard_ms, moved_ms, stops] = words;
+        let stops_clock = stops != 0;
+        Line { key, since_ms, until_ms, last_from_ms, last_to_ms, heard_ms, moved_ms, stops_clock }
     }
 
     /// Whether its pause goes on at `now`.
@@ -260,22 +265,12 @@ impl Wait {
         now_ms: u64,
         sessions: impl Iterator<Item = Line>,
     ) -> Expiry {
-        let mut common = Span { from_ms: self.seen_ms, to_ms: now_ms, open: true };
-        let mut any = false;
-        for session in sessions {
-            let none = Span { from_ms: now_ms, to_ms: self.seen_ms, open: false };
-            let span = session.paused(head, self.seen_ms, now_ms).unwrap_or(none);
-            common.from_ms = common.from_ms.max(span.from_ms);
-            common.to_ms = common.to_ms.min(span.to_ms);
-            common.open &= span.open;
-            any = true;
-        }
-        if !any {
+        let Some(pause) = all_paused(head, self.seen_ms, now_ms, sessions) else {
             return Expiry::Expire;
-        }
-        self.given_ms += common.to_ms.saturating_sub(common.from_ms);
+        };
+        self.given_ms += pause.ms;
         self.seen_ms = now_ms;
-        if common.open {
+        if pause.goes_on {
             return Expiry::Again(LOOK_EVERY_MS);
         }
         let run = now_ms.saturating_sub(self.begun_ms).saturating_sub(self.given_ms);
@@ -283,6 +278,61 @@ impl Wait {
             0 => Expiry::Expire,
             rest => Expiry::Again(rest),
         }
+    }
+}
+
+/// How long all of some sessions were paused at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Pause {
+    /// Milliseconds.
+    pub ms: u64,
+    /// They still are.
+    pub goes_on: bool,
+}
+
+/// The part of the time from `from_ms` to `now_ms` in which all sessions were paused; nothing
+/// without sessions.
+fn all_paused(
+    head: &Head,
+    from_ms: u64,
+    now_ms: u64,
+    sessions: impl Iterator<Item = Line>,
+) -> Option<Pause> {
+    let mut common = Span { from_ms, to_ms: now_ms, open: true };
+    let mut any = false;
+    for session in sessions {
+        let none = Span { from_ms: now_ms, to_ms: from_ms, open: false };
+        let span = session.paused(head, from_ms, now_ms).unwrap_or(none);
+        common.from_ms = common.from_ms.max(span.from_ms);
+        common.to_ms = common.to_ms.min(span.to_ms);
+        common.open &= span.open;
+        any = true;
+    }
+    let ms = common.to_ms.saturating_sub(common.from_ms);
+    any.then_some(Pause { ms, goes_on: common.open })
+}
+
+/// The rule of `freeze = "clock"`: for how long the clock of a program stood still from `from_ms`,
+/// when this was asked last, to `now_ms`. It does while all sessions of the program are paused, if
+/// the route of one of them says so; nothing if none does.
+pub fn stood_still(
+    head: &Head,
+    from_ms: u64,
+    now_ms: u64,
+    sessions: impl Iterator<Item = Line> + Clone,
+) -> Option<Pause> {
+    let wanted = sessions.clone().any(|session| session.stops_clock);
+    if wanted { all_paused(head, from_ms, now_ms, sessions) } else { None }
+}
+
+/// How long a wait until a point in time of the program's clock lasts on the kernel's, from now on,
+/// in nanoseconds; 0 when that time has come. In a pause it ends now and then, to look again.
+#[must_use]
+pub fn wait_ns(until_ns: u64, told_ns: u64, goes_on: bool) -> u64 {
+    match until_ns.saturating_sub(told_ns) {
+        0 => 0,
+        rest if goes_on => rest.max(LOOK_EVERY_MS * 1_000_000),
+        rest => rest,
     }
 }
 
@@ -334,6 +384,7 @@ mod tests {
             last_to_ms: 5,
             heard_ms: 6,
             moved_ms: 7,
+            stops_clock: true,
         };
         assert_eq!(Line::from_words(line.to_words()), line);
     }
@@ -421,6 +472,60 @@ mod tests {
         // The wait of 3 s does not run while its link is doubted, and does when the broker is dead.
         let end = ends_at(3_000, |_| vec![line]);
         assert!((20_400..20_700).contains(&end), "{end}");
+    }
+
+    /// A clock that is looked at every 100 ms from 10,000 to 30,000: where it is then, and whether
+    /// it ever went back.
+    fn clock_at_30_000(sets: impl Fn(u64) -> Vec<Line>) -> u64 {
+        let (mut behind, mut told) = (0, 0);
+        for now in (10_000..=30_000).step_by(100) {
+            let pause = stood_still(&HEAD, now - 100, now, sets(now).into_iter());
+            behind += pause.unwrap_or_default().ms;
+            assert!(now - behind >= told, "back from {told} to {}", now - behind);
+            told = now - behind;
+        }
+        told
+    }
+
+    #[test]
+    fn a_clock_stands_still_while_all_sessions_are_paused_and_one_of_them_asks_for_it() {
+        let asks = |line: Line| Line { stops_clock: true, ..line };
+        let away = |now: u64, from: u64, to: u64| {
+            let mut line = if now < from { running(now) } else { paused(from) };
+            if now >= to {
+                line.resume(to);
+                (line.heard_ms, line.moved_ms) = (now, now);
+            }
+            line
+        };
+        for (told, sets) in [
+            (30_000, &(|_| vec![]) as &dyn Fn(u64) -> Vec<Line>),
+            (30_000, &|now| vec![asks(running(now))]),
+            (30_000, &|now| vec![away(now, 11_000, 23_000)]),
+            (18_000, &|now| vec![asks(away(now, 11_000, 23_000))]),
+            (30_000, &|now| vec![asks(away(now, 11_000, 23_000)), running(now)]),
+            (27_000, &|now| vec![asks(away(now, 11_000, 23_000)), away(now, 20_000, 25_000)]),
+            (11_000, &|now| vec![asks(away(now, 11_000, 40_000))]),
+        ] {
+            assert_eq!(clock_at_30_000(sets), told);
+        }
+    }
+
+    #[test]
+    fn a_clock_stands_still_while_a_link_is_doubted() {
+        // Heard of last at 10,000: doubted from 11,501 to 17,500, when the broker itself is.
+        let line = Line { heard_ms: 10_000, moved_ms: 10_000, stops_clock: true, ..running(1) };
+        assert_eq!(clock_at_30_000(|_| vec![line]), 24_100);
+    }
+
+    #[test]
+    fn a_deadline_is_waited_for_on_the_kernels_clock() {
+        const MS: u64 = 1_000_000;
+        assert_eq!(wait_ns(5, 5, true), 0);
+        assert_eq!(wait_ns(5, 9, false), 0);
+        assert_eq!(wait_ns(3_000 * MS, 1_000 * MS, false), 2_000 * MS);
+        assert_eq!(wait_ns(3_000 * MS, 1_000 * MS, true), 2_000 * MS);
+        assert_eq!(wait_ns(1_001 * MS, 1_000 * MS, true), LOOK_EVERY_MS * MS);
     }
 
     #[test]

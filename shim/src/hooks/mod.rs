@@ -5,6 +5,7 @@
 //! cancelled in the real call ends, so the real call is never made where a panic is caught.
 
 pub mod aware;
+pub mod clock;
 pub mod connect;
 pub mod descriptor;
 pub mod host;
@@ -83,6 +84,13 @@ impl Missing for c_int {
     fn missing() -> c_int {
         set_errno(libc::ENOSYS);
         -1
+    }
+}
+
+impl Missing for u32 {
+    fn missing() -> u32 {
+        set_errno(libc::ENOSYS);
+        0
     }
 }
 

@@ -1,8 +1,8 @@
-//! poll, select, epoll_wait and their kin, and the clock. The original call comes first, so
+//! poll, select, epoll_wait and their kin. The original call comes first, so
 //! whatever is ready ends the wait at once; only one that has expired is looked at
 //! ([`crate::ops::wait`]).
 
-use core::ffi::{c_int, c_void};
+use core::ffi::c_int;
 use core::ptr;
 
 use libc::{epoll_event, fd_set, nfds_t, pollfd, sigset_t, timespec, timeval};
@@ -303,38 +303,5 @@ hook! {
             // SAFETY: as above.
             unsafe { real(epoll, events, max, &raw const rest, mask) }
         })
-    }
-}
-
-hook! {
-    /// Says the time. Clocks that count the time that passes are behind by the pauses that the
-    /// program has spent waiting.
-    [clock_gettime, __clock_gettime] (clock: c_int, time: *mut timespec) -> c_int, real => {
-        // SAFETY: the caller's own arguments.
-        let result = unsafe { real(clock, time) };
-        let behind = wait::behind_ns();
-        if behind != 0 && result == 0 && wait::is_held_back(clock) {
-            // SAFETY: the libc function has just written there.
-            unsafe { time.write(wait::told(time.read(), behind)) };
-        }
-        result
-    }
-}
-
-hook! {
-    /// Sleeps. A point in time of a clock that is behind is put back on the kernel's.
-    [clock_nanosleep] (
-        clock: c_int, flags: c_int, until: *const timespec, rest: *mut c_void
-    ) -> c_int, real => {
-        let behind = wait::behind_ns();
-        let absolute = flags & libc::TIMER_ABSTIME != 0;
-        if behind == 0 || !absolute || !wait::is_held_back(clock) || until.is_null() {
-            // SAFETY: the caller's own arguments.
-            return unsafe { real(clock, flags, until, rest) };
-        }
-        // SAFETY: the caller's own time.
-        let kernels = wait::kernels(unsafe { until.read() }, behind);
-        // SAFETY: as above.
-        unsafe { real(clock, flags, &raw const kernels, rest) }
     }
 }

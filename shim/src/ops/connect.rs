@@ -21,7 +21,7 @@ use super::kept::{CONNECT_INTERRUPTED, CONNECT_REPORTED, Kept, OWN};
 use super::references::{Lost, References};
 use super::socket::{hung_up, is_pending, ours};
 use super::swap::{self, FileFlags};
-use super::{broker, process, stream, told};
+use super::{broker, clock, process, stream, told};
 use crate::address::from_kernel;
 use crate::map;
 use crate::outcome::{Bypass, Outcome};
@@ -254,6 +254,7 @@ fn prepare(
     let (local, bound) = swap::reserve(fd, destination, why)?;
     let mut cookie = Cookie([0; 16]);
     raw::random(&mut cookie.0)?;
+    clock::note(&cookie);
     let nonblocking = flags.nonblocking();
     let name = SocketName { family, nonblocking, local, peer: *destination, cookie };
     bind_abstract(new, &name)?;
@@ -347,6 +348,7 @@ fn writable(fd: Fd) -> bool {
 pub fn sent(fd: Fd, result: isize, errno: Errno) -> Errno {
     unshrink(fd);
     if result > 0 {
+        clock::look();
         return 0;
     }
     let Some(name) = ours(fd) else { return errno };

@@ -5,6 +5,7 @@
 
 pub mod aware;
 pub mod broker;
+pub mod clock;
 pub mod connect;
 pub mod kept;
 pub mod name;

@@ -9,6 +9,7 @@
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
 
+use super::clock;
 use super::procfs::{EPOLL, each_descriptor};
 use super::socket::ours;
 use crate::raw::{self, Fd};
@@ -286,7 +287,8 @@ pub fn look_around() {
             made_epoll(fd);
         } else if target.starts_with(b"socket:") {
             sockets += 1;
-            if ours(fd).is_some() {
+            if let Some(name) = ours(fd) {
+                clock::note(&name.cookie);
                 has_session_now();
             }
         }

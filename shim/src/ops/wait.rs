@@ -8,9 +8,9 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use stp_proto::local::pause::{Expiry, Line, Wait};
 
-use super::process;
 use super::references::each_registered;
 use super::socket::ours;
+use super::{clock, process};
 use crate::pauses;
 use crate::raw::{self, Fd};
 
@@ -131,9 +131,10 @@ pub fn may_have_waited() -> bool {
 }
 
 /// Holds the clock of the program back by a pause that it has spent waiting, as long as it has one
-/// thread: another thread may hold deadlines of the kernel's clock.
+/// thread: another thread may hold deadlines of the kernel's clock. A clock that stands still in
+/// every pause needs nothing more.
 fn hold_back(ms: u64) {
-    if ms > 0 && raw::is_single_threaded() {
+    if ms > 0 && raw::is_single_threaded() && !clock::is_on() {
         BEHIND_NS.fetch_add(ms * 1_000_000, Relaxed);
     }
 }
