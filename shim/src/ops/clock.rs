@@ -330,11 +330,12 @@ pub fn take_over() {
 /// Our timer has run out.
 extern "C" fn rang(_: c_int) {
     let errno = raw::errno();
-    decide((), || {
+    // If this is wrong it rings as without us.
+    let rings = decide(true, || {
         let (now, stands) = now();
         let until = UNTIL_NS.load(Relaxed);
         if until == 0 {
-            return;
+            return false;
         }
         let rest = pause::wait_ns(until, now, stands);
         let every = EVERY_NS.load(Relaxed);
@@ -345,10 +346,11 @@ extern "C" fn rang(_: c_int) {
         if next > 0 {
             let _rings_no_more = raw::set_timer(TIMER.load(Relaxed), next);
         }
-        if rest == 0 {
-            raw::ring_in_us(RING_IN_US);
-        }
+        rest == 0
     });
+    if rings {
+        raw::ring_in_us(RING_IN_US);
+    }
     raw::set_errno(errno);
 }
 
