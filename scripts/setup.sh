@@ -56,6 +56,27 @@ unpack_packages() {
   done
 }
 
+# bare_debian TAR PACKAGES [LATER]: a bare Debian of this release as a tar, made once, with these
+# packages (comma between them) and those that debootstrap itself cannot install.
+bare_debian() {
+  [ -e "$1" ] && return
+  need_packages debootstrap
+  say "debootstrap (once)"
+  local fresh mirror suite
+  suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
+  fresh=$(mktemp -d)
+  mirror=$(sed -n 's/^\(deb\|URIs:\) *\(\[[^]]*\] *\)\?\(https\?:[^ ]*\).*/\3/p' \
+    /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | head -1) || true
+  debootstrap --variant=minbase --include="$2" "$suite" "$fresh" \
+    "${mirror:-http://deb.debian.org/debian}" >"$TARGET/debootstrap.log" ||
+    { tail -5 "$TARGET/debootstrap.log"; rm -rf "$fresh"; die "debootstrap failed"; }
+  [ -z "${3:-}" ] || chroot "$fresh" apt-get install -y -qq --no-install-recommends "$3" \
+    >/dev/null 2>&1 || { rm -rf "$fresh"; die "no $3"; }
+  rm -rf "$fresh"/var/cache/apt/archives/*.deb
+  tar -C "$fresh" -cf "$1.part" . && mv "$1.part" "$1"
+  rm -rf "$fresh"
+}
+
 need_cargo() {
   [ -f "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"
   if ! command -v cargo >/dev/null; then
