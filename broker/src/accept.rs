@@ -38,6 +38,7 @@ use crate::mirrors;
 use crate::near::AppNear;
 use crate::routes::Freeze;
 use crate::service::Service;
+use crate::upkeep::Upkeep;
 use stp_proto::pattern::{Hosts, host_name};
 
 const ELSEWHERE: &str = "the program runs in another network namespace than the broker, and \
@@ -56,6 +57,8 @@ pub(crate) struct Goal {
     pub(crate) grant: Option<Arc<[u8]>>,
     /// Whether time-outs of the program stand still while there is no link.
     pub(crate) freeze: Freeze,
+    /// How the session is to be kept.
+    pub(crate) upkeep: Upkeep,
 }
 
 impl Goal {
@@ -70,14 +73,16 @@ impl Goal {
         let own = own.map(|name| String::from_utf8_lossy(&name).into_owned());
         let Some(name) = own.as_deref().or(configured) else { return Ok(self) };
         let service = broker.policies.under(&broker.maker.lock(), &self.service, name)?;
-        Ok(Goal { service, ..self })
+        let own = service.leave.as_ref().map(|leave| leave.upkeep()).unwrap_or_default();
+        Ok(Goal { service, upkeep: own.or(self.upkeep), ..self })
     }
 
     /// Where a session that belongs to another one goes.
     fn of(lead: &Entry) -> Goal {
         let service = Arc::clone(&lead.service);
         let freeze = lead.pause().freeze();
-        Goal { service, number: lead.service_number, grant: None, freeze }
+        let (number, upkeep) = (lead.service_number, lead.upkeep);
+        Goal { service, number, grant: None, freeze, upkeep }
     }
 }
 
@@ -172,6 +177,7 @@ pub async fn serve(broker: &Arc<Broker>, listener: &mut Listener) {
                 let entry = broker.session_of(request.cookie);
                 request.answer(entry.map(|entry| entry.status.states()));
             }
+            Request::UserTimeout(cookie, ms) => command::user_timeout(broker, cookie, ms),
             Request::Act(request) => {
                 let told = command::by_app(broker, request.cookie, request.act);
                 request.answer(told);
@@ -261,12 +267,15 @@ impl Door {
             let spent = self.0.purse.admit(&[]).is_err();
             spent.then_some((Errno::ENOBUFS, "sessions hold as much as limits.memory"))
         };
-        let led = route.map(|route| (route.service, route.freeze, &route.policy));
-        let led = led.or(called.map(|at| (at, Freeze::Waits, &tables.config.services[at].policy)));
-        match (refused.or(full), led) {
-            (None, Some((at, freeze, policy))) => {
+        let led = route.map(|route| (route.service, route.freeze, &route.policy, route.upkeep));
+        let of_service = |at: usize| {
+            let known = &tables.config.services[at];
+            (at, Freeze::Waits, &known.policy, known.upkeep)
+        };
+        match (refused.or(full), led.or(called.map(of_service))) {
+            (None, Some((at, freeze, policy, upkeep))) => {
                 let (number, service) = tables.services[at].clone();
-                let goal = Goal { service, number, grant: None, freeze };
+                let goal = Goal { service, number, grant: None, freeze, upkeep };
                 self.begin_under(socket, goal, host, policy.as_deref());
             }
             (None, None) => {
@@ -297,6 +306,7 @@ impl Door {
                     number: found.number,
                     grant: found.grant.clone(),
                     freeze: Freeze::Waits,
+                    upkeep: Upkeep::default(),
                 };
                 self.begin_under(socket, goal, host, None);
             }
@@ -364,11 +374,12 @@ impl Door {
         let peer = socket.open().destination;
         let freeze = goal.freeze;
         let kept = socket.kept().map(|kept| (kept.up_max(), kept.down_max()));
-        let begun = self.enlist(handle, app, (peer, host), goal, member, kept);
+        let mut begun = self.enlist(handle, app, (peer, host), goal, member, kept);
         let _once = begun.entry.cookie.set(socket.open().cookie);
         if let Some(pauses) = self.0.pauses.get() {
             begun.entry.tell_pauses(pauses.enter(&socket.open().cookie, freeze));
         }
+        begun.session.set_user_timeout(begun.entry.patience(socket.user_timeout()));
         let near = AppNear::new(Arc::clone(&self.0), socket, Arc::clone(&begun.entry));
         self.start(begun, near);
     }
@@ -407,7 +418,7 @@ impl Door {
         let (id, peer) = (self.0.next_id(), whither.0);
         let listed = self.list(id, app, whither, goal, member.as_ref());
         let entry = &listed.entry;
-        let limits = kept_limits(&self.0, &entry.service, kept);
+        let limits = kept_limits(&self.0, entry.upkeep, kept);
         let mut session = Session::initiate(self.0.now(), limits, handle, &entry.service.name, "");
         session.belongs(Belongs { token, peer: Some(peer) });
         tell_destination(&mut session, entry);
@@ -426,7 +437,7 @@ impl Door {
         id: u64,
         app: App,
         (peer, host): (SocketAddr, Option<String>),
-        Goal { service, number, .. }: Goal,
+        Goal { service, number, upkeep, .. }: Goal,
         member: Option<&Member>,
     ) -> Unstarted {
         let (inbox, commands) = mpsc::channel(INBOX_MAX);
@@ -436,7 +447,7 @@ impl Door {
             app,
             member.map(|member| (Arc::downgrade(&member.lead), member.token)),
             (peer, destination(host.as_deref(), peer), host),
-            (service, number),
+            (service, number, upkeep),
             (inbox, orders),
             SessionStatus::told_to(self.0.feed.clone(), id.into()),
         ));
@@ -509,15 +520,14 @@ pub(crate) fn limits(config: &config::Limits) -> session::Limits {
     }
 }
 
-/// The same for a session of a service, whose bytes are kept in rings of this size, up and down.
+/// The same for a session that is to be kept so, whose bytes are kept in rings of this size, up and
+/// down.
 pub(crate) fn kept_limits(
     broker: &Broker,
-    service: &Service,
+    upkeep: Upkeep,
     kept: Option<(usize, usize)>,
 ) -> session::Limits {
-    let mut limits = limits(&broker.tables().config.limits);
-    let hold = service.leave.as_ref().and_then(|leave| leave.hold());
-    limits.hold = hold.unwrap_or(limits.hold);
+    let mut limits = upkeep.of(limits(&broker.tables().config.limits));
     if let Some((up, down)) = kept {
         limits.send_buffer_max = limits.send_buffer_max.min(up);
         limits.receive_buffer_max = limits.receive_buffer_max.min(down);

@@ -110,6 +110,15 @@ pub fn names(broker: &Broker, cookie: Cookie) -> Option<Names> {
     Some(Names { service, server, endpoint: String::new() })
 }
 
+/// What a program writes may be unacknowledged for so many milliseconds; 0: as long as it must.
+pub fn user_timeout(broker: &Broker, cookie: Cookie, ms: u32) {
+    if let Some(entry) = broker.session_of(cookie) {
+        let said = (ms > 0).then(|| Duration::from_millis(ms.into()));
+        let most = entry.patience(said);
+        let _just_ended = entry.inbox.try_send(Command::UserTimeout(most));
+    }
+}
+
 /// Suspends or resumes every session.
 async fn all(broker: &Broker, action: &str, lasts: Option<Duration>) -> Result<Value, ActError> {
     let mut done = 0;

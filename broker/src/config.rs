@@ -11,6 +11,7 @@ mod room;
 mod route;
 mod service;
 mod text;
+mod upkeep;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,10 +23,10 @@ use stp_net::link::{ProxyWish, SshWay};
 use stp_net::machine;
 use stp_net::place::Places;
 use stp_net::status::StatusAddr;
+use stp_proto::class::Class;
 use stp_proto::local::routes::{VIRTUAL_V4, VIRTUAL_V6};
 use stp_proto::name::Name;
 use stp_proto::pattern::Prefix;
-use stp_proto::policy::Policy;
 use stp_proto::session;
 
 use self::route::FileRoute;
@@ -61,6 +62,17 @@ pub enum WhenAbsent {
     Pass,
     /// Refuse routed connections.
     Fail,
+}
+
+/// What becomes of sessions before the machine sleeps, where logind says so.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BeforeSleep {
+    /// They are suspended, and go on when it is awake.
+    #[default]
+    Suspend,
+    /// Nothing: their links fall silent.
+    Nothing,
 }
 
 /// What a broker without a configuration file does: every plain HTTP destination is asked directly.
@@ -118,6 +130,8 @@ pub struct Config {
     pub when_absent: WhenAbsent,
     /// What becomes of programs in other network namespaces.
     pub other_namespaces: OtherNamespaces,
+    /// What becomes of sessions before the machine sleeps.
+    pub before_sleep: BeforeSleep,
     /// A keeper holds the programs' sockets, so that sessions outlive the broker.
     pub keeper: bool,
     /// The pool of virtual IPv4 addresses.
@@ -133,7 +147,7 @@ pub struct Config {
     /// The routes, first match wins.
     pub routes: Routes,
     /// Over what links may leave, by name.
-    pub policies: Vec<(String, Policy)>,
+    pub policies: Vec<policy::Named>,
     /// What the file says of interfaces.
     pub interfaces: Vec<policy::Told>,
     /// Servers that lead to others and are in no service.
@@ -187,6 +201,8 @@ struct File {
     when_absent: WhenAbsent,
     #[serde(default)]
     other_namespaces: OtherNamespaces,
+    #[serde(default)]
+    before_sleep: BeforeSleep,
     #[serde(default = "yes")]
     keeper: bool,
     #[serde(default)]
@@ -248,6 +264,9 @@ struct FileService {
     #[serde(default)]
     mirrors: Vec<FromText<Mirror>>,
     policy: Option<String>,
+    class: Option<FromText<Class>>,
+    hold: Option<Span>,
+    idle: Option<Span>,
 }
 
 /// What is at the far end of a service's sessions.
@@ -415,6 +434,7 @@ fn check(loaded: Loaded<File>) -> Result<Config, ConfigError> {
         key_file: file.key_file.clone(),
         when_absent: file.when_absent,
         other_namespaces: file.other_namespaces,
+        before_sleep: file.before_sleep,
         keeper: file.keeper,
         virtual_ipv4,
         virtual_ipv6,
@@ -482,8 +502,11 @@ fn services(loaded: &Loaded<File>) -> Result<Vec<Service>, ConfigError> {
         let mirrors = service.mirrors.iter().map(|mirror| mirror.0.clone()).collect();
         let direct = direct.then_some(Direct { mirrors });
         let egress = service.kind == Kind::Egress;
-        let policy = service.policy.clone();
-        services.push(Service { name: name.clone(), servers, direct, egress, policy });
+        let (policy, name) = (service.policy.clone(), name.clone());
+        let upkeep = upkeep::read(service.class.as_ref(), service.hold, service.idle);
+        let upkeep =
+            upkeep.map_err(|(key, what)| loaded.error(&format!("service[{i}].{key}"), what))?;
+        services.push(Service { name, servers, direct, egress, policy, upkeep });
     }
     Ok(services)
 }
@@ -491,7 +514,7 @@ fn services(loaded: &Loaded<File>) -> Result<Vec<Service>, ConfigError> {
 /// That every policy that a service or a route names is there.
 fn known_policies(
     loaded: &Loaded<File>,
-    policies: &[(String, Policy)],
+    policies: &[policy::Named],
     services: &[Service],
     routes: &Routes,
 ) -> Result<(), ConfigError> {

@@ -25,11 +25,11 @@ use tokio::sync::watch;
 use crate::accept;
 use crate::app::{self, BindError, KeepWith, Listener};
 use crate::broker::Broker;
-use crate::config::{Config, WhenAbsent, doubt, found};
+use crate::config::{BeforeSleep, Config, WhenAbsent, doubt, found};
 use crate::names::NamesFile;
 use crate::pauses::Pauses;
 use crate::status::Status;
-use crate::{map, network, reload};
+use crate::{map, network, reload, sleep};
 
 /// The status socket, in the session directory.
 pub const STATUS_FILE: &str = "status.sock";
@@ -203,6 +203,9 @@ async fn serve(
     app::publish_routes(dir, &map).with_context(|| dir.join(ROUTES_FILE).display().to_string())?;
     tokio::spawn(machine::tidy());
     tokio::spawn(network::watch(Arc::clone(&broker)));
+    if broker.tables().config.before_sleep == BeforeSleep::Suspend {
+        tokio::spawn(sleep::watch(Arc::clone(&broker)));
+    }
     tokio::spawn(reload_at(signal(SignalKind::hangup())?, Arc::clone(&broker)));
     let _only_once = broker.upgrade.set(Arc::clone(&upgrade));
     tokio::spawn(upgrade::at(signal(SignalKind::user_defined2())?, upgrade));

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use parking_lot::Mutex;
@@ -24,6 +24,7 @@ use crate::leave::Held;
 use crate::pauses::Pause;
 use crate::remains::Awaits;
 use crate::service::{Server, Service};
+use crate::upkeep::Upkeep;
 
 /// The program at the near side.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -92,6 +93,8 @@ pub struct Entry {
     pub host: Option<String>,
     /// The service's place in the configuration.
     pub service_number: usize,
+    /// How it is to be kept, as was asked for.
+    pub upkeep: Upkeep,
     /// The service.
     pub service: Arc<Service>,
     /// When it began.
@@ -129,7 +132,7 @@ impl Entry {
         app: App,
         lead: Option<(Weak<Entry>, Handle)>,
         (peer, destination, host): (SocketAddr, String, Option<String>),
-        (service, service_number): (Arc<Service>, usize),
+        (service, service_number, upkeep): (Arc<Service>, usize, Upkeep),
         (inbox, orders): (mpsc::Sender<Command>, mpsc::Sender<Order>),
         status: SessionStatus,
     ) -> Entry {
@@ -143,6 +146,7 @@ impl Entry {
             destination,
             host,
             service_number,
+            upkeep,
             service,
             started: Instant::now(),
             inbox,
@@ -157,6 +161,13 @@ impl Entry {
             service_said: Mutex::default(),
             refusals: Mutex::default(),
         }
+    }
+
+    /// How long what its app writes may be unacknowledged, of what the app has said. What is
+    /// configured for this session goes before that.
+    #[must_use]
+    pub fn patience(&self, said: Option<Duration>) -> Option<Duration> {
+        said.filter(|_| self.upkeep.hold.is_none())
     }
 
     /// The time for which its user had suspended it is over: it goes on, unless something else
@@ -335,6 +346,7 @@ impl Entry {
             "server": self.server(),
             "via": self.via(),
             "age_ms": self.started.elapsed().as_millis() as u64,
+            "class_asked": self.upkeep.class.unwrap_or_default().word(),
             "freeze": self.pause().freeze().name(),
             "paused_ms": self.pause().paused_ms(),
             "events": self.status.history(),

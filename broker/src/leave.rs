@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use stp_proto::policy::{Interface, Place, Policy, Step, Verdict, judge, step};
 
+use crate::upkeep::Upkeep;
+
 /// A session that did not get to the best interface is tried there again after this time.
 const AGAIN: Duration = Duration::from_secs(60);
 
@@ -14,13 +16,14 @@ pub struct Leave {
     /// What it is called.
     pub name: String,
     now: Mutex<(Policy, Verdict)>,
+    upkeep: Mutex<Upkeep>,
 }
 
 impl Leave {
     /// A policy of this name that allows nothing yet.
     #[must_use]
     pub fn new(name: &str) -> Leave {
-        Leave { name: name.to_owned(), now: Mutex::default() }
+        Leave { name: name.to_owned(), now: Mutex::default(), upkeep: Mutex::default() }
     }
 
     /// The interfaces that may be used, the best one first.
@@ -36,15 +39,16 @@ impl Leave {
         format!("the policy \"{}\" allows no interface: {why}", self.name)
     }
 
-    /// How long a session is kept without a link, if it says so.
+    /// How it has its sessions kept.
     #[must_use]
-    pub fn hold(&self) -> Option<Duration> {
-        self.now.lock().0.hold
+    pub fn upkeep(&self) -> Upkeep {
+        *self.upkeep.lock()
     }
 
     /// Takes over what the configuration says.
-    pub fn set(&self, policy: &Policy) {
+    pub fn set(&self, (policy, upkeep): &(Policy, Upkeep)) {
         self.now.lock().0.clone_from(policy);
+        *self.upkeep.lock() = *upkeep;
     }
 
     /// Judges the interfaces anew.

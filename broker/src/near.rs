@@ -152,7 +152,7 @@ impl AppNear {
         }
         let established = matches!(self.connect, Connect::Done);
         match code {
-            code::HOLD => Errno::ETIMEDOUT as i32,
+            code::HOLD | code::IDLE | code::USER_TIMEOUT => Errno::ETIMEDOUT as i32,
             code::USER if !established => Errno::ECONNABORTED as i32,
             _ if !established => Errno::ECONNREFUSED as i32,
             _ => Errno::ECONNRESET as i32,

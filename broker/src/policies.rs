@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use stp_net::interfaces::{self, Change, Medium, interfaces};
-use stp_proto::policy::{Interface, Kind, Policy, Rule, is_called};
+use stp_proto::policy::{Interface, Kind, Rule, is_called};
 
-use crate::config::policy::Told;
+use crate::config::policy::{Named, Told};
 use crate::leave::Leave;
 use crate::service::{Maker, Server, Service};
 
@@ -77,7 +77,7 @@ impl State {
 impl Policies {
     /// Takes over what the configuration says. Sessions that run go by it as well; a policy that is
     /// not there any more stays as it was for those that have it.
-    pub fn configure(&self, policies: &[(String, Policy)], told: &[Told]) {
+    pub fn configure(&self, policies: &[Named], told: &[Told]) {
         let mut state = self.state.lock();
         told.clone_into(&mut state.told);
         let mut gone = std::mem::take(&mut state.leaves);

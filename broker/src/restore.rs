@@ -20,6 +20,7 @@ use crate::near::AppNear;
 use crate::remains::{HERE, Record};
 use crate::routes::Freeze;
 use crate::service::Service;
+use crate::upkeep::Upkeep;
 
 /// Why a session cannot be gone on with.
 #[derive(Debug, thiserror::Error)]
@@ -98,11 +99,12 @@ impl Door {
         let route = tables.config.routes.find(host.as_deref(), to.ip().to_canonical(), to.port());
         let freeze = route.map_or(Freeze::Waits, |route| route.freeze);
         let own = || tables.config.services.iter().find(|known| known.name == service.name);
-        let policy = match route {
-            Some(route) => route.policy.as_deref(),
-            None => own().and_then(|known| known.policy.as_deref()),
+        let (policy, upkeep) = match route {
+            Some(route) => (route.policy.as_deref(), route.upkeep),
+            None => own()
+                .map_or((None, Upkeep::default()), |known| (known.policy.as_deref(), known.upkeep)),
         };
-        let goal = Goal { service, number, grant: None, freeze };
+        let goal = Goal { service, number, grant: None, freeze, upkeep };
         goal.under(&self.0, socket.info().pid, policy).map_err(Lost::Policy)
     }
 
@@ -141,7 +143,7 @@ impl Door {
         // The app knows of its connect if it has sent something.
         let told = record.told || taken > 0;
         kept.set_at_work(true);
-        let limits = kept_limits(&self.0, &goal.service, Some((kept.up_max(), kept.down_max())));
+        let limits = kept_limits(&self.0, goal.upkeep, Some((kept.up_max(), kept.down_max())));
         let now = self.0.now();
         let bytes = (up.as_slice(), down.as_slice());
         let restored = Session::restore(now, limits, &record.service, &record.remains, at, bytes);
@@ -175,6 +177,7 @@ impl Door {
         if let Some(pauses) = self.0.pauses.get() {
             entry.tell_pauses(pauses.enter(&socket.open().cookie, freeze));
         }
+        session.set_user_timeout(entry.patience(socket.user_timeout()));
         if told {
             socket.go_on((at.end, record.remains.has_ended()), at.delivered, looked_at);
         }

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use serde::Deserialize;
 use stp_proto::pattern::{Hosts, Pattern};
 
+use crate::upkeep::Upkeep;
+
 /// What stands still while a session has no link.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -50,6 +52,8 @@ pub struct Route {
     pub policy: Option<String>,
     /// What stands still while its session has no link.
     pub freeze: Freeze,
+    /// How its sessions are to be kept.
+    pub upkeep: Upkeep,
     /// What they hold and is left out.
     pub except: Arc<[Hosts]>,
     /// Names are resolved at the far end: `*` stands for every name, and not only for addresses.
@@ -128,6 +132,7 @@ mod tests {
             line: 0,
             policy: None,
             freeze: Freeze::Waits,
+            upkeep: Upkeep::default(),
             except: Arc::new([]),
             is_resolved_there: false,
         };

@@ -55,6 +55,7 @@ fn page(status: &Value) -> String {
     text += &servers(&list(&status["services"]));
     text += &session_table(&sessions);
     text += &policies(&sessions);
+    text += &upkeep(&sessions);
     text += &events(&sessions);
     text += &ended(&list(&status["ended"]));
     text
@@ -155,6 +156,21 @@ fn policies(sessions: &[Value]) -> String {
                 interface.to_owned(),
                 why.to_owned(),
             ]);
+        }
+    }
+    if table.is_empty() { String::new() } else { format!("\n{}", table.fitted()) }
+}
+
+/// How sessions are kept that are not kept as most are, or are suspended for a time.
+fn upkeep(sessions: &[Value]) -> String {
+    let mut table = Table::new(&[">ID", "CLASS", "ASKED FOR", "HOLD", "SUSPENDED FOR"]);
+    for session in sessions {
+        let (class, asked) = (word(&session["class"]), word(&session["class_asked"]));
+        let left = session["suspended_s"].as_u64();
+        if class != "temporary" || asked != "temporary" || left.is_some() {
+            let hold = time(number(&session["hold_s"]) * 1_000);
+            let left = left.map_or("–".to_owned(), |left| time(left * 1_000));
+            table.row(vec![session["id"].to_string(), class, asked, hold, left]);
         }
     }
     if table.is_empty() { String::new() } else { format!("\n{}", table.fitted()) }

@@ -55,6 +55,8 @@ pub enum Command<L = Link> {
     },
     /// The user resumes it.
     Resume,
+    /// The program wants no more than this time for what it writes.
+    UserTimeout(Option<Duration>),
     /// Memory is short: it ends as if this server had died, if its broker can have all of it again
     /// by its ticket.
     GiveUp,
@@ -563,6 +565,7 @@ impl<N: Near, F: Far> Driver<N, F> {
             Command::AskTransfer { reason, text } => self.session.request_transfer(reason, &text),
             Command::Suspend { lasts } => self.session.handle_input(now, Input::Suspend { lasts }),
             Command::Resume => self.session.handle_input(now, Input::Resume),
+            Command::UserTimeout(most) => self.session.set_user_timeout(most),
             Command::GiveUp if self.session.can_be_had_again() => {
                 let reason = "given up as memory is short; its broker has the ticket for it";
                 self.closed.get_or_insert_with(|| reason.to_owned());

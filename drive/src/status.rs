@@ -310,6 +310,9 @@ fn code_text(code: u32) -> &'static str {
         code::MOVED => "the session went to another server",
         code::SERVICE => "the server's service failed",
         code::NO_SERVER => "no server can continue it",
+        code::IDLE => "nothing passed for longer than the idle limit",
+        code::ROOM => "the server had no place left, and this session had no link",
+        code::USER_TIMEOUT => "bytes were not acknowledged within the program's TCP_USER_TIMEOUT",
         code::SHUTDOWN => "the daemon is stopping",
         _ => "for an unknown reason",
     }

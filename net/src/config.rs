@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use toml::de::{DeTable, DeValue};
 
 pub use place::{broker_files, user_folder};
-pub use value::{Address, ByteRate, ByteSize, Span};
+pub use value::{Address, ByteRate, ByteSize, FromText, Span};
 
 mod place;
 mod value;

@@ -14,6 +14,8 @@ use core::fmt;
 use core::time::Duration;
 use std::collections::BTreeMap;
 
+use crate::class::Class;
+use crate::mutant::mutant;
 use crate::time::Instant;
 
 /// Bytes that every session has of its own: what it may hold both ways when the budget is spent.
@@ -291,8 +293,9 @@ impl<K: Ord + Copy> Budget<K> {
         if sessions >= most { Err(Spent::Sessions(sessions)) } else { Ok(()) }
     }
 
-    /// The sessions that are given up now: those that have been without a link for longest, until
-    /// half of the budget and of the sessions would be free.
+    /// The sessions that are given up now: temporary ones before others, and of those the ones that
+    /// have been without a link for longest, until half of the budget and of the sessions would be
+    /// free. Critical ones are left alone (R74).
     #[must_use]
     pub fn given_up<I>(&self, now: Instant, mut all: Vec<Idle<I>>) -> Vec<I> {
         let (mut bytes, mut places) = (0, 0);
@@ -302,8 +305,8 @@ impl<K: Ord + Copy> Budget<K> {
         if self.is_crowded() {
             places = self.taken - self.places / 2;
         }
-        all.retain(|idle| idle.again && now - idle.since >= IDLE_MIN);
-        all.sort_by_key(|idle| idle.since);
+        all.retain(|idle| idle.again && idle.may_go(now));
+        all.sort_by_key(|idle| (idle.class(), idle.since));
         let mut gone = Vec::new();
         for idle in all {
             let cost = idle.cost.saturating_sub(OWN);
@@ -328,6 +331,27 @@ pub struct Idle<I> {
     pub since: Instant,
     /// Its broker can have all of it again, here or elsewhere, by its ticket.
     pub again: bool,
+    /// How well it is to be kept.
+    pub class: Class,
+}
+
+impl<I> Idle<I> {
+    fn class(&self) -> Class {
+        mutant!(ClassIgnored, self.class, Class::Temporary)
+    }
+
+    fn may_go(&self, now: Instant) -> bool {
+        now - self.since >= IDLE_MIN && self.class() < Class::Critical
+    }
+}
+
+/// The session that ends for the sake of a new one, where there are as many as may be: a temporary
+/// one; if its broker can have it again, rather than one that is lost; and of those the one that
+/// has been without a link for longest (R74).
+pub fn makes_room<I>(now: Instant, all: impl IntoIterator<Item = Idle<I>>) -> Option<Idle<I>> {
+    all.into_iter()
+        .filter(|idle| idle.may_go(now) && idle.class() == Class::Temporary)
+        .min_by_key(|idle| (!idle.again, idle.since))
 }
 
 /// Something of which there may be only so many at once, as each takes descriptors.

@@ -21,6 +21,7 @@ mod chosen {
             pages { $($page:ident: $misread:literal,)* }
             holds { $($agreed:ident: $kept:literal,)* }
             upkeep { $($granted:ident: $broken:literal,)* }
+            pressure { $($dropped_first:ident: $favoured:literal,)* }
             trickle { $($drop:ident: $dropped:literal,)* }
             policies { $($way:ident: $gone:literal,)* }
         ) => {
@@ -35,6 +36,7 @@ mod chosen {
                 $(#[doc = $misread] $page,)*
                 $(#[doc = $kept] $agreed,)*
                 $(#[doc = $broken] $granted,)*
+                $(#[doc = $favoured] $dropped_first,)*
                 $(#[doc = $dropped] $drop,)*
                 $(#[doc = $gone] $way,)*
             }
@@ -64,6 +66,9 @@ mod chosen {
                 /// Those in how well a session is kept, and through which suspensions.
                 pub const UPKEEP: &[Mutant] = &[$(Mutant::$granted,)*];
 
+                /// Those in who is given up first.
+                pub const PRESSURE: &[Mutant] = &[$(Mutant::$dropped_first,)*];
+
                 /// Those in how fast is taken from a service whose session is away.
                 pub const TRICKLE: &[Mutant] = &[$(Mutant::$drop,)*];
 
@@ -81,6 +86,7 @@ mod chosen {
                         $(Mutant::$page => $misread,)*
                         $(Mutant::$agreed => $kept,)*
                         $(Mutant::$granted => $broken,)*
+                        $(Mutant::$dropped_first => $favoured,)*
                         $(Mutant::$drop => $dropped,)*
                         $(Mutant::$way => $gone,)*
                     }
@@ -208,6 +214,9 @@ mod chosen {
         SuspensionForgotten: "a session is not kept for the time for which its peer is suspended",
         SuspensionUnbounded: "a session is kept for as long as its peer likes",
         ClassUnbounded: "an acceptor grants whatever class is asked for",
+        }
+        pressure {
+        ClassIgnored: "under pressure a session goes whatever its class",
         }
         trickle {
         SpoolUnbounded: "more is taken of a service than its spool may hold",

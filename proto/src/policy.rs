@@ -8,7 +8,6 @@
 
 use core::fmt;
 use core::str::FromStr;
-use core::time::Duration;
 
 use crate::mutant::mutant;
 
@@ -161,8 +160,6 @@ pub struct Policy {
     pub prefer: Vec<Select>,
     /// An interface that is known to be slower, in bytes a second, is left alone.
     pub speed_min: Option<u64>,
-    /// How long it is kept without a link.
-    pub hold: Option<Duration>,
 }
 
 /// Why an interface is used, or is not.
@@ -356,7 +353,7 @@ mod tests {
         ] {
             let [only, never, prefer] = [only, never, prefer].map(selects);
             let speed_min = (mbits > 0).then_some(mbits * 125_000);
-            let policy = Policy { only, never, prefer, speed_min, hold: None };
+            let policy = Policy { only, never, prefer, speed_min };
             let verdict = judge(&policy, &all());
             let names: Vec<_> = verdict.allowed.iter().map(|(name, _)| name.as_str()).collect();
             assert_eq!(names.join(" "), allowed, "{policy:?}");
@@ -372,7 +369,6 @@ mod tests {
             never: selects("metered"),
             prefer: selects("wired"),
             speed_min: Some(250_000_000),
-            hold: None,
         };
         let verdict = judge(&policy, &all());
         assert_eq!(

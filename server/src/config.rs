@@ -19,11 +19,13 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use stp_lookup::DirectoryAddress;
-use stp_net::config::{Address, ConfigError, Loaded, Span};
+use stp_net::config::{Address, ConfigError, FromText, Loaded, Span};
 use stp_net::key::PublicKey;
 use stp_net::status::StatusAddr;
+use stp_proto::class::Class;
 use stp_proto::name::Name;
 use stp_proto::replay::Policy;
+use stp_proto::session;
 use stp_proto::wire::RANGE_MAX;
 
 use crate::service::ahead::Terms;
@@ -41,6 +43,10 @@ pub use tls::TlsConfig;
 
 /// A service that waits for less is given up before anybody can know that its session is away.
 const PATIENCE_MIN: Duration = Duration::from_secs(1);
+
+/// The best class that is granted where nothing is said: what nobody may give up is for the
+/// operator to decide.
+const CLASS: Class = Class::Suspended;
 
 /// Where the file is looked for after `--config` and `$SESSION_SERVER_CONFIG`.
 pub const PLACES: [&str; 1] = ["/etc/session/server.toml"];
@@ -121,9 +127,19 @@ pub struct ServiceConfig {
     pub tls: Option<Arc<TlsConfig>>,
     /// What is taken of it while a session is away; none: it waits.
     pub ahead: Option<Terms>,
+    /// The best class that its sessions are granted.
+    pub class: Class,
+    /// A session on which nothing passed for so long ends; none: it stays.
+    pub idle: Option<Duration>,
 }
 
 impl ServiceConfig {
+    /// Bounds of a session of it: `limits`, as far as the service says nothing else.
+    #[must_use]
+    pub fn limits(&self, limits: &session::Limits) -> session::Limits {
+        session::Limits { class: self.class, idle: self.idle, ..limits.clone() }
+    }
+
     /// The same service for a client at `from`, who came to `to`: its streams say so if the service
     /// is to be told.
     #[must_use]
@@ -205,6 +221,8 @@ struct FileService {
     proxy_protocol: bool,
     passive_ports: Option<String>,
     patience: Option<Span>,
+    class: Option<FromText<Class>>,
+    idle: Option<Span>,
     certificate: Option<Files>,
     key: Option<Files>,
     /// Whose certificate the service behind has, if it is not the host's.
@@ -491,6 +509,14 @@ fn ahead(service: &FileService, limits: &Limits) -> Result<Option<Terms>, &'stat
     Ok((most > 0).then_some(Terms { most, room, patience }))
 }
 
+/// A session on which nothing passed for so long ends.
+fn idle(service: &FileService) -> Result<Option<Duration>, &'static str> {
+    match service.idle {
+        Some(Span(idle)) if idle < Duration::from_secs(1) => Err("at least 1s is needed"),
+        given => Ok(given.map(|span| span.0)),
+    }
+}
+
 fn services(loaded: &Loaded<File>, limits: &Limits) -> Result<Vec<ServiceConfig>, ConfigError> {
     if loaded.config.service.is_empty() && loaded.config.relay.is_empty() {
         return Err(loaded.error("service", "at least one [[service]] is needed"));
@@ -539,6 +565,8 @@ fn services(loaded: &Loaded<File>, limits: &Limits) -> Result<Vec<ServiceConfig>
                 .map_err(|e| loaded.error(&key("passive_ports"), e))?,
             tls: tls(loaded, index, service)?,
             ahead: ahead(service, limits).map_err(|e| loaded.error(&key("patience"), e))?,
+            class: service.class.as_ref().map_or(CLASS, |class| class.0),
+            idle: idle(service).map_err(|e| loaded.error(&key("idle"), e))?,
         });
     }
     Ok(services)

@@ -26,6 +26,7 @@ pub mod relay;
 pub mod relays;
 mod relief;
 mod restore;
+mod room;
 pub mod service;
 pub mod standing;
 pub mod status;

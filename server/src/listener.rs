@@ -36,6 +36,7 @@ use crate::open::{Opened, open};
 use crate::passes::Passes;
 use crate::registry::{Called, Entry, Key, Registry, Running};
 use crate::relays::Relays;
+use crate::room;
 use crate::service::ftp::Groups;
 use crate::standing::Standing;
 use crate::ticket::{Seal, random_handle};
@@ -402,8 +403,9 @@ impl Server {
         Ok(Some(grant.granted()))
     }
 
-    /// The service that a session asks for, and its part of the budget, if there is room.
-    fn has_room(
+    /// The service that a session asks for, and its part of the budget, if there is room, or some
+    /// can be made.
+    async fn has_room(
         &self,
         connect: &Connect<'_>,
         link: &Link,
@@ -415,10 +417,6 @@ impl Server {
         })?;
         // A member of a group counts with its lead, without which it would not be here.
         let member = connect.belongs.token.is_some();
-        if !member && self.registry.len() >= self.config.limits.sessions {
-            let text = format!("{} sessions are served", self.config.limits.sessions);
-            return Err(Denial::new(DenyReason::Overloaded, text));
-        }
         let most = self.config.limits.sessions_per_client.filter(|_| !member);
         if most.is_some_and(|most| self.registry.of_client(link.peer_key()) >= most) {
             let text = format!("{} sessions of this client are served", most.unwrap_or_default());
@@ -426,11 +424,32 @@ impl Server {
         }
         self.has_egress(connect.rate.unwrap_or(0))?;
         let (purse, holders) = (&self.purse, holders(link));
+        if !member && self.is_full() {
+            // Nobody who would be refused takes another one's place.
+            purse.look(|budget| budget.admit(&holders))?;
+            let most = self.config.limits.sessions;
+            room::make(&self.registry, most, self.ticket_life()).await;
+            if self.is_full() {
+                let text = format!("{} sessions are served", self.config.limits.sessions);
+                return Err(Denial::new(DenyReason::Overloaded, text));
+            }
+        }
         let stake = match member {
             true => Stake::new(purse, holders),
             false => Stake::admitted(purse, holders)?,
         };
         Ok((service, stake))
+    }
+
+    /// How long a ticket of this server is good.
+    pub(crate) fn ticket_life(&self) -> Duration {
+        self.config.cluster.as_ref().map_or(Duration::ZERO, |cluster| cluster.life)
+    }
+
+    /// Whether as many sessions are served as may be.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.registry.len() >= self.config.limits.sessions
     }
 
     /// The life of a session that has its place.
@@ -460,7 +479,7 @@ impl Server {
         key: Key,
         free: bool,
     ) -> Result<(Ready, Running), Denial> {
-        let (service, stake) = self.has_room(connect, link)?;
+        let (service, stake) = self.has_room(connect, link).await?;
         let since = Instant::now();
         let reserved = if free { self.registry.reserve(key) } else { None };
         let transferred = matches!(connect.mode, ConnectMode::Transfer(_));
@@ -484,7 +503,7 @@ impl Server {
         };
         let own = random_handle();
         let now = stp_drive::clock::now();
-        let limits = self.config.limits.session.clone();
+        let limits = service.limits(&self.config.limits.session);
         let name = &self.config.name;
         let mut session = Session::accept(now, limits, FIRST_LINK, own, connect, at, name);
         if near.holds_acks() {

@@ -109,6 +109,8 @@ pub struct Counters {
     pub resumed: AtomicU64,
     /// Sessions that were given up when memory was short.
     pub given_up: AtomicU64,
+    /// Sessions without a link that ended for the sake of new ones.
+    pub made_room: AtomicU64,
     /// Sessions that ended cleanly, and otherwise.
     pub ended: AtomicU64,
     refused: Mutex<BTreeMap<String, u64>>,

@@ -1,16 +1,16 @@
 //! When memory is short, or most sessions that may be are there: sessions whose response nobody
-//! fetches are given up, oldest first, as if this server had died. Their brokers have tickets, and
-//! go on here or elsewhere when they come.
+//! fetches are given up, by their class and oldest first, as if this server had died. Their brokers
+//! have tickets, and go on here or elsewhere when they come.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use stp_drive::Command;
-use stp_proto::budget::{Idle, Level};
-use stp_proto::time::Instant;
+use stp_proto::budget::Level;
 
 use crate::listener::Server;
+use crate::room;
 
 /// What was given up shows in what is held after this time.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -27,21 +27,9 @@ pub async fn relieve(server: Arc<Server>) {
 }
 
 fn give_up(server: &Server) {
-    let Some(cluster) = &server.config.cluster else { return };
-    let life = u64::try_from(cluster.life.as_millis()).unwrap_or(u64::MAX);
     let now = stp_drive::clock::now();
     let running = server.registry.running();
-    let idle = running.iter().enumerate().filter_map(|(id, (_, entry))| {
-        let snapshot = entry.status.snapshot();
-        let since = Instant(now.0.saturating_sub(snapshot.state_ms * 1_000));
-        (snapshot.link.is_none()).then_some(Idle {
-            id,
-            cost: snapshot.cost,
-            since,
-            again: snapshot.again && snapshot.state_ms < life,
-        })
-    });
-    let idle = idle.collect();
+    let idle = room::idle(server.ticket_life(), now, &running).collect();
     for id in server.purse.look(|budget| budget.given_up(now, idle)) {
         let (_, entry) = &running[id];
         // One without room for commands is not idle.

@@ -124,7 +124,7 @@ fn go_on(
     kept.set_at_work(true);
     let counted_bytes = Counted::since(kept, remains, kept.taken(), base.unwrap_or_default());
     let Counted { at, up, down, .. } = counted_bytes;
-    let mut limits = server.config.limits.session.clone();
+    let mut limits = service.limits(&server.config.limits.session);
     limits.send_buffer_max = limits.send_buffer_max.min(kept.up_max());
     limits.receive_buffer_max = limits.receive_buffer_max.min(kept.down_max());
     let session = Session::restore(now(), limits, &face.service, remains, at, (&up, &down))?;

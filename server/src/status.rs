@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use stp_drive::{Command, lasts, state_name};
 use stp_net::status::{ActError, Acting, Feed, Metrics, Source, page};
 use stp_proto::budget::Budget;
+use stp_proto::class::Class;
 use stp_proto::session::code;
 use stp_proto::state::State;
 use stp_tls::certificate::Certificates;
@@ -38,7 +39,7 @@ impl Status {
         refused.into_iter().collect()
     }
 
-    fn counters(&self) -> [(&'static str, &'static str, u64); 6] {
+    fn counters(&self) -> [(&'static str, &'static str, u64); 7] {
         let counters = &self.0.registry.counters;
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         [
@@ -50,6 +51,11 @@ impl Status {
                 "sessions_given_up",
                 "Sessions without a link given up for lack of memory.",
                 read(&counters.given_up),
+            ),
+            (
+                "sessions_made_room",
+                "Temporary sessions without a link that ended for the sake of new ones.",
+                read(&counters.made_room),
             ),
             ("sessions_ended", "Sessions ended.", read(&counters.ended)),
         ]
@@ -131,6 +137,8 @@ impl Source for Status {
             json!({
                 "name": service.name,
                 "kind": service.kind.as_str(),
+                "class": service.class.word(),
+                "idle_s": service.idle.map(|idle| idle.as_secs()),
                 "to": service.target.to_string(),
                 "certificates_expire": tls(service).and_then(Certificates::expires),
                 "warning": tls(service).and_then(|all| all.warning(SystemTime::now())),
@@ -183,6 +191,13 @@ impl Source for Status {
         let mut metrics = Metrics::new();
         let sessions = self.0.registry.len();
         metrics.gauge("stp_server_sessions", "Sessions served now.", sessions as f64);
+        let running = self.0.registry.running();
+        let count = |class: Class| {
+            running.iter().filter(|(_, entry)| entry.status.snapshot().class == class).count()
+        };
+        let classes = Class::ALL.map(|class| (class.word(), count(class) as f64));
+        let help = "Sessions served now, by the class that they were granted.";
+        metrics.gauges("stp_server_class_sessions", help, "class", classes);
         let (held, most) = self.0.purse.look(Budget::held);
         let help = "Bytes that sessions hold and have promised to take, beyond their own 128 KiB.";
         metrics.gauge("stp_server_memory_bytes", help, held as f64);

@@ -6,6 +6,8 @@
 #[path = "sessions/egress.rs"]
 mod egress;
 mod fixture;
+#[path = "sessions/upkeep.rs"]
+mod upkeep;
 
 use std::time::Duration;
 

@@ -544,3 +544,120 @@ fn a_broker_that_is_killed_leaves_its_policies_in_force() {
         ground.must_end_right(both)
     });
 }
+
+/// A bus of its own with as much of logind on it as a broker needs.
+struct Logind {
+    process: Process,
+    _bus: Process,
+    address: String,
+}
+
+impl Logind {
+    fn start(scene: &Scene) -> Result<Logind> {
+        let socket = scene.path("bus");
+        let address = format!("unix:path={}", socket.display());
+        let mut bus = Plan::new("dbus-daemon")
+            .args(&["--session", "--nofork", "--nopidfile", "--address", &address])
+            .start(scene, None)?;
+        wait::until("the bus", SEEN_MAX, || {
+            bus.must_run()?;
+            Ok(socket.exists().then_some(()))
+        })?;
+        let mut process = Plan::new("/usr/bin/python3")
+            .called("logind")
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/lab/logind.py"))
+            .env("DBUS_SYSTEM_BUS_ADDRESS", &address)
+            .start(scene, None)?;
+        wait::until("logind", SEEN_MAX, || {
+            process.must_run()?;
+            Ok(process.printed().contains("here").then_some(()))
+        })?;
+        Ok(Logind { process, _bus: bus, address })
+    }
+
+    /// Waits until it has said this so many times.
+    fn must_say(&mut self, what: &str, times: usize) -> Result<()> {
+        wait::until(what, SEEN_MAX, || {
+            self.process.must_run()?;
+            Ok((self.process.printed().matches(what).count() == times).then_some(()))
+        })
+    }
+}
+
+/// R75: the machine sleeps for longer than the server keeps a lost session. What its user had
+/// suspended stays so.
+#[test]
+fn sessions_are_suspended_before_the_machine_sleeps() {
+    play("sessions_are_suspended_before_the_machine_sleeps", |scene| {
+        let mut logind = Logind::start(scene)?;
+        let address = logind.address.clone();
+        let mut ground = Ground::lay_with(scene, "hold = \"3s\"", |plan| {
+            plan.env("DBUS_SYSTEM_BUS_ADDRESS", &address)
+        })?;
+        logind.must_say("inhibited sleep session delay", 1)?;
+        let mut both = ground.begin(scene, "best")?;
+        let users = ground.sessions()?[1]["id"].clone();
+        let id = users.to_string();
+        let (worked, said) = ground.session(scene, &["suspend", &id, "--for", "1h"])?;
+        ensure!(worked, "{said}");
+        logind.process.signal(Signal::SIGUSR1)?;
+        logind.must_say("asleep after", 1)?;
+        ground.wait_for("suspended", None)?;
+        wait::until("the server's word", SEEN_MAX, || {
+            let told = |one: &Value| one["suspended_s"].as_u64().is_some_and(|left| left > 3_000);
+            Ok(ground.served()?.iter().all(told).then_some(()))
+        })?;
+        ground.must_stand_still(&mut both, Duration::from_secs(5))?;
+        logind.process.signal(Signal::SIGUSR2)?;
+        logind.must_say("inhibited sleep session delay", 2)?;
+        wait::until("the other one goes on", SEEN_MAX, || {
+            let states = ground.sessions()?;
+            let is = |one: &Value, state: &str| one["state"] == state;
+            let stays = |one: &Value| one["id"] == users && is(one, "suspended");
+            Ok((states.iter().any(stays) && states.iter().any(|one| is(one, "active")))
+                .then_some(()))
+        })?;
+        let (worked, said) = ground.session(scene, &["resume", &id])?;
+        ensure!(worked, "{said}");
+        scene.say(logind.process.printed().trim());
+        // A bus that goes away keeps nobody suspended.
+        drop(logind);
+        ground.must_be_right(both)
+    });
+}
+
+/// R77: TCP_USER_TIMEOUT is a wish that is heeded; keep-alive options, which many programs set
+/// without a word of their user's, are none.
+#[test]
+fn a_program_says_by_its_options_how_long_it_waits() {
+    play("a_program_says_by_its_options_how_long_it_waits", |scene| {
+        let ground = Ground::lay(scene)?;
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/lab/patience.py");
+        let mut programs = Vec::new();
+        for mode in ["before", "after", "keepalive"] {
+            let plan = ground.app(scene, "/usr/bin/python3", "")?.called(mode);
+            let plan = plan.args(&[script, mode, "raw.lab"]).arg(&ground.payload.path);
+            programs.push(plan.start(scene, Some(ground.client()))?);
+        }
+        wait::until("bytes of all", SEEN_MAX, || {
+            let sent = |one: &Value| one["positions"]["una"].as_u64().unwrap_or(0) > 500_000;
+            let sessions = ground.sessions()?;
+            Ok((sessions.len() == 3 && sessions.iter().all(sent)).then_some(()))
+        })?;
+        ground.down(0)?;
+        ground.down(1)?;
+        let lasting = programs.pop().context("three were started")?;
+        for program in programs {
+            let ended = program.end(END_MAX)?.ok()?;
+            ensure!(ended.out.contains("ended ETIMEDOUT"), "{}", ended.out);
+            scene.say(ended.out.trim());
+        }
+        std::thread::sleep(Duration::from_secs(3));
+        ground.up(0)?;
+        let ended = lasting.end(END_MAX)?.ok()?;
+        ensure!(ended.out.contains("ended HTTP/1.1 201"), "{}", ended.out);
+        let got = file::sha256(&ground.nginx.root.join("upload/keepalive"))?;
+        ensure!(got == ground.payload.sha256, "other bytes went up");
+        Ok(())
+    });
+}

@@ -123,6 +123,7 @@ pub async fn serve(dir: &Path, rules: Rules) -> io::Result<()> {
             Request::Act(request) => request.answer(None),
             Request::Names(request) => request.answer(None),
             Request::Watch(request) => request.answer(None),
+            Request::UserTimeout(..) => {}
             Request::Passed(connect) => {
                 rules.passed.lock().expect("nobody panics").push(connect.passed.why);
             }

@@ -237,6 +237,7 @@ fn describe(command: &Command<SimLink>) -> String {
         Command::Retry => "retry".to_owned(),
         Command::Stay(reason) => format!("stay, {reason}"),
         Command::AskTransfer { reason, .. } => format!("ask to be left, {reason}"),
+        Command::UserTimeout(_) => "patience".to_owned(),
         Command::Suspend { .. } => "suspend".to_owned(),
         Command::Resume => "resume".to_owned(),
         Command::GiveUp => "be given up".to_owned(),

@@ -351,6 +351,11 @@ impl Porter {
                 self.states.set_abortive(cookie, abortive);
                 Reply::Done
             }
+            Asked::UserTimeout(cookie, ms) => {
+                // An ending broker has nobody left to tell.
+                drop(self.sender.send(Request::UserTimeout(cookie, ms)).await);
+                Reply::Done
+            }
             Asked::Passed(passed) => {
                 count(&self.counters.passed);
                 let told = self.sender.send(Request::Passed(PassedConnect { info, passed })).await;

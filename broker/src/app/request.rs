@@ -30,6 +30,8 @@ pub enum Request {
     Names(OfSession<Names>),
     /// A program wants to see the state of a session of its own change.
     Watch(OfSession<States>),
+    /// What a program writes may be unacknowledged for so many milliseconds; 0: as long as it must.
+    UserTimeout(Cookie, u32),
 }
 
 /// What a program wants of a session of its own.

@@ -176,6 +176,13 @@ impl AppSocket {
         self.reserved.take()
     }
 
+    /// How long what the app writes may be unacknowledged, if it had said so when it connected.
+    #[must_use]
+    pub fn user_timeout(&self) -> Option<Duration> {
+        let ms = rustix::net::sockopt::tcp_user_timeout(self.reserved.as_ref()?).ok()?;
+        (ms > 0).then(|| Duration::from_millis(ms.into()))
+    }
+
     /// Whether the app's direction has ended. Bytes before the end have all been read then.
     #[must_use]
     pub fn end(&self) -> AppEnd {

@@ -2,10 +2,13 @@
 
 use serde::Deserialize;
 use stp_net::config::{ByteRate, ConfigError, Loaded, Span};
+use stp_proto::class::Class;
 use stp_proto::name::is_label;
 use stp_proto::policy::{Kind, Policy, Select};
 
-use super::text::{FromText, TIME_MIN};
+use super::text::FromText;
+use super::upkeep;
+use crate::upkeep::Upkeep;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -18,7 +21,9 @@ pub(super) struct FilePolicy {
     #[serde(default)]
     prefer: Vec<FromText<Select>>,
     speed_min: Option<ByteRate>,
+    class: Option<FromText<Class>>,
     hold: Option<Span>,
+    idle: Option<Span>,
 }
 
 #[derive(Deserialize)]
@@ -47,12 +52,15 @@ pub struct Told {
     pub speed: Option<u64>,
 }
 
+/// A policy, what it is called, and how it has sessions kept.
+pub type Named = (String, (Policy, Upkeep));
+
 /// The policies, by name.
 pub(super) fn policies<F>(
     loaded: &Loaded<F>,
     given: &[FilePolicy],
-) -> Result<Vec<(String, Policy)>, ConfigError> {
-    let mut all: Vec<(String, Policy)> = Vec::new();
+) -> Result<Vec<Named>, ConfigError> {
+    let mut all: Vec<Named> = Vec::new();
     for (i, policy) in given.iter().enumerate() {
         let wrong = |key: &str, what: String| loaded.error(&format!("policy[{i}].{key}"), what);
         let name = &policy.name;
@@ -62,20 +70,16 @@ pub(super) fn policies<F>(
         if all.iter().any(|(other, _)| other == name) {
             return Err(wrong("name", format!("the policy \"{name}\" is there twice")));
         }
-        let hold = policy.hold.map(|hold| hold.0);
-        if let Some(hold) = hold.filter(|hold| *hold < TIME_MIN) {
-            let what = format!("{} ms are too short; 100ms is least", hold.as_millis());
-            return Err(wrong("hold", what));
-        }
+        let upkeep = upkeep::read(policy.class.as_ref(), policy.hold, policy.idle);
+        let upkeep = upkeep.map_err(|(key, what)| wrong(key, what))?;
         let selects = |all: &[FromText<Select>]| all.iter().map(|one| one.0.clone()).collect();
         let made = Policy {
             only: selects(&policy.only),
             never: selects(&policy.never),
             prefer: selects(&policy.prefer),
             speed_min: policy.speed_min.map(|speed| speed.0),
-            hold,
         };
-        all.push((name.clone(), made));
+        all.push((name.clone(), (made, upkeep)));
     }
     Ok(all)
 }
@@ -104,7 +108,7 @@ pub(super) fn interfaces<F>(
 /// That there is a policy of this name.
 pub(super) fn known<F>(
     loaded: &Loaded<F>,
-    policies: &[(String, Policy)],
+    policies: &[Named],
     (key, name): (&str, &str),
     is_direct: bool,
 ) -> Result<(), ConfigError> {
@@ -130,7 +134,7 @@ mod tests {
         interface: Vec<FileInterface>,
     }
 
-    type Read = (Vec<(String, Policy)>, Vec<Told>);
+    type Read = (Vec<Named>, Vec<Told>);
 
     fn read(text: &str) -> Result<Read, String> {
         let loaded = stp_net::config::parse::<File>(std::path::Path::new("b.toml"), text);
@@ -144,16 +148,18 @@ mod tests {
     fn policies_and_interfaces_are_read() {
         let (policies, told) = read(
             "[[policy]]\nname = \"desk\"\nonly = [\"wired\", \"wl*\"]\nnever = [\"metered\"]\n\
-             speed_min = \"100Mbit/s\"\nhold = \"8h\"\n[[interface]]\nname = \"usb*\"\n\
+             speed_min = \"100Mbit/s\"\nhold = \"8h\"\nclass = \"critical\"\n\
+             [[interface]]\nname = \"usb*\"\n\
              kind = \"mobile\"\ncost = 5\nspeed = \"20Mbit/s\"\n",
         )
         .expect("it is right");
-        let (name, policy) = &policies[0];
+        let (name, (policy, upkeep)) = &policies[0];
         assert_eq!(name, "desk");
         assert_eq!(policy.only, [Select::Kind(Kind::Wired), Select::Name("wl*".to_owned())]);
         assert_eq!(policy.never, [Select::Metered]);
         assert_eq!(policy.speed_min, Some(12_500_000));
-        assert_eq!(policy.hold, Some(std::time::Duration::from_secs(8 * 3_600)));
+        assert_eq!(upkeep.hold, Some(std::time::Duration::from_secs(8 * 3_600)));
+        assert_eq!(upkeep.class, Some(Class::Critical));
         assert_eq!((told[0].kind, told[0].metered, told[0].cost), (Some(Kind::Mobile), None, 5));
         assert_eq!(told[0].speed, Some(2_500_000));
     }
@@ -164,6 +170,8 @@ mod tests {
             ("[[policy]]\nname = \"a b\"\n", "b.toml:2: policy[0].name"),
             ("[[policy]]\nname = \"a\"\n[[policy]]\nname = \"a\"\n", "b.toml:4: policy[1].name"),
             ("[[policy]]\nname = \"a\"\nhold = \"1ms\"\n", "too short"),
+            ("[[policy]]\nname = \"a\"\nidle = \"9ms\"\n", "b.toml:3: policy[0].idle"),
+            ("[[policy]]\nname = \"a\"\nclass = \"b\"\n", "is none of critical"),
             ("[[policy]]\nname = \"a\"\nonly = [\"eth 0\"]\n", "is no interface"),
             ("[[interface]]\nname = \"wired\"\n", "is no name of an interface"),
             ("[[interface]]\nname = \"eth0\"\nkind = \"wet\"\n", "is none of wired"),

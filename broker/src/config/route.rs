@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use serde::Deserialize;
-use stp_net::config::{ConfigError, Loaded};
+use stp_net::config::{ConfigError, Loaded, Span};
+use stp_proto::class::Class;
 use stp_proto::pattern::Hosts;
 
 use super::destination::{Destinations, Exception, NOT_ANY};
 use super::service::Service;
 use super::text::FromText;
+use super::upkeep;
 use crate::routes::{Freeze, Route, Routes};
 
 #[derive(Deserialize)]
@@ -22,6 +24,9 @@ pub(super) struct FileRoute {
     #[serde(default)]
     freeze: Freeze,
     policy: Option<String>,
+    class: Option<FromText<Class>>,
+    hold: Option<Span>,
+    idle: Option<Span>,
     /// What `to` holds and is not routed.
     #[serde(default)]
     except: Vec<FromText<Exception>>,
@@ -65,6 +70,8 @@ pub(super) fn read<F>(
             );
             return Err(wrong("to", what));
         }
+        let upkeep = upkeep::read(route.class.as_ref(), route.hold, route.idle);
+        let upkeep = upkeep.map_err(|(key, what)| wrong(key, what))?.or(service.upkeep);
         for (written, to) in &route.to.0 {
             let except = except(route, &to.hosts, service).map_err(|what| wrong("except", what))?;
             routes.push(Route {
@@ -74,6 +81,7 @@ pub(super) fn read<F>(
                 line: i,
                 freeze: route.freeze,
                 policy: route.policy.clone().or_else(|| service.policy.clone()),
+                upkeep,
                 except,
                 is_resolved_there: service.egress,
             });

@@ -5,6 +5,7 @@ use stp_net::link::SshWay;
 use stp_net::place::Places;
 
 use crate::direct::Mirror;
+use crate::upkeep::Upkeep;
 
 /// A server of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub struct Service {
     pub egress: bool,
     /// Over what the links of its sessions may leave, by name.
     pub policy: Option<String>,
+    /// How its sessions are to be kept.
+    pub upkeep: Upkeep,
 }
 
 /// A service without a far end: the broker's own server asks the app's destination.
@@ -45,6 +48,13 @@ impl Service {
     /// A service at servers of its own.
     #[must_use]
     pub fn at(name: String, servers: Vec<Server>) -> Service {
-        Service { name, servers, direct: None, egress: false, policy: None }
+        Service {
+            name,
+            servers,
+            direct: None,
+            egress: false,
+            policy: None,
+            upkeep: Upkeep::default(),
+        }
     }
 }

@@ -118,6 +118,19 @@ impl<'de> Deserialize<'de> for ByteRate {
     }
 }
 
+/// Any value that is written as text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FromText<T>(pub T);
+
+impl<'de, T: std::str::FromStr> Deserialize<'de> for FromText<T>
+where
+    T::Err: std::fmt::Display,
+{
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map(FromText).map_err(D::Error::custom)
+    }
+}
+
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(D::Error::custom)

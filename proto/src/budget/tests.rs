@@ -146,6 +146,7 @@ fn the_oldest_that_can_be_had_again_are_given_up_until_half_is_free() {
         cost: OWN + mib * MIB,
         since: Instant(since * 1_000_000),
         again,
+        class: Class::Temporary,
     };
     let all = vec![
         idle(1, 20, 7, true),
@@ -171,7 +172,8 @@ fn when_it_is_crowded_places_are_given_up_whatever_they_hold() {
     let mut budget = budget();
     (0..75).for_each(|_| budget.enter(&[]));
     let since = |id: u64| Instant(id * 1_000);
-    let idle = |id| Idle { id, cost: 0, since: since(id), again: id % 2 == 0 };
+    let idle =
+        |id| Idle { id, cost: 0, since: since(id), again: id % 2 == 0, class: Class::Temporary };
     let all: Vec<_> = (0..75).map(idle).collect();
     let now = Instant(100_000_000);
     assert!(budget.given_up(now, all.clone()).is_empty());
@@ -204,4 +206,54 @@ fn what_it_says_and_cannot_have_is_refused_by_its_key() {
     assert_eq!(error.key, "limits.sessions_max");
     assert!(error.to_string().starts_with("15049 descriptors would be needed, and"), "{error}");
     assert!(fit(40, places((1, false), (1, false))).is_err());
+}
+
+/// A session of this class that has been without a link since that second.
+fn of(id: u8, class: Class, since: u64, again: bool) -> Idle<u8> {
+    Idle { id, cost: OWN + MIB, since: Instant(since * 1_000_000), again, class }
+}
+
+fn who_goes_first_is_said_by_the_classes() {
+    use Class::{Critical, Suspended, Temporary};
+    let now = Instant(100_000_000);
+    let mut budget = Budget::<char>::new(100 * MIB + 8 * OWN, 8);
+    (0..8).for_each(|_| budget.enter(&[]));
+    let all = [
+        of(1, Suspended, 1, true),
+        of(2, Critical, 2, true),
+        of(3, Temporary, 30, true),
+        of(4, Temporary, 20, true),
+        of(5, Suspended, 3, true),
+        of(6, Temporary, 10, false),
+    ];
+    assert_eq!(budget.given_up(now, all.to_vec()), [4, 3, 1, 5], "four of eight are wanted");
+    for (left, goes) in [
+        (&all[..], Some(4)),
+        (&[all[5], all[2]], Some(3)),
+        (&[all[5], all[0]], Some(6)),
+        (&[all[0], all[1], all[4]], None),
+        (&[of(7, Temporary, 98, true)], None),
+        (&[], None),
+    ] {
+        let found = makes_room(now, left.iter().copied()).map(|idle| idle.id);
+        assert_eq!(found, goes, "of {left:?}");
+    }
+}
+
+/// R74.
+#[test]
+fn classes_are_heeded_when_something_must_go() {
+    who_goes_first_is_said_by_the_classes();
+}
+
+#[cfg(feature = "model")]
+#[test]
+fn a_server_that_ignores_classes_is_caught() {
+    use crate::mutant::Mutant;
+    for mutant in Mutant::PRESSURE {
+        Mutant::set(Some(*mutant));
+        let kept = std::panic::catch_unwind(who_goes_first_is_said_by_the_classes);
+        Mutant::set(None);
+        assert!(kept.is_err(), "{}", mutant.mistake());
+    }
 }

@@ -45,6 +45,8 @@ pub enum Request<'a> {
     SocketState(Cookie),
     /// The app has set `SO_LINGER` to {1, 0}, or taken it back: closing means abort.
     Linger(Cookie, bool),
+    /// The app has set `TCP_USER_TIMEOUT` after its connect, in milliseconds; 0: no such time.
+    UserTimeout(Cookie, u32),
     /// A routed connect that went to the kernel instead of a session.
     Passed(Passed),
     /// Where a connection comes from that the app has accepted from this machine.
@@ -155,7 +157,7 @@ pub enum Reply<'a> {
     Name(Option<&'a str>),
     /// To [`Request::SocketState`].
     SocketState(SocketState),
-    /// To [`Request::Linger`] and [`Request::Passed`].
+    /// To [`Request::Linger`], [`Request::UserTimeout`] and [`Request::Passed`].
     Done,
     /// To [`Request::Accepted`]: the peer that the app should see; none if the kernel's is right.
     Peer(Option<SocketAddr>),
@@ -241,6 +243,7 @@ const ACCEPTED: u8 = 8;
 const ACT: u8 = 9;
 const NAMES: u8 = 10;
 const WATCH: u8 = 11;
+const USER_TIMEOUT: u8 = 12;
 const REPLY: u8 = 0x80;
 
 /// A message in a fixed buffer.
@@ -322,6 +325,10 @@ impl<'a> Request<'a> {
                 out.bytes(&cookie.0);
                 out.u8(u8::from(*on));
             }),
+            Request::UserTimeout(cookie, ms) => Message::build(USER_TIMEOUT, |out| {
+                out.bytes(&cookie.0);
+                out.u32(*ms);
+            }),
             Request::Passed(passed) => Message::build(PASSED, |out| {
                 out.address(&passed.destination);
                 out.u8(passed.why.to_number());
@@ -360,6 +367,10 @@ impl<'a> Request<'a> {
                 .array()
                 .zip(reader.u8())
                 .map(|(cookie, on)| Request::Linger(Cookie(cookie), on != 0)),
+            USER_TIMEOUT => reader
+                .array()
+                .zip(reader.u32())
+                .map(|(cookie, ms)| Request::UserTimeout(Cookie(cookie), ms)),
             PASSED => Passed::read(&mut reader).map(Request::Passed),
             ACCEPTED => reader
                 .address()
@@ -603,6 +614,7 @@ mod tests {
             Request::Name(IpAddr::V6(Ipv6Addr::LOCALHOST)),
             Request::SocketState(Cookie([3; 16])),
             Request::Linger(Cookie([4; 16]), true),
+            Request::UserTimeout(Cookie([4; 16]), 12_345),
             Request::Passed(Passed {
                 destination: "192.0.2.1:80".parse().unwrap(),
                 why: PassedWhy::TooManyReferences,

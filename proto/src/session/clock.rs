@@ -57,6 +57,8 @@ pub(super) struct Clock {
     pub heard: Instant,
     /// The last DATA, either way.
     pub traffic: Instant,
+    /// When the near side wrote what has been unacknowledged for longest, or this end was resumed.
+    pub wrote: Instant,
     /// The times of the first and the last unanswered question, and their number.
     pub asked_first: Instant,
     pub asked_last: Instant,
@@ -77,6 +79,7 @@ impl Clock {
             timers: [None; TIMERS],
             heard: now,
             traffic: now,
+            wrote: now,
             asked_first: now,
             asked_last: now,
             asked: 0,

@@ -20,3 +20,9 @@ pub const NO_SERVER: u32 = 8;
 pub const SHUTDOWN: u32 = 9;
 /// The peer ended the session without having everything.
 pub const LOST: u32 = 10;
+/// Nothing passed for longer than the idle limit.
+pub const IDLE: u32 = 11;
+/// It was temporary and without a link, and its server had no place for another one.
+pub const ROOM: u32 = 12;
+/// What the program wrote was not acknowledged within the time that it had set for that.
+pub const USER_TIMEOUT: u32 = 13;

@@ -112,6 +112,8 @@ impl Session {
 
     fn resume(&mut self, now: Instant) {
         self.clock.stop(Timer::Wake);
+        // R77: what the near side has waited so far does not count.
+        self.clock.wrote = now;
         match self.step(StateEvent::UserResume) {
             Some(Action::Dial) => {
                 self.clock.unlinked.get_or_insert(now);
@@ -157,7 +159,36 @@ impl Session {
         if self.clock.expired(Timer::Trim, now) {
             self.trim(now);
         }
+        if self.idle_deadline().is_some_and(|end| end <= now) {
+            return self.abort(now, code::IDLE);
+        }
+        if self.unacked_deadline().is_some_and(|end| end <= now) {
+            return self.abort(now, code::USER_TIMEOUT);
+        }
         self.check_liveness(now);
+    }
+
+    /// The near side wants no more than this time for what it writes (R77).
+    pub fn set_user_timeout(&mut self, most: Option<Duration>) {
+        self.limits.user_timeout = most;
+    }
+
+    /// R77: when it ends, if what the near side wrote is not acknowledged until then. While the
+    /// peer is suspended nobody waits.
+    pub(super) fn unacked_deadline(&self) -> Option<Instant> {
+        let waits = matches!(self.state, State::ReadyResume | State::SentResume)
+            && self.established
+            && self.clock.away.is_none()
+            && self.send.una() < self.send.end();
+        let since = self.clock.heard.max(self.clock.wrote);
+        self.limits.user_timeout.filter(|_| waits).map(|most| since + most)
+    }
+
+    /// R76: when it ends, if nothing passes until then.
+    pub(super) fn idle_deadline(&self) -> Option<Instant> {
+        let since = self.clock.traffic.max(self.clock.attached);
+        let linked = self.state == State::Active && self.links.attached.is_some();
+        self.limits.idle.filter(|_| linked).map(|idle| since + idle)
     }
 
     /// R73: gives spare memory back once nothing moves any more.

@@ -66,6 +66,11 @@ pub struct Limits {
     /// How well the session is to be kept: what an initiator asks for, and the best that an
     /// acceptor grants (R74).
     pub class: Class,
+    /// A session on whose link nothing passed for so long is reset; none: it stays (R76).
+    pub idle: Option<Duration>,
+    /// A session without a link is reset when what its near side wrote has been unacknowledged for
+    /// so long; none: after `hold` (R77).
+    pub user_timeout: Option<Duration>,
     /// The same as `hold` at an acceptor that has not heard the initiator since its CONNECT_OK
     /// (R23).
     pub hold_unconfirmed: Duration,
@@ -108,6 +113,8 @@ impl Default for Limits {
             hold: Duration::from_secs(72 * 3600),
             suspended_max: Duration::from_secs(7 * 24 * 3600),
             class: Class::Temporary,
+            idle: None,
+            user_timeout: None,
             hold_unconfirmed: Duration::from_secs(600),
             closing_max: Duration::from_secs(120),
             farewell_max: Duration::from_secs(3600),

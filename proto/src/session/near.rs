@@ -116,6 +116,9 @@ impl Session {
             return Ok(0);
         }
         self.clock.arm(Timer::Trim, now + self.limits.heartbeat_busy);
+        if self.send.una() == self.send.end() {
+            self.clock.wrote = now;
+        }
         self.send.buffer.fill(room, self.limits.fill_max, read)
     }
 

@@ -148,7 +148,12 @@ impl Session {
     fn deadline(&self) -> Option<Instant> {
         let timers = self.clock.next();
         let liveness = self.liveness_deadline().filter(|at| at.0 < u64::MAX);
-        timers.into_iter().chain(liveness).min()
+        timers
+            .into_iter()
+            .chain(liveness)
+            .chain(self.idle_deadline())
+            .chain(self.unacked_deadline())
+            .min()
     }
 
     fn encode(&self, control: &Control, out: &mut Vec<u8>) {

@@ -220,6 +220,11 @@ pub fn passed(passed: Passed) {
     let _none = ask(&Request::Passed(passed), STATE_SECONDS, |_| Some(()));
 }
 
+/// Tells the broker how long what the program writes may be unacknowledged, in milliseconds.
+pub fn user_timeout(cookie: Cookie, ms: u32) {
+    let _none = ask(&Request::UserTimeout(cookie, ms), STATE_SECONDS, |_| Some(()));
+}
+
 /// Tells the broker that closing this socket means abort, or no longer does.
 pub fn linger(cookie: Cookie, abortive: bool) {
     let _none = ask(&Request::Linger(cookie, abortive), STATE_SECONDS, |_| Some(()));

@@ -156,6 +156,11 @@ pub fn set(fd: Fd, socket: &SocketName, level: c_int, name: c_int, value: &[u8])
         kept.put(level, name, value);
         kept.store(fd);
     }
+    if let (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, Some(ms)) =
+        (level, name, value.first_chunk())
+    {
+        broker::user_timeout(socket.cookie, u32::from_ne_bytes(*ms));
+    }
     Outcome::Ours(0)
 }
 

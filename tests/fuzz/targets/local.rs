@@ -88,6 +88,7 @@ fn make_request<'a>(draw: &mut Draw<'_>, host: &'a str) -> Option<Request<'a>> {
         1 => Request::Resolve(Resolve { host, port: draw.bool().then(|| draw.u16()) }),
         2 => Request::Name(draw.ip()),
         3 => Request::SocketState(cookie),
+        4 if draw.bool() => Request::UserTimeout(cookie, draw.u32()),
         4 => Request::Linger(cookie, draw.bool()),
         5 => Request::Passed(Passed {
             destination: draw.scoped_address(),

@@ -141,6 +141,83 @@ fn an_end_that_forgets_the_agreed_hold_is_caught() {
     }
 }
 
+/// R76: at either end, while there is a link.
+#[test]
+fn a_session_on_which_nothing_passes_ends_where_there_is_a_limit() {
+    let idle = Some(Duration::from_secs(600));
+    for at_server in [false, true] {
+        let limits = |mine| Limits { idle: idle.filter(|_| mine), ..Limits::default() };
+        let mut pair = Pair::with(limits(!at_server));
+        pair.server_limits = limits(at_server);
+        pair.run(Duration::from_secs(500));
+        pair.server().write(b"x");
+        pair.run(Duration::from_secs(500));
+        pair.broker.write(b"y");
+        pair.run(Duration::from_secs(590));
+        assert_eq!(pair.broker.session.state(), State::Active);
+        // Without a link it is not idle: that is what the time of R72 is for.
+        pair.path = false;
+        pair.cut();
+        pair.run(Duration::from_secs(3_000));
+        pair.path = true;
+        pair.until(|pair| pair.broker.session.state() == State::Active);
+        pair.run(Duration::from_secs(590));
+        assert_eq!(pair.broker.session.state(), State::Active);
+        pair.run(Duration::from_secs(20));
+        let (here, there) = (pair.broker.closed(), pair.server().closed());
+        let (own, peer) = if at_server { (there, here) } else { (here, there) };
+        assert_eq!(own, Some(ClosedWhy::ResetHere { code: code::IDLE }));
+        assert_eq!(peer, Some(ClosedWhy::ResetByPeer { code: code::IDLE }));
+    }
+}
+
+/// R77: what the program wrote waits for so long, and a program that has written nothing waits for
+/// as long as ever.
+#[test]
+fn a_program_that_wants_its_bytes_acknowledged_in_time_is_told_when_they_are_not() {
+    let ten = Some(Duration::from_secs(10));
+    for (before, during, left) in [(true, false, 10), (false, true, 15), (false, false, 0)] {
+        let mut pair = Pair::connected(Limits::default());
+        pair.broker.session.set_user_timeout(ten);
+        pair.run(Duration::from_secs(40));
+        pair.path = false;
+        if before {
+            pair.broker.write(b"x");
+        }
+        pair.cut();
+        pair.run(Duration::from_secs(5));
+        if during {
+            pair.broker.write(b"y");
+            pair.settle();
+        }
+        pair.run(Duration::from_secs(3));
+        assert_eq!(pair.broker.closed(), None, "{before} {during}");
+        pair.run(Duration::from_secs(60));
+        let why = pair.broker.session.state() == State::Closed;
+        assert_eq!(why, left > 0, "{before} {during}");
+        pair.path = true;
+        pair.run(Duration::from_secs(3_700));
+        let closed = Some(ClosedWhy::ResetHere { code: code::USER_TIMEOUT });
+        assert_eq!(pair.broker.closed(), closed.filter(|_| left > 0), "{before} {during}");
+    }
+    // A link that is back in time is enough; and none is wanted while the user suspends it.
+    let mut pair = Pair::connected(Limits::default());
+    pair.broker.session.set_user_timeout(ten);
+    pair.path = false;
+    pair.broker.write(b"x");
+    pair.cut();
+    pair.run(Duration::from_secs(8));
+    pair.path = true;
+    pair.run(Duration::from_secs(30));
+    assert!(pair.server().got == b"x");
+    pair.broker.write(b"y");
+    pair.broker_input(Input::Suspend { lasts: None });
+    pair.run(Duration::from_secs(300));
+    pair.broker_input(Input::Resume);
+    pair.run(Duration::from_secs(3));
+    assert!(pair.server().got == b"xy" && pair.broker.closed().is_none());
+}
+
 /// R23, R72.
 #[test]
 fn a_session_whose_initiator_never_spoke_is_held_a_short_time() {
