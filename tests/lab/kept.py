@@ -6,9 +6,10 @@
     kept.py turns HOST SECONDS     one question at a time, answers read by a blocking call
     kept.py beats HOST STOP        the same until there is a file STOP; the time of each answer
     kept.py idle HOST COUNT        so many connections, one word on each when a line comes on stdin
+    kept.py events HOST COUNT      session_events() of session.h, over so many brokers that die
     kept.py connects HOST SECONDS  one new connection after the other, blocking and not
 """
-import os, random, select, socket, sys, threading, time
+import ctypes, os, random, select, socket, sys, threading, time
 
 PORT = 7
 PIECE = 50_000
@@ -136,6 +137,42 @@ def idle(host, count):
             if connection.recv(100) != b"%d" % number:
                 fail(f"connection {number}")
         print("all answered", flush=True)
+
+
+def events(host, count):
+    connection = socket.create_connection((host, PORT))
+    library, fd = ctypes.CDLL(None), connection.fileno()
+
+    def watched():
+        end = time.monotonic() + 20
+        while (got := library.session_events(fd)) < 0:
+            if time.monotonic() > end:
+                fail(f"no events: {os.strerror(-got)}")
+            time.sleep(0.01)
+        return got
+
+    def changes(descriptor, state):
+        while True:
+            select.select([descriptor], [], [], 20)
+            states = os.read(descriptor, 16)
+            if states[-1:] == state:
+                return
+
+    descriptor = watched()
+    for number in range(int(count)):
+        print("watches", flush=True)
+        # It ends with the broker, and not without it.
+        changes(descriptor, b"")
+        os.close(descriptor)
+        descriptor = watched()
+        for act, state in ((library.session_suspend, 3), (library.session_resume, 0)):
+            if act(fd) < 0:
+                fail("the next broker does not know of the session")
+            changes(descriptor, bytes([state]))
+        connection.sendall(b"%d" % number)
+        if connection.recv(100) != b"%d" % number:
+            fail("nothing came back")
+    print("went on", flush=True)
 
 
 def connects(host, seconds):

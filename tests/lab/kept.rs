@@ -308,6 +308,28 @@ fn keeper_killed() {
 }
 
 /// 200 connections that do nothing.
+/// A descriptor of `session_events` ends with its broker, and the next broker gives another.
+#[test]
+fn events_of_a_session() {
+    play("kept.events_of_a_session", |scene| {
+        const BROKERS: u32 = 3;
+        let ground = Ground::lay(scene, |plan| plan)?;
+        let mut process = ground.program(scene, "events", BROKERS)?;
+        for count in 1..=BROKERS as usize {
+            wait::until("it watches", PATIENCE, || {
+                process.must_run()?;
+                Ok((process.printed().matches("watches").count() == count).then_some(()))
+            })?;
+            kill(ground.leftovers.one(false)?, Signal::SIGKILL)?;
+        }
+        let ended = process.end(PATIENCE)?.ok()?;
+        ensure!(ended.out.contains("went on"), "{}", ended.out);
+        let brokers = ground.log().matches("goes on after a restart").count();
+        ensure!(brokers == BROKERS as usize, "{brokers} brokers went on");
+        Ok(())
+    });
+}
+
 #[test]
 fn idle_sessions() {
     play("kept.idle_sessions", |scene| {

@@ -44,6 +44,22 @@ fn use_case_9_create_session_and_11_accept_it_and_12_close_it() {
     assert_eq!(refused.status.code(), Some(6), "{}", String::from_utf8_lossy(&refused.stderr));
 }
 
+/// A program that knows of sessions (`session.h`).
+#[test]
+fn a_program_connects_by_the_name_itself() {
+    const CODE: &str = "import ctypes, errno, socket\n\
+        connect = ctypes.CDLL(None).session_connect\n\
+        assert connect(b'www.nobody@demo.example', 0) == -errno.ENOENT\n\
+        s = socket.socket(fileno=connect(b'www.web@demo.example', 0))\n\
+        s.sendall(b'GET /alice/big.iso HTTP/1.1\\r\\nHost: h\\r\\nConnection: close\\r\\n\\r\\n')\n\
+        open('f', 'wb').write(s.makefile('rb').read().partition(b'\\r\\n\\r\\n')[2])\n";
+    let (world, content) = cluster(100_000);
+    let got = world.app("python3").args(["-c", CODE]).output().expect("it is installed");
+    let said = String::from_utf8_lossy(&got.stderr).into_owned();
+    assert!(got.status.success(), "{said}\n{}", world.log("broker.log"));
+    assert_eq!(sha256(&std::fs::read(world.path("f")).expect("it is there")), sha256(&content));
+}
+
 #[test]
 fn the_virtual_address_of_a_name_stays_and_its_route_is_the_names() {
     let (world, _) = cluster(1 << 10);
