@@ -359,7 +359,12 @@ impl Door {
         host: Option<String>,
         policy: Option<&str>,
     ) {
+        let is_ftp = socket.open().destination.port() == FTP;
         match goal.under(&self.0, socket.info().pid, policy) {
+            Ok(goal) if is_ftp && goal.service.leave.is_some() && goal.service.direct.is_some() => {
+                let why = "no policy can be kept for FTP without a far end";
+                self.turn_away(socket, host.as_deref(), Errno::ENETUNREACH, why);
+            }
             Ok(goal) => self.begin(socket, goal, host, None),
             Err(why) => self.turn_away(socket, host.as_deref(), Errno::ENETUNREACH, &why),
         }
@@ -536,7 +541,7 @@ pub(crate) fn kept_limits(
 }
 
 /// Where the broker's own server goes for this session, if it is one of its own.
-fn direct(broker: &Broker, entry: &Arc<Entry>) -> Option<Target> {
+fn direct(broker: &Arc<Broker>, entry: &Arc<Entry>) -> Option<Target> {
     let direct = entry.service.direct.as_ref()?;
     // What belongs to a login goes where the login goes.
     let lead = entry.lead().unwrap_or_else(|| Arc::clone(entry));
@@ -550,7 +555,7 @@ fn direct(broker: &Broker, entry: &Arc<Entry>) -> Option<Target> {
         Vec::new()
     });
     let mirrors = own.into_iter().chain(direct.mirrors.iter().cloned()).collect();
-    let notes = Box::new(Notes(Arc::clone(entry)));
+    let notes = Box::new(Notes(Arc::clone(broker), Arc::clone(entry)));
     Some(Target::Http(Direct::new(host, port, mirrors, notes)))
 }
 

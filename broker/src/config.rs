@@ -427,7 +427,7 @@ fn check(loaded: Loaded<File>) -> Result<Config, ConfigError> {
     let policies = policy::policies(&loaded, &file.policy)?;
     let via = |name: &str| via(loaded.file(), name);
     let (routes, services) = route::read(&loaded, &file.route, services(&loaded)?, via)?;
-    known_policies(&loaded, &policies, &services, &routes)?;
+    known_policies(&loaded, &policies, &services)?;
     Ok(Config {
         file: loaded.file().to_owned(),
         status: file.status.clone().unwrap_or(StatusAddr::Off),
@@ -516,20 +516,17 @@ fn known_policies(
     loaded: &Loaded<File>,
     policies: &[policy::Named],
     services: &[Service],
-    routes: &Routes,
 ) -> Result<(), ConfigError> {
     for (i, service) in services.iter().enumerate() {
         if let Some(name) = &service.policy {
             let key = format!("service[{i}].policy");
-            policy::known(loaded, policies, (&key, name), service.direct.is_some())?;
+            policy::known(loaded, policies, (&key, name))?;
         }
     }
     for (i, route) in loaded.config.route.iter().enumerate() {
         if let Some(name) = route.policy() {
-            let led = routes.iter().find(|led| led.line == i);
-            let is_direct = led.is_some_and(|led| services[led.service].direct.is_some());
             let key = format!("route[{i}].policy");
-            policy::known(loaded, policies, (&key, name), is_direct)?;
+            policy::known(loaded, policies, (&key, name))?;
         }
     }
     Ok(())

@@ -5,6 +5,7 @@
 //! and goes on at the exact byte, after it has compared what the app has.
 
 use std::future::{Ready, ready};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use stp_drive::{Act, DialFailed, Dialed, Far};
@@ -21,12 +22,27 @@ use crate::group;
 
 pub use stp_server::service::direct::{Direct, Mirror, Note};
 
-/// Writes what happens to an origin's streams into a session's history.
-pub struct Notes(pub Arc<Entry>);
+/// Writes what happens to an origin's streams into a session's history, and has them keep to its
+/// policy.
+pub struct Notes(pub Arc<Broker>, pub Arc<Entry>);
 
 impl Note for Notes {
     fn note(&self, what: &'static str, cause: &str, at: u64) {
-        self.0.record(what, cause.to_owned(), at);
+        self.1.record(what, cause.to_owned(), at);
+    }
+
+    fn ways(&self) -> Option<Vec<String>> {
+        self.1.service.leave.as_ref().map(|leave| leave.ways())
+    }
+
+    fn forbids(&self, from: IpAddr) -> Option<String> {
+        let leave = self.1.service.leave.as_ref().filter(|_| !from.is_loopback())?;
+        let name = self.0.policies.interface_of(from)?;
+        (!leave.ways().contains(&name)).then(|| leave.forbids(&name))
+    }
+
+    fn connected(&self, from: SocketAddr) {
+        self.1.view.lock().local = Some(from);
     }
 }
 

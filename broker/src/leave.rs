@@ -39,6 +39,13 @@ impl Leave {
         format!("the policy \"{}\" allows no interface: {why}", self.name)
     }
 
+    /// That it forbids this interface, and why.
+    #[must_use]
+    pub fn forbids(&self, interface: &str) -> String {
+        let rule = self.rule(interface).unwrap_or_else(|| "gone".to_owned());
+        format!("the policy \"{}\" forbids {interface}: {rule}", self.name)
+    }
+
     /// How it has its sessions kept.
     #[must_use]
     pub fn upkeep(&self) -> Upkeep {

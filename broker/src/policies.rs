@@ -125,19 +125,13 @@ impl Policies {
     /// A service under the policy of this name.
     ///
     /// # Errors
-    /// There is none, or the service has no links that could leave anywhere; says what there is.
+    /// There is none; says what there is.
     pub fn under(
         &self,
         maker: &Maker,
         base: &Arc<Service>,
         name: &str,
     ) -> Result<Arc<Service>, String> {
-        if base.direct.is_some() {
-            return Err(format!(
-                "the policy \"{name}\" is about links to servers, and {} has none",
-                base.name
-            ));
-        }
         let mut state = self.state.lock();
         let leave = state.leaves.iter().find(|leave| leave.name == name).cloned();
         let Some(leave) = leave else {

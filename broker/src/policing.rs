@@ -20,6 +20,10 @@ fn interface(broker: &Broker, entry: &Entry) -> Option<(bool, Option<String>)> {
 /// Has a session do what its policy says now.
 pub fn apply(broker: &Broker, entry: &Entry, since: stp_proto::time::Instant) {
     let Some(leave) = &entry.service.leave else { return };
+    // The streams of one without a far end keep to it by themselves.
+    if entry.service.direct.is_some() {
+        return;
+    }
     // One that no server has yet looks for one over what is allowed, or fails as plain TCP does.
     if !entry.was_linked() {
         return;
@@ -37,10 +41,6 @@ pub fn apply(broker: &Broker, entry: &Entry, since: stp_proto::time::Instant) {
         tracing::info!(session = entry.id, policy = leave.name, why, "{what}");
         entry.record(what, why, entry.status.snapshot().positions.rcv);
     };
-    let forbidden = |name: &str| {
-        let rule = leave.rule(name).unwrap_or_else(|| "gone".to_owned());
-        format!("the policy \"{}\" forbids {name}: {rule}", leave.name)
-    };
     match leave.step(place) {
         Step::Stay => {}
         Step::Move => {
@@ -54,7 +54,7 @@ pub fn apply(broker: &Broker, entry: &Entry, since: stp_proto::time::Instant) {
         }
         Step::Leave => {
             let Some((_, Some(name))) = over else { return };
-            record("leaves", forbidden(&name));
+            record("leaves", leave.forbids(&name));
             if held.is_wanted() {
                 send(Command::Suspend { lasts: None });
                 send(Command::Resume);

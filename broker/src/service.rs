@@ -199,7 +199,7 @@ impl Service {
         Arc::new(Service {
             name: self.name.clone(),
             servers: self.servers.iter().map(|server| server.under(leave, maker)).collect(),
-            direct: None,
+            direct: self.direct.clone(),
             egress: self.egress,
             leave: Some(Arc::clone(leave)),
         })

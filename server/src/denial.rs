@@ -45,6 +45,7 @@ impl Denial {
         let errno = error.raw_os_error().unwrap_or(match error.kind() {
             io::ErrorKind::TimedOut => libc::ETIMEDOUT,
             io::ErrorKind::HostUnreachable => libc::EHOSTUNREACH,
+            io::ErrorKind::NetworkUnreachable => libc::ENETUNREACH,
             _ => libc::ECONNREFUSED,
         });
         let errno = u16::try_from(errno).unwrap_or_default();

@@ -6,6 +6,8 @@
 #[path = "sessions/egress.rs"]
 mod egress;
 mod fixture;
+#[path = "sessions/spools.rs"]
+mod spools;
 #[path = "sessions/upkeep.rs"]
 mod upkeep;
 

@@ -661,3 +661,47 @@ fn a_program_says_by_its_options_how_long_it_waits() {
         Ok(())
     });
 }
+
+/// Without a far end: the broker asks the origin itself, over what the policy allows.
+#[test]
+fn a_policy_holds_without_a_far_end() {
+    play("a_policy_holds_without_a_far_end", |scene| {
+        let ground = Ground::lay(scene)?;
+        let config = scene.path("broker.toml");
+        let text = std::fs::read_to_string(&config)?;
+        let places = &ground.topology.hosts[SERVER].interfaces;
+        let origin = places[0].v4();
+        let direct = "[[service]]\nname = \"d.d@lab.example\"\nkind = \"direct\"\n[[route]]\n\
+             to = \"10.0.0.0/8:PORT\"\nservice = \"d.d@lab.example\"\npolicy = \"cable\"\n";
+        let local = ground.nginx.local();
+        let port = local.rsplit(':').next().unwrap_or_default();
+        std::fs::write(&config, text + &direct.replace("PORT", port))?;
+        let (worked, said) = ground.session(scene, &["reload"])?;
+        ensure!(worked, "{said}");
+        let to = scene.path("direct");
+        let growth = Growth::watch(&to);
+        let curl = |url: &str| -> Result<Plan> {
+            let plan = ground.app(scene, "curl", "")?.args(&["-sS", "--fail", "-o"]).arg(&to);
+            Ok(plan.arg(url))
+        };
+        let url = format!("http://{origin}:{port}/big");
+        let mut down = curl(&url)?.start(scene, Some(ground.client()))?;
+        growth.reach(ground.payload.len / 4, END_MAX)?;
+        let told = |ground: &Ground| -> Result<Value> {
+            Ok(ground.sessions()?.first().map(|one| one["policy"].clone()).unwrap_or_default())
+        };
+        let policy = told(&ground)?;
+        ensure!(policy["name"] == "cable" && policy["interface"] == "net0", "{policy}");
+        // The other interface leads there as well, and is not for it.
+        ground.down(0)?;
+        std::thread::sleep(Duration::from_secs(6));
+        let before = growth.len();
+        std::thread::sleep(Duration::from_secs(2));
+        ensure!(growth.len() == before, "bytes came over what is forbidden");
+        down.must_run()?;
+        ground.up(0)?;
+        down.end(END_MAX)?.ok()?;
+        ensure!(file::sha256(&to)? == ground.payload.sha256, "other bytes came down");
+        Ok(())
+    });
+}

@@ -110,14 +110,9 @@ pub(super) fn known<F>(
     loaded: &Loaded<F>,
     policies: &[Named],
     (key, name): (&str, &str),
-    is_direct: bool,
 ) -> Result<(), ConfigError> {
     if !policies.iter().any(|(known, _)| known == name) {
         return Err(loaded.error(key, format!("no [[policy]] is called \"{name}\"")));
-    }
-    if is_direct {
-        let what = "a policy is about links to servers, and a direct service has none";
-        return Err(loaded.error(key, what));
     }
     Ok(())
 }

@@ -8,7 +8,7 @@
 
 use std::future::Future;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,9 +17,11 @@ use std::time::Duration;
 
 pub use stp_proto::local::mirror::Mirror;
 use stp_proto::replay::http::Locator;
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::upstream::{Stream, Streams, Target, Upstream};
+use super::dial::connect_over;
+use super::upstream::{Stream, Streams, Upstream};
 use super::watch;
 
 /// A further attempt is begun after this time: the kernel sends a lost SYN again only after 1 s.
@@ -45,10 +47,23 @@ struct Inner {
     notes: Box<dyn Note>,
 }
 
-/// Takes down what happens to the streams: what, why, and at which byte.
+/// What a session says of its streams, and is told of them.
 pub trait Note: Send + Sync {
-    /// Takes it down.
+    /// Takes down what happens to them: what, why, and at which byte.
     fn note(&self, what: &'static str, cause: &str, at: u64);
+
+    /// Over which interfaces they may leave, best first; none: as the system's routes say.
+    fn ways(&self) -> Option<Vec<String>> {
+        None
+    }
+
+    /// Why a stream that leaves from this address is not to go on.
+    fn forbids(&self, _from: IpAddr) -> Option<String> {
+        None
+    }
+
+    /// There is one, from this address.
+    fn connected(&self, _from: SocketAddr) {}
 }
 
 impl std::fmt::Debug for dyn Note {
@@ -78,27 +93,47 @@ impl Direct {
         Ok(tokio::net::lookup_host((host.as_str(), port)).await?.collect())
     }
 
+    /// What is tried in turn: all addresses over the best way, and then over the others.
+    async fn turns(&self) -> io::Result<Vec<(SocketAddr, Option<String>)>> {
+        let ways = match self.0.notes.ways() {
+            None => vec![None],
+            Some(ways) if ways.is_empty() => {
+                let what = "its policy allows none of the interfaces that there are";
+                return Err(io::Error::new(io::ErrorKind::NetworkUnreachable, what));
+            }
+            Some(ways) => ways.into_iter().map(Some).collect(),
+        };
+        let addresses = self.addresses().await?;
+        let over = |way: Option<String>| addresses.iter().map(move |to| (*to, way.clone()));
+        Ok(ways.into_iter().flat_map(over).collect())
+    }
+
     /// A stream to whoever of the addresses accepts first.
     async fn connect(&self) -> io::Result<DirectStream> {
-        let addresses = self.addresses().await?;
-        let mut turns = addresses.iter().cycle();
+        let all = self.turns().await?;
+        let (mut turns, mut untried) = (all.iter().cycle(), all.len());
         let mut under_way = JoinSet::new();
         let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
         let mut tick = tokio::time::interval(ATTEMPT_EVERY);
         loop {
             tokio::select! {
                 _ = tick.tick(), if under_way.len() < ATTEMPTS_MAX => {
-                    let Some(address) = turns.next() else { return Err(last) };
-                    let target = Target::Address(*address);
-                    under_way.spawn(async move { target.connect().await });
+                    let Some((to, way)) = turns.next().cloned() else { return Err(last) };
+                    untried = untried.saturating_sub(1);
+                    under_way.spawn(async move { connect_over(to, way.as_deref()).await });
                 }
                 Some(connected) = under_way.join_next() => {
                     match connected.unwrap_or_else(|ended| Err(io::Error::other(ended))) {
-                        Ok(upstream) => return DirectStream::new(upstream),
+                        Ok(tcp) => return DirectStream::new(tcp, self.clone()),
                         // Somebody answered, or there is no path: the machine knows when to try
                         // again.
-                        Err(error) if under_way.is_empty() => return Err(error),
-                        Err(error) => last = error,
+                        Err(error) if under_way.is_empty() && untried == 0 => return Err(error),
+                        Err(error) => {
+                            last = error;
+                            if under_way.is_empty() {
+                                tick.reset_immediately();
+                            }
+                        }
                     }
                 }
             }
@@ -148,15 +183,14 @@ impl Streams for Direct {
 #[derive(Debug)]
 pub struct DirectStream {
     upstream: Upstream,
+    of: Direct,
 }
 
 impl DirectStream {
-    fn new(upstream: Upstream) -> io::Result<DirectStream> {
-        let Upstream::Tcp(tcp) = upstream else {
-            return Err(io::Error::other("an origin on the network was dialed, not one in memory"));
-        };
+    fn new(tcp: TcpStream, of: Direct) -> io::Result<DirectStream> {
         watch::ask_often(&tcp)?;
-        Ok(DirectStream { upstream: Upstream::Tcp(tcp) })
+        of.0.notes.connected(tcp.local_addr()?);
+        Ok(DirectStream { upstream: Upstream::Tcp(tcp), of })
     }
 }
 
@@ -191,7 +225,8 @@ impl Stream for DirectStream {
 
     fn lost(&self) -> Option<String> {
         let Upstream::Tcp(tcp) = &self.upstream else { return None };
-        watch::lost(tcp)
+        let forbidden = || self.of.0.notes.forbids(tcp.local_addr().ok()?.ip());
+        watch::lost(tcp).or_else(forbidden)
     }
 }
 
