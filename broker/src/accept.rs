@@ -11,7 +11,6 @@ use stp_proto::course::Deadlines;
 use stp_proto::handle::Handle;
 use stp_proto::local::wire::Resolved;
 use stp_proto::name::Name;
-use stp_proto::policy::VARIABLE;
 use stp_proto::select::Rank;
 use stp_proto::session::{self, Session};
 use stp_proto::wire::{Belongs, Destination};
@@ -26,9 +25,10 @@ use crate::broker::Broker;
 use crate::command;
 use crate::config::{self, OtherNamespaces};
 use crate::direct::{Direct, DirectFar, Notes};
+use crate::endpoints;
 use crate::entry::{App, Entry, Order};
-use crate::environment::variable;
 use crate::far::{SessionFar, Waits};
+use crate::goal::Goal;
 use crate::group;
 use crate::group::awaited::{Member, Reach};
 use crate::group::reached::ReachedNear;
@@ -37,7 +37,6 @@ use crate::lookup::Directory;
 use crate::mirrors;
 use crate::near::AppNear;
 use crate::routes::Freeze;
-use crate::service::Service;
 use crate::upkeep::Upkeep;
 use stp_proto::pattern::{Hosts, host_name};
 
@@ -47,44 +46,6 @@ const ELSEWHERE: &str = "the program runs in another network namespace than the 
 const FTP: u16 = 21;
 /// Commands that may wait for a session's loop, and orders for its far side.
 const INBOX_MAX: usize = 16;
-
-/// Where a new session goes.
-pub(crate) struct Goal {
-    pub(crate) service: Arc<Service>,
-    /// Its number on the overloaded list.
-    pub(crate) number: usize,
-    /// The gateway's ticket.
-    pub(crate) grant: Option<Arc<[u8]>>,
-    /// Whether time-outs of the program stand still while there is no link.
-    pub(crate) freeze: Freeze,
-    /// How the session is to be kept.
-    pub(crate) upkeep: Upkeep,
-}
-
-impl Goal {
-    /// The same under a policy: the program's own, or else that of its route or service.
-    pub(crate) fn under(
-        self,
-        broker: &Broker,
-        pid: i32,
-        configured: Option<&str>,
-    ) -> Result<Goal, String> {
-        let own = variable(pid, VARIABLE).filter(|name| !name.is_empty());
-        let own = own.map(|name| String::from_utf8_lossy(&name).into_owned());
-        let Some(name) = own.as_deref().or(configured) else { return Ok(self) };
-        let service = broker.policies.under(&broker.maker.lock(), &self.service, name)?;
-        let own = service.leave.as_ref().map(|leave| leave.upkeep()).unwrap_or_default();
-        Ok(Goal { service, upkeep: own.or(self.upkeep), ..self })
-    }
-
-    /// Where a session that belongs to another one goes.
-    fn of(lead: &Entry) -> Goal {
-        let service = Arc::clone(&lead.service);
-        let freeze = lead.pause().freeze();
-        let (number, upkeep) = (lead.service_number, lead.upkeep);
-        Goal { service, number, grant: None, freeze, upkeep }
-    }
-}
 
 /// A session that is in the tables and does not run yet.
 pub(crate) struct Begun {
@@ -248,6 +209,11 @@ impl Door {
             }
             host
         };
+        if let Some(host) = host.clone().filter(|host| endpoints::saved(host).is_some()) {
+            let door = self.clone();
+            tokio::spawn(async move { door.attach(socket, host).await });
+            return;
+        }
         if let Some(member) = group::take_awaited(&self.0, ip, to.port(), socket.info().pid) {
             let goal = Goal::of(&member.lead);
             return self.begin(socket, goal, host, Some(member));
@@ -267,16 +233,19 @@ impl Door {
             let spent = self.0.purse.admit(&[]).is_err();
             spent.then_some((Errno::ENOBUFS, "sessions hold as much as limits.memory"))
         };
-        let led = route.map(|route| (route.service, route.freeze, &route.policy, route.upkeep));
+        let led = route.map(|route| {
+            let endpoint = route.endpoint.as_deref();
+            (route.service, route.freeze, &route.policy, route.upkeep, endpoint)
+        });
         let of_service = |at: usize| {
             let known = &tables.config.services[at];
-            (at, Freeze::Waits, &known.policy, known.upkeep)
+            (at, Freeze::Waits, &known.policy, known.upkeep, None)
         };
         match (refused.or(full), led.or(called.map(of_service))) {
-            (None, Some((at, freeze, policy, upkeep))) => {
+            (None, Some((at, freeze, policy, upkeep, endpoint))) => {
                 let (number, service) = tables.services[at].clone();
                 let goal = Goal { service, number, grant: None, freeze, upkeep };
-                self.begin_under(socket, goal, host, policy.as_deref());
+                self.begin_owned(socket, goal, host, (policy.as_deref(), endpoint));
             }
             (None, None) => {
                 let door = self.clone();
@@ -299,7 +268,13 @@ impl Door {
     /// An app connects to a name or file that the directory knows.
     async fn open_of_directory(self, socket: AppSocket, host: Option<String>) {
         let name = host.as_deref().unwrap_or_default();
-        match self.0.directory.find(name).await {
+        let directory = match self.directory_for(name, socket.info().pid) {
+            Ok(directory) => directory,
+            Err(why) => {
+                return self.turn_away(socket, host.as_deref(), Errno::ENETUNREACH, &why);
+            }
+        };
+        match directory.find(name).await {
             Ok(found) => {
                 let goal = Goal {
                     service: Arc::clone(&found.service),
@@ -315,6 +290,20 @@ impl Door {
                 self.turn_away(socket, host.as_deref(), lacking.errno, &lacking.why);
             }
         }
+    }
+
+    /// The directory as the program's endpoint asks it; a file's is the one that has located it.
+    fn directory_for(&self, name: &str, pid: i32) -> Result<Arc<Directory>, String> {
+        let endpoints = &self.0.endpoints;
+        let own = match Directory::endpoint_of(name) {
+            Some("") => None,
+            Some(located) => {
+                let gone = || format!("the endpoint {located} is not here any more");
+                Some(endpoints.find(located).ok_or_else(gone)?)
+            }
+            None => self.0.endpoint_of(pid, None)?,
+        };
+        Ok(own.map_or_else(|| Arc::clone(&self.0.directory), |one| Arc::clone(&one.directory)))
     }
 
     pub(crate) fn turn_away(&self, socket: AppSocket, host: Option<&str>, errno: Errno, why: &str) {
@@ -349,6 +338,20 @@ impl Door {
             "errno": errno,
             "lasted_ms": 0,
         }));
+    }
+
+    /// Begins a session with the key of the endpoint that it has, and under its policy.
+    fn begin_owned(
+        &self,
+        socket: AppSocket,
+        goal: Goal,
+        host: Option<String>,
+        (policy, endpoint): (Option<&str>, Option<&str>),
+    ) {
+        match goal.of_endpoint(&self.0, socket.info().pid, endpoint) {
+            Ok(goal) => self.begin_under(socket, goal, host, policy),
+            Err(why) => self.turn_away(socket, host.as_deref(), Errno::ENETUNREACH, &why),
+        }
     }
 
     /// Begins a session under the policy that it has, if there is one.
@@ -424,7 +427,10 @@ impl Door {
         let listed = self.list(id, app, whither, goal, member.as_ref());
         let entry = &listed.entry;
         let limits = kept_limits(&self.0, entry.upkeep, kept);
-        let mut session = Session::initiate(self.0.now(), limits, handle, &entry.service.name, "");
+        let mut session = {
+            let (service, endpoint) = (&entry.service.name, &entry.service.endpoint);
+            Session::initiate(self.0.now(), limits, handle, service, endpoint)
+        };
         session.belongs(Belongs { token, peer: Some(peer) });
         tell_destination(&mut session, entry);
         if let Some(grant) = &grant {

@@ -27,6 +27,7 @@ use tokio::sync::Notify;
 use crate::any_link::Command;
 use crate::app::{Counters as AppCounters, publish_routes};
 use crate::config::Config;
+use crate::endpoints::{Endpoint, Endpoints};
 use crate::entry::Entry;
 use crate::group::awaited::ToReach;
 use crate::group::listener::Reached;
@@ -84,6 +85,8 @@ pub struct Broker {
     pub purse: Arc<Purse>,
     /// Over what links may leave.
     pub policies: Policies,
+    /// This user's endpoints.
+    pub endpoints: Endpoints,
     /// Ways through relays.
     pub relays: Relays,
     /// Tells of changes of the standing of any server.
@@ -140,8 +143,16 @@ impl Broker {
         let pace = Pace { warm_max: config.limits.warm_links, ..Pace::default() };
         let news = News::default();
         let tls = Arc::clone(tls);
-        let mut maker = Maker { tls, options, pace, news: Arc::clone(&news), servers: Vec::new() };
+        let mut maker = Maker {
+            tls,
+            options,
+            pace,
+            news: Arc::clone(&news),
+            servers: Vec::new(),
+            endpoint: Arc::default(),
+        };
         let of_directory = maker.clone();
+        let endpoints = Endpoints::new(of_directory.clone(), config.directory.clone());
         let purse = Purse::new(config.limits.memory, config.limits.sessions_max);
         let names = VirtualAddresses::new(config.virtual_ipv4, config.virtual_ipv6);
         let policies = Policies::default();
@@ -156,6 +167,7 @@ impl Broker {
             feed: Feed::default(),
             purse,
             policies,
+            endpoints,
             relays: Relays::default(),
             news,
             overloaded: Mutex::default(),
@@ -205,6 +217,26 @@ impl Broker {
     #[must_use]
     pub fn sessions(&self) -> Vec<Arc<Entry>> {
         self.sessions.lock().values().cloned().collect()
+    }
+
+    /// The sessions of an endpoint.
+    #[must_use]
+    pub fn sessions_of(&self, endpoint: &str) -> Vec<Arc<Entry>> {
+        let mut all = self.sessions();
+        all.retain(|entry| *entry.service.endpoint == *endpoint);
+        all
+    }
+
+    /// The endpoint of a program's sessions, which go by this route.
+    ///
+    /// # Errors
+    /// The one that is wanted is not here.
+    pub(crate) fn endpoint_of(
+        &self,
+        pid: i32,
+        route: Option<&str>,
+    ) -> Result<Option<Arc<Endpoint>>, String> {
+        self.endpoints.of_program(pid, route, self.tables().config.endpoint.as_deref())
     }
 
     /// The session of this number.
@@ -425,9 +457,10 @@ impl Broker {
             let has_it = |spare: &Arc<Server>| Arc::ptr_eq(spare, &server);
             server.ask_about(in_use.iter().any(|entry| entry.service.servers.iter().any(has_it)));
         }
-        for server in self.policies.servers() {
+        for server in self.policies.servers().into_iter().chain(self.endpoints.servers()) {
             server.reach.age();
         }
+        self.endpoints.age();
         self.policies.age();
         self.directory.age();
     }

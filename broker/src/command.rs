@@ -18,6 +18,7 @@ use crate::any_link::Command;
 use crate::app::{Names, Told};
 use crate::broker::Broker;
 use crate::config::found;
+use crate::endpoints::{self, Endpoint};
 use crate::entry::{Entry, Order};
 use crate::lookup::Directory;
 use crate::reload;
@@ -25,16 +26,24 @@ use crate::service::Server;
 use stp_proto::pattern::host_name;
 
 const KNOWN: &str = "there is only files, route, reload, upgrade, stop, and sessions/ID/suspend, \
-     resume, close and move, and sessions/all/suspend and resume";
+     resume, close and move, and sessions/all/suspend and resume, and endpoints/…";
 
 /// Does what is asked for.
 ///
 /// # Errors
 /// When it cannot be done; says why.
-pub async fn act(broker: &Broker, path: &str, body: &Value) -> Result<Value, ActError> {
+pub async fn act(broker: &Arc<Broker>, path: &str, body: &Value) -> Result<Value, ActError> {
     if path == "files" {
         let address = |host: &str| broker.address(host);
-        return broker.directory.offer_file(body, address).await;
+        let endpoint = endpoint_of_files(broker, body)?;
+        let directory = endpoint.map_or_else(
+            || Arc::clone(&broker.directory),
+            |endpoint| Arc::clone(&endpoint.directory),
+        );
+        return directory.offer_file(body, address).await;
+    }
+    if let Some(action) = path.strip_prefix("endpoints/") {
+        return endpoints::act::act(broker, action, body).await;
     }
     if path == "reload" {
         let read = found::read_again(&broker.tables().config.file);
@@ -84,6 +93,13 @@ pub async fn act(broker: &Broker, path: &str, body: &Value) -> Result<Value, Act
         _ => return Err(ActError::not_found(format!("nobody can {action} a session"))),
     }
     Ok(answer)
+}
+
+/// The endpoint with whose key a file is located: that of the program which asks.
+fn endpoint_of_files(broker: &Broker, body: &Value) -> Result<Option<Arc<Endpoint>>, ActError> {
+    let pid = body["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
+    let named = body["endpoint"].as_str();
+    broker.endpoint_of(pid, named).map_err(ActError::conflict)
 }
 
 /// Does what a program wants of a session of its own; how that fared before. Nothing when there is

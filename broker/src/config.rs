@@ -25,6 +25,7 @@ use stp_net::place::Places;
 use stp_net::status::StatusAddr;
 use stp_proto::class::Class;
 use stp_proto::local::routes::{VIRTUAL_V4, VIRTUAL_V6};
+use stp_proto::lookup::EndpointName;
 use stp_proto::name::Name;
 use stp_proto::pattern::Prefix;
 use stp_proto::session;
@@ -132,6 +133,8 @@ pub struct Config {
     pub other_namespaces: OtherNamespaces,
     /// What becomes of sessions before the machine sleeps.
     pub before_sleep: BeforeSleep,
+    /// The endpoint whose sessions are those of all programs and routes that name none.
+    pub endpoint: Option<String>,
     /// A keeper holds the programs' sockets, so that sessions outlive the broker.
     pub keeper: bool,
     /// The pool of virtual IPv4 addresses.
@@ -203,6 +206,7 @@ struct File {
     other_namespaces: OtherNamespaces,
     #[serde(default)]
     before_sleep: BeforeSleep,
+    endpoint: Option<FromText<EndpointName>>,
     #[serde(default = "yes")]
     keeper: bool,
     #[serde(default)]
@@ -435,6 +439,7 @@ fn check(loaded: Loaded<File>) -> Result<Config, ConfigError> {
         when_absent: file.when_absent,
         other_namespaces: file.other_namespaces,
         before_sleep: file.before_sleep,
+        endpoint: file.endpoint.as_ref().map(|name| name.0.to_string()),
         keeper: file.keeper,
         virtual_ipv4,
         virtual_ipv6,
@@ -642,6 +647,14 @@ mod tests {
             ("[limits]\nsend_buffer = true\n".to_owned(), 2, "send_buffer"),
             ("[limits]\nsessions_max = -1\n".to_owned(), 2, "sessions_max"),
             ("[[route]]\nto = \"a.b:80\"\n".to_owned(), 1, "service"),
+            ("\nendpoint = \"laptop\"\n".to_owned(), 2, "endpoint"),
+            (
+                format!(
+                    "{s}[[route]]\nto = \"a.b:80\"\nservice = \"www.m@e.org\"\nendpoint = \"\"\n"
+                ),
+                9,
+                "endpoint",
+            ),
         ] {
             let error = error(&text);
             let place = format!("broker.toml:{line}: ");

@@ -196,6 +196,7 @@ async fn serve(
     let statuses = serve_status(&broker, dir, &status_at, &stopping).await?;
     let _only_once = broker.published_in.set(dir.to_owned());
     remember_names(&broker, dir, listener.goes_on())?;
+    broker.endpoints.open();
     match Pauses::open(dir, &accept::limits(&broker.tables().config.limits)) {
         Ok(pauses) => drop(broker.pauses.set(pauses)),
         Err(error) => tracing::warn!(%error, "programs' time-outs run on without a link"),

@@ -69,6 +69,13 @@ impl ServerDialer {
         ServerDialer { way, key: self.key, tls, options, leave: Some(leave) }
     }
 
+    /// Makes links to the same server, and shows another key there.
+    #[must_use]
+    pub fn with_key(&self, tls: &Arc<Tls>) -> ServerDialer {
+        let (way, tls) = (Arc::clone(&self.way), Arc::clone(tls));
+        ServerDialer { way, key: self.key, tls, options: self.options.clone(), leave: None }
+    }
+
     /// Where it listens, by name or by address.
     #[must_use]
     pub fn places(&self) -> Places {

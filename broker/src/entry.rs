@@ -111,6 +111,8 @@ pub struct Entry {
     pub cookie: OnceLock<Cookie>,
     /// What the shim is told of the times without a link.
     pause: OnceLock<Pause>,
+    /// Its program can go on with it elsewhere, and wants to be told when its endpoint is saved.
+    pub aware: AtomicBool,
     /// What keeps it suspended.
     pub held: Mutex<Held>,
     /// It has had a link.
@@ -155,6 +157,7 @@ impl Entry {
             view: Mutex::default(),
             cookie: OnceLock::new(),
             pause: OnceLock::new(),
+            aware: AtomicBool::new(false),
             held: Mutex::default(),
             linked: AtomicBool::new(false),
             gave_up: OnceLock::new(),
@@ -343,6 +346,8 @@ impl Entry {
             "destination": self.destination,
             "group": self.lead_id(),
             "service": self.service.name,
+            "endpoint": Some(&*self.service.endpoint).filter(|name| !name.is_empty()),
+            "far_endpoint": self.service.far_endpoint(),
             "server": self.server(),
             "via": self.via(),
             "age_ms": self.started.elapsed().as_millis() as u64,

@@ -50,7 +50,8 @@ const FOLLOW_AGAIN: Duration = Duration::from_secs(1);
 /// How often it is looked whether anybody still uses a service, and where its servers are.
 const FOLLOW_LOOK: Duration = Duration::from_secs(30);
 const DIAL_MAX: Duration = Duration::from_secs(4);
-/// The front of the names that stand for files; no host name begins so.
+/// The front of the names that stand for files, before that of the endpoint; no host name begins
+/// so.
 const FILE_FRONT: &str = "file:";
 
 /// Something that was found.
@@ -130,6 +131,31 @@ impl Directory {
     pub async fn moved(&self) -> Vec<Arc<Server>> {
         self.moved.1.notified().await;
         std::mem::take(&mut self.moved.0.lock())
+    }
+
+    /// The endpoint with whose key it is asked, by name; empty: this user's own.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        self.maker.lock().endpoint.to_string()
+    }
+
+    /// The endpoint whose directory has located a file, by name, of the name that stands for it.
+    #[must_use]
+    pub fn endpoint_of(host: &str) -> Option<&str> {
+        let (endpoint, _) = host.strip_prefix(FILE_FRONT)?.rsplit_once('/')?;
+        Some(endpoint)
+    }
+
+    /// Whether the configuration says which name server keeps the domain.
+    #[must_use]
+    pub fn has_server_of(&self, domain: &str) -> bool {
+        self.config.domains.iter().any(|one| one.domain == domain)
+    }
+
+    /// Counts changes of the network.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.network.subscribe()
     }
 
     /// How links to directories are made.
@@ -384,7 +410,7 @@ impl Directory {
 
     /// The Session Name Server of a domain: configured, or where the domain's name leads, if its
     /// key is known.
-    async fn of_domain(&self, domain: &str) -> Result<Connection, Lacking> {
+    pub(crate) async fn of_domain(&self, domain: &str) -> Result<Connection, Lacking> {
         let configured = self.config.domains.iter().find(|one| one.domain == domain);
         let (place, key) = match configured {
             Some(one) => (one.address.clone(), one.key),

@@ -72,6 +72,16 @@ impl AppNear {
         near
     }
 
+    /// An app that goes on with a session that was saved; it still waits for its connect. What the
+    /// next broker needs is put by at once.
+    #[must_use]
+    pub fn attached(socket: AppSocket, entry: Arc<Entry>, session: &Session) -> AppNear {
+        let mut near = AppNear::with(socket, Connect::Telling, entry);
+        near.keep = Keep::found();
+        near.keep(session);
+        near
+    }
+
     fn with(socket: AppSocket, connect: Connect, entry: Arc<Entry>) -> AppNear {
         let keep = Keep::default();
         let socket = Some(socket);
@@ -107,6 +117,7 @@ impl AppNear {
             abortive: socket.is_abortive(),
             home,
             service: self.entry.service.name.clone(),
+            endpoint: self.entry.service.endpoint.to_string(),
             awaits: *self.entry.awaits.lock(),
             lead: self.entry.led_by(),
             remains,

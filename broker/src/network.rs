@@ -101,12 +101,13 @@ async fn handle_change(broker: &Broker, progress: &mut Progress) {
     let mut here = BTreeMap::new();
     let changes = broker.policies.look();
     broker.relays.forget();
-    for server in broker.all_servers() {
+    for server in broker.all_servers().into_iter().chain(broker.endpoints.servers()) {
         server.distance.forget();
         // One that is kept ready and leads nowhere would be tried first by the next session.
         server.reach.network_changed(|link| leads(link.local_addr().ip(), link.peer_addr()));
     }
     broker.directory.network_changed();
+    broker.endpoints.network_changed();
     policing::changed(broker, changed_at);
     let sessions = broker.sessions();
     progress.look(&sessions, Instant::now());

@@ -20,6 +20,7 @@ use tokio::time::timeout;
 
 use crate::broker::Broker;
 use crate::measure::SAME;
+use crate::reach::Dialer;
 use crate::service::Server;
 
 /// Relays measured at once.
@@ -81,7 +82,7 @@ async fn find(broker: &Broker, home: &Server) -> Vec<(Arc<Server>, Way)> {
 async fn link(broker: &Broker, relay: &Server, home: &Server, pass: &[u8]) -> Result<Link, String> {
     let name = relay.name();
     let slow = |_| format!("{name} does not answer");
-    let mut to_relay = timeout(STEP_MAX, relay.reach.link()).await.map_err(slow)?;
+    let mut to_relay = to_relay(relay, home).await?;
     let handle = broker.handle().unwrap_or(Handle([1; 16]));
     let mut frame = Vec::new();
     Connect {
@@ -116,6 +117,19 @@ async fn link(broker: &Broker, relay: &Server, home: &Server, pass: &[u8]) -> Re
     let led = to_relay.through(&dialer.key, &dialer.tls, &dialer.options);
     let led = timeout(STEP_MAX, led).await.map_err(slow)?;
     led.map_err(|error| format!("through {name}: {error}"))
+}
+
+/// A link to the relay. A pass is bound to the key of which the home knows the session, so one of
+/// an endpoint's goes there with the endpoint's key.
+async fn to_relay(relay: &Server, home: &Server) -> Result<Link, String> {
+    let name = relay.name();
+    let slow = |_| format!("{name} does not answer");
+    let (dialer, tls) = (relay.reach.dialer(), &home.reach.dialer().tls);
+    if Arc::ptr_eq(&dialer.tls, tls) {
+        return timeout(STEP_MAX, relay.reach.link()).await.map_err(slow);
+    }
+    let dialed = timeout(STEP_MAX, dialer.with_key(tls).dial()).await.map_err(slow)?;
+    dialed.map_err(|failure| format!("{name}: {}", failure.why))
 }
 
 /// Yes, or why not and when again.

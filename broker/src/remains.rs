@@ -13,6 +13,9 @@ const AWAITS: u8 = 4;
 /// It belongs to another session.
 const LED: u8 = 8;
 
+/// It was opened with the key of an endpoint.
+const OWNED: u8 = 16;
+
 /// In the place of a server's key: the broker's own server has it.
 pub const HERE: Relay = Relay([0; 32]);
 
@@ -29,6 +32,8 @@ pub struct Record {
     pub home: Relay,
     /// The service, by name.
     pub service: String,
+    /// The endpoint with whose key it was opened, by name; empty: this user's own.
+    pub endpoint: String,
     /// The connection that was announced in its stream and not made yet (R90).
     pub awaits: Option<Awaits>,
     /// The number of the session to which it belongs, and the token under which it was announced.
@@ -57,6 +62,7 @@ impl Record {
             (self.abortive, ABORTIVE),
             (self.awaits.is_some(), AWAITS),
             (self.lead.is_some(), LED),
+            (!self.endpoint.is_empty(), OWNED),
         ];
         out.push(flags.iter().map(|(is, flag)| u8::from(*is) * flag).sum());
         out.extend(self.home.0);
@@ -72,6 +78,11 @@ impl Record {
         if let Some((lead, token)) = self.lead {
             out.extend(lead.to_le_bytes());
             out.extend(token.0);
+        }
+        if !self.endpoint.is_empty() {
+            let endpoint = self.endpoint.as_bytes();
+            out.push(endpoint.len() as u8);
+            out.extend(&endpoint[..endpoint.len().min(255)]);
         }
         self.remains.encode(out);
     }
@@ -97,14 +108,18 @@ impl Record {
                 0 => (None, rest),
                 _ => lead(rest)?,
             };
-            let home = (Relay(*home), service.to_owned());
+            let (endpoint, rest) = match flags & OWNED {
+                0 => ("", rest),
+                _ => endpoint(rest)?,
+            };
+            let home = (Relay(*home), service.to_owned(), endpoint.to_owned());
             Some(((u64::from_le_bytes(*id), *flags), home, (awaits, lead), rest))
         };
         let front = front().ok_or(NotRestored::Damaged)?;
-        let ((id, flags), (home, service), (awaits, lead), rest) = front;
+        let ((id, flags), (home, service, endpoint), (awaits, lead), rest) = front;
         let remains = Remains::decode(rest)?;
         let (told, abortive) = (flags & TOLD != 0, flags & ABORTIVE != 0);
-        Ok(Record { id, told, abortive, home, service, awaits, lead, remains })
+        Ok(Record { id, told, abortive, home, service, endpoint, awaits, lead, remains })
     }
 }
 
@@ -115,6 +130,12 @@ fn lead(bytes: &[u8]) -> Option<(Option<Lead>, &[u8])> {
     let (lead, rest) = bytes.split_first_chunk()?;
     let (token, rest) = rest.split_first_chunk()?;
     Some((Some((u64::from_le_bytes(*lead), Handle(*token))), rest))
+}
+
+fn endpoint(bytes: &[u8]) -> Option<(&str, &[u8])> {
+    let (length, rest) = bytes.split_first()?;
+    let (endpoint, rest) = rest.split_at_checked(usize::from(*length))?;
+    Some((std::str::from_utf8(endpoint).ok()?, rest))
 }
 
 fn awaits(bytes: &[u8]) -> Option<(Option<Awaits>, &[u8])> {

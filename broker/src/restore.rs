@@ -7,12 +7,15 @@ use stp_drive::keep::{Counted, is_deadly};
 use stp_keeper::lease::predecessor_died;
 use stp_net::kept::Kept;
 use stp_proto::course::Relay;
+use stp_proto::name::Name;
 use stp_proto::session::{NotRestored, Session};
 use stp_proto::wire::Belongs;
 
-use crate::accept::{Begun, Door, Goal, kept_limits, tell_destination};
+use crate::accept::{Begun, Door, kept_limits, tell_destination};
 use crate::app::AppSocket;
+use crate::endpoints::{self, Endpoint};
 use crate::entry::App;
+use crate::goal::Goal;
 use crate::group;
 use crate::group::awaited::Member;
 use crate::lookup::Directory;
@@ -35,6 +38,8 @@ enum Lost {
     NoServer(String),
     #[error("{0}")]
     Policy(String),
+    #[error("the endpoint {0} is not here any more")]
+    NoEndpoint(String),
     #[error("its socket is not kept")]
     NotKept,
     #[error("its server was a part of that broker")]
@@ -90,9 +95,9 @@ impl Door {
     /// That service, as the route to it says.
     fn led_to(
         &self,
-        service: Arc<Service>,
-        number: usize,
+        (service, number): (Arc<Service>, usize),
         socket: &AppSocket,
+        endpoint: Option<&Endpoint>,
     ) -> Result<Goal, Lost> {
         let (tables, to) = (self.0.tables(), socket.open().destination);
         let host = self.host_of(socket);
@@ -105,6 +110,12 @@ impl Door {
                 .map_or((None, Upkeep::default()), |known| (known.policy.as_deref(), known.upkeep)),
         };
         let goal = Goal { service, number, grant: None, freeze, upkeep };
+        let goal = match endpoint {
+            Some(endpoint) if *goal.service.endpoint != *endpoint.name().as_str() => {
+                goal.owned_by(&self.0, endpoint)
+            }
+            _ => goal,
+        };
         goal.under(&self.0, socket.info().pid, policy).map_err(Lost::Policy)
     }
 
@@ -113,17 +124,36 @@ impl Door {
         let tables = self.0.tables();
         let named = tables.services.iter().find(|(_, service)| service.name == record.service);
         let (number, service) = named.cloned()?;
-        Some(self.led_to(service, number, socket))
+        let led = self.endpoint_of(record);
+        Some(led.and_then(|endpoint| self.led_to((service, number), socket, endpoint.as_deref())))
+    }
+
+    /// The endpoint with whose key it was opened.
+    fn endpoint_of(&self, record: &Record) -> Result<Option<Arc<Endpoint>>, Lost> {
+        if record.endpoint.is_empty() {
+            return Ok(None);
+        }
+        let found = self.0.endpoints.find(&record.endpoint);
+        found.map(Some).ok_or_else(|| Lost::NoEndpoint(record.endpoint.clone()))
     }
 
     /// Where it goes, if the directory knows its service.
     async fn goal(&self, socket: &AppSocket, record: &Record) -> Result<Goal, Lost> {
         let host = self.host_of(socket);
+        // A session that was saved is known by its service alone.
+        let by_service = || {
+            let name: Option<Name> = record.service.parse().ok();
+            name.map(|name| name.to_host())
+        };
+        let is_saved = host.as_deref().is_some_and(|host| endpoints::saved(host).is_some());
+        let host = if is_saved { by_service() } else { host };
         let host = host.filter(|host| Directory::may_know(host));
         let host = host.ok_or_else(|| Lost::NoService(record.service.clone()))?;
-        let found = self.0.directory.find(&host).await;
+        let endpoint = self.endpoint_of(record)?;
+        let directory = endpoint.as_ref().map_or(&self.0.directory, |one| &one.directory);
+        let found = directory.find(&host).await;
         let found = found.map_err(|lacking| Lost::NotFound(record.service.clone(), lacking.why))?;
-        self.led_to(Arc::clone(&found.service), found.number, socket)
+        self.led_to((Arc::clone(&found.service), found.number), socket, endpoint.as_deref())
     }
 
     fn go_on(&self, mut socket: AppSocket, record: &Record, goal: Goal) {
@@ -166,6 +196,7 @@ impl Door {
         let member = lead.map(|(lead, token)| Member { lead, token });
         let token = member.as_ref().map(|member| member.token);
         session.belongs(Belongs { token, peer: Some(peer) });
+        session.of_endpoint(&record.endpoint);
         let freeze = goal.freeze;
         let listed = self.list(record.id, app, (peer, host), goal, member.as_ref());
         let entry = Arc::clone(&listed.entry);

@@ -50,6 +50,8 @@ pub struct Route {
     pub line: usize,
     /// Over what links may leave, by name.
     pub policy: Option<String>,
+    /// The endpoint whose sessions they are, by name; none: that of the configuration.
+    pub endpoint: Option<String>,
     /// What stands still while its session has no link.
     pub freeze: Freeze,
     /// How its sessions are to be kept.
@@ -131,6 +133,7 @@ mod tests {
             service,
             line: 0,
             policy: None,
+            endpoint: None,
             freeze: Freeze::Waits,
             upkeep: Upkeep::default(),
             except: Arc::new([]),

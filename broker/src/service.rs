@@ -95,11 +95,21 @@ impl Server {
     /// The same server, reached over what a policy allows.
     fn under(&self, leave: &Arc<Leave>, maker: &Maker) -> Arc<Server> {
         let dialer = self.reach.dialer().under(Arc::clone(leave));
+        self.again(dialer, Distance::under(Arc::clone(leave)), maker)
+    }
+
+    /// The same server, reached with another key of ours.
+    fn with_key(&self, tls: &Arc<Tls>, maker: &Maker) -> Arc<Server> {
+        self.again(self.reach.dialer().with_key(tls), Distance::default(), maker)
+    }
+
+    /// The same server by another way, with links of its own.
+    fn again(&self, dialer: ServerDialer, distance: Distance, maker: &Maker) -> Arc<Server> {
         let name = self.name.lock();
         let name = Name { shown: name.shown.clone(), configured: name.configured };
         Arc::new(Server {
             reach: Reach::new(dialer, maker.pace, Arc::clone(&maker.news)),
-            distance: Distance::under(Arc::clone(leave)),
+            distance,
             heard: Heard::default(),
             asked: Mutex::default(),
             exits: Mutex::default(),
@@ -129,6 +139,8 @@ pub struct Maker {
     pub news: News,
     /// The servers made so far.
     pub servers: Vec<Arc<Server>>,
+    /// The endpoint whose key that is, by name; empty: none.
+    pub endpoint: Arc<str>,
 }
 
 impl Maker {
@@ -141,6 +153,7 @@ impl Maker {
             direct: config.direct.clone(),
             egress: config.egress,
             leave: None,
+            endpoint: Arc::clone(&self.endpoint),
         })
     }
 
@@ -191,6 +204,8 @@ pub struct Service {
     pub egress: bool,
     /// The policy that says over what its links leave, if there is one.
     pub leave: Option<Arc<Leave>>,
+    /// The endpoint with whose key its links are opened, by name; empty: this user's own key.
+    pub endpoint: Arc<str>,
 }
 
 impl Service {
@@ -202,7 +217,26 @@ impl Service {
             direct: self.direct.clone(),
             egress: self.egress,
             leave: Some(Arc::clone(leave)),
+            endpoint: Arc::clone(&self.endpoint),
         })
+    }
+
+    /// The same service, its servers reached with the key of an endpoint.
+    pub fn owned(&self, endpoint: &str, tls: &Arc<Tls>, maker: &Maker) -> Arc<Service> {
+        Arc::new(Service {
+            name: self.name.clone(),
+            servers: self.servers.iter().map(|server| server.with_key(tls, maker)).collect(),
+            direct: None,
+            egress: self.egress,
+            leave: None,
+            endpoint: endpoint.into(),
+        })
+    }
+
+    /// The endpoint that offers it: `object@domain` of `service.object@domain` (KTH 3.1.1).
+    #[must_use]
+    pub fn far_endpoint(&self) -> &str {
+        self.name.split_once('.').map_or("", |(_, endpoint)| endpoint)
     }
 
     /// Whether it is the same service with the same servers, in the same order.

@@ -40,6 +40,7 @@ impl Source for Status {
             "routes": routes(broker),
             "interfaces": interfaces,
             "policies": policies,
+            "endpoints": endpoints(broker),
             "sessions": sessions,
             "ended": broker.ended(),
             "refused": *broker.refusals.lock(),
@@ -130,6 +131,12 @@ fn sessions(broker: &Broker) -> Vec<Value> {
         all
     };
     broker.sessions().iter().map(one).collect()
+}
+
+fn endpoints(broker: &Broker) -> Vec<Value> {
+    let all = broker.endpoints.all();
+    let one = |name: &str| broker.sessions_of(name).len();
+    all.iter().map(|endpoint| endpoint.json(one(endpoint.name().as_str()))).collect()
 }
 
 fn services(broker: &Broker) -> Vec<Value> {

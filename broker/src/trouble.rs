@@ -24,6 +24,7 @@ pub fn list(broker: &Broker) -> Vec<String> {
     let mut all = broker.warnings.lock().clone();
     all.extend(of_configuration(broker));
     all.extend(broker.directory.trouble());
+    all.extend(broker.endpoints.trouble());
     all.extend(servers(broker));
     all.extend(clocks(broker));
     all.extend(clusters(broker));

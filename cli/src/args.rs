@@ -84,12 +84,10 @@ pub enum Command {
         id: String,
     },
     /// Move a session to another server.
-    Move {
-        /// The session's number.
-        id: String,
-        /// Where to, by name or address [default: the nearest].
-        server: Option<String>,
-    },
+    Move(Move),
+    /// Endpoints: names whose sessions can be carried to another machine.
+    #[command(subcommand)]
+    Endpoint(Endpoint),
     /// Show, try or add routes: which destinations become sessions.
     #[command(subcommand)]
     Route(Route),
@@ -121,7 +119,8 @@ pub enum Command {
     /// Exit code: 0 the file is there, with the SHA-256 that the gateway says; 3 no server has it;
     /// 6 the servers cannot be reached; 9 the disk is full; 13 there is another file of that name;
     /// 16 it cannot be written; 24 the gateway refuses this user; 32 the bytes that came have
-    /// another SHA-256; 125 something else; 130 Ctrl-C.
+    /// another SHA-256; 75 its endpoint was saved, and with it what had come; 125 something else;
+    /// 130 Ctrl-C.
     Get(Get),
     /// Show what sessions do: a download whose link is cut and whose server is killed.
     Demo {
@@ -153,11 +152,106 @@ pub enum Command {
 #[derive(Debug, clap::Args)]
 pub struct Which {
     /// The session's number, as `session status` shows it.
-    #[arg(required_unless_present = "all")]
+    #[arg(required_unless_present_any = ["all", "endpoint"])]
     pub id: Option<String>,
     /// All sessions of this broker.
-    #[arg(long, conflicts_with = "id")]
+    #[arg(long, conflicts_with_all = ["id", "endpoint"])]
     pub all: bool,
+    /// All sessions of an endpoint.
+    #[arg(long, value_name = "NAME", conflicts_with = "id")]
+    pub endpoint: Option<String>,
+}
+
+/// `session move`.
+#[derive(Debug, clap::Args)]
+#[command(
+    override_usage = "session move ID [SERVER]\n       session move --endpoint NAME [SERVER]"
+)]
+pub struct Move {
+    /// The session's number.
+    #[arg(required_unless_present = "endpoint")]
+    pub id: Option<String>,
+    /// Where to, by name or address [default: the nearest].
+    pub server: Option<String>,
+    /// All sessions of an endpoint.
+    #[arg(long, value_name = "NAME", conflicts_with = "server")]
+    pub endpoint: Option<String>,
+}
+
+/// `session endpoint`.
+#[derive(Debug, Subcommand)]
+pub enum Endpoint {
+    /// Make an endpoint: a name, object@domain, with a key of its own.
+    ///
+    /// Its sessions are opened with that key. If a [[directory]] is configured for its domain, it
+    /// is made known there.
+    Create {
+        /// Such as laptop@example.org.
+        name: String,
+    },
+    /// Show the endpoints of this machine.
+    List,
+    /// Show all that is known of one, as JSON.
+    Show {
+        /// Its name.
+        name: String,
+    },
+    /// End its sessions, and remove it with its key, for good.
+    Close {
+        /// Its name.
+        name: String,
+    },
+    /// Save it with its sessions in a directory, such as one on a stick. It is gone here then.
+    ///
+    /// Programs that know of endpoints, such as `session get`, save their state with it. All
+    /// others get a reset.
+    Save(SaveEndpoint),
+    /// Go on with an endpoint that was saved: its sessions, and the programs that saved theirs.
+    ///
+    /// Exit code: that of the first program that fails.
+    Load(LoadEndpoint),
+}
+
+/// Under a passphrase.
+#[derive(Debug, clap::Args)]
+pub struct Sealed {
+    /// Seal its key with a passphrase, or open it; asked for on the terminal. Without one, whoever
+    /// holds the directory holds the endpoint.
+    #[arg(long)]
+    pub passphrase: bool,
+    /// Read the passphrase from the standard input.
+    #[arg(long, conflicts_with = "passphrase")]
+    pub passphrase_stdin: bool,
+}
+
+/// `session endpoint save`.
+#[derive(Debug, clap::Args)]
+pub struct SaveEndpoint {
+    /// Its name.
+    pub name: String,
+    /// A directory that is not there yet, such as /media/stick/laptop@example.org.
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+    /// Under a passphrase.
+    #[command(flatten)]
+    pub sealed: Sealed,
+}
+
+/// `session endpoint load`.
+#[derive(Debug, clap::Args)]
+pub struct LoadEndpoint {
+    /// The directory; or the name of an endpoint that is here with sessions that were saved.
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+    /// Under a passphrase.
+    #[command(flatten)]
+    pub sealed: Sealed,
+    /// Start no programs.
+    #[arg(long)]
+    pub no_start: bool,
+    /// The broker's configuration, if a broker has to be started.
+    #[arg(long, value_name = "FILE", env = "SESSION_CONFIG")]
+    pub config: Option<PathBuf>,
 }
 
 /// `session suspend`.
@@ -262,6 +356,9 @@ pub struct Run {
     /// configuration.
     #[arg(long, value_name = "NAME", env = "SESSION_POLICY", conflicts_with = "no_broker")]
     pub policy: Option<String>,
+    /// The endpoint of the program's sessions: `session endpoint create` makes it.
+    #[arg(long, value_name = "NAME", env = "SESSION_ENDPOINT", conflicts_with = "no_broker")]
+    pub endpoint: Option<String>,
     /// Run the program even if it cannot be covered.
     #[arg(long)]
     pub anyway: bool,
@@ -347,6 +444,9 @@ pub struct Status {
     /// Print what the broker says as JSON.
     #[arg(long)]
     pub json: bool,
+    /// Show the sessions of this endpoint alone.
+    #[arg(long, value_name = "NAME")]
+    pub endpoint: Option<String>,
     /// Show the status again every second.
     #[arg(long, short)]
     pub watch: bool,
@@ -414,8 +514,14 @@ pub struct Serve {
 #[derive(Debug, clap::Args)]
 pub struct Get {
     /// The file.
-    #[arg(value_name = "stp://USER@GATEWAY/PATH")]
-    pub url: String,
+    #[arg(value_name = "stp://USER@GATEWAY/PATH", required_unless_present = "state")]
+    pub url: Option<String>,
+    /// The endpoint of its session, which can be carried to another machine with it.
+    #[arg(long, value_name = "NAME", env = "SESSION_ENDPOINT")]
+    pub endpoint: Option<String>,
+    /// Go on with what was saved with an endpoint, as `session endpoint load` does.
+    #[arg(long, value_name = "FILE", hide = true, conflicts_with = "url")]
+    pub state: Option<PathBuf>,
     /// Where to: a file, a folder, or - for stdout; otherwise the last part of the path, here.
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,

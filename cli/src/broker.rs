@@ -15,7 +15,7 @@ use serde_json::Value;
 use stp_lookup::here;
 use stp_net::config::{BUILT_IN, Span};
 
-use crate::args::{Run, Suspend};
+use crate::args::{Move, Run, Suspend, Which};
 use crate::places;
 use crate::print::print;
 
@@ -76,13 +76,20 @@ pub fn act(id: &str, action: &str) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Suspends a session, or all of them.
+/// Suspends a session, all of them, or those of an endpoint.
 ///
 /// # Errors
 /// When no broker answers, or it refuses.
 pub fn suspend(suspend: &Suspend) -> anyhow::Result<ExitCode> {
-    let id = suspend.which.id.as_deref().unwrap_or(ALL);
-    let Some(Span(lasts)) = suspend.lasts else { return act(id, "suspend") };
+    let Which { id, endpoint, .. } = &suspend.which;
+    match endpoint {
+        Some(endpoint) => each_of(endpoint, |id| suspend_one(id, suspend.lasts)),
+        None => suspend_one(id.as_deref().unwrap_or(ALL), suspend.lasts),
+    }
+}
+
+fn suspend_one(id: &str, lasts: Option<Span>) -> anyhow::Result<ExitCode> {
+    let Some(Span(lasts)) = lasts else { return act(id, "suspend") };
     must_be_a_number(id)?;
     if lasts < Duration::from_secs(1) {
         bail!("--for: 1s is least");
@@ -98,11 +105,47 @@ pub fn suspend(suspend: &Suspend) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Moves a session to another server, or to this one.
+/// Resumes a session, all of them, or those of an endpoint.
 ///
 /// # Errors
 /// When no broker answers, or it refuses.
-pub fn move_to(id: &str, server: Option<&str>) -> anyhow::Result<ExitCode> {
+pub fn resume(which: &Which) -> anyhow::Result<ExitCode> {
+    match &which.endpoint {
+        Some(endpoint) => each_of(endpoint, |id| act(id, "resume")),
+        None => act(which.id.as_deref().unwrap_or(ALL), "resume"),
+    }
+}
+
+/// Does something with each session of an endpoint.
+fn each_of(
+    endpoint: &str,
+    mut act: impl FnMut(&str) -> anyhow::Result<ExitCode>,
+) -> anyhow::Result<ExitCode> {
+    let status = brief()?;
+    let all = |list: &str| status[list].as_array().cloned().unwrap_or_default();
+    if !all("endpoints").iter().any(|one| one["name"] == endpoint) {
+        bail!("there is no endpoint {endpoint} here; `session endpoint list` shows them");
+    }
+    for session in all("sessions").iter().filter(|session| session["endpoint"] == endpoint) {
+        act(&session["id"].to_string())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Moves a session, or those of an endpoint, to another server, or to this one.
+///
+/// # Errors
+/// When no broker answers, or it refuses.
+pub fn move_to(args: &Move) -> anyhow::Result<ExitCode> {
+    let server = args.server.as_deref();
+    match (&args.endpoint, &args.id) {
+        (Some(endpoint), to) => each_of(endpoint, |id| move_one(id, to.as_deref())),
+        (None, Some(id)) => move_one(id, server),
+        (None, None) => bail!("which session? `session status` shows them"),
+    }
+}
+
+fn move_one(id: &str, server: Option<&str>) -> anyhow::Result<ExitCode> {
     let Some(server) = server else { return act(id, "move") };
     let body = serde_json::json!({ "server": server });
     let (code, answer) = post(&format!("/sessions/{id}/move"), &body)?;
@@ -210,6 +253,38 @@ pub fn ensure(run: &Run) -> anyhow::Result<()> {
     let old = std::fs::metadata(&log).map_or(0, |log| log.len());
     let mut child = start(&program, run, &log)?;
     wait_until_ready(&mut child, &log, old)
+}
+
+/// The same for a command that runs no program.
+///
+/// # Errors
+/// As [`ensure`].
+pub fn ensure_here(config: Option<&Path>) -> anyhow::Result<()> {
+    ensure(&Run {
+        config: config.map(Path::to_owned),
+        no_broker: false,
+        broker_log: None,
+        anyway: false,
+        mirror: Vec::new(),
+        policy: None,
+        endpoint: None,
+        notify: crate::args::Notify::Off,
+        quiet: false,
+        command: Vec::new(),
+    })
+}
+
+/// That the broker has an endpoint of this name.
+///
+/// # Errors
+/// When it has none.
+pub fn must_know_endpoint(name: &str) -> anyhow::Result<()> {
+    let status = brief()?;
+    let known = status["endpoints"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if !known.iter().any(|one| one["name"] == name) {
+        bail!("there is no endpoint {name} here; to make it: session endpoint create {name}");
+    }
+    Ok(())
 }
 
 /// That the broker has a policy of this name.

@@ -1,6 +1,6 @@
 //! The reasons why `session get` ends without its file, and their exit codes.
 
-/// Why a file was not had, for scripts: the exit codes are those of aria2.
+/// Why a file was not had, for scripts: the exit codes are those of aria2, and one of sysexits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     /// No server has it.
@@ -17,6 +17,8 @@ pub enum Cause {
     Denied,
     /// The bytes that came have another SHA-256 than the gateway says.
     Checksum,
+    /// The endpoint of its session was saved; it goes on where that is loaded.
+    Moved,
 }
 
 impl Cause {
@@ -31,6 +33,7 @@ impl Cause {
             Cause::Local => 16,
             Cause::Denied => 24,
             Cause::Checksum => 32,
+            Cause::Moved => 75,
         }
     }
 }

@@ -3,6 +3,8 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -10,10 +12,12 @@ use indicatif::ProgressBar;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use stp_lookup::here;
-use stp_proto::local::wire::SocketState;
+use stp_proto::local::Cookie;
+use stp_proto::local::wire::{EMOVED, SocketState};
 
 use crate::cause::{Cause, Final};
-use crate::{broker, stream};
+use crate::state::Moved;
+use crate::{broker, state, stream};
 
 /// After this time without a byte, the broker is asked for the state of the session. (How long a
 /// session may go without a link is the broker's configuration.)
@@ -30,6 +34,8 @@ pub struct Source {
     pub gateway: String,
     /// The path in the user's tree.
     pub path: String,
+    /// The endpoint of the session, if it is to have one.
+    pub endpoint: Option<String>,
 }
 
 /// What the broker says of a file.
@@ -52,6 +58,7 @@ pub struct Offer {
 pub fn locate(source: &Source, from: u64) -> anyhow::Result<Offer> {
     let body = json!({
         "user": source.user, "gateway": source.gateway, "path": source.path, "from": from,
+        "endpoint": source.endpoint, "pid": std::process::id(),
     });
     let (code, answer) = broker::post("/files", &body)?;
     if !code.is_success() {
@@ -84,7 +91,7 @@ pub fn transfer(
     offer: &Offer,
     have: u64,
     bar: &ProgressBar,
-    mut take: impl FnMut(&[u8]) -> Result<(), Final>,
+    take: impl FnMut(&[u8]) -> Result<(), Final>,
 ) -> anyhow::Result<()> {
     let dir = here::session_dir()?;
     let (mut session, cookie) = stream::open(&dir, offer.address, SILENCE)?;
@@ -94,18 +101,55 @@ pub fn transfer(
         escaped(&offer.path),
         offer.host
     );
-    let refused = |error: io::Error| match stream::socket_state(&dir, cookie) {
+    let refused = |error: io::Error| refused(&dir, cookie, &error);
+    session.write_all(request.as_bytes()).map_err(refused)?;
+    let mut buffer = vec![0; PIECE];
+    let (head, filled) = read_head(&mut session, &mut buffer, bar).map_err(refused)?;
+    let left = check_head(&buffer[..head], have)?;
+    state::say_aware(cookie);
+    take_body((session, cookie, &dir), (buffer, head, filled), left, bar, take)
+}
+
+/// A session that was saved with its endpoint: hands on the rest of the response, of which so much
+/// is still to come.
+///
+/// # Errors
+/// When the session cannot go on, or ends before all bytes have come.
+pub fn go_on(
+    address: SocketAddr,
+    left: u64,
+    bar: &ProgressBar,
+    take: impl FnMut(&[u8]) -> Result<(), Final>,
+) -> anyhow::Result<()> {
+    let dir = here::session_dir()?;
+    let (session, cookie) = stream::open(&dir, address, SILENCE)?;
+    take_body((session, cookie, &dir), (vec![0; PIECE], 0, 0), left, bar, take)
+}
+
+/// Why a session has ended.
+fn refused(dir: &Path, cookie: Cookie, error: &io::Error) -> anyhow::Error {
+    match stream::socket_state(dir, cookie) {
         Some(SocketState::Refused(errno) | SocketState::Reset(errno)) => {
             let error = io::Error::from_raw_os_error(errno);
             anyhow::anyhow!("the session was refused or ended: {error}{}", reason_of_end())
         }
         _ => anyhow::anyhow!("the session ended: {error}"),
+    }
+}
+
+/// Hands on the body, of which so much is left. The buffer is filled up to there, and handed on up
+/// to here.
+fn take_body(
+    (mut session, cookie, dir): (UnixStream, Cookie, &Path),
+    (mut buffer, mut at, mut filled): (Vec<u8>, usize, usize),
+    mut left: u64,
+    bar: &ProgressBar,
+    mut take: impl FnMut(&[u8]) -> Result<(), Final>,
+) -> anyhow::Result<()> {
+    let refused = |error: io::Error, left: u64| match stream::socket_state(dir, cookie) {
+        Some(SocketState::Reset(EMOVED)) => Moved { cookie, left }.into(),
+        _ => refused(dir, cookie, &error),
     };
-    session.write_all(request.as_bytes()).map_err(refused)?;
-    let mut buffer = vec![0; PIECE];
-    let (head, mut filled) = read_head(&mut session, &mut buffer, bar).map_err(refused)?;
-    let mut left = check_head(&buffer[..head], have)?;
-    let mut at = head;
     let mut shown = Instant::now();
     loop {
         let piece = &buffer[at..filled];
@@ -121,9 +165,9 @@ pub fn transfer(
         }
         at = 0;
         filled = match read(&mut session, &mut buffer, bar) {
-            Ok(0) => return Err(refused(ErrorKind::UnexpectedEof.into())),
+            Ok(0) => return Err(refused(ErrorKind::UnexpectedEof.into(), left)),
             Ok(read) => read,
-            Err(error) => return Err(refused(error)),
+            Err(error) => return Err(refused(error, left)),
         };
     }
 }

@@ -19,10 +19,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use percent_encoding::percent_decode_str;
 use sha2::{Digest, Sha256};
 
-use crate::args::{Get, Run};
+use crate::args::Get;
 use crate::cause::{Cause, Final};
-use crate::fetch::{Offer, Source, locate, transfer};
+use crate::fetch::{self, Offer, Source, locate, transfer};
 use crate::print::print;
+use crate::state::{self, Moved};
 use crate::{broker, login};
 
 /// The most attempts in a row without a new byte.
@@ -45,20 +46,13 @@ pub fn get(args: &Get) -> anyhow::Result<ExitCode> {
 }
 
 fn try_get(args: &Get) -> anyhow::Result<()> {
-    let source = source(&args.url)?;
+    if let Some(state) = &args.state {
+        return go_on(args, state);
+    }
+    let url = args.url.as_deref().unwrap_or_default();
+    let source = Source { endpoint: args.endpoint.clone(), ..source(url)? };
     let target = target(args, &source)?;
-    let run = Run {
-        config: args.config.clone(),
-        no_broker: false,
-        broker_log: None,
-        anyway: false,
-        mirror: Vec::new(),
-        policy: None,
-        notify: crate::args::Notify::Off,
-        quiet: false,
-        command: Vec::new(),
-    };
-    broker::ensure(&run)?;
+    broker::ensure_here(args.config.as_deref())?;
     let offer = locate(&source, 0).map_err(|error| match error.is::<Final>() {
         true => error,
         false => Final::new(Cause::Network, format!("{error:#}")).into(),
@@ -67,8 +61,14 @@ fn try_get(args: &Get) -> anyhow::Result<()> {
         let bar = bar(offer.size, args.quiet);
         let mut sink = Sink::Stdout(io::stdout());
         let expected = offer.sha256.clone();
-        let came = fetch_all(&source, offer, &mut sink, (&bar, args.quiet))?;
+        let came = fetch_all(&source, offer, &mut sink, (&bar, args.quiet));
         bar.finish_and_clear();
+        if let Some(moved) = came.as_ref().err().and_then(|error| error.downcast_ref::<Moved>()) {
+            state::give_up(moved.cookie);
+            let text = "its endpoint was saved; what goes to stdout cannot be carried";
+            return Err(Final::new(Cause::Moved, text).into());
+        }
+        let came = came?;
         return check(&came, &expected, "what was written");
     };
     if target.exists() && !args.force && !args.continue_it {
@@ -122,6 +122,11 @@ fn to_file(args: &Get, source: &Source, first: Offer, target: &Path) -> anyhow::
                 say(&bar, args.quiet, text);
                 std::fs::remove_file(&part)?;
             }
+            Err(error) if error.is::<Moved>() => {
+                bar.finish_and_clear();
+                let url = args.url.as_deref().unwrap_or_default();
+                return Err(moved_away(&error, (url, target), (&expected, bar.length())));
+            }
             Err(error) if error.is::<Changed>() => {
                 say(&bar, args.quiet, "the file was changed at the servers; it is fetched anew");
             }
@@ -131,6 +136,100 @@ fn to_file(args: &Get, source: &Source, first: Offer, target: &Path) -> anyhow::
         bar.set_length(offer.size);
     }
     Err(Changed.into())
+}
+
+/// Saves what has come with the endpoint, which is carried elsewhere.
+fn moved_away(
+    error: &anyhow::Error,
+    (url, target): (&str, &Path),
+    (sha256, size): (&str, Option<u64>),
+) -> anyhow::Error {
+    let Some(moved) = error.downcast_ref::<Moved>() else { return anyhow::anyhow!("{error:#}") };
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let file = (sha256, size.unwrap_or_default());
+    match state::save(moved, &with(target, ".part"), (url, &name), file) {
+        Ok(state) => {
+            let _gone_already = std::fs::remove_file(with(target, ".part.sha256"));
+            let text = format!(
+                "saved with {}: {} of {} bytes; it goes on where that is loaded",
+                state.endpoint,
+                state.size - state.left,
+                state.size
+            );
+            Final::new(Cause::Moved, text).into()
+        }
+        Err(error) => {
+            let text = format!("its endpoint was saved, and its own state cannot be: {error:#}");
+            Final::new(Cause::Local, text).into()
+        }
+    }
+}
+
+/// Goes on with what was saved with an endpoint: with the same session, and the part that has come.
+fn go_on(args: &Get, file: &Path) -> anyhow::Result<()> {
+    let saved = state::read(file)?;
+    let name = Path::new(&saved.file).file_name().context("the state names no file")?;
+    let target = args.output.clone().unwrap_or_else(|| PathBuf::from(name));
+    let (part, word) = (with(&target, ".part"), with(&target, ".part.sha256"));
+    for place in [&target, &part] {
+        if place.exists() && !args.force {
+            let text = format!(
+                "{} exists; the download is still in {}: session get --state {} -o FILE",
+                place.display(),
+                saved.endpoint,
+                file.display()
+            );
+            return Err(Final::new(Cause::Exists, text).into());
+        }
+    }
+    let address = state::address(&saved)?;
+    state::take_part(file, &part).map_err(|error| local(&part, &error))?;
+    std::fs::write(&word, format!("{}\n", saved.sha256)).map_err(|error| local(&word, &error))?;
+    let bar = bar(saved.size, args.quiet);
+    on_interrupt(&bar, &part)?;
+    let mut hash = Sha256::new();
+    let mut sink = Sink::open(&part)?;
+    let mut have = sink.prefix(saved.size, &mut hash)?;
+    if have + saved.left != saved.size {
+        let text = format!("{have} bytes are in {}, and {} to come", part.display(), saved.left);
+        return Err(Final::new(Cause::Local, text).into());
+    }
+    bar.set_position(have);
+    bar.reset_eta();
+    let mut went_on = false;
+    let rest = fetch::go_on(address, saved.left, &bar, |bytes| {
+        if !std::mem::replace(&mut went_on, true) {
+            state::forget(file);
+        }
+        sink.write(bytes)?;
+        hash.update(bytes);
+        have += bytes.len() as u64;
+        bar.set_position(have);
+        Ok(())
+    });
+    bar.finish_and_clear();
+    match rest {
+        Ok(()) => {}
+        Err(error) if error.is::<Moved>() => {
+            let file = (saved.sha256.as_str(), Some(saved.size));
+            return Err(moved_away(&error, (&saved.url, &target), file));
+        }
+        Err(error) => {
+            let text = format!(
+                "{error:#}\n{} has what came; to ask for the rest anew: session get {} -o {}",
+                part.display(),
+                saved.url,
+                target.display()
+            );
+            return Err(Final::new(Cause::Network, text).into());
+        }
+    }
+    sink.finish()?;
+    check(&hex(&hash.finalize()), &saved.sha256, &part.display().to_string())?;
+    std::fs::rename(&part, &target).map_err(|error| local(&target, &error))?;
+    std::fs::remove_file(&word)?;
+    let done = format!("{}  {}\n", saved.sha256, target.display());
+    if args.quiet { Ok(()) } else { Ok(print(&done)?) }
 }
 
 /// The SHA-256 that a part was begun with, if that is known.
@@ -286,7 +385,7 @@ fn fetch_all(
         });
         let Err(error) = result else { continue };
         attempts = if have > before { 1 } else { attempts + 1 };
-        if error.is::<Final>() || error.is::<Changed>() {
+        if error.is::<Final>() || error.is::<Changed>() || error.is::<Moved>() {
             return Err(error);
         }
         if attempts >= ATTEMPTS_MAX {
@@ -366,7 +465,8 @@ fn source(url: &str) -> anyhow::Result<Source> {
     let (user, gateway) = login::account(account)?;
     let path = unescaped(path).with_context(wrong)?;
     let path = stp_proto::lookup::FilePath::new(&format!("/{path}")).with_context(wrong)?;
-    Ok(Source { user, gateway: gateway.to_string(), path: path.as_str().to_owned() })
+    let (gateway, path) = (gateway.to_string(), path.as_str().to_owned());
+    Ok(Source { user, gateway, path, endpoint: None })
 }
 
 #[cfg(test)]
@@ -395,7 +495,9 @@ mod tests {
 
     fn args(output: Option<&str>) -> Get {
         Get {
-            url: String::new(),
+            url: None,
+            endpoint: None,
+            state: None,
             output: output.map(PathBuf::from),
             force: false,
             continue_it: false,

@@ -11,6 +11,7 @@ pub mod cause;
 pub mod demo;
 pub mod doctor;
 pub mod elf;
+pub mod endpoint;
 pub mod feed;
 pub mod fetch;
 pub mod get;
@@ -27,6 +28,7 @@ pub mod route;
 pub mod run;
 pub mod serve;
 pub mod show;
+pub mod state;
 pub mod stream;
 pub mod tell;
 pub mod top;
@@ -71,9 +73,10 @@ fn go(args: Args) -> anyhow::Result<ExitCode> {
         Command::Log(args) => log::log(&args),
         Command::Page => report::page(),
         Command::Suspend(suspend) => broker::suspend(&suspend),
-        Command::Resume(which) => broker::act(which.id.as_deref().unwrap_or(broker::ALL), "resume"),
+        Command::Resume(which) => broker::resume(&which),
         Command::Close { id } => broker::act(&id, "close"),
-        Command::Move { id, server } => broker::move_to(&id, server.as_deref()),
+        Command::Move(args) => broker::move_to(&args),
+        Command::Endpoint(command) => endpoint::endpoint(&command),
         Command::Route(command) => route::route(&command),
         Command::Serve(args) => serve::serve(&args),
         Command::Reload => broker::reload(),

@@ -14,6 +14,8 @@ use crate::elf::{self, Coverage, Obstacle};
 use crate::wrapper::{self, Started};
 use crate::{broker, places, tell};
 
+/// The variable that names the endpoint of a program's sessions to the broker.
+const ENDPOINT: &str = "SESSION_ENDPOINT";
 /// Exit codes of a shell.
 const NOT_FOUND: u8 = 127;
 const NOT_EXECUTABLE: u8 = 126;
@@ -46,6 +48,10 @@ pub fn run(run: &Run) -> anyhow::Result<ExitCode> {
         if let Some(policy) = &run.policy {
             broker::must_know_policy(policy)?;
             command.env(VARIABLE, policy);
+        }
+        if let Some(endpoint) = &run.endpoint {
+            broker::must_know_endpoint(endpoint)?;
+            command.env(ENDPOINT, endpoint);
         }
         if !run.quiet || run.notify != Notify::Off {
             tell::begin(run);

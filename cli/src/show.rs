@@ -24,6 +24,7 @@ const EVENTS_SHOWN: usize = 4;
 pub fn status(args: &Status) -> anyhow::Result<ExitCode> {
     loop {
         let text = match broker::status() {
+            Ok(status) if args.endpoint.is_some() => of_endpoint(args, status)?,
             Ok(status) if args.json => format!("{}\n", serde_json::to_string_pretty(&status)?),
             Ok(status) => page(&status),
             Err(error) if args.watch => format!("{error:#}\n"),
@@ -37,6 +38,19 @@ pub fn status(args: &Status) -> anyhow::Result<ExitCode> {
         print(&format!("{clear}{text}"))?;
         std::thread::sleep(Duration::from_secs(1));
     }
+}
+
+/// The same of the sessions of one endpoint.
+fn of_endpoint(args: &Status, mut status: Value) -> anyhow::Result<String> {
+    for list in ["sessions", "ended"] {
+        if let Some(all) = status[list].as_array_mut() {
+            all.retain(|session| session["endpoint"].as_str() == args.endpoint.as_deref());
+        }
+    }
+    Ok(match args.json {
+        true => format!("{}\n", serde_json::to_string_pretty(&status)?),
+        false => page(&status),
+    })
 }
 
 fn page(status: &Value) -> String {

@@ -6,66 +6,24 @@ use std::io::{self, ErrorKind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use stp_net::link::Link;
 use stp_proto::liveness::{Last, Liveness};
 use stp_proto::mutant;
 use stp_proto::rate::RecentRate;
-use stp_proto::session::{Detach, Event, Input, LinkId, Output, Session, ShutNear};
+use stp_proto::session::{Detach, Event, Input, LinkId, Output, Session, ShutNear, code};
 use stp_proto::time::Instant;
-use stp_proto::wire::{self, First, TransferReason};
+use stp_proto::wire::{self, First};
 use tokio::sync::mpsc;
 
 use crate::carrier::Carrier;
+use crate::command::Command;
 use crate::far::{Act, Far};
 use crate::links::Links;
 use crate::near::{Near, Pulled};
 use crate::published::Published;
 use crate::stake::Stake;
 use crate::status::{SessionStatus, closed_reason};
-
-/// A command to a session's loop from outside.
-#[derive(Debug)]
-pub enum Command<L = Link> {
-    /// A link on which the peer asks to resume.
-    Attach {
-        /// The link.
-        link: Box<L>,
-        /// Its first record.
-        record: Vec<u8>,
-    },
-    /// A path appeared or an address changed.
-    PathChanged,
-    /// The session is to attempt again now, because a server was found that answers.
-    Retry,
-    /// The server is to be told that the session stays, and why.
-    Stay(TransferReason),
-    /// The broker is to be asked to go elsewhere.
-    AskTransfer {
-        /// The reason, as the server is told.
-        reason: TransferReason,
-        /// For a person.
-        text: String,
-    },
-    /// The user suspends the session.
-    Suspend {
-        /// For so long, and no longer than the peer keeps it; none: until the user resumes it.
-        lasts: Option<Duration>,
-    },
-    /// The user resumes it.
-    Resume,
-    /// The program wants no more than this time for what it writes.
-    UserTimeout(Option<Duration>),
-    /// Memory is short: it ends as if this server had died, if its broker can have all of it again
-    /// by its ticket.
-    GiveUp,
-    /// End it with an error for the app.
-    Abort {
-        /// One of [`stp_proto::session::code`].
-        code: u32,
-    },
-}
 
 /// The session's name for the link that [`Start::Link`] brings.
 pub const FIRST_LINK: LinkId = LinkId(0);
@@ -100,6 +58,8 @@ pub struct Driver<N, F: Far> {
     dialing: Option<F::Dialing>,
     /// The near side may still send.
     near_open: bool,
+    /// The near side is left alone: what there is of the session is being carried elsewhere.
+    frozen: bool,
     frame: Vec<u8>,
     /// The records that came on a link after the session's end. They are for the next session on
     /// it.
@@ -187,6 +147,7 @@ impl<N: Near, F: Far> Driver<N, F> {
             status,
             dialing: None,
             near_open: true,
+            frozen: false,
             frame: Vec::with_capacity(wire::FRAME_MAX),
             next_words: Vec::new(),
             published: Published::default(),
@@ -395,12 +356,13 @@ impl<N: Near, F: Far> Driver<N, F> {
     ) {
         let paused = mutant!(PausedRead, self.session.paused(), None);
         wake.writable = self.links.poll_ready(cx, paused, &mut wake.readable);
-        if self.near_open && self.session.send_room() > 0 {
+        let near_open = self.near_open && !self.frozen;
+        if near_open && self.session.send_room() > 0 {
             wake.near_readable = self.near.poll_readable(now, cx).is_ready();
-        } else if self.near_open {
+        } else if near_open {
             self.near.take_ahead(now, &self.session);
         }
-        if self.session.undelivered() > 0 {
+        if self.session.undelivered() > 0 && !self.frozen {
             wake.near_writable = self.near.poll_writable(now, cx).is_ready();
         }
         if let Some(dialing) = &mut self.dialing
@@ -571,6 +533,17 @@ impl<N: Near, F: Far> Driver<N, F> {
                 self.closed.get_or_insert_with(|| reason.to_owned());
             }
             Command::GiveUp => {}
+            Command::Freeze(answer) => {
+                let frozen = self.session.freeze();
+                self.frozen = frozen.is_ok();
+                // Nobody waits any more: it goes on.
+                self.frozen &= answer.send(frozen).is_ok();
+            }
+            Command::Thaw => self.frozen = false,
+            Command::Leave => {
+                self.shut_near(now, ShutNear::Reset { code: code::CARRIED });
+                self.closed.get_or_insert_with(|| "saved with its endpoint".to_owned());
+            }
             Command::Abort { code } => self.session.handle_input(now, Input::Abort { code }),
         }
     }

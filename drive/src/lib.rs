@@ -14,6 +14,7 @@
 
 mod carrier;
 pub mod clock;
+mod command;
 mod cost;
 mod driver;
 mod far;
@@ -30,7 +31,8 @@ mod status;
 pub mod upgrade;
 
 pub use carrier::Carrier;
-pub use driver::{Command, Driver, FIRST_LINK, Start, Turn};
+pub use command::Command;
+pub use driver::{Driver, FIRST_LINK, Start, Turn};
 pub use far::{Act, DialFailed, Dialed, Far, Never, path_sample};
 pub use memory::MemoryLink;
 pub use near::{Near, Pulled};

@@ -11,7 +11,8 @@ use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
 use crate::clock::now;
-use crate::driver::{Command, Driver, Start, Turn};
+use crate::command::Command;
+use crate::driver::{Driver, Start, Turn};
 use crate::far::Far;
 use crate::near::Near;
 use crate::stake::Stake;

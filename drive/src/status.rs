@@ -314,6 +314,7 @@ fn code_text(code: u32) -> &'static str {
         code::ROOM => "the server had no place left, and this session had no link",
         code::USER_TIMEOUT => "bytes were not acknowledged within the program's TCP_USER_TIMEOUT",
         code::SHUTDOWN => "the daemon is stopping",
+        code::CARRIED => "another copy of it went on elsewhere, and a session can do so once",
         _ => "for an unknown reason",
     }
 }

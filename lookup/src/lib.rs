@@ -13,6 +13,7 @@
 pub mod address;
 pub mod connection;
 pub mod credential;
+pub mod endpoint;
 pub mod gateway;
 pub mod here;
 pub mod known;

@@ -189,6 +189,22 @@ impl Kept {
         ledger::begin(self, Way::Written, count);
     }
 
+    /// The socket begins where another one was: `taken` counts as read from it and `given` as
+    /// written; `up` are the last bytes read, `down` those to be written next. False if the rings
+    /// are too short for them.
+    #[must_use]
+    pub fn begin_at(&self, (taken, up): (u64, &[u8]), (given, down): (u64, &[u8])) -> bool {
+        if up.len() > self.up || down.len() > self.down {
+            return false;
+        }
+        ledger::begin(self, Way::Read, taken);
+        ledger::begin(self, Way::Written, given);
+        self.write_ring(PAGE, self.up, taken - up.len() as u64, up);
+        self.hold(given, down);
+        self.hold_until(given + down.len() as u64);
+        true
+    }
+
     /// Bytes that the ring of the way up holds at most.
     #[must_use]
     pub fn up_max(&self) -> usize {

@@ -17,6 +17,8 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::envelope;
+
 /// The twelve bytes that stand before an Ed25519 key in a SubjectPublicKeyInfo (RFC 8410).
 const SPKI_PREFIX: [u8; 12] =
     [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
@@ -161,6 +163,18 @@ impl Identity {
         self.public
     }
 
+    /// Seals bytes for the holder of this key and for one purpose ([`envelope`]).
+    #[must_use]
+    pub fn seal(&self, purpose: &str, bound_to: &[u8], plain: &[u8]) -> Vec<u8> {
+        envelope::seal(&envelope::derive(&self.pkcs8, purpose), bound_to, plain)
+    }
+
+    /// Opens what [`Identity::seal`] gave; nothing if it was changed, or is another's.
+    #[must_use]
+    pub fn open(&self, purpose: &str, bound_to: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
+        envelope::open(&envelope::derive(&self.pkcs8, purpose), bound_to, sealed)
+    }
+
     /// The private half as PKCS #8 DER, for the TLS library.
     pub(crate) fn pkcs8(&self) -> &[u8] {
         &self.pkcs8
@@ -171,7 +185,11 @@ impl Identity {
         format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n")
     }
 
-    fn from_pem(text: &str, path: &Path) -> Result<Self, KeyError> {
+    /// From the text of a key's file; `path` is for the error.
+    ///
+    /// # Errors
+    /// It is no key.
+    pub fn from_pem(text: &str, path: &Path) -> Result<Self, KeyError> {
         let malformed = |what: &str| KeyError::Malformed {
             path: path.into(),
             what: format!(

@@ -14,6 +14,7 @@ pub mod clock;
 pub mod cluster_key;
 pub mod config;
 pub mod echo;
+pub mod envelope;
 pub mod interfaces;
 pub mod kept;
 pub mod key;

@@ -24,6 +24,7 @@ mod chosen {
             pressure { $($dropped_first:ident: $favoured:literal,)* }
             trickle { $($drop:ident: $dropped:literal,)* }
             policies { $($way:ident: $gone:literal,)* }
+            carried { $($case:ident: $misled:literal,)* }
         ) => {
             /// A mistake.
             #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -39,6 +40,7 @@ mod chosen {
                 $(#[doc = $favoured] $dropped_first,)*
                 $(#[doc = $dropped] $drop,)*
                 $(#[doc = $gone] $way,)*
+                $(#[doc = $misled] $case,)*
             }
 
             impl Mutant {
@@ -75,6 +77,9 @@ mod chosen {
                 /// Those in over which interfaces a session goes.
                 pub const POLICIES: &[Mutant] = &[$(Mutant::$way,)*];
 
+                /// Those in what is carried to another machine.
+                pub const CARRIED: &[Mutant] = &[$(Mutant::$case,)*];
+
                 /// What is done wrong.
                 pub fn mistake(self) -> &'static str {
                     match self {
@@ -89,6 +94,7 @@ mod chosen {
                         $(Mutant::$dropped_first => $favoured,)*
                         $(Mutant::$drop => $dropped,)*
                         $(Mutant::$way => $gone,)*
+                        $(Mutant::$case => $misled,)*
                     }
                 }
             }
@@ -227,6 +233,11 @@ mod chosen {
         NeverIgnored: "a link leaves over an interface that its policy forbids",
         HeldForever: "a session stays suspended though its policy allows an interface again",
         WorseIsKept: "a session stays where it is though a better interface has come up",
+        }
+        carried {
+        FrozenActive: "an end is saved that is not suspended",
+        TicketLeftBehind: "the newest ticket is not saved with its session",
+        CopyAsksAgain: "a copy that comes second asks again with a greater epoch",
         }
     }
 

@@ -3,10 +3,14 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use stp_tests::cluster::{CLIENT, Cluster, URL};
+use stp_tests::cluster::{CLIENT, Cluster, PASSWORD, URL};
 use stp_tests::scene::Scene;
+use stp_tests::user::User;
 
 use crate::download::Download;
+
+/// The other machine of the same person is in the network of server b.
+const THERE: usize = 2;
 
 /// A link cut, another address, a server killed.
 pub fn curl(scene: &Scene, cluster: &mut Cluster) -> Result<()> {
@@ -67,4 +71,40 @@ fn cut_move_kill(scene: &Scene, cluster: &mut Cluster, mut download: Download) -
     download.end(cluster)?;
     cluster.restart_server(scene, place)?;
     cluster.all_there()
+}
+
+/// A download that is begun on one machine and ends on another: it is carried there on a stick.
+pub fn stick(scene: &Scene, cluster: &mut Cluster) -> Result<()> {
+    const NAME: &str = "ada@demo.example";
+    let config = std::fs::read_to_string(cluster.user.path(".config/session/broker.toml"))?;
+    let mut there = User::in_home(scene, "home-there", &config)?;
+    let (account, key) = (cluster.account(), cluster.sns.key.clone());
+    let network = &cluster.topology.hosts[THERE].namespace;
+    let login = ["login", &account, "--key", &key, "--password-stdin"];
+    there.session(scene, network, &login, PASSWORD)?.ok()?;
+    there.start_broker(scene, network)?;
+    let here = |arguments: &[&str]| {
+        let told = cluster.user.session(scene, cluster.client(), arguments, "")?.ok()?;
+        anyhow::Ok(told.out.lines().next_back().unwrap_or_default().to_owned())
+    };
+    here(&["endpoint", "create", NAME])?;
+    println!("        $ session endpoint create {NAME}");
+
+    let url = cluster.file_url();
+    let plan = cluster.user.plan("session")?.called("session-carried");
+    let plan = plan.args(&["get", "--endpoint", NAME, &url, "-o", "big.stick"]);
+    let command = format!("session get --endpoint {NAME} {url} -o big.stick");
+    let files = ("big.stick.part", "big.stick");
+    let mut download = Download::begin(scene, cluster, plan, &command, files)?;
+    download.reach(cluster, 40)?;
+    let stick = scene.path("stick");
+    let place = stick.display().to_string();
+    here(&["endpoint", "save", NAME, &place])?;
+    download.tell(&format!("⇥ session endpoint save {NAME} STICK: this machine forgets it"));
+    std::thread::sleep(Duration::from_secs(2));
+    download.tell("  the stick is in a pocket, for 2 s; then in a machine in another network");
+    let load = there.plan("session")?.called("session-load");
+    let load = load.args(&["endpoint", "load", &place]).start(scene, Some(network))?;
+    download.tell("$ session endpoint load STICK");
+    download.end_elsewhere(cluster, load, &there.path("big.stick"))
 }

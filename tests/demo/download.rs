@@ -1,9 +1,9 @@
 //! One download, and its part of the timeline.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use stp_tests::cluster::{CLIENT, Cluster};
 use stp_tests::growth::Growth;
@@ -12,6 +12,8 @@ use stp_tests::scene::Scene;
 use stp_tests::wait;
 
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The exit code of a `session get` whose endpoint was saved.
+const MOVED: i32 = 75;
 
 /// A program that downloads the file.
 pub struct Download {
@@ -111,6 +113,17 @@ impl Download {
         let status: Value = cluster.user.status()?;
         let rtt = status["sessions"][0]["rtt_ms"].as_f64().context("no session in the status")?;
         self.tell(&format!("  the broker's status says: round trip {rtt:.0} ms"));
+        Ok(())
+    }
+
+    /// Waits for the end of what goes on with it on another machine, by the same session.
+    pub fn end_elsewhere(self, cluster: &Cluster, load: Process, path: &Path) -> Result<()> {
+        let Download { process, begun, .. } = self;
+        let moved = process.end(PATIENCE)?;
+        ensure!(moved.status.code() == Some(MOVED), "it ended with {}", moved.status);
+        cluster.must_be_right(load, &path.to_owned())?;
+        let (took, sha256) = (begun.elapsed().as_secs_f64(), &cluster.payload.sha256);
+        println!("{took:>7.1} s  the same session, on another machine; SHA-256 equal: {sha256}\n");
         Ok(())
     }
 

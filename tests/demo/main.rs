@@ -1,6 +1,6 @@
 //! `scripts/demo`: unmodified curl and wget, and `session get`, download by name while links are
-//! cut, the client's address changes and servers are killed. The client is told a gateway and a
-//! user, nothing else. A timeline for a person.
+//! cut, the client's address changes and servers are killed; and one is carried to another machine
+//! on a stick. The client is told a gateway and a user, nothing else. A timeline for a person.
 #![allow(clippy::print_stdout, reason = "the timeline is what this program is for")]
 
 mod acts;
@@ -48,6 +48,7 @@ fn show(scene: &Scene) -> Result<()> {
     acts::curl(scene, &mut cluster)?;
     acts::wget(scene, &mut cluster)?;
     acts::get(scene, &mut cluster)?;
-    println!("All three ended with exit code 0 and the right SHA-256, and never noticed.\n");
+    acts::stick(scene, &mut cluster)?;
+    println!("All four have the right SHA-256; three never noticed, the last one was carried.\n");
     Ok(())
 }

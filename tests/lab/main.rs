@@ -9,6 +9,7 @@ mod crowd;
 mod direct;
 mod download;
 mod egress;
+mod endpoints;
 mod hostile;
 mod keepers;
 mod kept;

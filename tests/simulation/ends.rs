@@ -241,6 +241,9 @@ fn describe(command: &Command<SimLink>) -> String {
         Command::Suspend { .. } => "suspend".to_owned(),
         Command::Resume => "resume".to_owned(),
         Command::GiveUp => "be given up".to_owned(),
+        Command::Freeze(_) => "freeze".to_owned(),
+        Command::Thaw => "thaw".to_owned(),
+        Command::Leave => "leave".to_owned(),
         Command::Abort { code } => format!("abort, {code}"),
     }
 }

@@ -147,6 +147,15 @@ impl AppSocket {
         self.report(0, 0);
     }
 
+    /// Its app goes on with a session of which this much was taken and given elsewhere; `ended`
+    /// says whether the end came behind it. It still waits for its connect.
+    pub fn begins_at(&mut self, (taken, ended): (u64, bool), delivered: u64) {
+        (self.taken, self.delivered) = (taken, delivered);
+        if ended {
+            self.end = AppEnd::Fin;
+        }
+    }
+
     /// Whether closing means abort, as the app has said.
     #[must_use]
     pub fn is_abortive(&self) -> bool {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use stp_net::config::{ConfigError, Loaded, Span};
 use stp_proto::class::Class;
+use stp_proto::lookup::EndpointName;
 use stp_proto::pattern::Hosts;
 
 use super::destination::{Destinations, Exception, NOT_ANY};
@@ -27,6 +28,7 @@ pub(super) struct FileRoute {
     class: Option<FromText<Class>>,
     hold: Option<Span>,
     idle: Option<Span>,
+    endpoint: Option<FromText<EndpointName>>,
     /// What `to` holds and is not routed.
     #[serde(default)]
     except: Vec<FromText<Exception>>,
@@ -58,6 +60,11 @@ pub(super) fn read<F>(
             }
         })?;
         let service = &services[place];
+        if route.endpoint.is_some() && service.direct.is_some() {
+            let what =
+                format!("an endpoint is about links to servers, and {} has none", service.name);
+            return Err(wrong("endpoint", what));
+        }
         if let Some(wide) = route.to.0.iter().map(|(_, to)| to).find(|to| to.port.is_none())
             && !route.every_port
             && service.direct.is_none()
@@ -82,6 +89,7 @@ pub(super) fn read<F>(
                 freeze: route.freeze,
                 policy: route.policy.clone().or_else(|| service.policy.clone()),
                 upkeep,
+                endpoint: route.endpoint.as_ref().map(|name| name.0.to_string()),
                 except,
                 is_resolved_there: service.egress,
             });

@@ -45,7 +45,7 @@ impl Directory {
             status::ActError { status, text: lacking.why }
         })?;
         let number = self.next_file.fetch_add(1, Ordering::Relaxed);
-        let host = format!("{FILE_FRONT}{number}");
+        let host = format!("{FILE_FRONT}{}/{number}", self.endpoint());
         self.keep_file(&host, &found);
         let Resolved::Virtual { v4, .. } = address(&host) else {
             return Err(status::ActError::conflict("all virtual addresses are in use"));

@@ -187,6 +187,7 @@ impl Session {
     pub(super) fn attach(&mut self, now: Instant, link: LinkId, attempt: Attempt, again: u64) {
         self.links.attached = Some(link);
         self.links.trying = None;
+        self.carried = false;
         for timer in [Timer::Retry, Timer::Attempt, Timer::Hold] {
             self.clock.stop(timer);
         }
@@ -456,6 +457,16 @@ impl Session {
         }
         self.epoch = self.epoch.max(denied.seen);
         let ended = self.receive.fin && self.send.fin;
+        // R132: another copy of what was carried has gone on.
+        let went_on = match denied.why {
+            ResumeDenial::Stale | ResumeDenial::Mismatch | ResumeDenial::Moved => true,
+            ResumeDenial::Closed { .. } => !ended,
+            _ => false,
+        };
+        if mutant!(CopyAsksAgain, self.carried && went_on, false) {
+            self.ended_by_peer(now, super::code::CARRIED);
+            return Ok(());
+        }
         match denied.why {
             ResumeDenial::Suspended { .. } | ResumeDenial::Collision => {
                 if self.step(StateEvent::PeerWaits) == Some(Action::DetachAndWait) {

@@ -26,3 +26,5 @@ pub const IDLE: u32 = 11;
 pub const ROOM: u32 = 12;
 /// What the program wrote was not acknowledged within the time that it had set for that.
 pub const USER_TIMEOUT: u32 = 13;
+/// Another copy of what was carried to another machine has gone on (R132).
+pub const CARRIED: u32 = 14;

@@ -53,6 +53,8 @@ pub struct Session {
     /// Acceptor: the initiator was heard after its CONNECT. Initiator: a CONNECT went out.
     pub(super) confirmed: bool,
     pub(super) epoch: u32,
+    /// R131: it was carried here, and no far end has taken it since.
+    pub(super) carried: bool,
     /// Acceptor: the positions at which this end began.
     pub(super) start: StartAt,
     pub(super) links: Links,
@@ -174,6 +176,7 @@ impl Session {
             upkeep: None,
             confirmed: false,
             epoch: 0,
+            carried: false,
             start,
             links: Links::default(),
             send: Sending::new(start.down, start.down, limits.chunk),

@@ -9,7 +9,8 @@
 //! Files by noun: `send` and `receive` are the two streams, `attempt` how links begin, `record`
 //! what comes in, `output` what goes out, `near` the app or service, `close` all endings,
 //! `transfer` tickets and the way to another server, `beside` that way while the old link still
-//! works, `remains` what outlives the process. What they work on: `end` the whole, `links` its
+//! works, `remains` what outlives the process, `carry` what is carried to another machine. What
+//! they work on: `end` the whole, `links` its
 //! links, `position` its byte counts, `journal` tickets, `ending` how far an ending is, `clock` all
 //! deadlines, `outbox` what waits to go out.
 //!
@@ -19,6 +20,7 @@ mod announce;
 mod announcing;
 mod attempt;
 mod beside;
+mod carry;
 mod clock;
 mod close;
 pub mod code;
@@ -45,6 +47,7 @@ mod transfer;
 #[cfg(test)]
 mod tests;
 
+pub use carry::{CannotFreeze, FROZEN_BYTES_MAX, Frozen};
 pub use end::Session;
 pub use error::{PeerMisbehaved, WhyNot};
 pub use event::{

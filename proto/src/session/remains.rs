@@ -35,6 +35,8 @@ pub const REMAINS_VERSION: u8 = 4;
 const TICKET_VERSION: u8 = 1;
 /// The longest name of a server that is kept; it is only shown.
 const SERVER_MAX: usize = 100;
+/// Beside the class: it was carried (R131).
+const CARRIED: u8 = 0x80;
 /// No position.
 const NONE: u64 = u64::MAX;
 
@@ -75,6 +77,8 @@ pub struct Remains {
     /// Until when this end is suspended, and the peer, if that has an end (R75).
     wake: Option<Instant>,
     away: Option<Instant>,
+    /// R131: it was carried here, and no far end has taken it since.
+    carried: bool,
 }
 
 /// How far the near side is, as the kernel counts.
@@ -123,7 +127,9 @@ impl Remains {
         ];
         out.push(bits(&flags));
         let class = self.upkeep.map_or(Class::Temporary, |upkeep| upkeep.class);
-        out.push(bits(&[self.daemon == Daemon::Server, self.confirmed]) | class.number() << 2);
+        let more = bits(&[self.daemon == Daemon::Server, self.confirmed]);
+        let carried = if self.carried { CARRIED } else { 0 };
+        out.push(more | class.number() << 2 | carried);
         let Cuts { acked, pending, phase } = self.cuts;
         out.push(match phase {
             Phase::Idle => 0,
@@ -172,6 +178,13 @@ impl Remains {
         read(version, &mut Fields(&bytes[1..])).ok_or(NotRestored::Damaged)
     }
 
+    /// R131: the same in another place, without a link since then.
+    #[must_use]
+    pub(super) fn away_since(self, unlinked: Instant) -> Remains {
+        let (wake, away) = (None, None);
+        Remains { suspended: false, unlinked: Some(unlinked), carried: true, wake, away, ..self }
+    }
+
     /// The handles of the initiator and of the acceptor.
     #[must_use]
     pub fn handles(&self) -> (Handle, Handle) {
@@ -217,23 +230,31 @@ fn bits(flags: &[bool]) -> u8 {
     flags.iter().rev().fold(0, |bits, flag| bits << 1 | u8::from(*flag))
 }
 
-fn checksum(bytes: &[u8]) -> u64 {
+pub(super) fn checksum(bytes: &[u8]) -> u64 {
     let mut hasher = Xxh3Default::new();
     hasher.write(bytes);
     hasher.finish()
 }
 
 /// Reads fields off the front.
-struct Fields<'a>(&'a [u8]);
+pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
-impl Fields<'_> {
+impl<'a> Fields<'a> {
+    /// Bytes behind their number, at most so many.
+    pub(super) fn part(&mut self, most: usize) -> Option<&'a [u8]> {
+        let length = u32::from_le_bytes(self.take()?) as usize;
+        let (part, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        (length <= most).then_some(part)
+    }
+
     fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (front, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*front)
     }
 
-    fn word(&mut self) -> Option<u64> {
+    pub(super) fn word(&mut self) -> Option<u64> {
         self.take().map(u64::from_le_bytes)
     }
 }
@@ -307,6 +328,7 @@ fn read(version: u8, fields: &mut Fields<'_>) -> Option<Remains> {
         upkeep: suspended.map(|s| Upkeep { class, suspended: Duration::from_secs(s) }),
         wake: wake.map(Instant),
         away: away.map(Instant),
+        carried: more & CARRIED != 0,
     })
 }
 
@@ -359,6 +381,7 @@ impl Session {
             upkeep: self.upkeep,
             wake: self.clock.at(Timer::Wake),
             away: self.clock.away,
+            carried: self.carried,
         })
     }
 
@@ -456,6 +479,7 @@ impl Session {
         session.server = remains.server.clone();
         (session.established, session.confirmed) = (true, remains.confirmed);
         session.epoch = remains.epoch;
+        session.carried = remains.carried;
         session.peer_features = remains.peer_features;
         session.near_gone = remains.near_gone;
         // R72: what was agreed goes on, from when it began.

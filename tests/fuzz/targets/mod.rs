@@ -7,6 +7,7 @@
 
 mod draw;
 mod echo;
+mod frozen;
 mod ftp;
 mod http;
 mod hyper_says;
@@ -34,7 +35,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const ALL: [Target; 15] = [
+pub const ALL: [Target; 16] = [
     Target { name: "wire", run: wire::run },
     Target { name: "session", run: session::run },
     Target { name: "ticket", run: ticket::run },
@@ -50,6 +51,7 @@ pub const ALL: [Target; 15] = [
     Target { name: "echo", run: echo::run },
     Target { name: "rise", run: rise::run },
     Target { name: "tls", run: tls::run },
+    Target { name: "frozen", run: frozen::run },
 ];
 
 /// Runs one of them, by its name.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::handle::Handle;
 use crate::role::Role;
 use crate::session::{
-    Attempt, ClosedWhy, Detach, Event, Input, Limits, LinkId, Output, Peer, PeerMisbehaved,
+    Attempt, ClosedWhy, Detach, Event, Frozen, Input, Limits, LinkId, Output, Peer, PeerMisbehaved,
     Remains, Session, ShutNear, StartAt,
 };
 use crate::state::State;
@@ -119,6 +119,14 @@ impl End {
         self.events.retain(|event| !matches!(event, Event::Closed { .. }));
         (self.deadline, self.fin_told) = (None, false);
         true
+    }
+
+    /// Its app is one that took over at these positions.
+    pub fn took_up(&mut self, end: u64, delivered: u64) {
+        assert_eq!(end, self.written, "nothing was read since");
+        self.got.truncate(delivered as usize);
+        self.events.retain(|event| !matches!(event, Event::Closed { .. }));
+        (self.deadline, self.fin_told) = (None, false);
     }
 
     pub fn write(&mut self, bytes: &[u8]) {
@@ -415,6 +423,18 @@ impl Pair {
             self.died(0, late);
         }
         goes_on
+    }
+
+    /// The broker's end is one that was saved, `away` ago, and its links are gone.
+    pub fn load_broker(&mut self, frozen: &Frozen, away: Duration) {
+        let limits = self.broker.session.limits().clone();
+        let service = self.broker.session.service().to_owned();
+        let thawed = Session::thaw(self.now, limits, &service, away, frozen);
+        self.broker.session = thawed.expect("what was saved fits");
+        let (end, delivered) = frozen.positions();
+        self.broker.took_up(end, delivered);
+        self.dialing = None;
+        self.died(0, false);
     }
 
     /// The same of the server's process.

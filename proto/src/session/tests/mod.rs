@@ -6,6 +6,7 @@ mod announce;
 mod basic;
 mod beside;
 mod bounds;
+mod carry;
 mod checkpoint;
 mod close;
 mod misbehaviour;
