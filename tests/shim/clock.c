@@ -61,8 +61,9 @@ static void alarms(void) {
 static struct timespec in_ms(clockid_t clock, int ms) {
     struct timespec at;
     clock_gettime(clock, &at);
-    at.tv_nsec += ms * 1000000L;
-    at.tv_sec += at.tv_nsec / 1000000000L;
+    /* A second back and forth, as the rest may not be below 0. */
+    at.tv_nsec += ms * 1000000L + 1000000000L;
+    at.tv_sec += at.tv_nsec / 1000000000L - 1;
     at.tv_nsec %= 1000000000L;
     return at;
 }
