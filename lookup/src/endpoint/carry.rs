@@ -118,18 +118,19 @@ pub(super) fn import_by(
         let name = carried.name.to_string();
         return Err(EndpointError::Exists(name, dir.display().to_string()));
     }
-    let text = key_of(from, passphrase)?;
+    let (text, identity) = key_of(from, passphrase)?;
+    // What cannot be opened stays where it is.
+    let name = carried.name.clone();
+    let there = Endpoint { name, dir: from.to_owned(), created: 0, identity };
+    for number in there.sessions() {
+        there.session(number)?;
+    }
     private(folder)?;
     let (parent, draft) = draft(&dir)?;
     step("begun").map_err(failed(&draft))?;
     copy(from, &draft, 0, &mut 0, &|name| name == KEY || name == SEALED_KEY)?;
     step("copied").map_err(failed(&draft))?;
     write(&draft.join(KEY), &text)?;
-    // What cannot be opened stays where it is.
-    let drafted = Endpoint::open(&draft)?;
-    for number in drafted.sessions() {
-        drafted.session(number)?;
-    }
     step("key written").map_err(failed(&draft))?;
     put(&draft, &dir, &parent)?;
     step("put").map_err(failed(&dir))?;
@@ -138,8 +139,8 @@ pub(super) fn import_by(
     Endpoint::open(&dir)
 }
 
-/// The text of the key in a directory that was carried.
-fn key_of(from: &Path, passphrase: Option<&str>) -> Result<Vec<u8>, EndpointError> {
+/// The key in a directory that was carried, as text too.
+fn key_of(from: &Path, passphrase: Option<&str>) -> Result<(Vec<u8>, Identity), EndpointError> {
     let (plain, sealed) = (from.join(KEY), from.join(SEALED_KEY));
     let text = if plain.exists() {
         read(&plain, FILE_MAX)?
@@ -152,8 +153,8 @@ fn key_of(from: &Path, passphrase: Option<&str>) -> Result<Vec<u8>, EndpointErro
     } else {
         return Err(EndpointError::NotOne(from.to_owned(), "it has no key".to_owned()));
     };
-    Identity::from_pem(&String::from_utf8_lossy(&text), &plain)?;
-    Ok(text)
+    let identity = Identity::from_pem(&String::from_utf8_lossy(&text), &plain)?;
+    Ok((text, identity))
 }
 
 /// An empty private directory beside a place, and the directory that both are in.
