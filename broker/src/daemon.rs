@@ -97,9 +97,12 @@ SIGHUP has the configuration read again, as session reload does. SIGUSR2 has the
 program that is now in its file go on with all sessions. SIGTERM and SIGINT end it:
 apps get ECONNRESET. If it is killed, its keeper starts the next one.";
 
-/// Everything that `main` does.
+/// Everything that `main` does; linked statically, or not.
 #[must_use]
-pub fn main() -> ExitCode {
+pub fn main(is_static: bool) -> ExitCode {
+    if is_static {
+        machine::look_names_up_alone();
+    }
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_some_and(|first| first == KEEPER_FLAG) {
         return stp_keeper::process::main(arguments);

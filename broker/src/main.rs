@@ -4,5 +4,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    stp_broker::daemon::main()
+    stp_broker::daemon::main(cfg!(target_feature = "crt-static"))
 }

@@ -48,9 +48,12 @@ use print::print;
 /// The exit code when the command itself, and not the program it runs, has failed.
 pub const FAILED: u8 = 125;
 
-/// Reads the command line and does what it says.
+/// Reads the command line and does what it says; linked statically, or not.
 #[must_use]
-pub fn main() -> ExitCode {
+pub fn main(is_static: bool) -> ExitCode {
+    if is_static {
+        stp_net::machine::look_names_up_alone();
+    }
     match go(Args::parse()) {
         Ok(code) => code,
         Err(error) => {

@@ -4,5 +4,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    stp_cli::main()
+    stp_cli::main(cfg!(target_feature = "crt-static"))
 }

@@ -64,9 +64,12 @@ enum Does {
     },
 }
 
-/// The program.
+/// The program; linked statically, or not.
 #[must_use]
-pub fn main() -> ExitCode {
+pub fn main(is_static: bool) -> ExitCode {
+    if is_static {
+        machine::look_names_up_alone();
+    }
     match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -4,5 +4,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    stp_sns::daemon::main()
+    stp_sns::daemon::main(cfg!(target_feature = "crt-static"))
 }

@@ -110,12 +110,27 @@ grep -q 'change of the administrator' /etc/session/server.toml || die "a change 
 
 echo "== purge"
 kill -TERM "$server" $(pidof stp-broker) && wait "$server" 2>/dev/null || true
-rm -f /var/www/html/big.iso
 packages="libsession-dev session session-server session-sns"
 # shellcheck disable=SC2086
 dpkg --purge $packages >/tmp/purge.log 2>&1 || die "the purge"
 files > /tmp/files.after
 left=$(comm -13 /tmp/files.before /tmp/files.after | grep -v nginx || true)
 [ -z "$left" ] || die "the purge leaves: $left"
+
+echo "== the tarball, without any package"
+mkdir /tmp/tarball
+tar -C /tmp/tarball --strip-components=1 -xf /packages/new/session-*.tar.xz
+for each in session stp-broker stp-server stp-sns; do
+  "/tmp/tarball/bin/$each" --version
+done
+rm -rf ~/.config/session "$XDG_RUNTIME_DIR"/session
+# By a name, which a program that is linked statically looks up in files and DNS alone.
+echo "192.0.2.1 mirror.example.org" >> /etc/hosts
+/tmp/tarball/bin/session run -- curl -sS --fail -o /tmp/tar.iso http://mirror.example.org/big.iso ||
+  die "curl, with the tarball"
+cmp /tmp/tar.iso /var/www/html/big.iso || die "the bytes are wrong"
+/tmp/tarball/bin/session status --json | grep -q '"mirror.example.org:80"\|192.0.2.1:80' ||
+  die "it went past the broker of the tarball"
+/tmp/tarball/bin/session stop --force > /dev/null
 nginx -s stop
 echo "== all good"
