@@ -122,8 +122,7 @@ pub fn by_app(broker: &Broker, cookie: Cookie, act: Act) -> Option<Told> {
 pub fn names(broker: &Broker, cookie: Cookie) -> Option<Names> {
     let entry = broker.session_of(cookie)?;
     let (service, server) = (entry.service.name.clone(), entry.server().unwrap_or_default());
-    // No session belongs to an endpoint so far.
-    Some(Names { service, server, endpoint: String::new() })
+    Some(Names { service, server, endpoint: entry.service.endpoint.to_string() })
 }
 
 /// What a program writes may be unacknowledged for so many milliseconds; 0: as long as it must.
