@@ -87,13 +87,15 @@ impl OwnNames {
         for (endpoint, services) in &self.endpoints {
             let (name, at) = (endpoint.clone(), addresses.clone().into());
             let moved = Ask::ChangeEndpoint(ChangeEndpoint { name, addresses: at });
-            if !if_found(connection.ask(moved).await)? {
-                let (name, addresses) = (endpoint.clone(), addresses.clone().into());
-                let new = NewEndpoint { name, addresses, lease_s: LEASE_S };
-                match connection.ask(Ask::NewEndpoint(new)).await? {
-                    Body::Created(made) if made.lease_s > 0 => lease_s = lease_s.min(made.lease_s),
-                    _ => {}
-                }
+            let (name, addresses) = (endpoint.clone(), addresses.clone().into());
+            // Both say for how long it is known.
+            let answer = connection.ask(match if_found(connection.ask(moved).await)? {
+                true => Ask::Renew(OneEndpoint { name }),
+                false => Ask::NewEndpoint(NewEndpoint { name, addresses, lease_s: LEASE_S }),
+            });
+            match answer.await? {
+                Body::Created(made) if made.lease_s > 0 => lease_s = lease_s.min(made.lease_s),
+                _ => {}
             }
             for service in services {
                 self.offer_one(connection, service).await?;

@@ -2,11 +2,12 @@
 //! carried to another machine in another network, and loaded there, once.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use stp_tests::cluster::{CLIENT, Cluster, Layout, Member, PASSWORD, USER};
+use stp_tests::daemon;
 use stp_tests::emulator::Shape;
 use stp_tests::file;
 use stp_tests::growth::Growth;
@@ -14,7 +15,7 @@ use stp_tests::keepers::Leftovers;
 use stp_tests::namespace::Namespace;
 use stp_tests::process::{Ended, Process};
 use stp_tests::scene::{Scene, play};
-use stp_tests::sns::SNS_PORT;
+use stp_tests::sns::{SNS_PORT, SNS_STATUS};
 use stp_tests::user::User;
 use stp_tests::wait;
 
@@ -273,5 +274,38 @@ fn saving_is_interrupted_and_nothing_is_lost() {
         kill(ground.leftovers.one(false)?, Signal::SIGKILL)?;
         scene.say(&load.end(DOWNLOAD_MAX)?.ok()?.out);
         ground.is_right(&ground.there.path("big.iso"))
+    });
+}
+
+/// The name server makes its lease short: it is renewed in time, and ends with the broker.
+#[test]
+fn an_endpoint_is_known_for_as_long_as_its_broker_is_there() {
+    play("endpoints.lease", |scene| {
+        let gateway = "[limits]\nlease_max = \"3s\"\n";
+        let access = Shape::of(100, 10);
+        let members = vec![Member::full("a")];
+        let layout = Layout { members, megabytes: 1, access, gateway, broker: "" };
+        let mut cluster = Cluster::lay(scene, &layout)?;
+        let config = format!(
+            "[[directory]]\ndomain = \"demo.example\"\naddress = \"{}:{SNS_PORT}\"\n\
+             key = \"{}\"\n",
+            cluster.gateway().address(),
+            cluster.sns.key
+        );
+        std::fs::write(cluster.user.path(".config/session/broker.toml"), config)?;
+        cluster.user.start_broker(scene, &cluster.topology.hosts[CLIENT].namespace)?;
+        let create = ["endpoint", "create", NAME];
+        cluster.user.session(scene, cluster.client(), &create, "")?.ok()?;
+        let known = |cluster: &Cluster| -> Result<bool> {
+            let status = daemon::status(&cluster.gateway().namespace, SNS_STATUS)?;
+            Ok(status["sizes"]["endpoints"].as_f64() == Some(1.0))
+        };
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(8) {
+            ensure!(known(&cluster)?, "forgotten after {:?}", begun.elapsed());
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        cluster.user.session(scene, cluster.client(), &["stop", "--force"], "")?.ok()?;
+        wait::until("its lease to end", SOON, || Ok((!known(&cluster)?).then_some(())))
     });
 }

@@ -40,7 +40,8 @@ impl Ground {
         let topology = Topology::build(&[("client", 1), ("laptop", 1), ("names", 1)])?;
         let cluster_key = daemon::cluster_key(scene, "cluster.key")?;
         let tables = format!(
-            "[store]\npath = {:?}\n[[domain]]\nname = \"demo.example\"\ncreators = {creators}\n",
+            "[store]\npath = {:?}\n[[domain]]\nname = \"demo.example\"\ncreators = {creators}\n\
+             [limits]\nlease_max = \"3s\"\n",
             scene.path("sns.redb"),
         );
         let names = &topology.hosts[NAMES];

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use stp_lookup::{AskError, Connection};
 use stp_proto::lookup::{
-    Ask, Body, ChangeEndpoint, EndpointName, NewEndpoint, OneEndpoint, Refusal,
+    Ask, Body, ChangeEndpoint, Created, EndpointName, NewEndpoint, OneEndpoint, Refusal,
 };
 use tokio::sync::watch;
 
@@ -25,6 +25,8 @@ const AGAIN: Duration = Duration::from_secs(10);
 struct Known {
     /// Where it is said to be.
     at: Option<IpAddr>,
+    /// For how long, in seconds, as the name server allows it; 0: for good.
+    lease_s: u32,
     /// Why it is not known, if it should be.
     why: Option<String>,
 }
@@ -80,7 +82,7 @@ impl Registration {
     }
 
     pub(super) fn json(&self) -> Value {
-        let Known { at, why } = self.known.lock().clone();
+        let Known { at, why, .. } = self.known.lock().clone();
         json!({ "at": at.map(|at| at.to_string()), "why": why })
     }
 
@@ -117,12 +119,18 @@ impl Registration {
             }
             other => other,
         };
-        let asked = asked.map_err(|error| Unknown::of(&self.name, &error))?;
-        if !matches!(asked, Body::Done(_) | Body::Created(_)) {
+        let mut answer = asked.map_err(|error| Unknown::of(&self.name, &error))?;
+        if matches!(answer, Body::Done(_)) {
+            // Only a renewal says for how long it is known.
+            let renew = Ask::Renew(OneEndpoint { name: self.name.clone() });
+            let asked = connection.ask(renew).await;
+            answer = asked.map_err(|error| Unknown::of(&self.name, &error))?;
+        }
+        let Body::Created(Created { lease_s }) = answer else {
             let why = "the name server answers what was not asked".to_owned();
             return Err(Unknown::unasked(why));
-        }
-        *self.known.lock() = Known { at: Some(at), why: None };
+        };
+        *self.known.lock() = Known { at: Some(at), lease_s, why: None };
         tracing::info!(endpoint = %self.name, %at, "is known at its name server");
         Ok(true)
     }
@@ -139,6 +147,15 @@ impl Registration {
             Err(AskError::Refused(refused)) if refused.why == Refusal::NotFound => Ok(()),
             Err(error) => Err(Unknown::of(&self.name, &error)),
         }
+    }
+
+    /// A third of its lease, which the name server may have made shorter than what was asked for.
+    fn renewed_after(&self) -> Duration {
+        let lease_s = match self.known.lock().lease_s {
+            0 => LEASE_S,
+            lease_s => lease_s,
+        };
+        Duration::from_secs(lease_s.into()) / 3
     }
 
     /// Its lease begins anew; false if it has to be registered again.
@@ -172,7 +189,7 @@ async fn look_after(weak: Weak<Registration>, mut network: watch::Receiver<u64>)
             false => registration.register().await.map(|_| true),
         };
         let pause = match &done {
-            Ok(true) => Duration::from_secs(u64::from(LEASE_S) / 3),
+            Ok(true) => registration.renewed_after(),
             Ok(false) => Duration::ZERO,
             Err(_) => AGAIN,
         };
@@ -183,7 +200,7 @@ async fn look_after(weak: Weak<Registration>, mut network: watch::Receiver<u64>)
                 let endpoint = &registration.name;
                 tracing::warn!(%endpoint, "is not known at its name server: {why}");
             }
-            *registration.known.lock() = Known { at: None, why: Some(why) };
+            *registration.known.lock() = Known { why: Some(why), ..Known::default() };
         }
         drop(registration);
         tokio::select! {
