@@ -290,7 +290,12 @@ impl Service {
                 "rtt_ms_min": server.distance.way().base.map(|rtt| rtt.as_secs_f64() * 1e3),
             })
         });
-        let direct = self.direct.is_some();
-        json!({ "name": self.name, "direct": direct, "servers": servers.collect::<Vec<_>>() })
+        json!({
+            "name": self.name,
+            "direct": self.direct.is_some(),
+            "endpoint": Some(&*self.endpoint).filter(|name| !name.is_empty()),
+            "policy": self.leave.as_ref().map(|leave| &leave.name),
+            "servers": servers.collect::<Vec<_>>(),
+        })
     }
 }

@@ -139,9 +139,20 @@ fn endpoints(broker: &Broker) -> Vec<Value> {
     all.iter().map(|endpoint| endpoint.json(one(endpoint.name().as_str()))).collect()
 }
 
+/// The services, and behind them those of running sessions that are reached in a way of their own:
+/// with the key of an endpoint, or under a policy.
 fn services(broker: &Broker) -> Vec<Value> {
+    let known = broker.tables().services.clone().into_iter().chain(broker.directory.services());
+    let mut numbered: Vec<_> = known.collect();
+    for entry in broker.sessions() {
+        let service = &entry.service;
+        let is_own = !service.endpoint.is_empty() || service.leave.is_some();
+        if is_own && !numbered.iter().any(|(_, listed)| Arc::ptr_eq(listed, service)) {
+            numbered.push((entry.service_number, Arc::clone(service)));
+        }
+    }
     let (now, list) = (broker.now(), broker.overloaded.lock());
-    let numbered = broker.tables().services.clone().into_iter().chain(broker.directory.services());
+    let numbered = numbered.into_iter();
     numbered.map(|(k, service)| service.status(|rank| list.contains(now, &(k, rank)))).collect()
 }
 

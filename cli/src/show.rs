@@ -99,15 +99,21 @@ fn about(status: &Value) -> String {
 fn servers(services: &[Value]) -> String {
     let mut table = Table::new(&["SERVICE", "SERVER", "STATE", ">WARM", "WHY"]);
     for service in services {
+        let mut name = word(&service["name"]);
+        for (how, by) in [(" for ", &service["endpoint"]), (" under ", &service["policy"])] {
+            if by.is_string() {
+                name += &format!("{how}{}", word(by));
+            }
+        }
         if service["direct"] == true {
             let (here, why) = ("this machine".to_owned(), "without a far end".to_owned());
-            table.row(vec![word(&service["name"]), here, String::new(), String::new(), why]);
+            table.row(vec![name.clone(), here, String::new(), String::new(), why]);
         }
         for server in list(&service["servers"]) {
             let through = server["through"].as_str();
             let through = through.map_or_else(String::new, |way| format!(" through {way}"));
             table.row(vec![
-                word(&service["name"]),
+                name.clone(),
                 word(&server["name"]),
                 word(&server["state"]) + &through,
                 server["warm_links"].to_string(),

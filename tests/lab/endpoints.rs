@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
+use serde_json::Value;
 use stp_tests::cluster::{CLIENT, Cluster, Layout, Member, PASSWORD, USER};
 use stp_tests::daemon;
 use stp_tests::emulator::Shape;
@@ -93,6 +94,11 @@ impl Ground {
             get.must_run()?;
             Ok((growth.len() >= part).then_some(()))
         })?;
+        let services = self.cluster.user.status()?["services"].clone();
+        let mut shown = services.as_array().into_iter().flatten();
+        let is_ours =
+            |service: &Value| service["endpoint"] == NAME && service["servers"][0]["state"] == "ok";
+        ensure!(shown.any(is_ours), "the status does not show its service: {services}");
         Ok(get)
     }
 
