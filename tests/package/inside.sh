@@ -110,6 +110,7 @@ grep -q 'change of the administrator' /etc/session/server.toml || die "a change 
 
 echo "== purge"
 kill -TERM "$server" $(pidof stp-broker) && wait "$server" 2>/dev/null || true
+mv /var/www/html/big.iso /tmp/kept.iso
 packages="libsession-dev session session-server session-sns"
 # shellcheck disable=SC2086
 dpkg --purge $packages >/tmp/purge.log 2>&1 || die "the purge"
@@ -118,6 +119,7 @@ left=$(comm -13 /tmp/files.before /tmp/files.after | grep -v nginx || true)
 [ -z "$left" ] || die "the purge leaves: $left"
 
 echo "== the tarball, without any package"
+mv /tmp/kept.iso /var/www/html/big.iso
 mkdir /tmp/tarball
 tar -C /tmp/tarball --strip-components=1 -xf /packages/new/session-*.tar.xz
 for each in session stp-broker stp-server stp-sns; do
