@@ -121,7 +121,7 @@ left=$(comm -13 /tmp/files.before /tmp/files.after | grep -v nginx || true)
 echo "== the tarball, without any package"
 mv /tmp/kept.iso /var/www/html/big.iso
 mkdir /tmp/tarball
-tar -C /tmp/tarball --strip-components=1 -xf /packages/new/session-*.tar.xz
+tar -C /tmp/tarball --strip-components=1 -xf /packages/new/session-*.tar.gz
 for each in session stp-broker stp-server stp-sns; do
   "/tmp/tarball/bin/$each" --version
 done
