@@ -16,6 +16,12 @@ pub fn variable(pid: i32, name: &str) -> Option<Vec<u8>> {
     find(&environment, name)
 }
 
+/// A name that is the value of a variable; none if that is empty.
+pub fn name(pid: i32, variable_name: &str) -> Option<String> {
+    let name = variable(pid, variable_name).filter(|name| !name.is_empty())?;
+    Some(String::from_utf8_lossy(&name).into_owned())
+}
+
 fn find(environment: &[u8], name: &str) -> Option<Vec<u8>> {
     let mut variables = environment.split(|byte| *byte == 0);
     let found =

@@ -7,7 +7,7 @@ use stp_proto::policy::VARIABLE;
 use crate::broker::Broker;
 use crate::endpoints::Endpoint;
 use crate::entry::Entry;
-use crate::environment::variable;
+use crate::environment;
 use crate::routes::Freeze;
 use crate::service::Service;
 use crate::upkeep::Upkeep;
@@ -33,8 +33,7 @@ impl Goal {
         pid: i32,
         configured: Option<&str>,
     ) -> Result<Goal, String> {
-        let own = variable(pid, VARIABLE).filter(|name| !name.is_empty());
-        let own = own.map(|name| String::from_utf8_lossy(&name).into_owned());
+        let own = environment::name(pid, VARIABLE);
         let Some(name) = own.as_deref().or(configured) else { return Ok(self) };
         let service = broker.policies.under(&broker.maker.lock(), &self.service, name)?;
         let own = service.leave.as_ref().map(|leave| leave.upkeep()).unwrap_or_default();

@@ -42,6 +42,39 @@ fn if_found(answer: Result<Body, AskError>) -> Result<bool, AskError> {
     }
 }
 
+/// Says that an endpoint is at these addresses: moves it, or makes it if it is not there, for
+/// `lease_s` seconds. Gives its lease, in seconds, which the name server may make shorter; 0: for
+/// good.
+///
+/// # Errors
+/// When the name server cannot be reached, or refuses.
+pub async fn make_or_move(
+    connection: &Connection,
+    name: &EndpointName,
+    addresses: Vec<IpAddr>,
+    lease_s: u32,
+) -> Result<u32, AskError> {
+    let moved = ChangeEndpoint { name: name.clone(), addresses: addresses.clone().into() };
+    let name = name.clone();
+    // Both say for how long it is known.
+    let ask = match if_found(connection.ask(Ask::ChangeEndpoint(moved)).await)? {
+        true => Ask::Renew(OneEndpoint { name }),
+        false => Ask::NewEndpoint(NewEndpoint { name, addresses: addresses.into(), lease_s }),
+    };
+    match connection.ask(ask).await? {
+        Body::Created(made) => Ok(made.lease_s),
+        _ => Err(AskError::Misbehaved("an unexpected answer".to_owned())),
+    }
+}
+
+/// The lease of an endpoint begins anew; false if it is not there any more.
+///
+/// # Errors
+/// As for [`make_or_move`].
+pub async fn renew(connection: &Connection, name: &EndpointName) -> Result<bool, AskError> {
+    if_found(connection.ask(Ask::Renew(OneEndpoint { name: name.clone() })).await)
+}
+
 impl OwnNames {
     /// For these services, at a server of this key.
     #[must_use]
@@ -69,8 +102,7 @@ impl OwnNames {
             told();
             tokio::time::sleep(Duration::from_secs(u64::from(lease_s.max(2))) / 3).await;
             for endpoint in self.endpoints.keys() {
-                let name = endpoint.clone();
-                if !if_found(connection.ask(Ask::Renew(OneEndpoint { name })).await)? {
+                if !renew(connection, endpoint).await? {
                     lease_s = self.offer(connection).await?;
                 }
             }
@@ -85,17 +117,9 @@ impl OwnNames {
         let mut lease_s = LEASE_S;
         let addresses = self.addresses(connection.local_address().ip());
         for (endpoint, services) in &self.endpoints {
-            let (name, at) = (endpoint.clone(), addresses.clone().into());
-            let moved = Ask::ChangeEndpoint(ChangeEndpoint { name, addresses: at });
-            let (name, addresses) = (endpoint.clone(), addresses.clone().into());
-            // Both say for how long it is known.
-            let answer = connection.ask(match if_found(connection.ask(moved).await)? {
-                true => Ask::Renew(OneEndpoint { name }),
-                false => Ask::NewEndpoint(NewEndpoint { name, addresses, lease_s: LEASE_S }),
-            });
-            match answer.await? {
-                Body::Created(made) if made.lease_s > 0 => lease_s = lease_s.min(made.lease_s),
-                _ => {}
+            match make_or_move(connection, endpoint, addresses.clone(), LEASE_S).await? {
+                0 => {}
+                granted => lease_s = lease_s.min(granted),
             }
             for service in services {
                 self.offer_one(connection, service).await?;

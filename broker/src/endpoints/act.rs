@@ -11,7 +11,7 @@ use stp_proto::local::Cookie;
 use stp_proto::local::wire::Resolved;
 use stp_proto::session::code;
 
-use super::{Endpoint, carry, folder, host};
+use super::{Endpoint, carry, host};
 use crate::any_link::Command;
 use crate::broker::Broker;
 
@@ -71,7 +71,8 @@ fn cookie_in(body: &Value) -> Result<Cookie, ActError> {
 /// Use case 7. A name that is taken at its name server is not made here either.
 async fn create(broker: &Arc<Broker>, body: &Value) -> Result<Value, ActError> {
     let name = endpoint::name(name_in(body)?).map_err(told)?;
-    let disk = endpoint::Endpoint::create(&folder().map_err(told)?, &name).map_err(told)?;
+    let disk =
+        endpoint::Endpoint::create(&endpoint::folder().map_err(told)?, &name).map_err(told)?;
     let made = broker.endpoints.take(disk).map_err(told)?;
     if let Err(unknown) = made.registration.register().await
         && unknown.refused
@@ -137,7 +138,7 @@ fn leave(broker: &Arc<Broker>, body: &Value) -> Result<Value, ActError> {
 /// It is in this machine's folder: the broker has it from now on.
 fn take(broker: &Arc<Broker>, body: &Value) -> Result<Value, ActError> {
     let name = endpoint::name(name_in(body)?).map_err(told)?;
-    let folder = folder().map_err(told)?;
+    let folder = endpoint::folder().map_err(told)?;
     let taken = match broker.endpoints.find(name.as_str()) {
         Some(known) => {
             known.leaving.store(false, Ordering::Relaxed);

@@ -51,22 +51,17 @@ impl Door {
     async fn goal_of(&self, endpoint: &Arc<Endpoint>, saved: &Saved) -> Result<Goal, String> {
         let (tables, wanted) = (self.0.tables(), &saved.face.service);
         let named = tables.services.iter().find(|(_, service)| service.name == *wanted);
-        if let Some((number, base)) = named {
-            let service = endpoint.service(&self.0.maker.lock(), base);
-            return Ok(Goal {
-                service,
-                number: *number,
-                grant: None,
-                freeze: Freeze::Waits,
-                upkeep: Upkeep::default(),
-            });
-        }
-        let name: Option<stp_proto::name::Name> = wanted.parse().ok();
-        let host = name.map(|name| name.to_host()).filter(|host| Directory::may_know(host));
-        let host = host.ok_or_else(|| format!("the service {wanted} is not configured here"))?;
-        let found = endpoint.directory.find(&host).await;
-        let found = found.map_err(|lacking| format!("{wanted}: {}", lacking.why))?;
-        let (service, number) = (Arc::clone(&found.service), found.number);
+        let (service, number) = if let Some((number, base)) = named {
+            (endpoint.service(&self.0.maker.lock(), base), *number)
+        } else {
+            let name: Option<stp_proto::name::Name> = wanted.parse().ok();
+            let host = name.map(|name| name.to_host()).filter(|host| Directory::may_know(host));
+            let host =
+                host.ok_or_else(|| format!("the service {wanted} is not configured here"))?;
+            let found = endpoint.directory.find(&host).await;
+            let found = found.map_err(|lacking| format!("{wanted}: {}", lacking.why))?;
+            (Arc::clone(&found.service), found.number)
+        };
         Ok(Goal { service, number, grant: None, freeze: Freeze::Waits, upkeep: Upkeep::default() })
     }
 

@@ -9,7 +9,6 @@ mod registration;
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -23,7 +22,7 @@ use stp_proto::local::Cookie;
 use stp_proto::lookup::EndpointName;
 
 use crate::config::DirectoryConfig;
-use crate::environment::variable;
+use crate::environment;
 use crate::lookup::Directory;
 use crate::service::{Maker, Server, Service};
 use registration::Registration;
@@ -124,11 +123,6 @@ pub fn saved(host: &str) -> Option<(&str, u64)> {
     Some((endpoint, number.parse().ok()?))
 }
 
-/// Where endpoints are.
-fn folder() -> Result<PathBuf, EndpointError> {
-    endpoint::folder()
-}
-
 /// One broker has an endpoint at a time.
 fn lock(disk: &endpoint::Endpoint) -> Result<File, EndpointError> {
     let path = disk.dir.join(endpoint::FILE);
@@ -150,7 +144,7 @@ impl Endpoints {
 
     /// Takes up what is in the folder.
     pub fn open(&self) {
-        let found = folder().and_then(|folder| endpoint::Endpoint::all(&folder));
+        let found = endpoint::folder().and_then(|folder| endpoint::Endpoint::all(&folder));
         let found = found.unwrap_or_else(|error| vec![Err(error)]);
         for disk in found {
             if let Err(error) = disk.and_then(|disk| self.take(disk)) {
@@ -249,8 +243,7 @@ impl Endpoints {
         route: Option<&str>,
         configured: Option<&str>,
     ) -> Result<Option<Arc<Endpoint>>, String> {
-        let own = variable(pid, VARIABLE).filter(|name| !name.is_empty());
-        let own = own.map(|name| String::from_utf8_lossy(&name).into_owned());
+        let own = environment::name(pid, VARIABLE);
         let wanted = own.as_deref().or(route).or(configured);
         let Some(name) = wanted else {
             let default = self.default_one();

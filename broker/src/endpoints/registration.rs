@@ -7,10 +7,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use stp_lookup::{AskError, Connection};
-use stp_proto::lookup::{
-    Ask, Body, ChangeEndpoint, Created, EndpointName, NewEndpoint, OneEndpoint, Refusal,
-};
+use stp_lookup::{AskError, Connection, own_names};
+use stp_proto::lookup::{Ask, EndpointName, OneEndpoint, Refusal};
 use tokio::sync::watch;
 
 use crate::lookup::Directory;
@@ -109,27 +107,8 @@ impl Registration {
         let _one_at_a_time = self.turn.lock().await;
         let Some(connection) = self.name_server().await? else { return Ok(false) };
         let at = connection.local_address().ip().to_canonical();
-        let (name, addresses) = (self.name.clone(), vec![at].into());
-        let moved = Ask::ChangeEndpoint(ChangeEndpoint { name, addresses });
-        let asked = match connection.ask(moved).await {
-            Err(AskError::Refused(refused)) if refused.why == Refusal::NotFound => {
-                let (name, addresses) = (self.name.clone(), vec![at].into());
-                let new = NewEndpoint { name, addresses, lease_s: LEASE_S };
-                connection.ask(Ask::NewEndpoint(new)).await
-            }
-            other => other,
-        };
-        let mut answer = asked.map_err(|error| Unknown::of(&self.name, &error))?;
-        if matches!(answer, Body::Done(_)) {
-            // Only a renewal says for how long it is known.
-            let renew = Ask::Renew(OneEndpoint { name: self.name.clone() });
-            let asked = connection.ask(renew).await;
-            answer = asked.map_err(|error| Unknown::of(&self.name, &error))?;
-        }
-        let Body::Created(Created { lease_s }) = answer else {
-            let why = "the name server answers what was not asked".to_owned();
-            return Err(Unknown::unasked(why));
-        };
+        let asked = own_names::make_or_move(&connection, &self.name, vec![at], LEASE_S).await;
+        let lease_s = asked.map_err(|error| Unknown::of(&self.name, &error))?;
         *self.known.lock() = Known { at: Some(at), lease_s, why: None };
         tracing::info!(endpoint = %self.name, %at, "is known at its name server");
         Ok(true)
@@ -165,12 +144,8 @@ impl Registration {
         if self.known.lock().at != at {
             return Ok(false);
         }
-        let name = self.name.clone();
-        match connection.ask(Ask::Renew(OneEndpoint { name })).await {
-            Ok(_) => Ok(true),
-            Err(AskError::Refused(refused)) if refused.why == Refusal::NotFound => Ok(false),
-            Err(error) => Err(Unknown::of(&self.name, &error)),
-        }
+        let renewed = own_names::renew(&connection, &self.name).await;
+        renewed.map_err(|error| Unknown::of(&self.name, &error))
     }
 }
 
